@@ -1,0 +1,15 @@
+"""The actors, who may ask whom, and who watches over them.
+
+::
+
+    connection greenlets ──ask──> registry   backends, live counts, health, leases
+          │  │                       ^
+          │  └────────ask──> bindings│  who is bound where, elections under way, per-client limits
+          │                          │
+          └──tell──> metrics         └──tell── routing watcher (a greenlet that reads the database in a thread)
+
+    supervisor ── watches all three; a successor is built from the facts of the moment and published under the name
+
+Asks go inwards only, from connection greenlets to actors; actors tell each other, and never wait. Bytes and sockets
+never travel in messages.
+"""

@@ -1,0 +1,92 @@
+"""The bindings actor owns who is bound where, elections under way, and the per-client limits."""
+
+from __future__ import annotations
+
+import time
+
+from actors.messages import (
+    BindingCounts,
+    Bound,
+    ClientLeft,
+    ConfirmBinding,
+    CopyBindings,
+    CountBindings,
+    Elect,
+    ElectionHeld,
+    FindBinding,
+    Refused,
+    SweepBindings,
+    Unbind,
+)
+from actors.runtime import GeventActor, GeventFuture
+from app.domain.affinity import AffinityTable
+from app.domain.limits import ClientLimits
+from app.domain.single_flight import SingleFlight
+
+SHARDS_A_SWEEP = 8
+_LIMITED_CLIENTS_A_SWEEP = 2000
+
+
+class BindingsActor(GeventActor):
+    """The table, the limits and the elections are handed in, because they outlive a crash of the actor."""
+
+    def __init__(
+        self, table: AffinityTable, limits: ClientLimits, elections: SingleFlight[GeventFuture[Bound | Elect]]
+    ) -> None:
+        super().__init__()
+        self._table = table
+        self._limits = limits
+        self._elections = elections
+        self._next_shard = 0
+
+    def handle(self, message: object) -> object:
+        match message:
+            case FindBinding():
+                return self._find(message, time.monotonic())
+            case ConfirmBinding(client, backend_id):
+                self._table.bind(client, backend_id, time.monotonic())
+            case ElectionHeld(client, backend_id):
+                self._held(client, backend_id, time.monotonic())
+            case Unbind(client, backend_id):
+                self._unbind(client, backend_id)
+            case ClientLeft(client):
+                self._limits.leave(client)
+            case SweepBindings():
+                self._sweep(time.monotonic())
+            case CopyBindings(shard):
+                return self._table.shard_bindings(shard)
+            case CountBindings():
+                return BindingCounts(len(self._table), self._table.shard_count, self._table.evictions)
+            case _:
+                raise TypeError(f"unknown message {message!r}")
+        return None
+
+    def _find(self, message: FindBinding, now: float) -> Bound | Elect | Refused | GeventFuture[Bound | Elect]:
+        client = message.client
+        if message.is_new:
+            refusal = self._limits.admit(client, now)
+            if refusal is not None:
+                return Refused(refusal)
+        backend_id = self._table.find(client, now)
+        if backend_id is not None and backend_id not in message.excluded:
+            return Bound(backend_id)
+        answer_later: GeventFuture[Bound | Elect] = GeventFuture()
+        return answer_later if self._elections.join(client, answer_later, now) else Elect()
+
+    def _held(self, client: str, backend_id: str | None, now: float) -> None:
+        if backend_id is not None:
+            # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
+            self._table.bind(client, backend_id, now)
+        answer = Elect() if backend_id is None else Bound(backend_id)
+        for waiting in self._elections.land(client):
+            waiting.set(answer)
+
+    def _unbind(self, client: str, backend_id: str | None) -> None:
+        if backend_id is None or self._table.find(client, time.monotonic()) == backend_id:
+            self._table.unbind(client)
+
+    def _sweep(self, now: float) -> None:
+        for _ in range(min(SHARDS_A_SWEEP, self._table.shard_count)):
+            self._table.sweep(now, self._next_shard)
+            self._next_shard += 1
+        self._limits.sweep(now, _LIMITED_CLIENTS_A_SWEEP)

@@ -1,0 +1,205 @@
+"""The gevent-native actor runtime: the only file that imports pykka.
+
+pykka 4 ships a threaded runtime alone. `GeventActor` rebuilds it on pykka's three extension points (inbox, future,
+loop) with gevent's own primitives, which halves the price of an ask. On top stand the two verbs that the rest of the
+house uses: `ask`, a typed request with a reply and a deadline, and `tell`. Both go to an `Address`, the published
+name of an actor, which outlives the actor: after a crash the supervisor publishes the successor there.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar, cast
+
+import gevent
+import pykka
+from gevent.event import Event
+from gevent.queue import SimpleQueue
+from loguru import logger
+
+R = TypeVar("R")
+
+_REPUBLISH_POLL_SECONDS: Final = 0.01
+
+
+class Request(Generic[R]):
+    """Base of every message that is answered, with an R."""
+
+    __slots__ = ()
+
+
+class Crash(Request[None]):
+    """Ends the actor that receives it, as a broken invariant would. For tests of the supervision."""
+
+    __slots__ = ()
+
+
+class Ping(Request[bool]):
+    """Answered by every actor once it is up."""
+
+    __slots__ = ()
+
+
+class AskTimeoutError(Exception):
+    """The actor did not answer within the deadline. The request may still be carried out."""
+
+
+class InvariantBrokenError(Exception):
+    """The actor's state contradicts itself: the actor ends, and the supervisor starts a successor."""
+
+
+class GeventFuture(pykka.Future[R]):
+    """A pykka future on a gevent event. Constructible without arguments and settable once, as pykka requires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event = Event()
+        self._value: Any = None
+        self._exc_info: Any = None
+
+    def get(self, *, timeout: float | None = None) -> R:
+        """Return the value or raise the exception that was set; `pykka.Timeout` after `timeout` seconds."""
+        if self._get_hook is not None:
+            return super().get(timeout=timeout)
+        # The return value of Event.wait tells our own timeout from a gevent.Timeout that the caller runs under.
+        if not self._event.is_set() and not self._event.wait(timeout):
+            raise pykka.Timeout(f"{timeout} seconds")
+        if self._exc_info is not None:
+            _, value, traceback = self._exc_info
+            raise value.with_traceback(traceback)
+        return cast(R, self._value)
+
+    def set(self, value: R | None = None) -> None:
+        self._set(value, None)
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        self._set(None, exc_info or sys.exc_info())
+
+    def _set(self, value: R | None, exc_info: Any) -> None:
+        if self._event.is_set() or self._get_hook is not None:
+            raise queue.Full
+        self._value, self._exc_info = value, exc_info
+        self._event.set()
+
+
+class GeventActor(pykka.Actor):
+    """An actor in a greenlet. Subclasses implement `handle`, usually one `match` with one call an arm.
+
+    A message whose handling fails is logged and counted and the actor lives on (the asker gets the exception); only
+    InvariantBrokenError ends it. A handler that cannot answer yet returns a GeventFuture and sets it later.
+    """
+
+    on_handler_error: Callable[[str], None] | None = None
+    """Called with the class name for every message that failed. Set once at start-up."""
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        return SimpleQueue()
+
+    @staticmethod
+    def _create_future() -> GeventFuture[Any]:
+        return GeventFuture()
+
+    def _start_actor_loop(self) -> None:
+        cast(Any, self.actor_ref).greenlet = gevent.spawn(self._actor_loop)
+
+    def handle(self, message: Any) -> Any:
+        """Carry out one message; the return value answers it. Never waits for anything."""
+        raise NotImplementedError
+
+    def on_receive(self, message: Any) -> Any:
+        try:
+            if isinstance(message, Ping):
+                return True
+            if isinstance(message, Crash):
+                raise InvariantBrokenError("crashed on request")
+            return self.handle(message)
+        except InvariantBrokenError:
+            # pykka drops an ended actor's inbox; unasked questions in it are answered with ActorDeadError.
+            self._stop()
+            raise
+        except BaseException as error:
+            # A BaseException that left a handler (a leaked gevent.Timeout, a GreenletExit) would make pykka stop every
+            # actor of the process.
+            name = type(self).__name__
+            logger.opt(exception=error).error("{} failed to handle {}", name, type(message).__name__)
+            if GeventActor.on_handler_error is not None:
+                GeventActor.on_handler_error(name)
+            if isinstance(message, Request):
+                raise RuntimeError(f"{name} failed: {error!r}") from error
+            return None
+
+
+class Address:
+    """The published name of an actor, of which there is one incarnation at a time."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = 0
+        """How many incarnations were published; a change between two reads means a restart between them."""
+        self._ref: pykka.ActorRef[Any] | None = None
+
+    def publish(self, actor: pykka.ActorRef[Any]) -> None:
+        self._ref = actor
+        self.epoch += 1
+
+    @property
+    def ref(self) -> pykka.ActorRef[Any]:
+        if self._ref is None:
+            raise pykka.ActorDeadError(f"{self.name} was never started")
+        return self._ref
+
+    @property
+    def depth(self) -> int:
+        """Messages waiting in the inbox."""
+        return cast(int, cast(Any, self.ref.actor_inbox).qsize())
+
+
+def on_death(actor: pykka.ActorRef[Any], callback: Callable[[], None]) -> None:
+    """Call back when an actor has ended, in whichever way: a broken invariant, a failed start, a kill, a stop."""
+    cast(Any, actor).greenlet.link(lambda _greenlet: callback())
+
+
+def ask(address: Address, message: Request[R], *, timeout_s: float) -> R:
+    """Send a request and wait for its reply.
+
+    When the actor is found dead its successor is asked, within the same deadline: a request must be safe to repeat.
+    One that itself ended the actor is not repeated.
+
+    Raises AskTimeoutError; RuntimeError when the handler failed; InvariantBrokenError when that ended the actor.
+    """
+    deadline: float | None = None
+    while True:
+        try:
+            reply = address.ref.ask(message, timeout=timeout_s)
+            if isinstance(reply, GeventFuture):  # answered later
+                reply = reply.get(timeout=timeout_s)
+            return cast(R, reply)
+        except pykka.Timeout:
+            raise AskTimeoutError(f"{address.name} did not answer {type(message).__name__}") from None
+        except pykka.ActorDeadError:
+            now = time.monotonic()
+            deadline = deadline or now + timeout_s
+            if now >= deadline:
+                raise AskTimeoutError(f"{address.name} is down") from None
+            gevent.sleep(_REPUBLISH_POLL_SECONDS)
+
+
+def tell(address: Address, message: object) -> None:
+    """Send a message without waiting. One that meets a dead actor is dropped: its successor starts from the facts."""
+    try:
+        address.ref.tell(message)
+    except pykka.ActorDeadError:
+        logger.debug("{} is down, dropped {}", address.name, type(message).__name__)
+
+
+def stop_all(timeout_s: float) -> None:
+    """Stop every actor of the process, in reverse order of starting, after what is in their inboxes."""
+    for actor in reversed(pykka.ActorRegistry.get_all()):
+        try:
+            actor.stop(timeout=timeout_s)
+        except pykka.Timeout:
+            logger.warning("{} did not stop in {} s", actor, timeout_s)

@@ -1,0 +1,215 @@
+"""The commands that write the routing database: load, list, drain, undrain, remove."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
+from app.outbound.peewee_backends import SqliteBackendStore
+from app.ports import RepositoryError
+
+DEMO_FILE = Path(__file__).parent / "data" / "demo_backends.csv"
+DEFAULT_DATABASE = "routing.db"
+
+_WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
+_NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?", re.ASCII)
+_UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        click.echo(f"backends: {line}", err=True)
+    sys.exit(2)
+
+
+@click.group()
+@click.option(
+    "--db",
+    "database",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Routing database [default: EDGEPROXY_DB_PATH, else routing.db]",
+)
+@click.pass_context
+def backends(context: click.Context, database: Path | None) -> None:
+    """Load, list, drain, undrain and remove backends in the routing database. A running edge follows at once."""
+    path = database or Path(os.environ.get("EDGEPROXY_DB_PATH") or DEFAULT_DATABASE)
+    context.obj = path
+
+
+def _store(path: Path) -> SqliteBackendStore:
+    try:
+        return SqliteBackendStore(path)
+    except RepositoryError as error:
+        _fail(str(error))
+
+
+def _change(path: Path, change: Callable[[SqliteBackendStore], object], done: str) -> None:
+    try:
+        with _store(path) as store:
+            change(store)
+    except KeyError as missing:
+        _fail(f"no such backend: {missing.args[0]}; nothing was changed")
+    except RepositoryError as error:
+        _fail(str(error))
+    click.echo(done)
+
+
+@backends.command("load")
+@click.argument("file", type=click.File("r", encoding="utf-8-sig"), required=False)
+@click.option("--demo", is_flag=True, help="Load the demo backends: five cities.")
+@click.option("--replace", is_flag=True, help="Also remove the backends that the file does not have.")
+@click.pass_obj
+def load(path: Path, file: TextIO | None, demo: bool, replace: bool) -> None:
+    """Insert or replace the backends of a CSV or JSON FILE (- is standard input), all of them or none.
+
+    CSV has the columns of the table in its first line; JSON is a list of objects, or one a line.
+    """
+    if demo == (file is not None):
+        raise click.UsageError("give either a FILE or --demo")
+    text = DEMO_FILE.read_text() if file is None else file.read()
+    parsed = _parse(text)
+    _change(path, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {path}")
+
+
+def _parse(text: str) -> list[Backend]:
+    """Validate every row with the edge's own parse_backend; exit naming row and column of each fault."""
+    try:
+        rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
+    except (ValueError, csv.Error) as error:
+        _fail(str(error))
+    parsed, faults, seen = [], [], dict[str, str]()
+    for place, row in rows:
+        try:
+            backend = parse_backend(row)
+        except BadBackend as bad:
+            faults += [f"{place}, column {fault.column}: {fault.value!r} {fault.rule}" for fault in bad.faults]
+            continue
+        if backend.id in seen:
+            faults.append(f"{place}, column id: {backend.id!r} is in {seen[backend.id]} already")
+        seen[backend.id] = place
+        parsed.append(backend)
+    if not rows:
+        faults.append("no rows")
+    if faults:
+        _fail(*faults, "nothing was changed")
+    return parsed
+
+
+def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, object]]]:
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    _require_columns(reader.fieldnames or ())
+    for row in reader:
+        place = f"line {reader.line_num}"
+        if None in row or None in row.values():
+            raise ValueError(f"{place}: not as many fields as the first line has columns")
+        yield place, {column: _cell(column, value) for column, value in row.items()}
+
+
+def _cell(column: str, value: str) -> object:
+    """Return what a CSV cell stands for: empty is NULL, and digits in a number column are a number."""
+    text = value.strip()
+    if not text:
+        return None
+    if column == DRAIN_DEADLINE:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return int(text) if column in _NUMBER_COLUMNS and _WHOLE_NUMBER.fullmatch(text) else text
+
+
+def _json_rows(text: str) -> Iterator[tuple[str, dict[str, object]]]:
+    try:
+        value: Any = json.loads(text)
+    except json.JSONDecodeError:
+        value = [json.loads(line) for line in text.splitlines() if line.strip()]
+    for number, row in enumerate([value] if isinstance(value, dict) else value, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {number}: must be an object")
+        _require_columns(row)
+        yield f"row {number}", row
+
+
+def _require_columns(names: Any) -> None:
+    unknown = [name for name in names if name not in (*BACKEND_COLUMNS, DRAIN_DEADLINE)]
+    if unknown:
+        raise ValueError(f"unknown column: {', '.join(map(str, unknown))}; known: {', '.join(BACKEND_COLUMNS)}")
+    if "id" not in names:
+        raise ValueError("there is no column id")
+
+
+@backends.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_(path: Path, as_json: bool) -> None:
+    """Print every row, and what is wrong with those the edge refuses."""
+    if not path.exists():
+        _fail(f"{path} does not exist")
+    try:
+        with _store(path) as store:
+            rows = store.rows()
+    except RepositoryError as error:
+        _fail(str(error))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*BACKEND_COLUMNS, DRAIN_DEADLINE, "state", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()), _state(row))
+    Console(width=None if sys.stdout.isatty() else 220).print(table)
+
+
+def _state(row: dict[str, object]) -> str:
+    try:
+        backend = parse_backend(row)
+    except BadBackend as bad:
+        return "refused: " + "; ".join(map(str, bad.faults))
+    if backend.is_deleted:
+        return "drained"
+    return "serving" if backend.is_healthy else "unhealthy"
+
+
+def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise click.BadParameter("needs a duration such as 60s, 5m or 1h")
+    return float(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+@backends.command("drain")
+@click.argument("ids", nargs=-1, required=True)
+@click.option("--deadline", callback=_duration, help="Close connections still open after this long, such as 60s.")
+@click.pass_obj
+def drain(path: Path, ids: tuple[str, ...], deadline: float | None) -> None:
+    """Send backends no new connections; their clients move on, open connections finish."""
+    _change(path, lambda store: store.drain(ids, deadline), f"draining: {', '.join(ids)}")
+
+
+@backends.command("undrain")
+@click.argument("ids", nargs=-1, required=True)
+@click.pass_obj
+def undrain(path: Path, ids: tuple[str, ...]) -> None:
+    """Let drained backends serve again."""
+    _change(path, lambda store: store.undrain(ids), f"serving: {', '.join(ids)}")
+
+
+@backends.command("remove")
+@click.argument("ids", nargs=-1, required=True)
+@click.pass_obj
+def remove(path: Path, ids: tuple[str, ...]) -> None:
+    """Delete the rows of backends."""
+    _change(path, lambda store: store.remove(ids), f"removed: {', '.join(ids)}")

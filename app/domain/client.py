@@ -1,0 +1,29 @@
+"""Who a client is: its address, and the key under which it is bound and limited."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+_MAPPED_PREFIX: Final = "::ffff:"
+
+
+def unmapped(address: str) -> str:
+    """Return an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) as the IPv4 address it is, others as they are."""
+    if address.startswith(_MAPPED_PREFIX):
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+        if mapped is not None:
+            return str(mapped)
+    return address
+
+
+def client_key(pool: str, address: str, ipv6_prefix: int) -> str:
+    """Return the key of a client in a pool: pool and address, IPv6 addresses cut to `ipv6_prefix` bits (1-128).
+
+    `address` is canonical text, as the kernel gives it. A plain string, see app.domain.affinity for why.
+    """
+    if ":" in address:
+        address = address.partition("%")[0]  # a scope id names our interface, not the client
+        if ipv6_prefix < 128:
+            address = str(ipaddress.IPv6Network((address, ipv6_prefix), strict=False).network_address)
+    return f"{pool} {address}"

@@ -1,0 +1,193 @@
+"""Who gets the connection: the geo election, nearest tier first, then least load, then chance by weight.
+
+An election must not scan the pool. Each country, each region and the pool as a whole keep a lazy heap of their
+members: whenever a member changes it is pushed again under a fresh ticket, and entries with an older ticket are
+dropped when they come to the top.
+
+Ties are broken at random in proportion to weight, also without a scan. Each entry carries an arrival time: the
+group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an exponential
+distribution whose rate is the member's weight. The earliest arrival of independent exponential waits belongs to
+member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every election
+among equals is a fresh draw by weight.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Final
+
+from app.domain.geography import geo_tier
+from app.domain.health import PassiveHealth
+from app.domain.model import Backend, GeoInfo
+
+FARTHEST_TIER: Final = 3
+_COMPACT_ABOVE: Final = 64
+"""A heap is rebuilt when it holds more than this many entries and four times as many as it has members."""
+
+
+class Member:
+    """A backend in its pool: its row, its live connections and its health."""
+
+    __slots__ = ("backend", "connections", "groups", "has_left", "health", "ticket")
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.connections = 0
+        self.health = PassiveHealth()
+        self.has_left = False
+        """The row is gone; only leases that still run keep the member."""
+        self.ticket = 0
+        self.groups: tuple[_Group, ...] = ()
+
+    @property
+    def is_available(self) -> bool:
+        """In the database, healthy there, not deleted, not ejected."""
+        return self.backend.is_serving and not self.has_left and not self.health.is_ejected
+
+    @property
+    def is_full(self) -> bool:
+        return 0 < self.backend.hard_limit <= self.connections
+
+    @property
+    def takes_bound_clients(self) -> bool:
+        return self.is_available and not self.is_full
+
+    @property
+    def takes_new_clients(self) -> bool:
+        """As for bound clients, but weight 0 takes no new ones."""
+        return self.backend.weight > 0 and self.takes_bound_clients
+
+    @property
+    def soft_limit(self) -> int:
+        """The backend's soft limit; a lower hard limit takes its place."""
+        backend = self.backend
+        return min(backend.soft_limit, backend.hard_limit) if backend.hard_limit else backend.soft_limit
+
+    @property
+    def load(self) -> float:
+        """connections / soft_limit / weight: the load term of the seed's score. 0 weight counts as 1."""
+        return self.connections / self.soft_limit / (self.backend.weight or 1)
+
+
+def score(tier: int, load: float) -> float:
+    """Return the seed's score, for display. Elections compare (tier, load), so that geography always dominates."""
+    return tier * 100 + load
+
+
+class _Group:
+    """The members of one country, one region or the whole pool, cheapest on top of a lazy heap."""
+
+    __slots__ = ("clock", "heap", "size")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[bool, float, float, int, Member]] = []
+        self.clock = 0.0
+        self.size = 0
+
+    def push(self, is_over_soft: bool, load: float, wait: float, ticket: int, member: Member) -> None:
+        if len(self.heap) > _COMPACT_ABOVE + 4 * self.size:
+            self.heap = [entry for entry in self.heap if entry[3] == entry[4].ticket]
+            heapify(self.heap)
+        heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, member))
+
+    def best(self, excluded: Collection[str]) -> tuple[bool, float, Member] | None:
+        """Return (is over its soft limit, arrival, member) of the cheapest member not excluded."""
+        heap, aside = self.heap, []
+        try:
+            while heap:
+                is_over_soft, _load, arrival, ticket, member = heap[0]
+                if ticket != member.ticket:
+                    heappop(heap)
+                elif member.backend.id in excluded:
+                    aside.append(heappop(heap))
+                else:
+                    return is_over_soft, arrival, member
+            return None
+        finally:
+            for entry in aside:
+                heappush(heap, entry)
+
+
+class GeoElection:
+    """Elects by geo tier, load and weight among the members it was told of.
+
+    `spills_at_soft_limit`: within tiers 0-2 a member under its soft limit goes before one at or over it, and tier 3
+    serves only when all the nearer ones are full.
+    """
+
+    def __init__(self, pop_region: str | None, chance: random.Random, *, spills_at_soft_limit: bool = False) -> None:
+        self._pop_region = pop_region
+        self._chance = chance
+        self._spills = spills_at_soft_limit
+        self._tickets = count(1)
+        self._everyone = _Group()
+        self._countries: dict[str, _Group] = {}
+        self._regions: dict[str, _Group] = {}
+
+    def tier(self, backend: Backend, client: GeoInfo | None) -> int:
+        return geo_tier(backend.country, backend.region, client, self._pop_region)
+
+    def add(self, member: Member) -> None:
+        """Take a member in (again, when its row has changed)."""
+        self._leave_groups(member)
+        backend, groups = member.backend, [self._everyone]
+        if backend.country:
+            groups.append(self._countries.setdefault(backend.country, _Group()))
+        if backend.region:
+            groups.append(self._regions.setdefault(backend.region, _Group()))
+        for group in groups:
+            group.size += 1
+        member.groups = tuple(groups)
+        self.update(member)
+
+    def remove(self, member: Member) -> None:
+        member.ticket = next(self._tickets)
+        self._leave_groups(member)
+
+    def _leave_groups(self, member: Member) -> None:
+        for group in member.groups:
+            group.size -= 1
+        member.groups = ()
+
+    def update(self, member: Member) -> None:
+        """Rank a member anew after its connections or its health changed."""
+        member.ticket = ticket = next(self._tickets)
+        if not member.takes_new_clients:
+            return
+        load = member.load
+        is_over_soft = self._spills and member.connections >= member.soft_limit
+        wait = self._chance.expovariate(member.backend.weight)
+        for group in member.groups:
+            group.push(is_over_soft, load, wait, ticket, member)
+
+    def elect(self, client: GeoInfo | None, excluded: Collection[str]) -> Member | None:
+        """Return the member for a client, or None when nobody is a candidate."""
+        over_soft: tuple[_Group, float, Member] | None = None
+        for tier, group in self._nearest_first(client):
+            found = group.best(excluded)
+            if found is None:
+                continue
+            is_over_soft, arrival, member = found
+            if tier < FARTHEST_TIER and is_over_soft:
+                over_soft = over_soft or (group, arrival, member)
+            elif tier < FARTHEST_TIER or over_soft is None:
+                return self._choose(group, arrival, member)
+        return self._choose(*over_soft) if over_soft else None
+
+    @staticmethod
+    def _choose(group: _Group, arrival: float, member: Member) -> Member:
+        group.clock = max(group.clock, arrival)
+        return member
+
+    def _nearest_first(self, client: GeoInfo | None) -> Iterator[tuple[int, _Group]]:
+        if client is not None:
+            if client.country and (group := self._countries.get(client.country)):
+                yield 0, group
+            if client.region and (group := self._regions.get(client.region)):
+                yield 1, group
+        if self._pop_region and (group := self._regions.get(self._pop_region)):
+            yield 2, group
+        yield FARTHEST_TIER, self._everyone

@@ -1,0 +1,41 @@
+"""The one error tree of a connection's life: how it ended, and whether another attempt is safe."""
+
+from __future__ import annotations
+
+from app.domain.outcome import State
+
+
+class ConnectionEnded(Exception):
+    """A connection ended otherwise than by both sides closing it.
+
+    `state` is the termination state of the access log; `reason` a short stable word for it.
+    """
+
+    is_retry_safe = False
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(f"{state} {reason}")
+        self.state = state
+        self.reason = reason
+
+
+class DownstreamError(ConnectionEnded):
+    """The client's side failed: its PROXY header, its limits, or it went away."""
+
+
+class UpstreamError(ConnectionEnded):
+    """The backend's side failed."""
+
+
+class DialError(UpstreamError):
+    """No connection to the backend came about. No byte was sent, so another backend may be tried."""
+
+    is_retry_safe = True
+
+
+class NoBackendError(UpstreamError):
+    """The registry leased nobody."""
+
+
+class Killed(ConnectionEnded):
+    """We ended it: a timeout of ours, a drain, an operator. Thrown into the connection's greenlet."""

@@ -1,0 +1,62 @@
+"""Why a client would land where: every backend with its tier, its score and what keeps it in or out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.domain.election import Member, score
+from app.domain.geography import geo_tier
+from app.domain.model import Backend, GeoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One backend as a client sees it. `load` and so `score` are those of `connections` live connections."""
+
+    backend: Backend
+    tier: int
+    connections: int
+    load: float
+    score: float
+    is_candidate: bool
+    why: str
+
+
+TIER_MEANING = (
+    "same country as the client",
+    "same region as the client",
+    "same region as this POP",
+    "elsewhere",
+)
+
+
+def explain(backends: Iterable[Backend], client: GeoInfo | None, pop_region: str | None) -> list[Verdict]:
+    """Judge every backend for a client at zero connections, best first, those out last."""
+    verdicts = [_judge(backend, client, pop_region) for backend in backends]
+    return sorted(verdicts, key=lambda v: (not v.is_candidate, v.tier, v.load, -v.backend.weight, v.backend.id))
+
+
+def _judge(backend: Backend, client: GeoInfo | None, pop_region: str | None) -> Verdict:
+    member = Member(backend)
+    tier = geo_tier(backend.country, backend.region, client, pop_region)
+    obstacle = _obstacle(backend)
+    return Verdict(
+        backend=backend,
+        tier=tier,
+        connections=member.connections,
+        load=member.load,
+        score=score(tier, member.load),
+        is_candidate=obstacle is None,
+        why=f"out: {obstacle}" if obstacle else f"in: {TIER_MEANING[tier]}",
+    )
+
+
+def _obstacle(backend: Backend) -> str | None:
+    if backend.is_deleted:
+        return "drained (deleted)"
+    if not backend.is_healthy:
+        return "unhealthy in the database"
+    if backend.weight == 0:
+        return "weight 0: bound clients only"
+    return None

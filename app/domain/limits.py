@@ -1,0 +1,80 @@
+"""Per-client limits: connections open at once, and new connections a second (a token bucket)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from app.domain.outcome import Refusal
+
+
+class _Client:
+    __slots__ = ("open", "refilled_at", "tokens")
+
+    def __init__(self, tokens: float, now: float) -> None:
+        self.open = 0
+        self.tokens = tokens
+        self.refilled_at = now
+
+
+class ClientLimits:
+    """Admits or refuses a client's next connection. 0 switches a limit off; with both off nothing is remembered.
+
+    `connections_per_second` is also the size of the burst (at least 1). Clients with nothing open and a full bucket
+    are forgotten by `sweep`.
+    """
+
+    def __init__(self, max_connections: int, connections_per_second: float) -> None:
+        self._max = max_connections
+        self._rate = connections_per_second
+        self._burst = max(1.0, connections_per_second)
+        self._clients: dict[str, _Client] = {}
+        self._sweep_order: list[str] = []
+
+    @property
+    def is_on(self) -> bool:
+        return self._max > 0 or self._rate > 0
+
+    def admit(self, client: str, now: float) -> Refusal | None:
+        """Count a new connection of a client, or say why not."""
+        if not self.is_on:
+            return None
+        entry = self._clients.get(client)
+        if entry is None:
+            entry = self._clients[client] = _Client(self._burst, now)
+        if 0 < self._max <= entry.open:
+            return Refusal.CLIENT_CONNECTIONS
+        if self._rate > 0:
+            entry.tokens = min(self._burst, entry.tokens + (now - entry.refilled_at) * self._rate)
+            entry.refilled_at = now
+            if entry.tokens < 1:
+                return Refusal.CLIENT_RATE
+            entry.tokens -= 1
+        entry.open += 1
+        return None
+
+    def leave(self, client: str) -> None:
+        """Uncount a connection that `admit` counted."""
+        entry = self._clients.get(client)
+        if entry is not None and entry.open > 0:
+            entry.open -= 1
+            if entry.open == 0 and self._rate <= 0:
+                del self._clients[client]
+
+    def recount(self, clients: Iterable[str]) -> None:
+        """Start the open counts over from the connections that are open now (messages were lost in a crash)."""
+        for entry in self._clients.values():
+            entry.open = 0
+        for client in clients:
+            counted = self._clients.get(client)
+            if counted is not None:
+                counted.open += 1
+
+    def sweep(self, now: float, at_most: int) -> None:
+        """Forget up to `at_most` clients that have nothing open and a bucket long full again."""
+        if not self._sweep_order:
+            self._sweep_order = list(self._clients)
+        for client in self._sweep_order[-at_most:]:
+            entry = self._clients.get(client)
+            if entry is not None and entry.open == 0 and (now - entry.refilled_at) * self._rate >= self._burst:
+                del self._clients[client]
+        del self._sweep_order[-at_most:]

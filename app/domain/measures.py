@@ -1,0 +1,85 @@
+"""Counters and histograms by name and label values: what the metrics actor owns. Others format them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+RTT_BUCKETS_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+Labels = tuple[str, ...]
+
+
+class Histogram:
+    """Observations in buckets; `counts` are per bucket, not cumulative, the last one above every bound."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(RTT_BUCKETS_SECONDS) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(RTT_BUCKETS_SECONDS, value)] += 1
+        self.total += value
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramView:
+    """A copy of one histogram: cumulative (upper bound, count) pairs without the +Inf one, the count and the sum."""
+
+    buckets: tuple[tuple[float, int], ...]
+    count: int
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of everything counted, by metric name and label values."""
+
+    counters: Mapping[str, Mapping[Labels, float]]
+    histograms: Mapping[str, Mapping[Labels, HistogramView]]
+
+
+class Measures:
+    """The store. A metric exists from its first count on; label values come in a fixed order per metric."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, dict[Labels, float]] = {}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {}
+
+    def count(self, metric: str, labels: Labels = (), amount: float = 1.0) -> None:
+        series = self._counters.setdefault(metric, {})
+        series[labels] = series.get(labels, 0.0) + amount
+
+    def observe(self, metric: str, labels: Labels, value: float) -> None:
+        series = self._histograms.setdefault(metric, {})
+        histogram = series.get(labels)
+        if histogram is None:
+            histogram = series[labels] = Histogram()
+        histogram.observe(value)
+
+    def keep_only(self, metric: str, first_labels: frozenset[str]) -> None:
+        """Drop the series of a metric whose first label is not among these."""
+        for series in (self._counters.get(metric), self._histograms.get(metric)):
+            for labels in [labels for labels in series or () if labels[0] not in first_labels]:
+                del series[labels]  # type: ignore[union-attr]
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            counters={metric: dict(series) for metric, series in self._counters.items()},
+            histograms={
+                metric: {labels: _view(histogram) for labels, histogram in series.items()}
+                for metric, series in self._histograms.items()
+            },
+        )
+
+
+def _view(histogram: Histogram) -> HistogramView:
+    running, buckets = 0, []
+    for bound, count in zip(RTT_BUCKETS_SECONDS, histogram.counts, strict=False):
+        running += count
+        buckets.append((bound, running))
+    return HistogramView(tuple(buckets), running + histogram.counts[-1], histogram.total)

@@ -1,0 +1,82 @@
+"""Every metric of the edge: its name, its help text, its labels. The exporter and the documentation use this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+CONNECTIONS: Final = "edgeproxy_connections"
+CONNECTIONS_ACTIVE: Final = "edgeproxy_connections_active"
+CONNECTIONS_ENDED: Final = "edgeproxy_connections_ended"
+CONNECTIONS_REFUSED: Final = "edgeproxy_connections_refused"
+BYTES_SENT: Final = "edgeproxy_bytes_sent"
+BYTES_RECEIVED: Final = "edgeproxy_bytes_received"
+BACKEND_CONNECTIONS: Final = "edgeproxy_backend_connections"
+BACKEND_ACTIVE: Final = "edgeproxy_backend_connections_active"
+BACKEND_ERRORS: Final = "edgeproxy_backend_errors"
+BACKEND_RTT: Final = "edgeproxy_backend_rtt_seconds"
+BACKEND_AVAILABLE: Final = "edgeproxy_backend_available"
+LEASES: Final = "edgeproxy_leases"
+BINDINGS: Final = "edgeproxy_bindings"
+BINDINGS_EVICTED: Final = "edgeproxy_bindings_evicted"
+RELOADS: Final = "edgeproxy_routing_reloads"
+ROWS_REFUSED: Final = "edgeproxy_routing_rows_refused"
+ROUTING_STALE: Final = "edgeproxy_routing_stale"
+GEO_RELOADS: Final = "edgeproxy_geo_reloads"
+GEO_BUILT: Final = "edgeproxy_geo_database_build_timestamp_seconds"
+ACCEPT_ERRORS: Final = "edgeproxy_accept_errors"
+INTERNAL_ERRORS: Final = "edgeproxy_internal_errors"
+ACTOR_RESTARTS: Final = "edgeproxy_actor_restarts"
+MAILBOX_DEPTH: Final = "edgeproxy_actor_mailbox_depth"
+LOOP_PAUSE: Final = "edgeproxy_loop_pause_max_seconds"
+LOG_LINES_DROPPED: Final = "edgeproxy_log_lines_dropped"
+
+COUNTER: Final = "counter"
+GAUGE: Final = "gauge"
+HISTOGRAM: Final = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`name` is without the `_total` that a counter gets when it is exposed."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def exposed_name(self) -> str:
+        return f"{self.name}_total" if self.kind == COUNTER else self.name
+
+
+ALL: Final = (
+    Metric(CONNECTIONS, COUNTER, "Client connections accepted."),
+    Metric(CONNECTIONS_ACTIVE, GAUGE, "Client connections open now."),
+    Metric(CONNECTIONS_ENDED, COUNTER, "Client connections ended, by termination state.", ("state",)),
+    Metric(CONNECTIONS_REFUSED, COUNTER, "Client connections refused before an election.", ("reason",)),
+    Metric(BYTES_SENT, COUNTER, "Bytes sent to clients."),
+    Metric(BYTES_RECEIVED, COUNTER, "Bytes received from clients."),
+    Metric(BACKEND_CONNECTIONS, COUNTER, "Connections established to a backend.", ("backend",)),
+    Metric(BACKEND_ACTIVE, GAUGE, "Leases held on a backend now.", ("backend",)),
+    Metric(BACKEND_ERRORS, COUNTER, "Failed dials of a backend.", ("backend", "reason")),
+    Metric(BACKEND_RTT, HISTOGRAM, "Time to establish a connection to a backend.", ("backend",)),
+    Metric(BACKEND_AVAILABLE, GAUGE, "1 when a backend may be elected or keep its clients.", ("backend",)),
+    Metric(LEASES, COUNTER, "Lease requests, by what the client's binding did or why nobody was leased.", ("outcome",)),
+    Metric(BINDINGS, GAUGE, "Clients bound to a backend."),
+    Metric(BINDINGS_EVICTED, COUNTER, "Bindings dropped because the table was full."),
+    Metric(RELOADS, COUNTER, "Loads of the routing database, by result.", ("result",)),
+    Metric(ROWS_REFUSED, GAUGE, "Rows refused in the routing database as loaded last."),
+    Metric(ROUTING_STALE, GAUGE, "1 while the routing database cannot be read and the last good set serves."),
+    Metric(GEO_RELOADS, COUNTER, "Loads of a replaced country database, by result.", ("result",)),
+    Metric(GEO_BUILT, GAUGE, "When the country database was built (Unix time)."),
+    Metric(ACCEPT_ERRORS, COUNTER, "Errors of accept, by errno.", ("errno",)),
+    Metric(INTERNAL_ERRORS, COUNTER, "Unexpected exceptions, by where.", ("where",)),
+    Metric(ACTOR_RESTARTS, COUNTER, "Restarts of an actor by its supervisor.", ("actor",)),
+    Metric(MAILBOX_DEPTH, GAUGE, "Messages waiting in an actor's inbox.", ("actor",)),
+    Metric(LOOP_PAUSE, GAUGE, "Longest pause of the event loop in the last minute."),
+    Metric(LOG_LINES_DROPPED, COUNTER, "Log lines lost to a full disk or a stalled reader."),
+)
+
+BY_BACKEND: Final = (BACKEND_CONNECTIONS, BACKEND_ERRORS, BACKEND_RTT)
+"""Metrics of the actor whose first label is the backend: they go when it goes."""

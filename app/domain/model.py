@@ -1,0 +1,210 @@
+"""The nouns of the routing domain (Backend, GeoInfo, Lease), and the one validation of a backend row."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from app.domain.outcome import Affinity, NoLease
+
+DEFAULT_SOFT_LIMIT: Final = 100
+DEFAULT_WEIGHT: Final = 1
+
+BACKEND_COLUMNS: Final = (
+    "id",
+    "app",
+    "region",
+    "country",
+    "wg_ip",
+    "port",
+    "healthy",
+    "weight",
+    "soft_limit",
+    "hard_limit",
+    "deleted",
+)
+"""The columns of the seed's `backends` table, in its order."""
+
+DRAIN_DEADLINE: Final = "drain_deadline"
+"""Our one further column: Unix seconds at which a deleted backend's open connections are closed; NULL = never."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeoInfo:
+    """Where an address is: ISO 3166-1 alpha-2 country and our region, each None when unknown."""
+
+    country: str | None
+    region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One row of the routing database, validated.
+
+    `host` is an IP address in canonical text. `soft_limit` > 0 and counts connections; `hard_limit` 0 is unlimited;
+    `weight` 0 takes no new clients. `country` is upper case, `region` lower case, each None when not given.
+    """
+
+    id: str
+    app: str | None
+    region: str | None
+    country: str | None
+    host: str
+    port: int
+    is_healthy: bool = True
+    weight: int = DEFAULT_WEIGHT
+    soft_limit: int = DEFAULT_SOFT_LIMIT
+    hard_limit: int = 0
+    is_deleted: bool = False
+    drain_deadline: float | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        """The database calls it healthy and not deleted."""
+        return self.is_healthy and not self.is_deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A reserved place on a backend.
+
+    `tier` is the geo tier 0-3; `is_spotless` says that no failed dial of the backend is remembered.
+    """
+
+    lease_id: int
+    backend: Backend
+    tier: int
+    affinity: Affinity
+    is_spotless: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unleased:
+    """The answer of an election that found nobody."""
+
+    reason: NoLease
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with one column of a row: its name, the value found, and the rule it breaks."""
+
+    column: str
+    value: object
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.column}={self.value!r}: {self.rule}"
+
+
+class BadBackend(ValueError):
+    """A row that is no backend. `faults` names every column at fault, at least one."""
+
+    def __init__(self, backend_id: object, faults: tuple[Fault, ...]) -> None:
+        super().__init__(f"backend {backend_id!r}: " + "; ".join(map(str, faults)))
+        self.backend_id = backend_id
+        self.faults = faults
+
+
+def parse_backend(row: Mapping[str, object]) -> Backend:
+    """Make a Backend of a row of the `backends` table; absent columns count as NULL.
+
+    NULL means: id, wg_ip, port: refused; healthy 1; weight 1; soft_limit 100; hard_limit 0; deleted 0; app, region,
+    country, drain_deadline: none. A soft_limit of 0 counts as 100.
+
+    Raises BadBackend with every fault of the row.
+    """
+    reader = _RowReader(row)
+    backend = Backend(
+        id=reader.text("id", is_required=True) or "",
+        app=reader.text("app"),
+        region=_lower(reader.text("region")),
+        country=_upper(reader.text("country")),
+        host=reader.address("wg_ip"),
+        port=reader.number("port", None, lowest=1, highest=65535),
+        is_healthy=reader.flag("healthy", True),
+        weight=reader.number("weight", DEFAULT_WEIGHT),
+        soft_limit=reader.number("soft_limit", DEFAULT_SOFT_LIMIT) or DEFAULT_SOFT_LIMIT,
+        hard_limit=reader.number("hard_limit", 0),
+        is_deleted=reader.flag("deleted", False),
+        drain_deadline=reader.seconds(DRAIN_DEADLINE),
+    )
+    if reader.faults:
+        raise BadBackend(row.get("id"), tuple(reader.faults))
+    return backend
+
+
+def limit_warning(backend: Backend) -> str | None:
+    """Say what is odd about the limits of a row that is accepted all the same, if anything is."""
+    if 0 < backend.hard_limit < backend.soft_limit:
+        return f"hard_limit {backend.hard_limit} is below soft_limit {backend.soft_limit}: soft counts as hard"
+    return None
+
+
+class _RowReader:
+    """Reads the columns of one row, collecting every fault; a faulty column yields a placeholder."""
+
+    def __init__(self, row: Mapping[str, object]) -> None:
+        self._row = row
+        self.faults: list[Fault] = []
+
+    def _fault(self, column: str, rule: str) -> None:
+        self.faults.append(Fault(column, self._row.get(column), rule))
+
+    def text(self, column: str, *, is_required: bool = False) -> str | None:
+        value = self._row.get(column)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            if is_required:
+                self._fault(column, "must not be empty")
+            return None
+        if not isinstance(value, str) or not value.isprintable():
+            self._fault(column, "must be printable text")
+            return None
+        return value.strip()
+
+    def address(self, column: str) -> str:
+        value = self.text(column, is_required=True)
+        if value is None:
+            return ""
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            self._fault(column, "must be an IPv4 or IPv6 address")
+            return ""
+
+    def number(self, column: str, default: int | None, *, lowest: int = 0, highest: int = 2**31 - 1) -> int:
+        value = self._row.get(column)
+        if value is None:
+            value = default
+        if isinstance(value, int) and not isinstance(value, bool) and lowest <= value <= highest:
+            return value
+        self._fault(column, f"must be a whole number from {lowest} to {highest}")
+        return 0
+
+    def flag(self, column: str, default: bool) -> bool:
+        value = self._row.get(column)
+        if value is None:
+            return default
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+        self._fault(column, "must be 0 or 1")
+        return default
+
+    def seconds(self, column: str) -> float | None:
+        value = self._row.get(column)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
+            return float(value)
+        self._fault(column, "must be Unix seconds")
+        return None
+
+
+def _lower(text: str | None) -> str | None:
+    return text.lower() if text else None
+
+
+def _upper(text: str | None) -> str | None:
+    return text.upper() if text else None

@@ -1,0 +1,93 @@
+"""The vocabulary of how things end: termination states, lease outcomes, refusals. Logs and metric labels use these.
+
+A termination state has two letters, in the spirit of HAProxy's. The first says who ended the connection, the second
+in which phase it was.
+
+====== ======================================================================================
+first  who
+====== ======================================================================================
+``-``  nobody: both sides closed
+``C``  the client: reset or gone
+``S``  the server (backend): refused, reset or unreachable
+``P``  the proxy itself: a limit, a bad PROXY header, no backend
+``K``  killed by us: drain time over, backend's drain deadline, an operator
+``I``  an internal error; the log has its traceback
+``c``  a timeout while waiting for the client
+``s``  a timeout while waiting for the server
+``t``  the idle or linger timeout, which watches both sides together
+====== ======================================================================================
+
+====== ======================================================================================
+second phase
+====== ======================================================================================
+``A``  admission: limits and PROXY header
+``E``  election: asking the actors for a backend
+``C``  connecting to the backend
+``D``  data: bytes were being copied
+``H``  half-closed: one direction had ended
+``-``  after the end of both directions
+====== ======================================================================================
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """How a connection ended (`termination` in the access log, label `state` of connections_ended)."""
+
+    NORMAL = "--"
+    CLIENT_RESET = "CD"
+    CLIENT_RESET_HALF_CLOSED = "CH"
+    CLIENT_GONE_IN_HEADER = "CA"
+    SERVER_RESET = "SD"
+    SERVER_RESET_HALF_CLOSED = "SH"
+    CONNECT_REFUSED = "SC"
+    CONNECT_TIMEOUT = "sC"
+    HEADER_TIMEOUT = "cA"
+    HEADER_BAD = "PA"
+    NO_BACKEND = "PE"
+    CLIENT_LIMIT = "PL"
+    IDLE_TIMEOUT = "tD"
+    LINGER_TIMEOUT = "tH"
+    KILLED = "KD"
+    KILLED_EARLY = "KC"
+    INTERNAL_ERROR = "ID"
+
+
+class Affinity(StrEnum):
+    """What the client's binding did for a lease (`affinity` in the access log, label of leases_total)."""
+
+    HIT = "hit"
+    """The bound backend was a candidate and got the connection."""
+    NEW = "new"
+    """No binding: an election."""
+    REBIND = "rebind"
+    """The bound backend is gone, down, drained or did not answer: an election, and the binding moves."""
+    OVERFLOW = "overflow"
+    """The bound backend is full: this connection goes elsewhere, the binding stays."""
+
+
+class NoLease(StrEnum):
+    """Why an election gave nobody (`reason` in the access log, label `outcome` of leases_total)."""
+
+    EMPTY = "no_backends"
+    """The pool has no backend at all, or only deleted ones."""
+    DOWN = "none_available"
+    """Every backend is unhealthy, ejected, or has weight 0."""
+    FULL = "all_full"
+    """Every backend that could serve is at its hard limit, or was tried already for this connection."""
+    BINDING_BROKEN = "binding_broken"
+    """The bound backend cannot serve any more. Never final: the client is elected a new one and bound to it."""
+
+
+class Refusal(StrEnum):
+    """Why a connection was refused before an election (`reason`, label of connections_refused)."""
+
+    MAX_CONNECTIONS = "max_connections"
+    CLIENT_CONNECTIONS = "client_connections"
+    CLIENT_RATE = "client_rate"
+    BAD_PROXY_HEADER = "bad_proxy_header"
+    SLOW_PROXY_HEADER = "slow_proxy_header"
+    CLIENT_GONE = "client_gone"

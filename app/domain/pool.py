@@ -1,0 +1,194 @@
+"""One pool: its backends, their live connections, their health and the leases on them. Electing reserves.
+
+A lease is counted the moment it is granted and uncounted exactly once, so a hard limit holds under any burst. Every
+operation is idempotent by the lease id that the connection chose, so a message may safely be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+
+from app.domain.election import GeoElection, Member
+from app.domain.model import Backend, GeoInfo, Lease, Unleased
+from app.domain.outcome import Affinity, NoLease
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """What a snapshot says of one member. `ejected_for` is seconds still to cool down, 0 when not ejected."""
+
+    backend: Backend
+    connections: int
+    consecutive_failures: int
+    ejected_for: float
+    is_available: bool
+    takes_new_clients: bool
+
+
+class Pool:
+    """The members of one pool. All times are monotonic seconds handed in."""
+
+    def __init__(self, election: GeoElection) -> None:
+        self._election = election
+        self._members: dict[str, Member] = {}
+        self._leases: dict[int, Member] = {}
+        self._cooling: list[tuple[float, int, Member]] = []
+        self._sequence = count()
+        self._ejected = 0
+
+    # The set of backends
+
+    def replace(self, backends: Iterable[Backend]) -> None:
+        """Serve exactly these backends from now on; counts, health and leases of those that stay are kept."""
+        wanted = {backend.id: backend for backend in backends}
+        for member in [m for m in self._members.values() if m.backend.id not in wanted]:
+            self._take_out(member)
+        for backend in wanted.values():
+            known = self._members.get(backend.id)
+            if known is None:
+                self._members[backend.id] = newcomer = Member(backend)
+                self._election.add(newcomer)
+            elif known.has_left or known.backend != backend:
+                if (known.backend.host, known.backend.port) != (backend.host, backend.port):
+                    self._forget_failures(known)
+                known.backend, known.has_left = backend, False
+                self._election.add(known)
+
+    def _take_out(self, member: Member) -> None:
+        member.has_left = True
+        self._forget_failures(member)
+        self._election.remove(member)
+        if member.connections == 0:
+            del self._members[member.backend.id]
+
+    # Leases
+
+    def lease(
+        self, lease_id: int, client: GeoInfo | None, preferred: str | None, excluded: Collection[str], now: float
+    ) -> Lease | Unleased:
+        """Reserve a place on the backend the client is bound to, or on the one elected for it.
+
+        `preferred` is the backend the client is bound to: honoured past its soft limit and at weight 0; when it is
+        full this connection overflows to another; when it cannot serve at all the answer is BINDING_BROKEN.
+        `excluded` are the ids this connection has tried already.
+        """
+        self._readmit(now)
+        held = self._leases.get(lease_id)
+        if held is not None:  # the question was asked again
+            return self._granted(lease_id, held, client, Affinity.NEW if preferred is None else Affinity.HIT)
+        affinity = Affinity.NEW
+        if preferred is not None:
+            bound = self._members.get(preferred)
+            if bound is None or not bound.is_available:
+                return Unleased(NoLease.BINDING_BROKEN)
+            if not bound.is_full:
+                self._reserve(lease_id, bound)
+                return self._granted(lease_id, bound, client, Affinity.HIT)
+            affinity = Affinity.OVERFLOW
+        member = self._election.elect(client, excluded)
+        if member is None:
+            return Unleased(self._why_nobody())
+        self._reserve(lease_id, member)
+        return self._granted(lease_id, member, client, affinity)
+
+    def _granted(self, lease_id: int, member: Member, client: GeoInfo | None, affinity: Affinity) -> Lease:
+        tier = self._election.tier(member.backend, client)
+        return Lease(lease_id, member.backend, tier, affinity, member.health.is_spotless)
+
+    def restore(self, lease_id: int, backend: Backend) -> None:
+        """Count a lease granted before this pool was built, whether or not its backend is still in the set."""
+        if lease_id in self._leases:
+            return
+        member = self._members.get(backend.id)
+        if member is None:
+            member = self._members[backend.id] = Member(backend)
+            member.has_left = True
+        self._reserve(lease_id, member)
+
+    def release(self, lease_id: int) -> None:
+        """Give a lease back; unknown ids are none of ours any more."""
+        member = self._leases.pop(lease_id, None)
+        if member is None:
+            return
+        member.connections -= 1
+        if not member.has_left:
+            self._election.update(member)
+        elif member.connections == 0:
+            del self._members[member.backend.id]
+
+    def _reserve(self, lease_id: int, member: Member) -> None:
+        self._leases[lease_id] = member
+        member.connections += 1
+        if not member.has_left:
+            self._election.update(member)
+
+    def _why_nobody(self) -> NoLease:
+        present = [m for m in self._members.values() if not m.has_left and not m.backend.is_deleted]
+        if not present:
+            return NoLease.EMPTY
+        if not any(m.is_available and m.backend.weight for m in present):
+            return NoLease.DOWN
+        return NoLease.FULL
+
+    # Health
+
+    def dial_failed(self, backend_id: str, now: float) -> float | None:
+        """Count a failed dial. Returns the cool-down in seconds when it ejected the backend."""
+        member = self._members.get(backend_id)
+        if member is None or member.has_left:
+            return None
+        member.health.fail()
+        if not member.health.wants_ejection or not self._may_eject(member):
+            return None
+        until = member.health.eject(now)
+        self._ejected += 1
+        heappush(self._cooling, (until, next(self._sequence), member))
+        self._election.update(member)
+        return until - now
+
+    def dial_succeeded(self, backend_id: str) -> None:
+        """A success forgets failures and ends an ejection."""
+        member = self._members.get(backend_id)
+        if member is not None and not member.health.is_spotless:
+            was_ejected = member.health.is_ejected
+            self._forget_failures(member)
+            if was_ejected:
+                self._election.update(member)
+
+    def _may_eject(self, member: Member) -> bool:
+        """Never more than half of the serving backends (rounded down), and never the last available one."""
+        serving = [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
+        return self._ejected + 1 <= len(serving) // 2 and any(m.is_available for m in serving if m is not member)
+
+    def _forget_failures(self, member: Member) -> None:
+        self._ejected -= member.health.is_ejected
+        member.health.succeed()
+
+    def _readmit(self, now: float) -> None:
+        while self._cooling and self._cooling[0][0] <= now:
+            until, _, member = heappop(self._cooling)
+            if member.health.ejected_until == until:
+                self._ejected -= 1
+                member.health.readmit()
+                if not member.has_left:
+                    self._election.update(member)
+
+    # Looking in
+
+    def view(self, now: float) -> list[MemberView]:
+        """Describe every member, those that left but still have connections included."""
+        self._readmit(now)
+        return [
+            MemberView(
+                backend=m.backend,
+                connections=m.connections,
+                consecutive_failures=m.health.consecutive_failures,
+                ejected_for=max(0.0, (m.health.ejected_until or now) - now),
+                is_available=m.is_available,
+                takes_new_clients=m.takes_new_clients,
+            )
+            for m in self._members.values()
+        ]

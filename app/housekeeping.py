@@ -1,0 +1,140 @@
+"""What is done every so often, each in a greenlet that survives its own errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+from gevent.threadpool import ThreadPool
+from loguru import logger
+
+from actors.messages import CopyBindings, CountBindings, SweepBindings, TrafficMoved
+from actors.runtime import ask, tell
+from app.config import Config
+from app.inbound.access_log import AccessLog
+from app.inbound.connections import Connections
+from app.outbound.backend_watcher import BackendWatcher
+from app.outbound.binding_file import BindingFile
+from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
+from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
+
+SNAPSHOT_SECONDS: Final = 60.0
+GEO_TICK_SECONDS: Final = 1.0
+_LONGEST_ERROR_PAUSE_SECONDS: Final = 30.0
+
+
+class Housekeeping:
+    """Periodic work. `on_error(where)` is told of every failure."""
+
+    def __init__(self, on_error: Callable[[str], None]) -> None:
+        self._on_error = on_error
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+
+    def every(self, seconds: float, name: str, work: Callable[[], None]) -> None:
+        """Do `work` again and again, `seconds` apart, farther after errors."""
+        self._greenlets.append(gevent.spawn(self._forever, seconds, name, work))
+
+    def stop(self) -> None:
+        gevent.killall(self._greenlets)
+
+    def _forever(self, seconds: float, name: str, work: Callable[[], None]) -> None:
+        pause = seconds
+        while True:
+            gevent.sleep(pause)
+            try:
+                work()
+                pause = seconds
+            except Exception:
+                logger.exception("{} failed; going on", name)
+                self._on_error(name)
+                pause = min(max(pause, 0.5) * 2, _LONGEST_ERROR_PAUSE_SECONDS)
+
+
+def sweep_seconds(config: Config) -> float:
+    """Return how often to look for quiet connections: each second, oftener when a timeout is short."""
+    return min(1.0, config.idle_timeout_secs / 4, config.linger_timeout_secs / 4)
+
+
+class ConnectionSweeper:
+    """Ends quiet connections and those past their backend's drain deadline; reports the traffic of all."""
+
+    def __init__(
+        self, config: Config, connections: Connections, watcher: BackendWatcher, actors: Actors, access_log: AccessLog
+    ) -> None:
+        self._config = config
+        self._connections = connections
+        self._watcher = watcher
+        self._actors = actors
+        self._access_log = access_log
+
+    def sweep(self) -> None:
+        self._connections.sweep(time.monotonic(), self._config.idle_timeout_secs, self._config.linger_timeout_secs)
+        self.report_traffic()
+        self._end_drained()
+        self._access_log.sum_up()
+
+    def report_traffic(self) -> None:
+        tell(self._actors.metrics, TrafficMoved(*self._connections.take_totals()))
+
+    def _end_drained(self) -> None:
+        now = time.time()
+        for backend in self._watcher.current.backends:
+            deadline = backend.drain_deadline
+            if backend.is_deleted and deadline is not None and deadline <= now:
+                ended = self._connections.end_backend(backend.id, "drain_deadline")
+                if ended:
+                    logger.info("backend {}: drain deadline reached, {} connections ended", backend.id, ended)
+
+
+class BindingSweeper:
+    """Frees expired bindings, a few shards a turn, all of them within the configured interval."""
+
+    def __init__(self, config: Config, actors: Actors, shards_a_turn: int, shards: int) -> None:
+        self._actors = actors
+        turns = max(1, -(-shards // shards_a_turn))
+        self.turn_seconds = config.binding_gc_interval_secs / turns
+
+    def sweep(self) -> None:
+        tell(self._actors.bindings, SweepBindings())
+
+
+class BindingKeeper:
+    """Writes the bindings to their file, shard by shard, off the event loop."""
+
+    def __init__(self, file: BindingFile, actors: Actors) -> None:
+        self._file = file
+        self._actors = actors
+        self._thread = ThreadPool(1)
+
+    def write(self) -> None:
+        """Replace the file by the bindings of now. Raises OSError."""
+        bindings = self._actors.bindings
+        counts = ask(bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
+        writer = self._thread.apply(self._file.rewrite)
+        for shard in range(counts.shards):
+            copied = ask(bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
+            self._thread.apply(writer.add, (copied,))
+        self._thread.apply(writer.commit)
+
+
+class GeoWatcher:
+    """Swaps in a replaced country database, or refuses it and keeps the old one."""
+
+    def __init__(self, geo: MaxmindGeo, on_reload: Callable[[str], None]) -> None:
+        self._geo = geo
+        self._on_reload = on_reload
+        self._thread = ThreadPool(1)
+
+    def look(self) -> None:
+        if not self._geo.has_changed():
+            return
+        try:
+            self._thread.apply(self._geo.reload)
+        except GeoDatabaseError as error:
+            logger.error("country database refused, the old one stays: {}", error)
+            self._on_reload("refused")
+        else:
+            logger.info("country database replaced: {}", self._geo.database_type)
+            self._on_reload("ok")

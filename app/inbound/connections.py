@@ -1,0 +1,162 @@
+"""The one table of open connections: what sweeps, drain, the byte totals and a rebuilt registry look at.
+
+Greenlets write only their own Connection; everything here that looks at all of them runs in slices or once a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from gevent.hub import get_hub
+
+from app.domain.errors import Killed
+from app.domain.model import Backend, Lease
+from app.domain.outcome import State
+from app.proxy_service import Client
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+
+class Progress(Protocol):
+    """What the table reads of a connection's relay."""
+
+    is_half_closed: bool
+
+    @property
+    def bytes_up(self) -> int: ...
+
+    @property
+    def bytes_down(self) -> int: ...
+
+
+class Connection:
+    """One client connection: its greenlet, its client, its lease and its bytes."""
+
+    __slots__ = (
+        "accepted_at",
+        "attempts",
+        "client",
+        "connect_seconds",
+        "greenlet",
+        "is_counted",
+        "lease",
+        "lease_id",
+        "lease_seconds",
+        "listener",
+        "peer",
+        "quiet_since",
+        "relay",
+        "seen_bytes_down",
+        "seen_bytes_up",
+    )
+
+    def __init__(self, greenlet: greenlet, peer: tuple[str, int], listener: str, accepted_at: float) -> None:
+        self.greenlet = greenlet
+        self.peer = peer
+        """The socket's own peer; `client` is who it speaks for."""
+        self.listener = listener
+        self.accepted_at = accepted_at
+        self.client: Client | None = None
+        self.is_counted = False
+        """It counts against its client's limits."""
+        self.attempts = 0
+        self.lease_id = 0
+        """Chosen before the registry is asked; 0 = none asked for."""
+        self.lease: Lease | None = None
+        self.lease_seconds = 0.0
+        self.connect_seconds = 0.0
+        self.relay: Progress | None = None
+        self.seen_bytes_up = 0
+        self.seen_bytes_down = 0
+        self.quiet_since = accepted_at
+
+    def end(self, state: State, reason: str) -> None:
+        """Throw Killed into the connection's greenlet, at the loop's next turn."""
+
+        def throw() -> None:
+            if not self.greenlet.dead:
+                self.greenlet.throw(Killed(state, reason))
+
+        get_hub().loop.run_callback(throw)
+
+
+class Connections:
+    """All open connections of the process, and how many were accepted since the last `take_totals`."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+        self._accepted = 0
+        self._bytes_up = 0
+        self._bytes_down = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Iterate over a copy: connections may come and go meanwhile."""
+        return iter(list(self._open))
+
+    def add(self, connection: Connection) -> None:
+        self._open.add(connection)
+        self._accepted += 1
+
+    def remove(self, connection: Connection) -> None:
+        self._take_bytes(connection)
+        self._open.discard(connection)
+
+    def _take_bytes(self, connection: Connection) -> bool:
+        """Add what the connection has copied since last time; say whether it was anything."""
+        relay = connection.relay
+        if relay is None:
+            return False
+        up, down = relay.bytes_up, relay.bytes_down
+        moved = up - connection.seen_bytes_up, down - connection.seen_bytes_down
+        connection.seen_bytes_up, connection.seen_bytes_down = up, down
+        self._bytes_up += moved[0]
+        self._bytes_down += moved[1]
+        return moved != (0, 0)
+
+    def sweep(self, now: float, idle_seconds: float, linger_seconds: float) -> None:
+        """Collect byte counts, and end the connections that have been quiet for too long.
+
+        A timer per connection would be two heap operations per chunk; instead the counts tell who moved.
+        """
+        for connection in self:
+            if connection.relay is None:
+                continue
+            if self._take_bytes(connection):
+                connection.quiet_since = now
+            elif connection.relay.is_half_closed:
+                if now - connection.quiet_since >= linger_seconds:
+                    connection.end(State.LINGER_TIMEOUT, "linger_timeout")
+            elif now - connection.quiet_since >= idle_seconds:
+                connection.end(State.IDLE_TIMEOUT, "idle_timeout")
+
+    def take_totals(self) -> tuple[int, int, int]:
+        """Return connections accepted, bytes to clients and bytes from clients, as swept since the last call."""
+        totals = self._accepted, self._bytes_down, self._bytes_up
+        self._accepted = self._bytes_down = self._bytes_up = 0
+        return totals
+
+    def leases(self) -> list[tuple[int, Backend]]:
+        """Return (lease id, backend) of every lease held now."""
+        return [(c.lease_id, c.lease.backend) for c in self._open if c.lease is not None]
+
+    def counted_clients(self) -> list[str]:
+        """Return the key of each open connection's client that counts against its limits."""
+        return [c.client.key for c in self._open if c.is_counted and c.client is not None]
+
+    def end_backend(self, backend_id: str, reason: str) -> int:
+        """End every connection to a backend; returns how many."""
+        doomed = [c for c in self._open if c.lease is not None and c.lease.backend.id == backend_id]
+        for connection in doomed:
+            connection.end(State.KILLED, reason)
+        return len(doomed)
+
+    def end_all(self, reason: str) -> int:
+        """End every connection; returns how many."""
+        for connection in self:
+            connection.end(State.KILLED if connection.relay else State.KILLED_EARLY, reason)
+        return len(self)

@@ -1,0 +1,121 @@
+"""Listening sockets: binds them, accepts in bounded bursts, survives every error of accept."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from gevent.hub import get_hub
+from loguru import logger
+
+from app.config import ListenAddress
+from app.inbound.dialer import set_stream_options
+
+BACKLOG: Final = 4096
+ACCEPTS_A_TURN: Final = 64
+"""Accepted before the open connections get their turn."""
+BACKOFF_SECONDS: Final = 0.1
+"""After an error of accept, such as EMFILE."""
+_LOG_SECONDS: Final = 5.0
+_READ: Final = 1
+
+
+class BindError(Exception):
+    """An address cannot be listened on."""
+
+
+class Listener:
+    """One listening socket; every accepted connection goes to `on_accept(descriptor, peer, name)`.
+
+    `on_error(errno name)` is told of every error of accept.
+    """
+
+    def __init__(
+        self,
+        address: ListenAddress,
+        on_accept: Callable[[int, tuple[str, int], str], None],
+        on_error: Callable[[str], None],
+    ) -> None:
+        """Bind and listen, without accepting yet. Raises BindError."""
+        self._on_accept = on_accept
+        self._on_error = on_error
+        self._socket = _bind(address)
+        # socket.accept() would wrap each descriptor in a Python object that we do not need.
+        self._accept: Any = self._socket._accept  # type: ignore[attr-defined]
+        name = self._socket.getsockname()
+        self.address = ListenAddress(name[0], name[1])
+        self._name = str(self.address)
+        loop = get_hub().loop
+        self._readable: Any = loop.io(self._socket.fileno(), _READ)
+        self._retry: Any = loop.timer(BACKOFF_SECONDS)
+        self._logged_at = -_LOG_SECONDS
+
+    def start(self) -> None:
+        self._readable.start(self._accept_some)
+
+    def stop(self) -> None:
+        """Accept what is queued already, for closing resets it, then close."""
+        if self._socket.fileno() < 0:
+            return
+        self._readable.stop()
+        self._retry.stop()
+        while self._accept_some():
+            pass
+        self._readable.close()
+        self._retry.close()
+        self._socket.close()
+
+    def _accept_some(self) -> bool:
+        """Accept a burst; says whether more may be queued."""
+        accept, on_accept, name = self._accept, self._on_accept, self._name
+        try:
+            for _ in range(ACCEPTS_A_TURN):
+                descriptor, peer = accept()
+                on_accept(descriptor, peer, name)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            return self._accept_failed(error)
+        return True
+
+    def _accept_failed(self, error: OSError) -> bool:
+        self._on_error(errno.errorcode.get(error.errno or 0, "unknown"))
+        loop = get_hub().loop
+        if loop.now() - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = loop.now()
+            logger.error("accept on {}: {}; going on", self._name, os.strerror(error.errno or 0))
+        if error.errno == errno.ECONNABORTED:
+            return True
+        if self._readable.active:  # the socket stays readable: wait, or the loop would spin
+            self._readable.stop()
+            self._retry.start(self._resume)
+        return False
+
+    def _resume(self) -> None:
+        self._retry.stop()
+        self._readable.start(self._accept_some)
+
+
+def _bind(address: ListenAddress) -> _socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        sock = _socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP
+        )
+    except OSError as error:
+        raise BindError(f"cannot listen on {address}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        set_stream_options(sock)  # inherited by the sockets accepted from it
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise BindError(f"cannot listen on {address}: {error.strerror}") from None
+    return sock

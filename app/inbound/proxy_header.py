@@ -1,0 +1,84 @@
+"""Reads the PROXY header that a trusted peer must send first."""
+
+from __future__ import annotations
+
+import _socket
+from ipaddress import ip_address
+from typing import Final
+
+from gevent import Timeout
+from gevent.hub import get_hub
+
+from app.config import IPNetwork
+from app.domain.client import unmapped
+from app.domain.errors import DownstreamError
+from app.domain.outcome import Refusal, State
+from app.wire.proxy_protocol import MAX_HEADER, Header, ProxyProtocolError, parse
+
+HEADER_SECONDS: Final = 3.0
+"""Deadline for the whole header."""
+_READ: Final = 1
+_CACHED_PEERS: Final = 4096
+
+
+class TrustedProxies:
+    """Which peers must speak the PROXY protocol. Everyone else's bytes are payload."""
+
+    def __init__(self, networks: tuple[IPNetwork, ...]) -> None:
+        self._networks = networks
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, peer: str) -> bool:
+        if not self._networks:
+            return False
+        is_trusted = self._known.get(peer)
+        if is_trusted is None:
+            address = ip_address(unmapped(peer.partition("%")[0]))
+            is_trusted = any(address in network for network in self._networks)
+            if len(self._known) >= _CACHED_PEERS:
+                self._known.clear()
+            self._known[peer] = is_trusted
+        return is_trusted
+
+
+def read_proxy_header(sock: _socket.socket) -> tuple[str | None, bytes]:
+    """Return the client address a PROXY header names (None: keep the socket's peer) and the bytes after it.
+
+    Raises DownstreamError: bad header, too slow, gone.
+    """
+    hub = get_hub()
+    watcher = hub.loop.io(sock.fileno(), _READ)
+    timeout = Timeout.start_new(HEADER_SECONDS)
+    try:
+        received = b""
+        while (header := _parse(received)) is None:
+            hub.wait(watcher)
+            received += _receive(sock)
+    except Timeout as fired:
+        if fired is not timeout:
+            raise
+        raise DownstreamError(State.HEADER_TIMEOUT, Refusal.SLOW_PROXY_HEADER) from None
+    finally:
+        timeout.close()
+        watcher.close()
+    source = unmapped(header.source[0]) if header.source is not None else None
+    return source, received[header.size :]
+
+
+def _parse(received: bytes) -> Header | None:
+    try:
+        return parse(received)
+    except ProxyProtocolError as error:
+        raise DownstreamError(State.HEADER_BAD, error.reason) from None
+
+
+def _receive(sock: _socket.socket) -> bytes:
+    try:
+        received = sock.recv(MAX_HEADER)
+    except BlockingIOError:
+        return b""
+    except OSError:
+        received = b""
+    if not received:
+        raise DownstreamError(State.CLIENT_GONE_IN_HEADER, "client_gone")
+    return received

@@ -1,0 +1,178 @@
+"""The story of a connection: who is it, which backend, connect, copy, account for it. One greenlet, top to bottom."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import gevent
+from greenlet import getcurrent
+from loguru import logger
+
+from app.domain.client import unmapped
+from app.domain.errors import ConnectionEnded, DialError, DownstreamError, NoBackendError
+from app.domain.model import Lease
+from app.domain.outcome import Refusal, State
+from app.inbound.access_log import AccessLog
+from app.inbound.connections import Connection, Connections
+from app.inbound.dialer import dial
+from app.inbound.proxy_header import TrustedProxies, read_proxy_header
+from app.inbound.relay import PipePool, Relay, reset_on_close
+from app.proxy_service import Client, ProxyService
+from app.wire import proxy_protocol
+
+_TOTAL_DIAL_TIMEOUTS: Final = 2
+"""All attempts together take at most this many connect timeouts."""
+_SHORTEST_DIAL_SECONDS: Final = 0.001
+_HEADER_REFUSALS: Final = {
+    State.HEADER_BAD: Refusal.BAD_PROXY_HEADER,
+    State.HEADER_TIMEOUT: Refusal.SLOW_PROXY_HEADER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """What the configuration says about connections. `proxy_version` None sends no PROXY header upstream."""
+
+    max_connections: int
+    connect_timeout_seconds: float
+    connect_attempts: int
+    proxy_version: Literal[1, 2] | None
+
+
+class TcpServer:
+    """Serves accepted connections, each in a greenlet of its own."""
+
+    def __init__(
+        self,
+        options: TcpOptions,
+        service: ProxyService,
+        connections: Connections,
+        trusted: TrustedProxies,
+        access_log: AccessLog,
+        pipes: PipePool,
+    ) -> None:
+        self._options = options
+        self._service = service
+        self._connections = connections
+        self._trusted = trusted
+        self._access_log = access_log
+        self._pipes = pipes
+
+    def accept(self, descriptor: int, peer: tuple[str, int], listener: str) -> None:
+        """Take over an accepted socket. Called by the event loop: does not wait."""
+        gevent.spawn_raw(self._serve, descriptor, peer, listener)
+
+    def _serve(self, descriptor: int, peer: tuple[str, int], listener: str) -> None:
+        """Live a connection's whole life. Every path ends in the accounting."""
+        family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
+        downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
+        downstream.setblocking(False)
+        connection = Connection(getcurrent(), peer, listener, time.monotonic())
+        self._connections.add(connection)
+        upstream: _socket.socket | None = None
+        state, reason = State.INTERNAL_ERROR, None
+        try:
+            first_bytes = self._admit(connection, downstream)
+            upstream = self._connect(connection)
+            version = self._options.proxy_version
+            if version is not None:
+                first_bytes = self._proxy_header(connection, downstream, version) + first_bytes
+            connection.relay = relay = Relay(downstream, upstream, self._pipes)
+            state = relay.run(first_bytes)
+        except ConnectionEnded as ended:
+            state, reason = ended.state, ended.reason
+            if upstream is None:
+                reset_on_close(downstream)
+        except Exception:
+            reason = "internal_error"
+            reset_on_close(downstream)
+            logger.exception("connection from {} failed", peer[0])
+            self._service.failed("connection")
+        finally:
+            downstream.close()
+            if upstream is not None:
+                upstream.close()
+            self._account(connection, state, reason)
+
+    def _admit(self, connection: Connection, downstream: _socket.socket) -> bytes:
+        """Find out who the client is; returns what it sent after its PROXY header, if it had to send one."""
+        if len(self._connections) > self._options.max_connections:
+            self._service.refused(Refusal.MAX_CONNECTIONS)
+            raise DownstreamError(State.CLIENT_LIMIT, Refusal.MAX_CONNECTIONS)
+        address, rest = connection.peer[0], b""
+        if address in self._trusted:
+            try:
+                source, rest = read_proxy_header(downstream)
+            except DownstreamError as error:
+                self._service.refused(_HEADER_REFUSALS.get(error.state, Refusal.CLIENT_GONE))
+                raise
+            address = source or address
+        connection.client = self._service.client(unmapped(address))
+        return rest
+
+    def _connect(self, connection: Connection) -> _socket.socket:
+        """Lease a backend and connect to it; try others, within limits, while no byte has been sent.
+
+        Raises NoBackendError, DownstreamError (client limits), or the last DialError.
+        """
+        options, service, client = self._options, self._service, connection.client
+        assert client is not None
+        deadline = time.monotonic() + _TOTAL_DIAL_TIMEOUTS * options.connect_timeout_seconds
+        tried: set[str] = set()
+        failure: DialError | None = None
+        while True:
+            lease = self._lease(connection, client, tried, failure)
+            connection.attempts += 1
+            started = time.monotonic()
+            try:
+                timeout = min(options.connect_timeout_seconds, max(_SHORTEST_DIAL_SECONDS, deadline - started))
+                upstream = dial(lease.backend.host, lease.backend.port, timeout)
+            except DialError as error:
+                failure = error
+                connection.connect_seconds += time.monotonic() - started
+                service.dial_failed(lease, client, error.reason)
+                tried.add(lease.backend.id)
+                if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:
+                    raise
+            else:
+                seconds = time.monotonic() - started
+                connection.connect_seconds += seconds
+                service.connected(lease, client, seconds)
+                return upstream
+
+    def _lease(self, connection: Connection, client: Client, tried: set[str], failure: DialError | None) -> Lease:
+        """Lease a backend not tried yet, and write it down; with none left the dial's failure stands."""
+        started = time.monotonic()
+        connection.lease_id = self._service.next_lease_id()
+        connection.is_counted = True
+        try:
+            lease = self._service.lease(connection.lease_id, client, tried, is_first=not tried)
+        except DownstreamError:  # over its limits
+            connection.is_counted = False
+            raise
+        except NoBackendError:
+            if failure is not None:
+                raise failure from None
+            raise
+        finally:
+            connection.lease_seconds += time.monotonic() - started
+        connection.lease = lease
+        return lease
+
+    def _proxy_header(self, connection: Connection, downstream: _socket.socket, version: Literal[1, 2]) -> bytes:
+        """Return the header that tells the backend who the client is and where it connected to."""
+        assert connection.client is not None
+        host, port = downstream.getsockname()[:2]
+        return proxy_protocol.encode(version, (connection.client.address, connection.peer[1]), (host, port))
+
+    def _account(self, connection: Connection, state: State, reason: str | None) -> None:
+        """Give the lease back, count, and write the access line."""
+        self._connections.remove(connection)
+        if connection.lease_id:
+            self._service.release(connection.lease_id)
+        self._service.closed(connection.client if connection.is_counted else None, state)
+        self._access_log.connection_ended(connection, state, reason, time.monotonic())

@@ -1,0 +1,1 @@
+"""Whom we call: one adapter a file, named <technology>_<what>."""

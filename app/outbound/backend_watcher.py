@@ -1,0 +1,119 @@
+"""Follows a BackendRepository from one thread and hands on every new set of backends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import gevent
+from gevent.threadpool import ThreadPool
+from loguru import logger
+
+from app.ports import BackendRepository, BackendSet, RepositoryError
+
+TICK_SECONDS: Final = 0.25
+"""Between looks at the repository: a change is seen within twice this."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingStatus:
+    """How fresh the backends are. `loaded_at` is Unix seconds of the last good load, None before the first."""
+
+    loaded_at: float | None
+    error: str | None
+    """Why the repository cannot be read now; the last good set serves on."""
+    rows_refused: int
+
+
+class BackendWatcher:
+    """Polls a repository off the event loop. `on_change` gets each new set, `on_load` "ok" or "error" per load."""
+
+    def __init__(
+        self,
+        repository: BackendRepository,
+        reload_seconds: float,
+        on_change: Callable[[BackendSet], None],
+        on_load: Callable[[str], None],
+    ) -> None:
+        self._repository = repository
+        self._reload_seconds = reload_seconds
+        self._on_change = on_change
+        self._on_load = on_load
+        self._thread = ThreadPool(1)  # one thread: the repository's connection lives in it
+        self._reload_at = 0.0
+        self._greenlet: gevent.Greenlet[..., object] | None = None
+        self.current = BackendSet()
+        self.status = RoutingStatus(None, None, 0)
+
+    def start(self) -> None:
+        """Load once, then follow in the background."""
+        self.look()
+        self._greenlet = gevent.spawn(self._follow)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self._thread.apply(self._repository.close)
+
+    def _follow(self) -> None:
+        while True:
+            gevent.sleep(TICK_SECONDS)
+            try:
+                self.look()
+            except Exception:
+                logger.exception("looking at the routing database failed; going on")
+                self._on_load("error")
+
+    def look(self) -> None:
+        """Load if the repository has changed, if it could not be read last time, or if a full reload is due."""
+        try:
+            found = self._thread.apply(self._load_if_due)
+        except RepositoryError as error:
+            self._failed(str(error))
+            return
+        if found is not None:
+            self._on_load("ok")
+            self._loaded(found)
+
+    def _load_if_due(self) -> BackendSet | None:
+        """Runs in the thread."""
+        is_due = time.monotonic() >= self._reload_at or self.status.error is not None
+        if not self._repository.has_changed() and not is_due:
+            return None
+        found = self._repository.load()
+        self._reload_at = time.monotonic() + self._reload_seconds
+        return found
+
+    def _failed(self, message: str) -> None:
+        if message != self.status.error:  # once per change of the cause
+            logger.error("routing database: {}; serving {} known backends", message, len(self.current.backends))
+            self._on_load("error")
+        self.status = RoutingStatus(self.status.loaded_at, message, self.status.rows_refused)
+
+    def _loaded(self, found: BackendSet) -> None:
+        before, self.current = self.current, found
+        if self.status.error is not None:
+            logger.info("routing database: readable again")
+        is_first = self.status.loaded_at is None
+        self.status = RoutingStatus(time.time(), None, len(found.refused))
+        if found == before and not is_first:
+            return
+        self._report(before, found)
+        self._on_change(found)
+
+    @staticmethod
+    def _report(before: BackendSet, found: BackendSet) -> None:
+        known = set(map(str, before.refused))
+        for bad in found.refused:
+            if str(bad) not in known:
+                logger.bind(backend=bad.backend_id, columns=[f.column for f in bad.faults]).error(
+                    "row refused: {}", bad
+                )
+        for warning in found.warnings:
+            if warning not in before.warnings:
+                logger.warning("{}", warning)
+        if not found.backends and before.backends:
+            logger.warning("the routing database has no backends any more: new connections are refused")
+        logger.info("routing: {} backends, {} rows refused", len(found.backends), len(found.refused))

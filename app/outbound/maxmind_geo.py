@@ -1,0 +1,141 @@
+"""GeoResolver on a MaxMind DB file: the shipped country database, or the operator's own, replaceable while running.
+
+The file is copied into memory (a memfd), never mapped from disk: a mapped file that is truncated kills the process
+with SIGBUS. The C reader opens the memfd by its /proc path and keeps its full speed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import lzma
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import maxminddb
+
+from app.domain.client import unmapped
+from app.domain.geography import region_of
+from app.domain.model import GeoInfo
+
+SHIPPED_DATABASE: Final = Path(__file__).parent.parent / "data" / "country.mmdb.xz"
+
+_SAMPLE_LOOKUPS: Final = 2000
+"""Addresses looked up to validate a database before it serves."""
+_KNOWN_COUNTRIES: Final = 256
+"""GeoInfo objects kept, one a country."""
+
+
+class GeoDatabaseError(Exception):
+    """The file cannot be read or is no usable country database."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FileIdentity:
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> _FileIdentity:
+        stat = path.stat()
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+class MaxmindGeo:
+    """Resolves addresses to countries.
+
+    Reads both MaxMind's schema (`country.iso_code`) and the flat one (`country_code`).
+    """
+
+    def __init__(self, path: Path = SHIPPED_DATABASE) -> None:
+        """Open a database, `.xz` or plain. Raises GeoDatabaseError."""
+        self._path = path
+        self._identity: _FileIdentity | None = None
+        self._infos: dict[str, GeoInfo] = {}
+        self._reader: Any = None
+        self.reload()
+
+    @property
+    def built_at(self) -> int:
+        """When the database was built, Unix seconds."""
+        return int(self._reader.metadata().build_epoch)
+
+    @property
+    def database_type(self) -> str:
+        return str(self._reader.metadata().database_type)
+
+    def resolve(self, address: str) -> GeoInfo | None:
+        """Return the country and region of an IP address, or None when the database does not know."""
+        try:
+            record = self._reader.get(unmapped(address))
+            country = _country_of(record) if record else None
+        except (ValueError, maxminddb.InvalidDatabaseError):  # not an address; a damaged record
+            return None
+        if country is None:
+            return None
+        info = self._infos.get(country)
+        if info is None and len(self._infos) < _KNOWN_COUNTRIES:
+            info = self._infos[country] = GeoInfo(country, region_of(country))
+        return info or GeoInfo(country, region_of(country))
+
+    def has_changed(self) -> bool:
+        """Say whether the file was replaced or rewritten since it was read. A missing file has not changed."""
+        try:
+            return _FileIdentity.of(self._path) != self._identity
+        except OSError:
+            return False
+
+    def reload(self) -> None:
+        """Read the file anew. Raises GeoDatabaseError and keeps the old database; blocks (call it off the loop)."""
+        try:
+            self._identity = _FileIdentity.of(self._path)
+            content = self._path.read_bytes()
+            if self._path.suffix == ".xz":
+                content = lzma.decompress(content)
+        except (OSError, lzma.LZMAError) as error:
+            raise GeoDatabaseError(f"{self._path}: {error}") from None
+        self._reader = _open_validated(content, self._path)
+
+
+def _open_validated(content: bytes, path: Path) -> Any:
+    """Open a copy of a database in memory and try it out. The memory goes with the reader."""
+    descriptor = os.memfd_create("country-database", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        reader = maxminddb.open_database(f"/proc/self/fd/{descriptor}", maxminddb.MODE_MMAP_EXT)
+        _validate(reader, len(content))
+    except (maxminddb.InvalidDatabaseError, ValueError, OSError) as error:
+        raise GeoDatabaseError(f"{path}: {error}") from None
+    finally:
+        os.close(descriptor)
+    return reader
+
+
+def _validate(reader: Any, size: int) -> None:
+    metadata = reader.metadata()
+    tree_bytes = metadata.node_count * metadata.record_size // 4
+    if tree_bytes + 16 > size:
+        raise ValueError(f"truncated: the search tree alone has {tree_bytes} bytes, the file {size}")
+    chance = random.Random(size)
+    bits = 32 if metadata.ip_version == 4 else 128
+    for _ in range(_SAMPLE_LOOKUPS):
+        # Half of the samples in 2000::/3, where the assigned IPv6 addresses are; IPv4 for IPv4 databases.
+        address = ipaddress.ip_address(chance.getrandbits(32))
+        if bits == 128 and chance.random() < 0.5:
+            address = ipaddress.IPv6Address((1 << 125) | chance.getrandbits(125))
+        record = reader.get(str(address))
+        if record is not None and not isinstance(record, dict):
+            raise ValueError(f"the record of {address} is no map: not a country database")
+
+
+def _country_of(record: Any) -> str | None:
+    country = record.get("country")
+    code = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
+    # Some databases answer the string 'None' or '' for "no country".
+    return code.upper() if isinstance(code, str) and len(code) == 2 else None

@@ -1,0 +1,246 @@
+"""The SQLite routing database through peewee: the repository the edge reads, and the store that scripts write.
+
+The reader follows changes cheaply. `PRAGMA data_version` tells of commits by others, but only per connection and not
+of a replaced file: so one persistent read-only connection asks it, and compares device and inode of the path too.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from app.domain.model import (
+    BACKEND_COLUMNS,
+    DRAIN_DEADLINE,
+    Backend,
+    BadBackend,
+    limit_warning,
+    parse_backend,
+)
+from app.ports import BackendSet, RepositoryError
+
+TABLE: Final = "backends"
+WRITER_PATIENCE_SECONDS: Final = 5
+READER_PATIENCE_SECONDS: Final = 0.1
+_ROWS_A_SLICE: Final = 200
+_BREATH_SECONDS: Final = 0.001
+
+
+class BackendRow(peewee.Model):
+    """The seed's table, and `drain_deadline` after it."""
+
+    id = peewee.TextField(primary_key=True)
+    app = peewee.TextField(null=True)
+    region = peewee.TextField(null=True)
+    country = peewee.TextField(null=True)
+    wg_ip = peewee.TextField(null=True)
+    port = peewee.IntegerField(null=True)
+    healthy = peewee.IntegerField(null=True)
+    weight = peewee.IntegerField(null=True)
+    soft_limit = peewee.IntegerField(null=True)
+    hard_limit = peewee.IntegerField(null=True)
+    deleted = peewee.IntegerField(null=True)
+    drain_deadline = peewee.FloatField(null=True, default=None)
+
+    class Meta:
+        table_name = TABLE
+
+
+class SqliteBackendRepository:
+    """Reads the backends of one app (all with app ""), following changes. For use by one thread.
+
+    `pause(seconds)` is called between slices of rows, so that a large load does not hold the interpreter lock.
+    """
+
+    def __init__(self, path: Path, app: str = "", pause: Any = time.sleep) -> None:
+        self._path = path
+        self._app = app or None
+        self._pause = pause
+        self._database: peewee.SqliteDatabase | None = None
+        self._identity: tuple[int, int] | None = None
+        self._version: int | None = None
+        self._parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
+
+    def has_changed(self) -> bool:
+        """Compare the file and its data_version with the last load's. Raises RepositoryError."""
+        with _translated(self._path):
+            self._connect()
+            return self._data_version() != self._version
+
+    def load(self) -> BackendSet:
+        """Read all rows; unchanged ones are not parsed again. Raises RepositoryError and forgets the connection."""
+        try:
+            with _translated(self._path):
+                database = self._connect()
+                version = self._data_version()
+                columns = [column.name for column in database.get_columns(TABLE)]
+                if not columns:
+                    raise peewee.OperationalError(f"no such table: {TABLE}")
+                known = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in columns]
+                names = ", ".join(f'"{name}"' for name in known)
+                rows = database.execute_sql(f"SELECT {names} FROM {TABLE} ORDER BY rowid").fetchall()
+        except RepositoryError:
+            self.close()
+            raise
+        found = self._parse(known, rows)
+        self._version = version
+        return found
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = self._identity = self._version = None
+
+    def _connect(self) -> peewee.SqliteDatabase:
+        stat = os.stat(self._path)
+        identity = (stat.st_dev, stat.st_ino)
+        if self._database is None or identity != self._identity:
+            self.close()
+            # thread_safe=False: the connection belongs to this object, not to whichever greenlet calls.
+            database = peewee.SqliteDatabase(
+                f"{self._path.absolute().as_uri()}?mode=ro",
+                uri=True,
+                thread_safe=False,
+                timeout=READER_PATIENCE_SECONDS,
+                check_same_thread=False,
+            )
+            database.connect()
+            self._database, self._identity = database, identity
+        return self._database
+
+    def _data_version(self) -> int:
+        assert self._database is not None
+        return int(self._database.execute_sql("PRAGMA data_version").fetchone()[0])
+
+    def _parse(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> BackendSet:
+        parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
+        good, refused, warnings = [], [], []
+        key_prefix = tuple(columns)
+        for number, row in enumerate(rows):
+            if number % _ROWS_A_SLICE == _ROWS_A_SLICE - 1:
+                self._pause(_BREATH_SECONDS)
+            key = (key_prefix, row)
+            result = self._parsed.get(key)
+            if result is None:
+                result = _parse_row(dict(zip(columns, row, strict=True)))
+            parsed[key] = result
+            if isinstance(result, BadBackend):
+                refused.append(result)
+            elif self._app is None or result.app == self._app:
+                good.append(result)
+                warning = limit_warning(result)
+                if warning:
+                    warnings.append(f"backend {result.id}: {warning}")
+        self._parsed = parsed
+        return BackendSet(tuple(good), tuple(refused), tuple(warnings))
+
+
+def _parse_row(row: Mapping[str, object]) -> Backend | BadBackend:
+    try:
+        return parse_backend(row)
+    except BadBackend as bad:
+        return bad
+
+
+class _translated:
+    """Turns what SQLite and the file system raise into RepositoryError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise RepositoryError(f"{self._path} does not exist (scripts/seed_backends.py makes one)") from None
+        if isinstance(error, peewee.PeeweeException | OSError):
+            raise RepositoryError(f"{self._path}: {error}") from None
+
+
+class SqliteBackendStore:
+    """Writes the routing database, in WAL mode and one transaction a call, making file, table and column if needed."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database. Raises RepositoryError."""
+        self._path = path
+        self._database = peewee.SqliteDatabase(
+            str(path),
+            pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
+            thread_safe=False,
+        )
+        BackendRow.bind(self._database)
+        with _translated(path):
+            self._database.connect()
+            self._database.create_tables([BackendRow], safe=True)
+            columns = [column.name for column in self._database.get_columns(TABLE)]
+            if DRAIN_DEADLINE not in columns:
+                self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
+
+    def __enter__(self) -> SqliteBackendStore:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._database.close()
+
+    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
+        """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
+        with _translated(self._path), self._database.atomic():
+            if replaces_all:
+                BackendRow.delete().execute()
+            for backend in backends:
+                BackendRow.replace(**row_of(backend)).execute()
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return every row as it stands, also those the edge would refuse."""
+        with _translated(self._path):
+            query: Any = BackendRow.select().order_by(BackendRow.id).dicts()
+            return list(query)
+
+    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
+        """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
+        deadline = None if deadline_seconds is None else time.time() + deadline_seconds
+        self._update(ids, deleted=1, drain_deadline=deadline)
+
+    def undrain(self, ids: Sequence[str]) -> None:
+        self._update(ids, deleted=0, drain_deadline=None)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        with _translated(self._path), self._database.atomic():
+            self._require(ids)
+            BackendRow.delete().where(BackendRow.id.in_(ids)).execute()
+
+    def _update(self, ids: Sequence[str], **values: object) -> None:
+        with _translated(self._path), self._database.atomic():
+            self._require(ids)
+            BackendRow.update(**values).where(BackendRow.id.in_(ids)).execute()
+
+    def _require(self, ids: Sequence[str]) -> None:
+        """Raises KeyError naming the ids that are not in the table; nothing is changed then."""
+        present = {row.id for row in BackendRow.select(BackendRow.id).where(BackendRow.id.in_(ids))}
+        missing = [one for one in ids if one not in present]
+        if missing:
+            raise KeyError(", ".join(missing))
+
+
+def row_of(backend: Backend) -> dict[str, object]:
+    """Return a backend as a row of the table."""
+    return {
+        "id": backend.id,
+        "app": backend.app,
+        "region": backend.region,
+        "country": backend.country,
+        "wg_ip": backend.host,
+        "port": backend.port,
+        "healthy": int(backend.is_healthy),
+        "weight": backend.weight,
+        "soft_limit": backend.soft_limit,
+        "hard_limit": backend.hard_limit,
+        "deleted": int(backend.is_deleted),
+        DRAIN_DEADLINE: backend.drain_deadline,
+    }

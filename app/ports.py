@@ -1,0 +1,48 @@
+"""What the domain expects of the outside: the seeds' four ports as Protocols.
+
+BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
+(actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
+TakeSnapshot for the metrics; leases and live counts for the registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.domain.model import Backend, BadBackend, GeoInfo
+
+
+class RepositoryError(Exception):
+    """The backends cannot be read now: the file is missing, locked, corrupt, or has no such table."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSet:
+    """What one load found: good rows (warnings name oddities among them) and refused ones."""
+
+    backends: tuple[Backend, ...] = ()
+    refused: tuple[BadBackend, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+class BackendRepository(Protocol):
+    """Where backends are kept. All calls block and come from one thread."""
+
+    def has_changed(self) -> bool:
+        """Say cheaply whether a load would find something new. Raises RepositoryError."""
+        ...
+
+    def load(self) -> BackendSet:
+        """Read every backend. Raises RepositoryError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GeoResolver(Protocol):
+    """Where an address is."""
+
+    def resolve(self, address: str) -> GeoInfo | None:
+        """Return the location of an IP address, None when unknown. Never raises, never blocks."""
+        ...

@@ -1,0 +1,122 @@
+"""The command `scripts/bench`: options, one run, the Markdown report on stdout, progress on stderr."""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+
+from scripts.benchmark.machine import Bystanders, Cores, describe, divide_cores, missing_after_install
+from scripts.benchmark.peers import PEERS, why_absent
+from scripts.benchmark.processes import MeasurementError
+from scripts.benchmark.report import markdown
+from scripts.benchmark.rounds import MICRO, Plan, Sample, has_micro, run
+from scripts.benchmark.rows import ROWS
+
+
+def main() -> int:
+    """Run the benchmark; 0 when everything asked for was measured, 1 when not, 130 when interrupted."""
+    options = parse_options()
+    signal.signal(signal.SIGTERM, interrupt)
+    cores = divide_cores()
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    plan, absent = make_plan(options, cores)
+    machine = describe(cores)
+    os.sched_setaffinity(0, cores.load)  # all that is started from here inherits it, but for the proxies
+    machine |= {
+        "method": f"{plan.rounds} interleaved rounds, {plan.seconds} s a measurement, a fresh proxy each; "
+        "median (min–max); ratios are taken round by round"
+    }
+    machine |= {f"NOT MEASURED: {name}": why for name, why in absent.items()}
+    samples: list[Sample] = []
+    status = 1 if absent else 0
+    bystanders = Bystanders()
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-bench-") as folder:
+            run(plan, Path(folder), samples)
+    except KeyboardInterrupt:
+        machine["INTERRUPTED"] = "the figures are those measured until then"
+        status = 130
+    except MeasurementError as error:
+        machine["GIVEN UP"] = str(error)
+        status = 1
+    machine["bystanders"] = bystanders.report()
+    print(markdown(machine, plan.rows, [peer.name for peer in plan.peers], samples))
+    if options.json:
+        raw = {"machine": machine, "samples": [sample.as_json() for sample in samples]}
+        options.json.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
+    return status or int(any(sample.error for sample in samples))
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    rows, peers = [*ROWS, MICRO], list(PEERS)
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
+    parser.add_argument("--seconds", type=positive, default=4, metavar="S", help="of one measurement; default 4")
+    parser.add_argument("--only", type=Subset(rows), default=rows, metavar="ROW,…", help=f"of {','.join(rows)}")
+    parser.add_argument("--peers", type=Subset(peers), default=peers, metavar="PEER,…", help=f"of {','.join(peers)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write raw figures and the machine there")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+class Subset:
+    """Parse a comma-separated choice of known names, in their known order."""
+
+    def __init__(self, known: list[str]) -> None:
+        self.known = known
+
+    def __call__(self, text: str) -> list[str]:
+        chosen = set(text.split(","))
+        unknown = chosen - set(self.known)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {', '.join(self.known)}")
+        return [name for name in self.known if name in chosen]
+
+
+def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str, str]]:
+    """Choose what can be measured here; name what was asked for and cannot be, with the reason."""
+    rows = [ROWS[name] for name in options.only if name != MICRO]
+    peers = [PEERS[name] for name in options.peers]
+    needed = [program for row in rows for program in row.needs]
+    needed += [program for peer in peers for program in peer.needs]
+    missing = missing_after_install(dict.fromkeys(["taskset", *needed]))
+    if "taskset" in missing:
+        sys.exit("taskset (Debian package util-linux) is needed for everything and missing")
+    absent = {peer.name: reason for peer in peers if (reason := why_absent(peer, missing))}
+    for row in rows:
+        lacking = [program for program in row.needs if program in missing]
+        if lacking:
+            absent[f"row {row.key}"] = f"{' and '.join(lacking)} not installed"
+    wants_micro = MICRO in options.only and "edge" in options.peers
+    if wants_micro and not has_micro():
+        absent[f"row {MICRO}"] = "no scripts/benchmark/micro.py"
+    return (
+        Plan(
+            rows=[row for row in rows if f"row {row.key}" not in absent],
+            peers=[peer for peer in peers if peer.name not in absent],
+            with_micro=wants_micro and has_micro(),
+            rounds=options.rounds,
+            seconds=options.seconds,
+            cores=cores,
+        ),
+        absent,
+    )
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Let SIGTERM end the run as Ctrl-C does."""
+    raise KeyboardInterrupt

@@ -1,0 +1,148 @@
+"""The machine of a run: its cores and their duties, its programs and their versions, and what is missing."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+DEBIAN_PACKAGES = {
+    "haproxy": "haproxy",
+    "nginx": "nginx",
+    "nginx-stream": "libnginx-mod-stream",
+    "wrk": "wrk",
+    "iperf3": "iperf3",
+    "taskset": "util-linux",
+}
+VERSIONED = ("haproxy", "nginx", "wrk", "iperf3")
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The core of the proxy under test, and the cores of load generators, upstreams and this script."""
+
+    proxy: int
+    load: frozenset[int]
+
+
+def divide_cores() -> Cores:
+    """Give the proxy the last core we may use and the load the others (the same when there is one)."""
+    available = sorted(os.sched_getaffinity(0))
+    return Cores(available[-1], frozenset(available[:-1] or available))
+
+
+def is_installed(program: str) -> bool:
+    """Tell whether a program of DEBIAN_PACKAGES is there."""
+    return STREAM_MODULE.exists() if program == "nginx-stream" else find(program) is not None
+
+
+def find(program: str) -> str | None:
+    """Return the path of a program, also when /usr/sbin is not on the user's PATH."""
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+
+
+def missing_after_install(programs: Iterable[str]) -> list[str]:
+    """Install with apt, when root, what is missing of `programs`; return what is missing still."""
+    missing = [program for program in programs if not is_installed(program)]
+    if missing and os.geteuid() == 0 and find("apt-get"):
+        packages = [DEBIAN_PACKAGES[program] for program in missing]
+        print(f"installing {' '.join(packages)}", file=sys.stderr)
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        with services_kept_down():
+            for command in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *packages]):
+                subprocess.run(["apt-get", *command], env=environment, stdout=sys.stderr, check=False)
+    return [program for program in missing if not is_installed(program)]
+
+
+@contextmanager
+def services_kept_down() -> Iterator[None]:
+    """Keep Debian from starting the services it installs (policy-rc.d answering 101: 'not allowed')."""
+    try:
+        with POLICY.open("x") as script:
+            script.write("#!/bin/sh\nexit 101\n")
+    except FileExistsError:  # somebody's own policy stands
+        yield
+        return
+    try:
+        POLICY.chmod(0o755)
+        yield
+    finally:
+        POLICY.unlink()
+
+
+def describe(cores: Cores) -> dict[str, str]:
+    """Return what a reader must know to judge the figures, as names and texts."""
+    load = ",".join(map(str, sorted(cores.load)))
+    shared = " (THE SAME: only one core)" if cores.proxy in cores.load else ""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores usable",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "cores": f"proxy under test on core {cores.proxy}, load generator and upstreams on {load}{shared}",
+        "load average at start": f"{os.getloadavg()[0]:.2f}",
+        "edge": f"commit {_commit()}, Python {_version(str(ROOT / '.venv/bin/python'))}",
+        "versions": ", ".join(f"{program} {_version(program)}" for program in VERSIONED),
+    }
+
+
+class Bystanders:
+    """What others took of the processors meanwhile: a run beside other work is worth little."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._before = _others_and_stolen_seconds()
+
+    def report(self) -> str:
+        """Return it as a text; true once every process of the run has ended and was waited for."""
+        elapsed = time.monotonic() - self._since
+        others, stolen = (
+            max(0.0, after - before) / elapsed
+            for after, before in zip(_others_and_stolen_seconds(), self._before, strict=True)
+        )
+        return f"{others:.2f} cores busy with other programs during the run, {stolen:.2f} withheld by the host"
+
+
+def _others_and_stolen_seconds() -> tuple[float, float]:
+    """Return CPU seconds since boot of programs that are not ours, and those stolen from this machine."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, stolen = ticks
+    busy = user + nice + system + irq + softirq  # a process is charged the interrupts it is interrupted by
+    per_second = os.sysconf("SC_CLK_TCK")
+    return busy / per_second - sum(os.times()[:4]), stolen / per_second
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or "none"
+
+
+def _version(program: str) -> str:
+    path = find(program)
+    if path is None:
+        return "missing"
+    flag = "-V" if path.endswith("python") else "-v"
+    done = subprocess.run([path, flag], check=False, capture_output=True, text=True)
+    found = re.search(r"\d+\.\d+\S*", done.stdout + done.stderr)
+    return found[0] if found else "of unknown version"

@@ -1,0 +1,144 @@
+"""The processes of a run: started on stated cores, awaited, weighed, and stopped by pid whatever happens."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 20.0
+STOP_SECONDS = 5.0
+LISTEN_STATE = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+_ports_taken: set[int] = set()
+
+
+class MeasurementError(Exception):
+    """A process did not start or a tool did not yield its figure; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process this run started; `output` is the file with its stdout and stderr."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def said(self) -> str:
+        """Return the end of what the process printed, and of its log where it keeps one beside (edge.jsonl)."""
+        files = [file for file in (self.output, self.output.with_name("edge.jsonl")) if file.exists()]
+        return "\n".join(file.read_text(errors="replace")[-4000:].strip() for file in files) or "(nothing)"
+
+
+def free_port() -> int:
+    """Return a free loopback TCP port below 32768 (ephemeral ports start there), never the same one twice."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        if port in _ports_taken:
+            continue
+        _ports_taken.add(port)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+@contextmanager
+def running(
+    name: str,
+    argv: Sequence[str | Path],
+    folder: Path,
+    ready: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Child]:
+    """Run `argv` inside `folder` until the block ends; enter the block once `ready()` says so.
+
+    The process leads a group of its own, so that Ctrl-C reaches only us and we can end what it leaves behind.
+    """
+    output = folder / "output.txt"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            process_group=0,
+        )
+    child = Child(name, process, output)
+    try:
+        wait_until_ready(child, ready)
+        try:
+            yield child
+        except (MeasurementError, OSError) as error:
+            status = process.poll()
+            if status is None:
+                raise
+            raise MeasurementError(f"{error}; {name} had ended with status {status}:\n{child.said()}") from error
+    finally:
+        stop(process)
+
+
+def wait_until_ready(child: Child, ready: Callable[[], bool]) -> None:
+    """Poll `ready()`; raise MeasurementError with the child's output when it ends or takes over 20 s."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        status = child.process.poll()
+        if status is not None:
+            raise MeasurementError(f"{child.name} ended with status {status} at start:\n{child.said()}")
+        if time.monotonic() > deadline:
+            raise MeasurementError(f"{child.name} was not ready in {START_SECONDS:.0f} s:\n{child.said()}")
+        time.sleep(0.02)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end; after 5 s end its whole group."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except BaseException as error:  # also a second Ctrl-C: nothing may be left behind
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether somebody listens on an IPv4 port, without connecting (iperf3 takes that for a test)."""
+    with Path("/proc/net/tcp").open() as table:
+        next(table)
+        for line in table:
+            _, local, _, state, *_ = line.split()
+            if state != LISTEN_STATE:  # listeners come first; thousands in TIME_WAIT may follow
+                return False
+            if local.endswith(f":{port:04X}"):
+                return True
+    return False
+
+
+def rss_kib(pid: int) -> int:
+    """Return the resident memory of a process and all its descendants in KiB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    own = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(rss_kib(int(child)) for child in children)
+
+
+def output_of(argv: Sequence[str], seconds: float) -> str:
+    """Run a load generator to its end and return its stdout; it may take 30 s more than `seconds`."""
+    try:
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=seconds + 30)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError(f"{argv[0]} did not end in time") from None
+    if done.returncode:
+        raise MeasurementError(f"{argv[0]} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
+    return done.stdout

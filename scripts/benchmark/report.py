@@ -1,0 +1,66 @@
+"""The report of a run as Markdown: medians with min–max, and each peer's ratio to HAProxy."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from scripts.benchmark.rounds import MICRO, Sample
+from scripts.benchmark.rows import Row
+
+REFERENCE = "haproxy"
+ARROWS = {"more": "↑", "less": "↓"}
+
+Series = Mapping[int, float]
+"""A figure of one peer by round."""
+
+
+def markdown(machine: Mapping[str, str], rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> str:
+    """Return the whole report: the machine, the table, the in-process figures, and what failed."""
+    parts = ["\n".join(f"- {name}: {text}" for name, text in machine.items())]
+    table = comparison(rows, peers, samples)
+    parts += ["\n".join(table)] if rows and peers else []
+    parts += ["\n".join(micro_table(samples))] if any(sample.row == MICRO for sample in samples) else []
+    faults = [f"- round {s.round}, {s.row}, {s.peer}: {s.error}" for s in samples if s.error]
+    parts += ["Measurements that FAILED:\n\n" + "\n".join(faults)] if faults else []
+    return "\n\n".join(parts)
+
+
+def comparison(rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> list[str]:
+    """Return a line for each figure: every peer's median, then its ratio to HAProxy."""
+    compared = [peer for peer in peers if peer != REFERENCE] if REFERENCE in peers else []
+    heads = ["", *peers, *(f"{peer} / {REFERENCE}" for peer in compared)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for row in rows:
+        for figure in row.figures:
+            by_peer = {peer: series(samples, row.key, peer, figure.key) for peer in peers}
+            cells = [f"{figure.label}, {figure.unit} {ARROWS[figure.better]}"]
+            cells += [spread(list(by_peer[peer].values()), figure.digits) for peer in peers]
+            cells += [spread(ratios(by_peer[peer], by_peer[REFERENCE]), 2) for peer in compared]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def micro_table(samples: Sequence[Sample]) -> list[str]:
+    """Return a line for each in-process figure; their names carry the units."""
+    names = dict.fromkeys(name for sample in samples if sample.row == MICRO for name in sample.figures)
+    lines = ["| in process | edge |", "|---|---:|"]
+    for name in names:
+        lines.append(f"| {name} | {spread(list(series(samples, MICRO, 'edge', name).values()), 2)} |")
+    return lines
+
+
+def series(samples: Sequence[Sample], row: str, peer: str, figure: str) -> Series:
+    """Return one figure of one peer by round."""
+    return {s.round: s.figures[figure] for s in samples if (s.row, s.peer) == (row, peer) and figure in s.figures}
+
+
+def ratios(of: Series, to: Series) -> list[float]:
+    """Return the ratios round by round, which the machine's drift touches least."""
+    return [of[number] / to[number] for number in of if to.get(number)]
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return 'median (min–max)'."""
+    if not values:
+        return "–"
+    middle, low, high = (f"{value:,.{digits}f}" for value in (median(values), min(values), max(values)))
+    return f"**{middle}** ({low}–{high})" if len(values) > 1 else f"**{middle}**"

@@ -1,0 +1,57 @@
+"""What stands behind the proxies: an HTTP origin, an iperf3 server, a sink for idle connections."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.benchmark.machine import find
+from scripts.benchmark.processes import free_port, is_listening, running
+
+BULK_FILE_BYTES = 256 << 20  # all zeros; small enough to stay in the page cache, asked for again and again
+KINDS = ("http", "iperf3", "idle")
+
+ORIGIN_CONFIGURATION = """\
+daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; {user}
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 1h;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = / {{ return 200 ok; }}
+        location = /bulk {{ root {folder}; }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def upstream(kind: str, folder: Path) -> Iterator[int]:
+    """Run an upstream of one of KINDS on the load's cores, with its files in `folder`, and yield its port."""
+    port = free_port()
+    folder.mkdir()
+    if kind == "http":
+        argv = _origin(folder, port)
+    elif kind == "iperf3":
+        argv = ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port)]
+    else:
+        argv = [sys.executable, str(Path(__file__).with_name("idle.py")), str(port)]
+    with running(f"upstream {kind}", argv, folder, lambda: is_listening(port)):
+        yield port
+
+
+def nginx_user() -> str:
+    """Return the directive that lets nginx's worker read our private folder when root started it."""
+    return "user root;" if os.geteuid() == 0 else ""
+
+
+def _origin(folder: Path, port: int) -> list[str]:
+    """Write nginx's configuration and the bulk file; return the command."""
+    with (folder / "bulk").open("wb") as bulk:
+        bulk.truncate(BULK_FILE_BYTES)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(ORIGIN_CONFIGURATION.format(folder=folder, port=port, user=nginx_user()))
+    return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(configuration)]

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""Be the demo's backends: an HTTP server for each row of app/data/demo_backends.csv that answers who it is.
+
+honcho ends everything five seconds after the first process of the Procfile has ended. So this one never ends
+by itself (without DEMO=1 it idles), and when told to end it goes on until the edge has drained: until the
+edge's metrics listener (closed last) refuses connections. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import socket
+import socketserver
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+BACKENDS_CSV = Path(__file__).resolve().parent.parent / "app" / "data" / "demo_backends.csv"
+CITIES = {"gru": "São Paulo", "nyc": "New York", "cdg": "Paris", "nrt": "Tokyo", "jnb": "Johannesburg"}
+ENDING = {signal.SIGTERM, signal.SIGINT}
+OUTLIVE_SECONDS = 30
+
+
+class City(socketserver.ThreadingTCPServer):
+    """One backend: listens on its row's address and knows who it is."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, row: dict[str, str]) -> None:
+        self.identity = {key: row[key] for key in ("id", "app", "region", "country")}
+        self.identity["city"] = CITIES.get(row["id"], row["id"])
+        self.address_family = socket.AF_INET6 if ":" in row["wg_ip"] else socket.AF_INET
+        super().__init__((row["wg_ip"], int(row["port"])), Answer)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing about a client that went away; anything else is a fault worth its traceback."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answer every GET and HEAD with the city's identity, as text or as JSON."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "edgeproxy-demo"
+    wbufsize = -1  # header and body leave together
+    disable_nagle_algorithm = True
+    server: City
+
+    def do_GET(self) -> None:
+        host, port = self.client_address[:2]
+        facts = {**self.server.identity, "client": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
+        if forwarded := self.headers.get("X-Forwarded-For"):
+            facts["forwarded_for"] = forwarded
+        if "application/json" in self.headers.get("Accept", ""):
+            content_type, text = "application/json", json.dumps(facts, ensure_ascii=False) + "\n"
+        else:
+            title = "{id} · {city}, {country} ({region})".format_map(facts)
+            content_type = "text/plain; charset=utf-8"
+            text = "\n".join([title, *(f"{name}: {value}" for name, value in facts.items()), ""])
+        body = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: the edge has the access log."""
+
+
+def say(message: str) -> None:
+    print(message, flush=True)  # honcho puts the time and the process's name before it
+
+
+def start_cities() -> None:
+    """Listen for every row, then serve in threads. A port already taken ends the program with one line."""
+    with BACKENDS_CSV.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    cities = []
+    for row in rows:
+        try:
+            cities.append(City(row))
+        except OSError as error:
+            where = f"{row['wg_ip']}:{row['port']} (backend {row['id']})"
+            if error.errno == errno.EADDRINUSE:
+                sys.exit(f"{where} is already taken by another process: is the demo running twice?")
+            sys.exit(f"cannot listen on {where}: {error.strerror}")
+    for city in cities:
+        threading.Thread(target=city.serve_forever, daemon=True).start()
+    say("serving " + ", ".join(f"{row['id']} on {row['wg_ip']}:{row['port']}" for row in rows))
+
+
+def edge_is_up() -> bool:
+    """Whether the edge's metrics listener takes connections."""
+    listeners = os.environ.get("EDGEPROXY_METRICS_LISTEN_ADDR") or "127.0.0.1:9090"
+    host, _, port = listeners.split(",")[0].strip().rpartition(":")
+    host = host.strip("[]")
+    try:
+        socket.create_connection(("127.0.0.1" if host in ("", "*") else host, int(port)), timeout=1).close()
+    except TimeoutError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def outlive_the_edge() -> None:
+    """Return when the edge is gone, at a second signal, or after OUTLIVE_SECONDS."""
+    deadline = time.monotonic() + OUTLIVE_SECONDS
+    while edge_is_up() and time.monotonic() < deadline:
+        if signal.sigtimedwait(ENDING, 0.1):
+            return
+
+
+def main() -> None:
+    # Blocked in every thread, so that the main thread can wait for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    if os.environ.get("DEMO", "").lower() in ("1", "true", "yes"):
+        start_cities()
+    else:
+        say("idle: DEMO is not set (DEMO=1 serves the demo's backends)")
+    signal.sigwait(ENDING)
+    outlive_the_edge()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""Seed the routing database: the same code as `python -m app backends`, e.g. `scripts/seed_backends.py load --demo`."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
+
+if VENV_PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
+    os.execv(VENV_PYTHON, [str(VENV_PYTHON), __file__, *sys.argv[1:]])
+
+sys.path.insert(0, str(ROOT))
+
+from app.backend_commands import backends
+
+backends(prog_name="seed_backends.py")

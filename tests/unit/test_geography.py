@@ -1,0 +1,67 @@
+"""Countries and regions: every ISO 3166-1 country has the region that M49 gives it, nothing else has one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.geography import REGION_OF_COUNTRY, REGIONS, region_of
+
+# A second copy, from ISO 3166-1 in alphabetical order, so that a code dropped from the table shows.
+ISO_3166_1 = """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV
+    BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES
+    ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE
+    IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY
+    MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU
+    NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM
+    SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE
+    VG VI VN VU WF WS YE YT ZA ZM ZW
+""".split()
+
+
+def test_every_iso_country_but_antarctica_has_a_region() -> None:
+    assert len(ISO_3166_1) == 249
+    assert set(REGION_OF_COUNTRY) == set(ISO_3166_1) - {"AQ"} | {"XK"}
+
+
+def test_every_region_is_used_and_no_other() -> None:
+    assert sorted(REGIONS) == ["af", "ap", "eu", "me", "oc", "sa", "us"]
+    assert set(REGION_OF_COUNTRY.values()) == set(REGIONS)
+
+
+def test_no_country_is_listed_twice() -> None:
+    # How many countries each region has in M49. A code listed in two regions would be missing from one.
+    sizes = {region: list(REGION_OF_COUNTRY.values()).count(region) for region in REGIONS}
+    assert sizes == {"sa": 16, "us": 41, "eu": 52, "ap": 33, "af": 60, "me": 18, "oc": 29}
+
+
+@pytest.mark.parametrize(
+    ("region", "countries"),
+    [
+        ("sa", "BR AR GF FK GS BV"),
+        ("us", "US CA MX PA GL BM PM CU PR TT"),
+        ("eu", "FR GB RU UA IS SJ MT VA XK"),
+        ("ap", "JP IN IR AF PK KZ SG TW TL"),
+        ("af", "EG SD ZA NG RE SH IO TF"),
+        ("me", "AE IL TR CY GE AM AZ YE"),
+        ("oc", "AU NZ FJ GU PF UM HM CX"),
+    ],
+)
+def test_the_decisions_beside_the_table(region: str, countries: str) -> None:
+    assert {country: region_of(country) for country in countries.split()} == dict.fromkeys(countries.split(), region)
+
+
+@pytest.mark.parametrize("unknown", [None, "", "None", "none", "AQ", "ZZ", "EU", "UK", "BRA", " BR", "076", "ﬁ", "ß"])
+def test_an_unknown_country_has_no_region(unknown: str | None) -> None:
+    assert region_of(unknown) is None
+
+
+@pytest.mark.parametrize("country", ["br", "Br", "bR", "BR"])
+def test_case_does_not_matter(country: str) -> None:
+    assert region_of(country) == "sa"
+
+
+@given(st.text(max_size=4))
+def test_any_text_is_a_known_country_or_none(text: str) -> None:
+    is_known = text in REGION_OF_COUNTRY or (text.isascii() and text.upper() in REGION_OF_COUNTRY)
+    assert (region_of(text) is not None) == is_known
