@@ -156,8 +156,9 @@ class Edge:
         gc.freeze()
         for listener in self.listeners:
             listener.start()
-        logger.info(
-            "listening on {}; metrics on {}", ", ".join(str(x.address) for x in self.listeners), self.status.address
+        addresses = [str(listener.address) for listener in self.listeners]
+        logger.bind(listeners=addresses, metrics=str(self.status.address)).info(
+            "listening on {}; metrics on {}", ", ".join(addresses), self.status.address
         )
 
     def _start_actors(self) -> None:

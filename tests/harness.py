@@ -1,0 +1,209 @@
+"""Real edges, real origins, real databases for tests: each started on ports the kernel chooses, each ended by pid."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.server import StreamServer
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED_DDL = """CREATE TABLE backends (
+    id TEXT PRIMARY KEY, app TEXT, region TEXT, country TEXT, wg_ip TEXT, port INTEGER,
+    healthy INTEGER, weight INTEGER, soft_limit INTEGER, hard_limit INTEGER, deleted INTEGER)"""
+PATIENCE_SECONDS = 10.0
+
+
+def eventually(look: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "") -> Any:
+    """Return the first true value of `look()`; fail when there is none within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = look()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {what or look}")
+        gevent.sleep(0.01)
+
+
+def row(backend_id: str, port: int, **columns: Any) -> dict[str, Any]:
+    """Return a row of the seed's table: a backend on loopback that BR clients are near to."""
+    return {
+        "id": backend_id, "app": None, "region": "sa", "country": "BR", "wg_ip": "127.0.0.1", "port": port,
+        "healthy": 1, "weight": 1, "soft_limit": 100, "hard_limit": 0, "deleted": 0, **columns,
+    }  # fmt: skip
+
+
+def write_backends(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Make the table of the seed's own DDL hold exactly these rows, in one transaction."""
+    with sqlite3.connect(path, timeout=10) as database:
+        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'backends'").fetchone():
+            database.execute(SEED_DDL)
+        database.execute("DELETE FROM backends")
+        for one in rows:
+            columns = ", ".join(one)
+            marks = ", ".join("?" * len(one))
+            database.execute(f"INSERT INTO backends ({columns}) VALUES ({marks})", list(one.values()))
+    database.close()
+
+
+class EdgeProcess:
+    """`python -m app serve` as a user runs it, on ports the kernel chooses."""
+
+    def __init__(self, folder: Path, database: Path, listen: str, variables: dict[str, str]) -> None:
+        self.log_path = folder / "edge.jsonl"
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
+        environment |= {
+            "EDGEPROXY_LISTEN_ADDR": listen,
+            "EDGEPROXY_METRICS_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_DB_PATH": str(database),
+            "EDGEPROXY_LOG_PATH": str(self.log_path),
+            "EDGEPROXY_DRAIN_TIMEOUT_SECS": "2",
+            **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+        )
+
+        def started() -> dict[str, Any] | None:
+            if self.process.poll() is not None:
+                assert self.process.stderr is not None
+                pytest.fail(f"the edge ended with {self.process.returncode}: {self.process.stderr.read().decode()}")
+            return self.event("listening on")
+
+        head = eventually(started, what="the edge listens")
+        self.addresses = [_address(text) for text in head["listeners"]]
+        self.metrics_address = _address(head["metrics"])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The first address clients connect to."""
+        return self.addresses[0]
+
+    def connect(self, source: str = "", timeout: float = PATIENCE_SECONDS) -> socket.socket:
+        """Return a client connection to the edge, from a loopback address of one's choice."""
+        return socket.create_connection(self.address, timeout, (source, 0) if source else None)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of a route of the metrics listener."""
+        connection = http.client.HTTPConnection(*self.metrics_address, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def ready(self) -> dict[str, Any]:
+        """Return the details of /ready."""
+        return dict(json.loads(self.get("/ready")[1]))
+
+    def metrics(self) -> dict[str, float]:
+        """Return every sample of /metrics as written there, name and labels -> value."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines logged so far."""
+        if not self.log_path.exists():
+            return []
+        return [json.loads(line) for line in self.log_path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+
+    def access_lines(self) -> list[dict[str, Any]]:
+        return [line for line in self.log() if line["event"] == "connection"]
+
+    def event(self, beginning: str) -> dict[str, Any] | None:
+        """Return the first logged event whose text begins so."""
+        return next((line for line in self.log() if line["event"].startswith(beginning)), None)
+
+    def wait_for_backends(self, count: int) -> None:
+        """Wait until the edge serves this many candidates."""
+        eventually(lambda: self.ready()["candidates"] == count, what=f"{count} candidates")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the edge and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self, seconds: float = 30.0) -> int:
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@pytest.fixture
+def routing_db(tmp_path: Path) -> Path:
+    """The path of a routing database with the seed's table and no rows."""
+    path = tmp_path / "routing.db"
+    write_backends(path, [])
+    return path
+
+
+@pytest.fixture
+def edge(tmp_path: Path, routing_db: Path) -> Iterator[Callable[..., EdgeProcess]]:
+    """Start edges: `edge(rows, listen="127.0.0.1:0", VARIABLE="text", …)`; all are ended after the test."""
+    started: list[EdgeProcess] = []
+
+    def start(
+        rows: list[dict[str, Any]] | None = None, *, listen: str = "127.0.0.1:0", **variables: object
+    ) -> EdgeProcess:
+        if rows is not None:
+            write_backends(routing_db, rows)
+        folder = tmp_path / f"edge{len(started)}"
+        folder.mkdir()
+        texts = {name: str(value) for name, value in variables.items()}
+        one = EdgeProcess(folder, Path(texts.pop("DB_PATH", routing_db)), listen, texts)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+@pytest.fixture
+def origin() -> Iterator[Callable[..., int]]:
+    """Start origins in this process: `origin(handler, host="127.0.0.1")` returns the port; `handler(socket)`.
+
+    The socket is closed when the handler returns.
+    """
+    servers: list[StreamServer] = []
+
+    def start(handler: Callable[[socket.socket], object], host: str = "127.0.0.1") -> int:
+        server = StreamServer((host, 0), lambda sock, _address: handler(sock), backlog=1024)
+        server.start()
+        servers.append(server)
+        return int(server.server_port)
+
+    yield start
+    for server in servers:
+        server.stop(timeout=0.1)
+
+
+@pytest.fixture
+def backend_row() -> Callable[..., dict[str, Any]]:
+    return row
