@@ -58,7 +58,7 @@ class BindingsActor(GeventActor):
             case CountBindings():
                 return BindingCounts(len(self._table), self._table.shard_count, self._table.evictions)
             case _:
-                raise TypeError(f"unknown message {message!r}")
+                return super().handle(message)
         return None
 
     def _find(self, message: FindBinding, now: float) -> Bound | Elect | Refused | GeventFuture[Bound | Elect]:

@@ -43,5 +43,5 @@ class MetricsActor(GeventActor):
             case TakeSnapshot():
                 return measures.snapshot()
             case _:
-                raise TypeError(f"unknown message {message!r}")
+                return super().handle(message)
         return None

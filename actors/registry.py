@@ -53,5 +53,5 @@ class RegistryActor(GeventActor):
             case DescribePool():
                 return self._pool.view(time.monotonic())
             case _:
-                raise TypeError(f"unknown message {message!r}")
+                return super().handle(message)
         return None

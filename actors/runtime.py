@@ -11,13 +11,14 @@ from __future__ import annotations
 import queue
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar, cast
 
 import gevent
 import pykka
-from gevent.event import Event
-from gevent.queue import SimpleQueue
+from gevent.hub import get_hub
+from greenlet import getcurrent
 from loguru import logger
 
 R = TypeVar("R")
@@ -51,26 +52,87 @@ class InvariantBrokenError(Exception):
     """The actor's state contradicts itself: the actor ends, and the supervisor starts a successor."""
 
 
+class Inbox:
+    """An actor's queue of messages: any greenlet of the thread puts, one greenlet gets.
+
+    A deque and the parked reader, because gevent's SimpleQueue and Event, which serve many readers, cost an ask 2.5 µs
+    of its 6.5.
+    """
+
+    __slots__ = ("_messages", "_parked")
+
+    def __init__(self) -> None:
+        self._messages: deque[Any] = deque()
+        self._parked: Any = None
+
+    def put(self, message: Any) -> None:
+        self._messages.append(message)
+        if self._parked is not None:
+            get_hub().loop.run_callback(self._parked.switch)
+            self._parked = None
+
+    def get(self) -> Any:
+        while not self._messages:
+            self._parked = getcurrent()
+            try:
+                get_hub().switch()
+            finally:
+                self._parked = None
+        return self._messages.popleft()
+
+    def empty(self) -> bool:
+        return not self._messages
+
+    def qsize(self) -> int:
+        return len(self._messages)
+
+
 class GeventFuture(pykka.Future[R]):
-    """A pykka future on a gevent event. Constructible without arguments and settable once, as pykka requires."""
+    """A pykka future that one greenlet at a time may wait for.
+
+    Constructible without arguments and settable once, as pykka requires. It wakes its waiter by the loop, like Inbox.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._event = Event()
+        self._is_set = False
         self._value: Any = None
         self._exc_info: Any = None
+        self._waiter: Any = None
 
     def get(self, *, timeout: float | None = None) -> R:
         """Return the value or raise the exception that was set; `pykka.Timeout` after `timeout` seconds."""
         if self._get_hook is not None:
             return super().get(timeout=timeout)
-        # The return value of Event.wait tells our own timeout from a gevent.Timeout that the caller runs under.
-        if not self._event.is_set() and not self._event.wait(timeout):
-            raise pykka.Timeout(f"{timeout} seconds")
+        if not self._is_set:
+            self._wait(timeout)
         if self._exc_info is not None:
             _, value, traceback = self._exc_info
             raise value.with_traceback(traceback)
         return cast(R, self._value)
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("another greenlet waits for this future")
+        hub = get_hub()
+        timer = None
+        self._waiter = getcurrent()
+        try:
+            if timeout is not None:
+                timer = hub.loop.timer(timeout)
+                timer.start(self._wake)
+            hub.switch()
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.stop()
+                timer.close()
+        if not self._is_set:
+            raise pykka.Timeout(f"{timeout} seconds")
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.switch()
 
     def set(self, value: R | None = None) -> None:
         self._set(value, None)
@@ -79,10 +141,11 @@ class GeventFuture(pykka.Future[R]):
         self._set(None, exc_info or sys.exc_info())
 
     def _set(self, value: R | None, exc_info: Any) -> None:
-        if self._event.is_set() or self._get_hook is not None:
+        if self._is_set or self._get_hook is not None:
             raise queue.Full
-        self._value, self._exc_info = value, exc_info
-        self._event.set()
+        self._value, self._exc_info, self._is_set = value, exc_info, True
+        if self._waiter is not None:
+            get_hub().loop.run_callback(self._wake)
 
 
 class GeventActor(pykka.Actor):
@@ -97,7 +160,7 @@ class GeventActor(pykka.Actor):
 
     @staticmethod
     def _create_actor_inbox() -> Any:
-        return SimpleQueue()
+        return Inbox()
 
     @staticmethod
     def _create_future() -> GeventFuture[Any]:
@@ -107,15 +170,20 @@ class GeventActor(pykka.Actor):
         cast(Any, self.actor_ref).greenlet = gevent.spawn(self._actor_loop)
 
     def handle(self, message: Any) -> Any:
-        """Carry out one message; the return value answers it. Never waits for anything."""
-        raise NotImplementedError
+        """Carry out one message; the return value answers it. Never waits for anything.
+
+        Subclasses hand on what they do not know.
+        """
+        match message:
+            case Ping():
+                return True
+            case Crash():
+                raise InvariantBrokenError("crashed on request")
+            case _:
+                raise TypeError(f"{type(self).__name__} does not understand {message!r}")
 
     def on_receive(self, message: Any) -> Any:
         try:
-            if isinstance(message, Ping):
-                return True
-            if isinstance(message, Crash):
-                raise InvariantBrokenError("crashed on request")
             return self.handle(message)
         except InvariantBrokenError:
             # pykka drops an ended actor's inbox; unasked questions in it are answered with ActorDeadError.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count
 from typing import Final
@@ -82,39 +81,33 @@ class ProxyService:
         """Return an id for the next lease; the caller writes it down before it asks."""
         return next(self._lease_ids)
 
-    def lease(self, lease_id: int, client: Client, excluded: Collection[str], *, is_first: bool) -> Lease:
+    def lease(self, lease_id: int, client: Client, tried: tuple[str, ...], *, is_first: bool) -> Lease:
         """Lease the backend the client is bound to, or the best one for it.
 
-        `excluded` are backends tried already for this connection; `is_first` counts the connection against the
-        client's limits. Raises DownstreamError (over a limit), NoBackendError, AskTimeoutError.
+        `tried` are backends this connection could not reach; `is_first` counts the connection against the client's
+        limits. Raises DownstreamError (over a limit), NoBackendError, AskTimeoutError.
         """
-        excluded = set(excluded)
-        was_bound = bool(excluded)
-        for attempt in range(_MAX_BROKEN_BINDINGS):
-            found = self._find_binding(client, excluded, is_new=is_first and attempt == 0)
-            if isinstance(found, Bound) and found.backend_id not in excluded:
-                answer = self._ask_registry(lease_id, client, found.backend_id, excluded)
-                if isinstance(answer, Unleased) and answer.reason is NoLease.BINDING_BROKEN:
-                    excluded.add(found.backend_id)
-                    was_bound = True
-                    continue
-            else:
-                answer = self._elect(lease_id, client, excluded)
-            return self._settle(answer, was_bound)
-        return self._settle(self._ask_registry(lease_id, client, None, excluded), was_bound)
+        excluded = tried
+        is_new = is_first and self._has_client_limits
+        for _ in range(_MAX_BROKEN_BINDINGS):
+            found = self._find_binding(client, excluded, is_new)
+            if not isinstance(found, Bound) or found.backend_id in excluded:
+                return self._settle(self._elect(lease_id, client, excluded), was_bound=bool(excluded))
+            answer = self._ask_registry(lease_id, client, found.backend_id, excluded)
+            if isinstance(answer, Lease) or answer.reason is not NoLease.BINDING_BROKEN:
+                return self._settle(answer, was_bound=bool(excluded))
+            excluded = (*excluded, found.backend_id)
+            is_new = False
+        return self._settle(self._ask_registry(lease_id, client, None, excluded), was_bound=True)
 
-    def _find_binding(self, client: Client, excluded: Collection[str], *, is_new: bool) -> Bound | Elect:
-        found = ask(
-            self._actors.bindings,
-            FindBinding(client.key, tuple(excluded), is_new and self._has_client_limits),
-            timeout_s=ASK_TIMEOUT_SECONDS,
-        )
+    def _find_binding(self, client: Client, excluded: tuple[str, ...], is_new: bool) -> Bound | Elect:
+        found = ask(self._actors.bindings, FindBinding(client.key, excluded, is_new), timeout_s=ASK_TIMEOUT_SECONDS)
         if isinstance(found, Refused):
             self.refused(found.refusal)
             raise DownstreamError(State.CLIENT_LIMIT, found.refusal)
         return found
 
-    def _elect(self, lease_id: int, client: Client, excluded: Collection[str]) -> Lease | Unleased:
+    def _elect(self, lease_id: int, client: Client, excluded: tuple[str, ...]) -> Lease | Unleased:
         """Hold the election that other connections of the client may be waiting for."""
         backend_id = None
         try:
@@ -125,14 +118,14 @@ class ProxyService:
             tell(self._actors.bindings, ElectionHeld(client.key, backend_id))
 
     def _ask_registry(
-        self, lease_id: int, client: Client, preferred: str | None, excluded: Collection[str]
+        self, lease_id: int, client: Client, preferred: str | None, excluded: tuple[str, ...]
     ) -> Lease | Unleased:
         registry = self._actors.registry
         epoch = registry.epoch
         try:
             answer = ask(
                 registry,
-                LeaseBackend(lease_id, client.geo, preferred, tuple(excluded)),
+                LeaseBackend(lease_id, client.geo, preferred, excluded),
                 timeout_s=ASK_TIMEOUT_SECONDS,
             )
         except BaseException:  # also thrown in from outside: the request may still be carried out
@@ -142,7 +135,7 @@ class ProxyService:
             tell(registry, RestoreLease(lease_id, answer.backend))  # the granter may be dead, its successor unaware
         return answer
 
-    def _settle(self, answer: Lease | Unleased, was_bound: bool) -> Lease:
+    def _settle(self, answer: Lease | Unleased, *, was_bound: bool) -> Lease:
         if isinstance(answer, Unleased):
             self._count(metric_names.LEASES, answer.reason)
             raise NoBackendError(State.NO_BACKEND, answer.reason)

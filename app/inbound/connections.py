@@ -24,6 +24,8 @@ class Progress(Protocol):
 
     is_half_closed: bool
 
+    def keep_alive(self) -> None: ...
+
     @property
     def bytes_up(self) -> int: ...
 
@@ -41,6 +43,7 @@ class Connection:
         "connect_seconds",
         "greenlet",
         "is_counted",
+        "is_open",
         "lease",
         "lease_id",
         "lease_seconds",
@@ -59,6 +62,8 @@ class Connection:
         self.listener = listener
         self.accepted_at = accepted_at
         self.client: Client | None = None
+        self.is_open = True
+        """Until the accounting: its greenlet serves another connection later."""
         self.is_counted = False
         """It counts against its client's limits."""
         self.attempts = 0
@@ -73,10 +78,10 @@ class Connection:
         self.quiet_since = accepted_at
 
     def end(self, state: State, reason: str) -> None:
-        """Throw Killed into the connection's greenlet, at the loop's next turn."""
+        """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open then."""
 
         def throw() -> None:
-            if not self.greenlet.dead:
+            if self.is_open:
                 self.greenlet.throw(Killed(state, reason))
 
         get_hub().loop.run_callback(throw)
@@ -105,6 +110,7 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         self._take_bytes(connection)
         self._open.discard(connection)
+        connection.is_open = False
 
     def _take_bytes(self, connection: Connection) -> bool:
         """Add what the connection has copied since last time; say whether it was anything."""
@@ -126,6 +132,7 @@ class Connections:
         for connection in self:
             if connection.relay is None:
                 continue
+            connection.relay.keep_alive()  # here, because a short connection need not pay four system calls for it
             if self._take_bytes(connection):
                 connection.quiet_since = now
             elif connection.relay.is_half_closed:

@@ -27,6 +27,7 @@ from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from app.domain.outcome import State
+from app.inbound.dialer import set_keepalive
 
 CHUNK_BYTES: Final = 64 * 1024
 BULK_AFTER_CHUNKS: Final = 4
@@ -250,7 +251,7 @@ class SinkError(Exception):
 class Relay:
     """A connection being copied: `up` is client to backend, `down` is backend to client."""
 
-    __slots__ = ("_pipes", "down", "is_half_closed", "up")
+    __slots__ = ("_pipes", "down", "is_half_closed", "is_kept_alive", "up")
 
     def __init__(self, downstream: _socket.socket, upstream: _socket.socket, pipes: PipePool) -> None:
         wake = getcurrent().switch
@@ -258,6 +259,14 @@ class Relay:
         self.up = Direction(downstream, upstream, wake)
         self.down = Direction(upstream, downstream, wake)
         self.is_half_closed = False
+        self.is_kept_alive = False
+
+    def keep_alive(self) -> None:
+        """Have the kernel probe the backend from now on; the client's socket has it from its listener."""
+        if not self.is_kept_alive:
+            self.is_kept_alive = True
+            with suppress(OSError):
+                set_keepalive(self.up.sink)
 
     @property
     def bytes_up(self) -> int:
@@ -307,7 +316,7 @@ class Relay:
         """A direction is over: its source has sent all it had, or its sink takes no more."""
         direction.stop()
         direction.is_over = self.is_half_closed = True
-        if passes_fin:
+        if passes_fin and not (self.up.is_over and self.down.is_over):  # else close sends it
             with suppress(OSError):  # the sink is gone; the other direction finds out
                 direction.sink.shutdown(socket.SHUT_WR)
 

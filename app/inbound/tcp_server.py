@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import gevent
-from greenlet import getcurrent
+from gevent.hub import get_hub
+from greenlet import getcurrent, greenlet
 from loguru import logger
 
 from app.domain.client import unmapped
@@ -27,10 +28,16 @@ from app.wire import proxy_protocol
 _TOTAL_DIAL_TIMEOUTS: Final = 2
 """All attempts together take at most this many connect timeouts."""
 _SHORTEST_DIAL_SECONDS: Final = 0.001
+_IDLE_GREENLETS: Final = 256
+"""Kept for the next connections, 6 KiB each."""
+
 _HEADER_REFUSALS: Final = {
     State.HEADER_BAD: Refusal.BAD_PROXY_HEADER,
     State.HEADER_TIMEOUT: Refusal.SLOW_PROXY_HEADER,
 }
+
+Accepted = tuple[int, tuple[str, int], str]
+"""Descriptor, peer and listener of an accepted connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,24 @@ class TcpServer:
         self._trusted = trusted
         self._access_log = access_log
         self._pipes = pipes
+        self._idle_greenlets: list[greenlet] = []
 
     def accept(self, descriptor: int, peer: tuple[str, int], listener: str) -> None:
         """Take over an accepted socket. Called by the event loop: does not wait."""
-        gevent.spawn_raw(self._serve, descriptor, peer, listener)
+        if self._idle_greenlets:
+            get_hub().loop.run_callback(self._idle_greenlets.pop().switch, (descriptor, peer, listener))
+        else:
+            gevent.spawn_raw(self._serve_one_after_another, (descriptor, peer, listener))
+
+    def _serve_one_after_another(self, accepted: Accepted) -> None:
+        """Serve connections until enough greenlets are idle: a new one costs an mmap, a munmap and a page fault."""
+        hub, me = get_hub(), getcurrent()
+        while True:
+            self._serve(*accepted)
+            if len(self._idle_greenlets) >= _IDLE_GREENLETS:
+                return
+            self._idle_greenlets.append(me)
+            accepted = hub.switch()
 
     def _serve(self, descriptor: int, peer: tuple[str, int], listener: str) -> None:
         """Live a connection's whole life. Every path ends in the accounting."""
@@ -122,7 +143,7 @@ class TcpServer:
         options, service, client = self._options, self._service, connection.client
         assert client is not None
         deadline = time.monotonic() + _TOTAL_DIAL_TIMEOUTS * options.connect_timeout_seconds
-        tried: set[str] = set()
+        tried: tuple[str, ...] = ()
         failure: DialError | None = None
         while True:
             lease = self._lease(connection, client, tried, failure)
@@ -135,7 +156,7 @@ class TcpServer:
                 failure = error
                 connection.connect_seconds += time.monotonic() - started
                 service.dial_failed(lease, client, error.reason)
-                tried.add(lease.backend.id)
+                tried = (*tried, lease.backend.id)
                 if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:
                     raise
             else:
@@ -144,8 +165,10 @@ class TcpServer:
                 service.connected(lease, client, seconds)
                 return upstream
 
-    def _lease(self, connection: Connection, client: Client, tried: set[str], failure: DialError | None) -> Lease:
-        """Lease a backend not tried yet, and write it down; with none left the dial's failure stands."""
+    def _lease(
+        self, connection: Connection, client: Client, tried: tuple[str, ...], failure: DialError | None
+    ) -> Lease:
+        """Lease a backend not tried yet, and write it down; with none left the failed dial is the reason."""
         started = time.monotonic()
         connection.lease_id = self._service.next_lease_id()
         connection.is_counted = True
