@@ -39,6 +39,11 @@ class BindingsActor(GeventActor):
         self._elections = elections
         self._next_shard = 0
 
+    def on_start(self) -> None:
+        # A predecessor's inbox went down with the outcomes of elections: nobody may wait for those.
+        for elector in self._elections.pass_on_all(time.monotonic()):
+            elector.set(Elect())
+
     def handle(self, message: object) -> object:
         match message:
             case FindBinding():
@@ -49,8 +54,8 @@ class BindingsActor(GeventActor):
                 self._held(client, backend_id, time.monotonic())
             case Unbind(client, backend_id):
                 self._unbind(client, backend_id)
-            case ClientLeft(client):
-                self._limits.leave(client)
+            case ClientLeft(client, admission):
+                self._limits.leave(client, admission)
             case SweepBindings():
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
@@ -63,8 +68,8 @@ class BindingsActor(GeventActor):
 
     def _find(self, message: FindBinding, now: float) -> Bound | Elect | Refused | GeventFuture[Bound | Elect]:
         client = message.client
-        if message.is_new:
-            refusal = self._limits.admit(client, now)
+        if message.admission:
+            refusal = self._limits.admit(client, message.admission, now)
             if refusal is not None:
                 return Refused(refusal)
         backend_id = self._table.find(client, now)
@@ -74,12 +79,15 @@ class BindingsActor(GeventActor):
         return answer_later if self._elections.join(client, answer_later, now) else Elect()
 
     def _held(self, client: str, backend_id: str | None, now: float) -> None:
-        if backend_id is not None:
-            # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
-            self._table.bind(client, backend_id, now)
-        answer = Elect() if backend_id is None else Bound(backend_id)
+        if backend_id is None:
+            successor = self._elections.pass_on(client, now)
+            if successor is not None:
+                successor.set(Elect())
+            return
+        # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
+        self._table.bind(client, backend_id, now)
         for waiting in self._elections.land(client):
-            waiting.set(answer)
+            waiting.set(Bound(backend_id))
 
     def _unbind(self, client: str, backend_id: str | None) -> None:
         if backend_id is None or self._table.find(client, time.monotonic()) == backend_id:

@@ -74,8 +74,8 @@ class FindBinding(Request["BindingFound"]):
     client: str
     """See app.domain.client.client_key."""
     excluded: Collection[str]
-    is_new: bool
-    """The connection's first question: count it against the client's limits."""
+    admission: int
+    """Count this connection against the client's limits, once however often it asks; 0 = do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ class ClientLeft:
     """A connection that counted against the client's limits has ended."""
 
     client: str
+    admission: int
 
 
 @dataclass(frozen=True, slots=True)

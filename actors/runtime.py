@@ -99,6 +99,12 @@ class GeventFuture(pykka.Future[R]):
         self._value: Any = None
         self._exc_info: Any = None
         self._waiter: Any = None
+        self._has_expired = False
+
+    def set_get_hook(self, func: Callable[[float | None], R]) -> None:
+        if self._is_set:
+            raise queue.Full
+        super().set_get_hook(func)
 
     def get(self, *, timeout: float | None = None) -> R:
         """Return the value or raise the exception that was set; `pykka.Timeout` after `timeout` seconds."""
@@ -117,18 +123,24 @@ class GeventFuture(pykka.Future[R]):
         hub = get_hub()
         timer = None
         self._waiter = getcurrent()
+        self._has_expired = False
         try:
             if timeout is not None:
                 timer = hub.loop.timer(timeout)
-                timer.start(self._wake)
-            hub.switch()
+                timer.start(self._expire)
+            while not self._is_set:
+                if self._has_expired:
+                    raise pykka.Timeout(f"{timeout} seconds")
+                hub.switch()
         finally:
             self._waiter = None
             if timer is not None:
                 timer.stop()
                 timer.close()
-        if not self._is_set:
-            raise pykka.Timeout(f"{timeout} seconds")
+
+    def _expire(self) -> None:
+        self._has_expired = True
+        self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None:
@@ -167,7 +179,19 @@ class GeventActor(pykka.Actor):
         return GeventFuture()
 
     def _start_actor_loop(self) -> None:
-        cast(Any, self.actor_ref).greenlet = gevent.spawn(self._actor_loop)
+        greenlet = gevent.spawn(self._actor_loop)
+        greenlet.link(self._bury)
+        cast(Any, self.actor_ref).greenlet = greenlet
+
+    def _bury(self, _greenlet: object) -> None:
+        """Make sure that nobody waits for an actor that has ended in a way pykka does not see (a killed greenlet)."""
+        pykka.ActorRegistry.unregister(self.actor_ref)
+        self.actor_stopped.set()
+        while not self.actor_inbox.empty():
+            envelope = self.actor_inbox.get()
+            if envelope.reply_to is not None:
+                error = pykka.ActorDeadError(f"{self} has ended")
+                envelope.reply_to.set_exception((pykka.ActorDeadError, error, None))
 
     def handle(self, message: Any) -> Any:
         """Carry out one message; the return value answers it. Never waits for anything.
@@ -196,9 +220,10 @@ class GeventActor(pykka.Actor):
             logger.opt(exception=error).error("{} failed to handle {}", name, type(message).__name__)
             if GeventActor.on_handler_error is not None:
                 GeventActor.on_handler_error(name)
-            if isinstance(message, Request):
-                raise RuntimeError(f"{name} failed: {error!r}") from error
-            return None
+            # Raised, it would end the actor if nobody had asked; an answer reaches the asker alone.
+            failure: GeventFuture[Any] = GeventFuture()
+            failure.set_exception((RuntimeError, RuntimeError(f"{name} failed: {error!r}"), None))
+            return failure
 
 
 class Address:
@@ -239,29 +264,33 @@ def ask(address: Address, message: Request[R], *, timeout_s: float) -> R:
 
     Raises AskTimeoutError; RuntimeError when the handler failed; InvariantBrokenError when that ended the actor.
     """
-    deadline: float | None = None
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             reply = address.ref.ask(message, timeout=timeout_s)
             if isinstance(reply, GeventFuture):  # answered later
-                reply = reply.get(timeout=timeout_s)
+                reply = reply.get(timeout=max(0.0, deadline - time.monotonic()))
             return cast(R, reply)
         except pykka.Timeout:
             raise AskTimeoutError(f"{address.name} did not answer {type(message).__name__}") from None
         except pykka.ActorDeadError:
-            now = time.monotonic()
-            deadline = deadline or now + timeout_s
-            if now >= deadline:
+            timeout_s = deadline - time.monotonic()
+            if timeout_s <= 0:
                 raise AskTimeoutError(f"{address.name} is down") from None
-            gevent.sleep(_REPUBLISH_POLL_SECONDS)
+            gevent.sleep(min(_REPUBLISH_POLL_SECONDS, timeout_s))
 
 
-def tell(address: Address, message: object) -> None:
-    """Send a message without waiting. One that meets a dead actor is dropped: its successor starts from the facts."""
+def tell(address: Address, message: object) -> bool:
+    """Send a message without waiting; says whether there was an actor to take it.
+
+    One that meets a dead actor is dropped: its successor starts from the facts.
+    """
     try:
         address.ref.tell(message)
     except pykka.ActorDeadError:
         logger.debug("{} is down, dropped {}", address.name, type(message).__name__)
+        return False
+    return True
 
 
 def stop_all(timeout_s: float) -> None:

@@ -36,13 +36,13 @@ class Child:
     start: Callable[[], Any]
     restarts: deque[float] = field(default_factory=deque)
     started_at: float = 0.0
+    restart_count: int = 0
 
 
 class Supervisor:
-    """`on_restart` is called with the actor's name after each restart, `on_give_up` once, instead of the last one."""
+    """`on_give_up` is called with the actor's name, once, instead of the restart that would be too many."""
 
-    def __init__(self, on_restart: Callable[[str], None], on_give_up: Callable[[str], None]) -> None:
-        self._on_restart = on_restart
+    def __init__(self, on_give_up: Callable[[str], None]) -> None:
         self._on_give_up = on_give_up
         self._is_stopping = False
         self.children: list[Child] = []
@@ -91,4 +91,4 @@ class Supervisor:
             self._died(child)
             return
         logger.warning("actor {} was restarted", child.address.name)
-        self._on_restart(child.address.name)
+        child.restart_count += 1

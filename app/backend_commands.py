@@ -25,6 +25,7 @@ DEFAULT_DATABASE = "routing.db"
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?", re.ASCII)
+_LONGEST_DEADLINE_SECONDS = 365 * 86_400
 _UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -78,7 +79,10 @@ def load(path: Path, file: TextIO | None, demo: bool, replace: bool) -> None:
     """
     if demo == (file is not None):
         raise click.UsageError("give either a FILE or --demo")
-    text = DEMO_FILE.read_text() if file is None else file.read()
+    try:
+        text = DEMO_FILE.read_text(encoding="utf-8") if file is None else file.read()
+    except UnicodeDecodeError as error:
+        _fail(f"not UTF-8: {error}")
     parsed = _parse(text)
     _change(path, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {path}")
 
@@ -109,7 +113,7 @@ def _parse(text: str) -> list[Backend]:
 
 def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, object]]]:
     reader = csv.DictReader(text.splitlines(), strict=True)
-    _require_columns(reader.fieldnames or ())
+    _require_columns(reader.fieldnames or (), "line 1")
     for row in reader:
         place = f"line {reader.line_num}"
         if None in row or None in row.values():
@@ -134,20 +138,31 @@ def _json_rows(text: str) -> Iterator[tuple[str, dict[str, object]]]:
     try:
         value: Any = json.loads(text)
     except json.JSONDecodeError:
-        value = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if text.lstrip().startswith("["):
+            raise
+        value = [_json_line(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     for number, row in enumerate([value] if isinstance(value, dict) else value, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"row {number}: must be an object")
-        _require_columns(row)
+        _require_columns(row, f"row {number}")
         yield f"row {number}", row
 
 
-def _require_columns(names: Any) -> None:
+def _json_line(number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number}: {error.msg} at column {error.colno}") from None
+
+
+def _require_columns(names: Any, place: str) -> None:
     unknown = [name for name in names if name not in (*BACKEND_COLUMNS, DRAIN_DEADLINE)]
     if unknown:
-        raise ValueError(f"unknown column: {', '.join(map(str, unknown))}; known: {', '.join(BACKEND_COLUMNS)}")
+        raise ValueError(
+            f"{place}: unknown column: {', '.join(map(str, unknown))}; known: {', '.join(BACKEND_COLUMNS)}"
+        )
     if "id" not in names:
-        raise ValueError("there is no column id")
+        raise ValueError(f"{place}: there is no column id")
 
 
 @backends.command("list")
@@ -187,7 +202,10 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
     match = _DURATION.fullmatch(value)
     if match is None:
         raise click.BadParameter("needs a duration such as 60s, 5m or 1h")
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
+    seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
+    if seconds > _LONGEST_DEADLINE_SECONDS:
+        raise click.BadParameter("must not be more than a year")
+    return seconds
 
 
 @backends.command("drain")

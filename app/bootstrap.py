@@ -89,9 +89,7 @@ class Edge:
         self.exit_code = 0
 
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"))
-        self._supervisor = Supervisor(
-            on_restart=lambda name: self._count(names.ACTOR_RESTARTS, name), on_give_up=self._give_up
-        )
+        self._supervisor = Supervisor(on_give_up=self._give_up)
         self.geo = open_geo(config.geoip_path)
         self.connections = Connections()
         self.watcher = BackendWatcher(
@@ -154,6 +152,7 @@ class Edge:
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        self._pauses.start()
         for listener in self.listeners:
             listener.start()
         addresses = [str(listener.address) for listener in self.listeners]
@@ -173,7 +172,7 @@ class Edge:
             return RegistryActor.start(election, self.watcher.current.backends, self.connections.leases())
 
         def start_bindings() -> object:
-            limits.recount(self.connections.counted_clients())
+            limits.recount(self.connections.admissions())
             return BindingsActor.start(table, limits, elections)
 
         GeventActor.on_handler_error = staticmethod(lambda name: self._count(names.INTERNAL_ERRORS, name))
@@ -194,7 +193,6 @@ class Edge:
         logger.info("{} bindings restored", len(restored))
 
     def _start_housekeeping(self) -> None:
-        self._pauses.start()
         every = self._housekeeping.every
         every(sweep_seconds(self.config), "connection sweep", self._sweeper.sweep)
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
@@ -331,6 +329,7 @@ class Edge:
         snapshot = ask(self.actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
         counters = dict(snapshot.counters)
         counters[names.BINDINGS_EVICTED] = {(): bindings.evictions}
+        counters[names.ACTOR_RESTARTS] = {(c.address.name,): c.restart_count for c in self._supervisor.children}
         counters[names.LOG_LINES_DROPPED] = {(): self._log.lines_dropped}
         return Snapshot(counters, snapshot.histograms), gauges
 

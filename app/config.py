@@ -9,12 +9,20 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 PREFIX: Final = "EDGEPROXY_"
 
@@ -22,6 +30,8 @@ PIPES: Final = 64
 """Pipes for bulk copying, two descriptors each (see app.inbound.relay)."""
 RESERVED_DESCRIPTORS: Final = 128
 """For listeners, databases, logs, threads and the metrics server."""
+
+T = TypeVar("T")
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -40,19 +50,39 @@ class ListenAddress:
 def _listen_addresses(value: object) -> object:
     if not isinstance(value, str):
         return value
-    addresses: list[ListenAddress] = []
+    return _each(value, _addresses_of) or _refuse("needs at least one address:port")
+
+
+def _addresses_of(item: str) -> list[ListenAddress]:
+    host, _, port = item.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{item!r}: needs a port from 0 to 65535, as in *:8080, 127.0.0.1:8080 or [::1]:8080")
+    if host == "*":
+        return [ListenAddress("0.0.0.0", int(port)), ListenAddress("::", int(port))]
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    except ValueError:
+        raise ValueError(f"{item!r}: {host!r} is not an IP address (or * for both families)") from None
+    if is_bracketed != (address.version == 6):
+        raise ValueError(f"{item!r}: IPv6 addresses, and only those, stand in brackets, as in [::1]:8080")
+    return [ListenAddress(str(address), int(port))]
+
+
+def _each(value: str, parse: Callable[[str], list[T]]) -> tuple[T, ...]:
+    """Parse each item of a comma-separated list. Raises ValueError naming every bad one."""
+    parsed: list[T] = []
+    faults = []
     for item in filter(None, (part.strip() for part in value.split(","))):
-        host, _, port = item.rpartition(":")
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"{item!r}: needs a port from 0 to 65535, as in *:8080, 127.0.0.1:8080 or [::1]:8080")
-        for one in ("0.0.0.0", "::") if host == "*" else (host.strip("[]"),):
-            try:
-                addresses.append(ListenAddress(str(ipaddress.ip_address(one)), int(port)))
-            except ValueError:
-                raise ValueError(f"{item!r}: {one!r} is not an IP address (or * for both families)") from None
-    if not addresses:
-        raise ValueError("needs at least one address:port")
-    return tuple(addresses)
+        try:
+            parsed += parse(item)
+        except ValueError as error:
+            faults.append(str(error))
+    return tuple(parsed) if not faults else _refuse("; ".join(faults))
+
+
+def _refuse(rule: str) -> NoReturn:
+    raise ValueError(rule)
 
 
 def _one_address(value: object) -> object:
@@ -66,7 +96,7 @@ def _networks(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return _each(value, lambda item: [ipaddress.ip_network(item)])
     except ValueError as error:
         raise ValueError(f"{error}; needs networks such as 10.0.0.0/8,2001:db8::/32") from None
 
@@ -77,6 +107,17 @@ def _lower(value: object) -> object:
 
 def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _not_empty(value: object) -> object:
+    return value if not isinstance(value, str) or value.strip() else _refuse("must not be empty")
+
+
+def _within_descriptors(connections: int) -> int:
+    allowed = descriptors_for_connections() // 2
+    if connections > allowed:
+        raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
+    return connections
 
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
@@ -93,9 +134,13 @@ class Config(BaseModel):
         validate_default=True,
         description="Where clients connect: a comma-separated list; * is IPv4 and IPv6",
     )
-    db_path: Path = Field(default=Path("routing.db"), description="The SQLite routing database")
+    db_path: Annotated[Path, BeforeValidator(_not_empty)] = Field(
+        default=Path("routing.db"), description="The SQLite routing database"
+    )
     region: Region = Field(default="sa", description="The region of this point of presence")
-    app: str = Field(default="", description="Serve only this app's backends; empty = all rows")
+    app: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        default="", description="Serve only this app's backends; empty = all rows"
+    )
     db_reload_secs: Seconds = Field(default=5, description="A full reload of the routing database at the latest after")
     geoip_path: str = Field(default="", description="Country database; empty = the shipped one, off = no geography")
     binding_ttl_secs: Seconds = Field(default=600, description="How long an idle client stays bound to its backend")
@@ -115,7 +160,7 @@ class Config(BaseModel):
         default=0, ge=0, le=3600, description="On SIGTERM: /ready is 503 and connections still welcome for"
     )
     drain_timeout_secs: float = Field(default=30, ge=0, le=86_400, description="On SIGTERM: open connections get")
-    max_connections: int = Field(
+    max_connections: Annotated[int, AfterValidator(_within_descriptors)] = Field(
         default=0, ge=0, description="Client connections at once; 0 = what the file-descriptor limit allows"
     )
     max_connections_per_client: int = Field(default=0, ge=0, description="At once; 0 = no limit")
@@ -163,33 +208,25 @@ def variable(field: str) -> str:
 
 def load(environment: Mapping[str, str]) -> Config:
     """Read the configuration. Raises ConfigError naming every fault."""
-    given = {name[len(PREFIX) :].lower(): text for name, text in environment.items() if name.startswith(PREFIX)}
+    field_of = {variable(field): field for field in Config.model_fields}
+    given = {field_of[name]: text for name, text in environment.items() if name in field_of}
+    faults = [_unknown(name) for name in environment if name.startswith(PREFIX) and name not in field_of]
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError([_describe(fault) for fault in error.errors()]) from None
-    faults = _check_limits(config)
+        raise ConfigError([*map(_describe, error.errors()), *faults]) from None
     if faults:
         raise ConfigError(faults)
     return config
 
 
-def _check_limits(config: Config) -> list[str]:
-    allowed = descriptors_for_connections() // 2
-    if config.max_connections > allowed:
-        return [
-            f"{variable('max_connections')}={config.max_connections}: the file-descriptor limit allows {allowed} "
-            f"(raise it with ulimit -n or LimitNOFILE)"
-        ]
-    return []
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), Config.model_fields, n=1)
+    hint = f", did you mean {variable(near[0])}?" if near else ""
+    return f"{name}: no such variable{hint}"
 
 
 def _describe(fault: Any) -> str:
-    field = str(fault["loc"][0])
-    name = variable(field)
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(field, Config.model_fields, n=1)
-        hint = f", did you mean {variable(near[0])}?" if near else ""
-        return f"{name}: no such variable{hint}"
+    name = variable(str(fault["loc"][0]))
     message = fault["msg"].removeprefix("Value error, ")
     return f"{name}={fault['input']!r}: {message}"

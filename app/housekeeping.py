@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 import gevent
-from gevent.threadpool import ThreadPool
+from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.messages import CopyBindings, CountBindings, SweepBindings, TrafficMoved
@@ -18,6 +18,7 @@ from app.inbound.connections import Connections
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.binding_file import BindingFile
 from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
+from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 
 SNAPSHOT_SECONDS: Final = 60.0
@@ -76,7 +77,8 @@ class ConnectionSweeper:
         self._access_log.sum_up()
 
     def report_traffic(self) -> None:
-        tell(self._actors.metrics, TrafficMoved(*self._connections.take_totals()))
+        if tell(self._actors.metrics, TrafficMoved(*self._connections.totals())):
+            self._connections.forget_totals()
 
     def _end_drained(self) -> None:
         now = time.time()
@@ -106,17 +108,22 @@ class BindingKeeper:
     def __init__(self, file: BindingFile, actors: Actors) -> None:
         self._file = file
         self._actors = actors
-        self._thread = ThreadPool(1)
+        self._thread = WorkerThread()
+        self._turn = BoundedSemaphore(1)
 
     def write(self) -> None:
         """Replace the file by the bindings of now. Raises OSError."""
+        with self._turn:  # the last snapshot may come while a periodic one is being written
+            self._write()
+
+    def _write(self) -> None:
         bindings = self._actors.bindings
         counts = ask(bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
-        writer = self._thread.apply(self._file.rewrite)
+        writer = self._thread.run(self._file.rewrite)
         for shard in range(counts.shards):
             copied = ask(bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
-            self._thread.apply(writer.add, (copied,))
-        self._thread.apply(writer.commit)
+            self._thread.run(writer.add, copied)
+        self._thread.run(writer.commit)
 
 
 class GeoWatcher:
@@ -125,13 +132,13 @@ class GeoWatcher:
     def __init__(self, geo: MaxmindGeo, on_reload: Callable[[str], None]) -> None:
         self._geo = geo
         self._on_reload = on_reload
-        self._thread = ThreadPool(1)
+        self._thread = WorkerThread()
 
     def look(self) -> None:
         if not self._geo.has_changed():
             return
         try:
-            self._thread.apply(self._geo.reload)
+            self._thread.run(self._geo.reload)
         except GeoDatabaseError as error:
             logger.error("country database refused, the old one stays: {}", error)
             self._on_reload("refused")

@@ -81,27 +81,27 @@ class ProxyService:
         """Return an id for the next lease; the caller writes it down before it asks."""
         return next(self._lease_ids)
 
-    def lease(self, lease_id: int, client: Client, tried: tuple[str, ...], *, is_first: bool) -> Lease:
+    def lease(self, lease_id: int, client: Client, tried: tuple[str, ...], admission: int) -> Lease:
         """Lease the backend the client is bound to, or the best one for it.
 
-        `tried` are backends this connection could not reach; `is_first` counts the connection against the client's
-        limits. Raises DownstreamError (over a limit), NoBackendError, AskTimeoutError.
+        `tried` are backends this connection could not reach; `admission` is the number under which it counts against
+        the client's limits. Raises DownstreamError (over a limit), NoBackendError, AskTimeoutError.
         """
         excluded = tried
-        is_new = is_first and self._has_client_limits
+        if not self._has_client_limits:
+            admission = 0
         for _ in range(_MAX_BROKEN_BINDINGS):
-            found = self._find_binding(client, excluded, is_new)
+            found = self._find_binding(client, excluded, admission)
             if not isinstance(found, Bound) or found.backend_id in excluded:
                 return self._settle(self._elect(lease_id, client, excluded), was_bound=bool(excluded))
             answer = self._ask_registry(lease_id, client, found.backend_id, excluded)
             if isinstance(answer, Lease) or answer.reason is not NoLease.BINDING_BROKEN:
                 return self._settle(answer, was_bound=bool(excluded))
             excluded = (*excluded, found.backend_id)
-            is_new = False
         return self._settle(self._ask_registry(lease_id, client, None, excluded), was_bound=True)
 
-    def _find_binding(self, client: Client, excluded: tuple[str, ...], is_new: bool) -> Bound | Elect:
-        found = ask(self._actors.bindings, FindBinding(client.key, excluded, is_new), timeout_s=ASK_TIMEOUT_SECONDS)
+    def _find_binding(self, client: Client, excluded: tuple[str, ...], admission: int) -> Bound | Elect:
+        found = ask(self._actors.bindings, FindBinding(client.key, excluded, admission), timeout_s=ASK_TIMEOUT_SECONDS)
         if isinstance(found, Refused):
             self.refused(found.refusal)
             raise DownstreamError(State.CLIENT_LIMIT, found.refusal)
@@ -161,11 +161,11 @@ class ProxyService:
     def release(self, lease_id: int) -> None:
         tell(self._actors.registry, ReleaseLease(lease_id))
 
-    def closed(self, client: Client | None, state: State) -> None:
-        """A connection has ended. `client` is given when it counted against the client's limits."""
+    def closed(self, client: Client | None, admission: int, state: State) -> None:
+        """A connection has ended, which counted against its client's limits as `admission` (0 = never did)."""
         tell(self._actors.metrics, ConnectionClosed(state))
-        if self._has_client_limits and client is not None:
-            tell(self._actors.bindings, ClientLeft(client.key))
+        if self._has_client_limits and client is not None and admission:
+            tell(self._actors.bindings, ClientLeft(client.key, admission))
 
     def refused(self, refusal: Refusal) -> None:
         self._count(metric_names.CONNECTIONS_REFUSED, refusal)

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Be the demo's backends: an HTTP server for each row of app/data/demo_backends.csv that answers who it is.
 
+DEMO_BACKENDS names another such CSV file, for other ports.
+
 honcho ends everything five seconds after the first process of the Procfile has ended. So this one never ends
 by itself (without DEMO=1 it idles), and when told to end it goes on until the edge has drained: until the
 edge's metrics listener (closed last) refuses connections. A second signal ends it at once.
@@ -21,7 +23,7 @@ import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-BACKENDS_CSV = Path(__file__).resolve().parent.parent / "app" / "data" / "demo_backends.csv"
+SHIPPED_CSV = Path(__file__).resolve().parent.parent / "app" / "data" / "demo_backends.csv"
 CITIES = {"gru": "São Paulo", "nyc": "New York", "cdg": "Paris", "nrt": "Tokyo", "jnb": "Johannesburg"}
 ENDING = {signal.SIGTERM, signal.SIGINT}
 OUTLIVE_SECONDS = 30
@@ -86,7 +88,8 @@ def say(message: str) -> None:
 
 def start_cities() -> None:
     """Listen for every row, then serve in threads. A port already taken ends the program with one line."""
-    with BACKENDS_CSV.open(encoding="utf-8", newline="") as file:
+    path = Path(os.environ.get("DEMO_BACKENDS") or SHIPPED_CSV)
+    with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     cities = []
     for row in rows:

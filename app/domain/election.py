@@ -8,7 +8,9 @@ Ties are broken at random in proportion to weight, also without a scan. Each ent
 group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an exponential
 distribution whose rate is the member's weight. The earliest arrival of independent exponential waits belongs to
 member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every election
-among equals is a fresh draw by weight.
+among equals is a fresh draw by weight. Each group draws its own waits: were they shared, elections in a country would
+draw anew just those members that its region holds ready next, and skew the region's split. For the same reason an
+excluded member draws again, lest its arrival stay behind the clock and make it next for certain.
 """
 
 from __future__ import annotations
@@ -93,22 +95,22 @@ class _Group:
             heapify(self.heap)
         heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, member))
 
-    def best(self, excluded: Collection[str]) -> tuple[bool, float, Member] | None:
-        """Return (is over its soft limit, arrival, member) of the cheapest member not excluded."""
-        heap, aside = self.heap, []
-        try:
-            while heap:
-                is_over_soft, _load, arrival, ticket, member = heap[0]
-                if ticket != member.ticket:
-                    heappop(heap)
-                elif member.backend.id in excluded:
-                    aside.append(heappop(heap))
-                else:
-                    return is_over_soft, arrival, member
-            return None
-        finally:
-            for entry in aside:
-                heappush(heap, entry)
+    def best(self, excluded: Collection[str], passed_over: list[Member]) -> tuple[bool, float, Member] | None:
+        """Return (is over its soft limit, arrival, member) of the cheapest member not excluded.
+
+        Excluded ones that stood before it leave the heap and are added to `passed_over`.
+        """
+        heap = self.heap
+        while heap:
+            is_over_soft, _load, arrival, ticket, member = heap[0]
+            if ticket != member.ticket:
+                heappop(heap)
+            elif member.backend.id in excluded:
+                heappop(heap)
+                passed_over.append(member)
+            else:
+                return is_over_soft, arrival, member
+        return None
 
 
 class GeoElection:
@@ -159,28 +161,35 @@ class GeoElection:
             return
         load = member.load
         is_over_soft = self._spills and member.connections >= member.soft_limit
-        wait = self._chance.expovariate(member.backend.weight)
+        weight, draw = member.backend.weight, self._chance.expovariate
         for group in member.groups:
-            group.push(is_over_soft, load, wait, ticket, member)
+            group.push(is_over_soft, load, draw(weight), ticket, member)
 
     def elect(self, client: GeoInfo | None, excluded: Collection[str]) -> Member | None:
         """Return the member for a client, or None when nobody is a candidate."""
+        passed_over: list[Member] = []
+        elected = self._nearest(client, excluded, passed_over)
+        if elected is not None:
+            group, arrival, _member = elected
+            group.clock = max(group.clock, arrival)
+        for member in passed_over:
+            self.update(member)
+        return elected[2] if elected is not None else None
+
+    def _nearest(
+        self, client: GeoInfo | None, excluded: Collection[str], passed_over: list[Member]
+    ) -> tuple[_Group, float, Member] | None:
         over_soft: tuple[_Group, float, Member] | None = None
         for tier, group in self._nearest_first(client):
-            found = group.best(excluded)
+            found = group.best(excluded, passed_over)
             if found is None:
                 continue
             is_over_soft, arrival, member = found
             if tier < FARTHEST_TIER and is_over_soft:
                 over_soft = over_soft or (group, arrival, member)
             elif tier < FARTHEST_TIER or over_soft is None:
-                return self._choose(group, arrival, member)
-        return self._choose(*over_soft) if over_soft else None
-
-    @staticmethod
-    def _choose(group: _Group, arrival: float, member: Member) -> Member:
-        group.clock = max(group.clock, arrival)
-        return member
+                return group, arrival, member
+        return over_soft
 
     def _nearest_first(self, client: GeoInfo | None) -> Iterator[tuple[int, _Group]]:
         if client is not None:

@@ -47,7 +47,8 @@ class PassiveHealth:
 
     def eject(self, now: float) -> float:
         """Cool down from `now`; returns when that ends. Each ejection without a success between doubles the time."""
-        cooldown = min(FIRST_COOLDOWN_SECONDS * 2**self.ejections, LONGEST_COOLDOWN_SECONDS)
+        doublings = min(self.ejections, 10)  # enough for the longest; a power without end overflows after 1,024
+        cooldown = min(FIRST_COOLDOWN_SECONDS * 2**doublings, LONGEST_COOLDOWN_SECONDS)
         self.ejections += 1
         self.ejected_until = now + cooldown
         return self.ejected_until

@@ -11,7 +11,7 @@ class _Client:
     __slots__ = ("open", "refilled_at", "tokens")
 
     def __init__(self, tokens: float, now: float) -> None:
-        self.open = 0
+        self.open: set[int] = set()
         self.tokens = tokens
         self.refilled_at = now
 
@@ -34,14 +34,16 @@ class ClientLimits:
     def is_on(self) -> bool:
         return self._max > 0 or self._rate > 0
 
-    def admit(self, client: str, now: float) -> Refusal | None:
-        """Count a new connection of a client, or say why not."""
+    def admit(self, client: str, connection: int, now: float) -> Refusal | None:
+        """Count a new connection of a client, or say why not. A connection that is counted already stays counted."""
         if not self.is_on:
             return None
         entry = self._clients.get(client)
         if entry is None:
             entry = self._clients[client] = _Client(self._burst, now)
-        if 0 < self._max <= entry.open:
+        if connection in entry.open:
+            return None
+        if 0 < self._max <= len(entry.open):
             return Refusal.CLIENT_CONNECTIONS
         if self._rate > 0:
             entry.tokens = min(self._burst, entry.tokens + (now - entry.refilled_at) * self._rate)
@@ -49,25 +51,25 @@ class ClientLimits:
             if entry.tokens < 1:
                 return Refusal.CLIENT_RATE
             entry.tokens -= 1
-        entry.open += 1
+        entry.open.add(connection)
         return None
 
-    def leave(self, client: str) -> None:
-        """Uncount a connection that `admit` counted."""
+    def leave(self, client: str, connection: int) -> None:
+        """Uncount a connection, if `admit` counted it."""
         entry = self._clients.get(client)
-        if entry is not None and entry.open > 0:
-            entry.open -= 1
-            if entry.open == 0 and self._rate <= 0:
+        if entry is not None:
+            entry.open.discard(connection)
+            if not entry.open and self._rate <= 0:
                 del self._clients[client]
 
-    def recount(self, clients: Iterable[str]) -> None:
-        """Start the open counts over from the connections that are open now (messages were lost in a crash)."""
+    def recount(self, connections: Iterable[tuple[str, int]]) -> None:
+        """Start over from the (client, connection) pairs open now: messages were lost in a crash."""
         for entry in self._clients.values():
-            entry.open = 0
-        for client in clients:
+            entry.open.clear()
+        for client, connection in connections:
             counted = self._clients.get(client)
             if counted is not None:
-                counted.open += 1
+                counted.open.add(connection)
 
     def sweep(self, now: float, at_most: int) -> None:
         """Forget up to `at_most` clients that have nothing open and a bucket long full again."""
@@ -75,6 +77,9 @@ class ClientLimits:
             self._sweep_order = list(self._clients)
         for client in self._sweep_order[-at_most:]:
             entry = self._clients.get(client)
-            if entry is not None and entry.open == 0 and (now - entry.refilled_at) * self._rate >= self._burst:
+            if entry is not None and not entry.open and self._has_long_been_full(entry, now):
                 del self._clients[client]
         del self._sweep_order[-at_most:]
+
+    def _has_long_been_full(self, entry: _Client, now: float) -> bool:
+        return self._rate <= 0 or (now - entry.refilled_at) * self._rate >= self._burst

@@ -20,7 +20,8 @@ first  who
 ====== ======================================================================================
 second phase
 ====== ======================================================================================
-``A``  admission: limits and PROXY header
+``A``  admission: the PROXY header
+``L``  admission: a limit on connections
 ``E``  election: asking the actors for a backend
 ``C``  connecting to the backend
 ``D``  data: bytes were being copied
@@ -48,6 +49,7 @@ class State(StrEnum):
     HEADER_TIMEOUT = "cA"
     HEADER_BAD = "PA"
     NO_BACKEND = "PE"
+    OUT_OF_RESOURCES = "PC"
     CLIENT_LIMIT = "PL"
     IDLE_TIMEOUT = "tD"
     LINGER_TIMEOUT = "tH"

@@ -37,7 +37,6 @@ class Pool:
         self._leases: dict[int, Member] = {}
         self._cooling: list[tuple[float, int, Member]] = []
         self._sequence = count()
-        self._ejected = 0
 
     # The set of backends
 
@@ -53,13 +52,14 @@ class Pool:
                 self._election.add(newcomer)
             elif known.has_left or known.backend != backend:
                 if (known.backend.host, known.backend.port) != (backend.host, backend.port):
-                    self._forget_failures(known)
+                    known.health.succeed()
                 known.backend, known.has_left = backend, False
                 self._election.add(known)
+        self._lift_excess_ejections()
 
     def _take_out(self, member: Member) -> None:
         member.has_left = True
-        self._forget_failures(member)
+        member.health.succeed()
         self._election.remove(member)
         if member.connections == 0:
             del self._members[member.backend.id]
@@ -78,7 +78,10 @@ class Pool:
         self._readmit(now)
         held = self._leases.get(lease_id)
         if held is not None:  # the question was asked again
-            return self._granted(lease_id, held, client, Affinity.NEW if preferred is None else Affinity.HIT)
+            if preferred is None:
+                return self._granted(lease_id, held, client, Affinity.NEW)
+            is_hit = held.backend.id == preferred
+            return self._granted(lease_id, held, client, Affinity.HIT if is_hit else Affinity.OVERFLOW)
         affinity = Affinity.NEW
         if preferred is not None:
             bound = self._members.get(preferred)
@@ -129,7 +132,7 @@ class Pool:
         present = [m for m in self._members.values() if not m.has_left and not m.backend.is_deleted]
         if not present:
             return NoLease.EMPTY
-        if not any(m.is_available and m.backend.weight for m in present):
+        if not any(map(_is_open, present)):
             return NoLease.DOWN
         return NoLease.FULL
 
@@ -137,6 +140,7 @@ class Pool:
 
     def dial_failed(self, backend_id: str, now: float) -> float | None:
         """Count a failed dial. Returns the cool-down in seconds when it ejected the backend."""
+        self._readmit(now)
         member = self._members.get(backend_id)
         if member is None or member.has_left:
             return None
@@ -144,7 +148,6 @@ class Pool:
         if not member.health.wants_ejection or not self._may_eject(member):
             return None
         until = member.health.eject(now)
-        self._ejected += 1
         heappush(self._cooling, (until, next(self._sequence), member))
         self._election.update(member)
         return until - now
@@ -154,24 +157,33 @@ class Pool:
         member = self._members.get(backend_id)
         if member is not None and not member.health.is_spotless:
             was_ejected = member.health.is_ejected
-            self._forget_failures(member)
+            member.health.succeed()
             if was_ejected:
                 self._election.update(member)
 
-    def _may_eject(self, member: Member) -> bool:
-        """Never more than half of the serving backends (rounded down), and never the last available one."""
-        serving = [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
-        return self._ejected + 1 <= len(serving) // 2 and any(m.is_available for m in serving if m is not member)
+    def _serving(self) -> list[Member]:
+        return [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
 
-    def _forget_failures(self, member: Member) -> None:
-        self._ejected -= member.health.is_ejected
-        member.health.succeed()
+    def _may_eject(self, member: Member) -> bool:
+        """Never more than half of the serving backends (rounded down), never the last that takes new clients."""
+        serving = self._serving()
+        ejected = sum(m.health.is_ejected for m in serving)
+        return ejected < len(serving) // 2 and any(_is_open(m) for m in serving if m is not member)
+
+    def _lift_excess_ejections(self) -> None:
+        """Readmit, soonest first, those whose ejection the set as it is now would not have allowed."""
+        serving = self._serving()
+        ejected = [m for m in serving if m.health.is_ejected]
+        ejected.sort(key=lambda m: m.health.ejected_until or 0.0, reverse=True)
+        while ejected and (len(ejected) > len(serving) // 2 or not any(map(_is_open, serving))):
+            member = ejected.pop()
+            member.health.readmit()
+            self._election.update(member)
 
     def _readmit(self, now: float) -> None:
         while self._cooling and self._cooling[0][0] <= now:
             until, _, member = heappop(self._cooling)
             if member.health.ejected_until == until:
-                self._ejected -= 1
                 member.health.readmit()
                 if not member.has_left:
                     self._election.update(member)
@@ -192,3 +204,8 @@ class Pool:
             )
             for m in self._members.values()
         ]
+
+
+def _is_open(member: Member) -> bool:
+    """New clients may be sent there, once it has room."""
+    return member.is_available and member.backend.weight > 0

@@ -29,3 +29,17 @@ class SingleFlight(Generic[W]):
         """End the client's election; returns those who waited."""
         flight = self._flights.pop(client, None)
         return flight[1] if flight else []
+
+    def pass_on(self, client: str, now: float) -> W | None:
+        """Make the first who waits the client's elector and return it; with nobody the election ends."""
+        flight = self._flights.pop(client, None)
+        if flight is None or not flight[1]:
+            return None
+        elector, *others = flight[1]
+        self._flights[client] = (now + ELECTOR_PATIENCE_SECONDS, others)
+        return elector
+
+    def pass_on_all(self, now: float) -> list[W]:
+        """Pass on every election, because the reports of the electors may be lost; returns the new electors."""
+        electors = [self.pass_on(client, now) for client in list(self._flights)]
+        return [elector for elector in electors if elector is not None]

@@ -55,7 +55,7 @@ class AccessLog:
 
     def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
         """Write the line of a connection; `now` is monotonic seconds."""
-        lease, client, relay = connection.lease, connection.client, connection.relay
+        lease, client, relay = connection.last_lease, connection.client, connection.relay
         if lease is None and self._is_flood(reason or state, now):
             return
         geo = client.geo if client is not None else None
@@ -96,4 +96,6 @@ class AccessLog:
         if self._unlogged:
             counts = dict(self._unlogged)
             self._unlogged.clear()
-            logger.bind(refusals=counts).warning("{} more connections got no backend", sum(counts.values()))
+            logger.bind(**{f"refused_{reason}": count for reason, count in counts.items()}).warning(
+                "{} more connections got no backend", sum(counts.values())
+            )

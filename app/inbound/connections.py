@@ -26,6 +26,8 @@ class Progress(Protocol):
 
     def keep_alive(self) -> None: ...
 
+    def notice_reset(self) -> None: ...
+
     @property
     def bytes_up(self) -> int: ...
 
@@ -38,12 +40,15 @@ class Connection:
 
     __slots__ = (
         "accepted_at",
+        "admission",
         "attempts",
         "client",
         "connect_seconds",
+        "destination",
         "greenlet",
-        "is_counted",
+        "has_noticed_half_close",
         "is_open",
+        "last_lease",
         "lease",
         "lease_id",
         "lease_seconds",
@@ -53,29 +58,38 @@ class Connection:
         "relay",
         "seen_bytes_down",
         "seen_bytes_up",
+        "source",
     )
 
     def __init__(self, greenlet: greenlet, peer: tuple[str, int], listener: str, accepted_at: float) -> None:
         self.greenlet = greenlet
         self.peer = peer
-        """The socket's own peer; `client` is who it speaks for."""
+        """The socket's own peer."""
+        self.source = peer
+        """The client's address and port: the peer's, or those its PROXY header names."""
+        self.destination: tuple[str, int] | None = None
+        """Where a PROXY header says that the client connected to."""
         self.listener = listener
         self.accepted_at = accepted_at
         self.client: Client | None = None
         self.is_open = True
         """Until the accounting: its greenlet serves another connection later."""
-        self.is_counted = False
-        """It counts against its client's limits."""
+        self.admission = 0
+        """The number under which it counts against its client's limits; 0 = it does not."""
         self.attempts = 0
         self.lease_id = 0
         """Chosen before the registry is asked; 0 = none asked for."""
         self.lease: Lease | None = None
+        """The one held now."""
+        self.last_lease: Lease | None = None
+        """The one granted last, held or not: for the log."""
         self.lease_seconds = 0.0
         self.connect_seconds = 0.0
         self.relay: Progress | None = None
         self.seen_bytes_up = 0
         self.seen_bytes_down = 0
         self.quiet_since = accepted_at
+        self.has_noticed_half_close = False
 
     def end(self, state: State, reason: str) -> None:
         """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open then."""
@@ -88,7 +102,7 @@ class Connection:
 
 
 class Connections:
-    """All open connections of the process, and how many were accepted since the last `take_totals`."""
+    """All open connections of the process, and how many were accepted since the last report."""
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
@@ -133,27 +147,31 @@ class Connections:
             if connection.relay is None:
                 continue
             connection.relay.keep_alive()  # here, because a short connection need not pay four system calls for it
-            if self._take_bytes(connection):
+            if self._take_bytes(connection) or connection.has_noticed_half_close != connection.relay.is_half_closed:
+                connection.has_noticed_half_close = connection.relay.is_half_closed
                 connection.quiet_since = now
             elif connection.relay.is_half_closed:
+                connection.relay.notice_reset()
                 if now - connection.quiet_since >= linger_seconds:
                     connection.end(State.LINGER_TIMEOUT, "linger_timeout")
             elif now - connection.quiet_since >= idle_seconds:
                 connection.end(State.IDLE_TIMEOUT, "idle_timeout")
 
-    def take_totals(self) -> tuple[int, int, int]:
-        """Return connections accepted, bytes to clients and bytes from clients, as swept since the last call."""
-        totals = self._accepted, self._bytes_down, self._bytes_up
+    def totals(self) -> tuple[int, int, int]:
+        """Return connections accepted, bytes to clients and bytes from clients, as swept since `forget_totals`."""
+        return self._accepted, self._bytes_down, self._bytes_up
+
+    def forget_totals(self) -> None:
+        """Start the totals over: they were reported."""
         self._accepted = self._bytes_down = self._bytes_up = 0
-        return totals
 
     def leases(self) -> list[tuple[int, Backend]]:
         """Return (lease id, backend) of every lease held now."""
-        return [(c.lease_id, c.lease.backend) for c in self._open if c.lease is not None]
+        return [(c.lease.lease_id, c.lease.backend) for c in self._open if c.lease is not None]
 
-    def counted_clients(self) -> list[str]:
-        """Return the key of each open connection's client that counts against its limits."""
-        return [c.client.key for c in self._open if c.is_counted and c.client is not None]
+    def admissions(self) -> list[tuple[str, int]]:
+        """Return (client key, admission) of every connection that counts against its client's limits."""
+        return [(c.client.key, c.admission) for c in self._open if c.admission and c.client is not None]
 
     def end_backend(self, backend_id: str, reason: str) -> int:
         """End every connection to a backend; returns how many."""

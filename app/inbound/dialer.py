@@ -11,7 +11,7 @@ from typing import Final
 from gevent.hub import get_hub
 from greenlet import getcurrent
 
-from app.domain.errors import DialError
+from app.domain.errors import DialError, UpstreamError
 from app.domain.outcome import State
 
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -36,17 +36,21 @@ def set_keepalive(sock: _socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
+_OUR_WANT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""Errors that say nothing about the backend: we are out of descriptors, memory or ports."""
+
+
 def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
     """Return a connected non-blocking socket to an IP address.
 
-    Raises DialError: refused, unreachable or timed out.
+    Raises DialError: refused, unreachable or timed out. Raises UpstreamError when it is for want of our own means.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # Type and protocol are given so that CPython asks the kernel for neither.
         sock = _socket.socket(family, _STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise DialError(State.CONNECT_REFUSED, _reason(error.errno)) from None
+        raise _failure(error.errno or 0) from None
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex((host, port))
@@ -58,8 +62,7 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
                 _wait_writable(sock, timeout_seconds)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code and code != errno.EISCONN:
-            state = State.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else State.CONNECT_REFUSED
-            raise DialError(state, _reason(code))
+            raise _failure(code)
     except BaseException:
         sock.close()
         raise
@@ -81,6 +84,9 @@ def _wait_writable(sock: _socket.socket, timeout_seconds: float) -> None:
         timer.close()
 
 
-def _reason(code: int | None) -> str:
-    """Name an errno in lower case, as logs and metrics do."""
-    return errno.errorcode.get(code or 0, os.strerror(code or 0)).lower()
+def _failure(code: int) -> UpstreamError:
+    """Say what an errno means; its name in lower case is the reason in logs and metrics."""
+    reason = errno.errorcode.get(code, os.strerror(code)).lower()
+    if code in _OUR_WANT:
+        return UpstreamError(State.OUT_OF_RESOURCES, reason)
+    return DialError(State.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else State.CONNECT_REFUSED, reason)

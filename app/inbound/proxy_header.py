@@ -41,8 +41,8 @@ class TrustedProxies:
         return is_trusted
 
 
-def read_proxy_header(sock: _socket.socket) -> tuple[str | None, bytes]:
-    """Return the client address a PROXY header names (None: keep the socket's peer) and the bytes after it.
+def read_proxy_header(sock: _socket.socket) -> tuple[Header, bytes]:
+    """Return the PROXY header a peer must send first, and the bytes that came after it.
 
     Raises DownstreamError: bad header, too slow, gone.
     """
@@ -61,8 +61,7 @@ def read_proxy_header(sock: _socket.socket) -> tuple[str | None, bytes]:
     finally:
         timeout.close()
         watcher.close()
-    source = unmapped(header.source[0]) if header.source is not None else None
-    return source, received[header.size :]
+    return header, received[header.size :]
 
 
 def _parse(received: bytes) -> Header | None:

@@ -47,6 +47,8 @@ _WRITE: Final = 2
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
+_TCP_CLOSE: Final = 7
+
 _CLIENT_RESETS: Final = (State.CLIENT_RESET, State.CLIENT_RESET_HALF_CLOSED)
 
 _buffer = bytearray(CHUNK_BYTES)
@@ -227,7 +229,10 @@ class Direction:
             turn += moved
             if self.pipe_bytes == 0:
                 self._await_source()
-        self._leave_bulk_if_quiet(turn, pipes)
+        if self.pipe_bytes:  # the turn is over before the pipe is empty: go on when the others had theirs
+            self._await_sink()
+        else:
+            self._leave_bulk_if_quiet(turn, pipes)
         return True
 
     def _leave_bulk_if_quiet(self, turn: int, pipes: PipePool) -> None:
@@ -251,7 +256,7 @@ class SinkError(Exception):
 class Relay:
     """A connection being copied: `up` is client to backend, `down` is backend to client."""
 
-    __slots__ = ("_pipes", "down", "is_half_closed", "is_kept_alive", "up")
+    __slots__ = ("_header_bytes", "_is_running", "_pipes", "down", "is_half_closed", "is_kept_alive", "up")
 
     def __init__(self, downstream: _socket.socket, upstream: _socket.socket, pipes: PipePool) -> None:
         wake = getcurrent().switch
@@ -260,6 +265,8 @@ class Relay:
         self.down = Direction(upstream, downstream, wake)
         self.is_half_closed = False
         self.is_kept_alive = False
+        self._header_bytes = 0
+        self._is_running = False
 
     def keep_alive(self) -> None:
         """Have the kernel probe the backend from now on; the client's socket has it from its listener."""
@@ -268,16 +275,28 @@ class Relay:
             with suppress(OSError):
                 set_keepalive(self.up.sink)
 
+    def notice_reset(self) -> None:
+        """Look whether a side that had ended was reset since: nobody watches it any more."""
+        for direction in (self.up, self.down):
+            if direction.is_over and self._is_running and _is_closed(direction.source):
+                get_hub().loop.run_callback(self._step, direction)
+
+    def _step(self, direction: Direction) -> None:
+        if self._is_running:
+            direction.wake(direction)
+
     @property
     def bytes_up(self) -> int:
-        return self.up.bytes_moved
+        return max(0, self.up.bytes_moved - self._header_bytes)
 
     @property
     def bytes_down(self) -> int:
         return self.down.bytes_moved
 
-    def run(self, first_bytes: bytes) -> State:
-        """Copy until both directions have ended; `first_bytes` go to the backend before the client's own.
+    def run(self, header: bytes, first_bytes: bytes) -> State:
+        """Copy until both directions have ended.
+
+        The backend gets `header`, which is ours and not counted, then the client's `first_bytes`, then what follows.
 
         An EOF of one side becomes a FIN to the other, and the other direction lives on. A reset of one side resets
         the other, after what was read before has reached it. Raises what is thrown into the greenlet.
@@ -285,16 +304,21 @@ class Relay:
         up, down, pipes = self.up, self.down, self._pipes
         sleep = get_hub().switch
         ended_by: State | None = None
+        self._is_running = True
         try:
             up.start()
             down.start()
-            if first_bytes:
-                up.send_first(first_bytes)
+            if header or first_bytes:
+                self._header_bytes = len(header)
+                up.send_first(header + first_bytes)
             while not (up.is_over and down.is_over):
                 direction = sleep()
                 try:
                     if direction.step(pipes):
                         continue
+                    if direction.is_over:  # woken by notice_reset
+                        ended_by = ended_by or self._reset_by(direction)
+                        break
                     self._end(direction, passes_fin=ended_by is None)
                 except SourceError:
                     ended_by = ended_by or self._reset_by(direction)
@@ -304,6 +328,7 @@ class Relay:
                     ended_by = ended_by or self._reset_by(down if direction is up else up)
                     self._end(direction, passes_fin=False)
         finally:
+            self._is_running = False
             up.close(pipes)
             down.close(pipes)
         if ended_by is not None:
@@ -347,6 +372,11 @@ def flush(sock: _socket.socket, rest: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_closed(sock: _socket.socket) -> bool:
+    """Say whether the kernel has given the connection up: the state in the first byte of TCP_INFO (tcp(7))."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
 def _unacknowledged(sock: _socket.socket) -> int:

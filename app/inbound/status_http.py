@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from gevent import pywsgi
@@ -17,6 +18,12 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 JSON = "application/json"
 
+CLIENTS_AT_ONCE: Final = 64
+SILENCE_SECONDS: Final = 2.0
+"""A client that sends nothing for so long makes room for others: a full server would look like a dead edge."""
+ANSWER_SECONDS: Final = 30.0
+"""For a client to take the whole answer."""
+
 
 class StatusServer:
     """Serves three routes; `readiness()` returns whether to send us clients, and why; `metrics()` (type, text)."""
@@ -27,7 +34,13 @@ class StatusServer:
         self._readiness = readiness
         self._metrics = metrics
         self._server = pywsgi.WSGIServer(
-            (address.host, address.port), self._answer, log=None, error_log=_ErrorLog(), spawn=64
+            (address.host, address.port),
+            self._answer,
+            log=None,
+            error_log=_ErrorLog(),
+            spawn=CLIENTS_AT_ONCE,
+            handler_class=_Handler,
+            environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
         )
         self._wanted = address
 
@@ -36,7 +49,7 @@ class StatusServer:
         try:
             self._server.start()
         except OSError as error:
-            raise BindError(f"cannot listen on {self._wanted} (metrics): {error.strerror}") from None
+            raise BindError(f"cannot listen on {self._wanted} (metrics): {os.strerror(error.errno or 0)}") from None
 
     def stop(self) -> None:
         self._server.stop(timeout=1)
@@ -77,6 +90,22 @@ class StatusServer:
 
 def _json(value: object) -> bytes:
     return msgspec.json.encode(value) + b"\n"
+
+
+class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
+    """Serves one client, which may keep its connection while it keeps asking."""
+
+    def read_requestline(self) -> object:
+        self.socket.settimeout(SILENCE_SECONDS)
+        return super().read_requestline()
+
+    def read_request(self, raw_requestline: str) -> object:
+        try:
+            is_valid = super().read_request(raw_requestline)
+        except TimeoutError:  # unless translated, pywsgi prints a traceback
+            raise ValueError("its header did not come in time") from None
+        self.socket.settimeout(ANSWER_SECONDS)
+        return is_valid
 
 
 class _ErrorLog:

@@ -100,10 +100,9 @@ class TcpServer:
             first_bytes = self._admit(connection, downstream)
             upstream = self._connect(connection)
             version = self._options.proxy_version
-            if version is not None:
-                first_bytes = self._proxy_header(connection, downstream, version) + first_bytes
+            header = self._proxy_header(connection, downstream, version) if version is not None else b""
             connection.relay = relay = Relay(downstream, upstream, self._pipes)
-            state = relay.run(first_bytes)
+            state = relay.run(header, first_bytes)
         except ConnectionEnded as ended:
             state, reason = ended.state, ended.reason
             if upstream is None:
@@ -124,15 +123,16 @@ class TcpServer:
         if len(self._connections) > self._options.max_connections:
             self._service.refused(Refusal.MAX_CONNECTIONS)
             raise DownstreamError(State.CLIENT_LIMIT, Refusal.MAX_CONNECTIONS)
-        address, rest = connection.peer[0], b""
-        if address in self._trusted:
+        rest = b""
+        if connection.peer[0] in self._trusted:
             try:
-                source, rest = read_proxy_header(downstream)
+                header, rest = read_proxy_header(downstream)
             except DownstreamError as error:
                 self._service.refused(_HEADER_REFUSALS.get(error.state, Refusal.CLIENT_GONE))
                 raise
-            address = source or address
-        connection.client = self._service.client(unmapped(address))
+            connection.source = header.source or connection.source
+            connection.destination = header.destination
+        connection.client = self._service.client(unmapped(connection.source[0]))
         return rest
 
     def _connect(self, connection: Connection) -> _socket.socket:
@@ -155,6 +155,7 @@ class TcpServer:
             except DialError as error:
                 failure = error
                 connection.connect_seconds += time.monotonic() - started
+                connection.lease = None
                 service.dial_failed(lease, client, error.reason)
                 tried = (*tried, lease.backend.id)
                 if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:
@@ -171,31 +172,27 @@ class TcpServer:
         """Lease a backend not tried yet, and write it down; with none left the failed dial is the reason."""
         started = time.monotonic()
         connection.lease_id = self._service.next_lease_id()
-        connection.is_counted = True
+        connection.admission = connection.admission or connection.lease_id
         try:
-            lease = self._service.lease(connection.lease_id, client, tried, is_first=not tried)
-        except DownstreamError:  # over its limits
-            connection.is_counted = False
-            raise
+            lease = self._service.lease(connection.lease_id, client, tried, connection.admission)
         except NoBackendError:
             if failure is not None:
                 raise failure from None
             raise
         finally:
             connection.lease_seconds += time.monotonic() - started
-        connection.lease = lease
+        connection.lease = connection.last_lease = lease
         return lease
 
     def _proxy_header(self, connection: Connection, downstream: _socket.socket, version: Literal[1, 2]) -> bytes:
         """Return the header that tells the backend who the client is and where it connected to."""
-        assert connection.client is not None
-        host, port = downstream.getsockname()[:2]
-        return proxy_protocol.encode(version, (connection.client.address, connection.peer[1]), (host, port))
+        destination = connection.destination or downstream.getsockname()
+        return proxy_protocol.encode(version, connection.source[:2], destination[:2])
 
     def _account(self, connection: Connection, state: State, reason: str | None) -> None:
         """Give the lease back, count, and write the access line."""
         self._connections.remove(connection)
         if connection.lease_id:
             self._service.release(connection.lease_id)
-        self._service.closed(connection.client if connection.is_counted else None, state)
+        self._service.closed(connection.client, connection.admission, state)
         self._access_log.connection_ended(connection, state, reason, time.monotonic())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import gevent
-from gevent.threadpool import ThreadPool
 from loguru import logger
 
+from app.outbound.worker_thread import WorkerThread
 from app.ports import BackendRepository, BackendSet, RepositoryError
 
 TICK_SECONDS: Final = 0.25
@@ -41,7 +41,7 @@ class BackendWatcher:
         self._reload_seconds = reload_seconds
         self._on_change = on_change
         self._on_load = on_load
-        self._thread = ThreadPool(1)  # one thread: the repository's connection lives in it
+        self._thread = WorkerThread()  # the repository's connection lives in it
         self._reload_at = 0.0
         self._greenlet: gevent.Greenlet[..., object] | None = None
         self.current = BackendSet()
@@ -55,7 +55,7 @@ class BackendWatcher:
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill()
-        self._thread.apply(self._repository.close)
+        self._thread.run(self._repository.close)
 
     def _follow(self) -> None:
         while True:
@@ -69,7 +69,7 @@ class BackendWatcher:
     def look(self) -> None:
         """Load if the repository has changed, if it could not be read last time, or if a full reload is due."""
         try:
-            found = self._thread.apply(self._load_if_due)
+            found = self._thread.run(self._load_if_due)
         except RepositoryError as error:
             self._failed(str(error))
             return

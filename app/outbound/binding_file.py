@@ -57,7 +57,7 @@ class BindingFile:
             if head.format != FORMAT or time.time() - head.saved_at > ttl_seconds:
                 return []
             decoded = [_decode_line(line) for line in lines[1:]]
-        except (msgspec.DecodeError, IndexError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise ValueError(f"{self._path}: no binding snapshot: {error}") from None
         now, to_monotonic = time.time(), time.monotonic() - time.time()
         # A clock that was set back must not make bindings live longer than they were given.

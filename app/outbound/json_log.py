@@ -7,8 +7,11 @@ lines, which are counted, never connections: the buffer is bounded and the writi
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
+import stat
 import sys
 import time
 import traceback
@@ -22,6 +25,8 @@ from loguru import logger
 
 FLUSH_SECONDS: Final = 0.2
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
+LAST_WORDS_SECONDS: Final = 1.0
+"""At exit, for a reader that has stalled: then the process ends without it."""
 
 _encode = msgspec.json.Encoder().encode
 _second_stamp: tuple[int, str] = (0, "")
@@ -40,7 +45,7 @@ class JsonLog:
     """The sink. `path` None is stderr. A file that was moved away is reopened at its path within a second."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open the log. Raises OSError when the file cannot be written."""
+        """Open the log, making its folder if need be. Raises OSError when the file cannot be written."""
         self._path = path
         self._descriptor = self._open()
         self._lines: list[bytes] = []
@@ -52,6 +57,7 @@ class JsonLog:
     def _open(self) -> int:
         if self._path is None:
             return 2
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def start(self) -> None:
@@ -59,11 +65,15 @@ class JsonLog:
         self._flusher = gevent.spawn(self._flush_forever)
 
     def stop(self) -> None:
-        """Write what is buffered and end."""
-        if self._flusher is not None:
-            self._flusher.kill()
-            self._flusher = None
-        self.flush()
+        """Write what is buffered and end. Events from now on are written at once, on the caller's thread."""
+        if self._flusher is None:
+            return
+        self._flusher.kill()
+        lines, _ = self._take()
+        # In the log's own thread, after what it may be writing still.
+        with gevent.Timeout(LAST_WORDS_SECONDS, False):
+            self._thread.apply(self._write, (lines,))
+        self._flusher = None
 
     def write_access(self, line: msgspec.Struct) -> None:
         """Append one encoded struct as a line."""
@@ -81,7 +91,11 @@ class JsonLog:
         }
         if record["exception"] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record["exception"]))
-        self._append(msgspec.json.encode(fields, enc_hook=str))
+        try:
+            line = msgspec.json.encode(fields, enc_hook=str)
+        except UnicodeEncodeError:  # a path or a text from outside that is no UTF-8
+            line = json.dumps(fields, default=str).encode()
+        self._append(line)
         if self._flusher is None:
             self.flush()
 
@@ -103,8 +117,7 @@ class JsonLog:
     def flush(self) -> None:
         """Write what is buffered now, on this thread."""
         lines, buffered = self._take()
-        if lines:
-            self._write(lines)
+        self._write(lines)
         self._buffered -= buffered
 
     def _take(self) -> tuple[list[bytes], int]:
@@ -113,14 +126,26 @@ class JsonLog:
 
     def _write(self, lines: list[bytes]) -> None:
         """Write lines whole or count them as dropped."""
+        if not lines:
+            return
         data = b"\n".join(lines) + b"\n"
+        written = 0
         try:
             self._reopen_if_moved()
-            written = os.write(self._descriptor, data)
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
         except OSError:  # disk full, reader gone
-            self.lines_dropped += len(lines)
+            whole = data.rfind(b"\n", 0, written) + 1
+            self.lines_dropped += len(lines) - data.count(b"\n", 0, whole)
+            if written > whole:
+                self._cut(written - whole)
+
+    def _cut(self, torn_bytes: int) -> None:
+        """Take the beginning of a line that did not fit off the file again: the next one must not continue it."""
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._descriptor)
+            if stat.S_ISREG(found.st_mode):
+                os.ftruncate(self._descriptor, found.st_size - torn_bytes)
 
     def _reopen_if_moved(self) -> None:
         if self._path is None:

@@ -6,10 +6,8 @@ with SIGBUS. The C reader opens the memfd by its /proc path and keeps its full s
 
 from __future__ import annotations
 
-import ipaddress
 import lzma
 import os
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +17,10 @@ import maxminddb
 from app.domain.client import unmapped
 from app.domain.geography import region_of
 from app.domain.model import GeoInfo
+from app.outbound.maxmind_validation import validate
 
 SHIPPED_DATABASE: Final = Path(__file__).parent.parent / "data" / "country.mmdb.xz"
 
-_SAMPLE_LOOKUPS: Final = 2000
-"""Addresses looked up to validate a database before it serves."""
 _KNOWN_COUNTRIES: Final = 256
 """GeoInfo objects kept, one a country."""
 
@@ -102,36 +99,19 @@ class MaxmindGeo:
 
 
 def _open_validated(content: bytes, path: Path) -> Any:
-    """Open a copy of a database in memory and try it out. The memory goes with the reader."""
+    """Open a copy of a database in memory and check the whole of it. The memory goes with the reader."""
     descriptor = os.memfd_create("country-database", os.MFD_CLOEXEC)
     try:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
         reader = maxminddb.open_database(f"/proc/self/fd/{descriptor}", maxminddb.MODE_MMAP_EXT)
-        _validate(reader, len(content))
+        validate(content, reader.metadata())
     except (maxminddb.InvalidDatabaseError, ValueError, OSError) as error:
         raise GeoDatabaseError(f"{path}: {error}") from None
     finally:
         os.close(descriptor)
     return reader
-
-
-def _validate(reader: Any, size: int) -> None:
-    metadata = reader.metadata()
-    tree_bytes = metadata.node_count * metadata.record_size // 4
-    if tree_bytes + 16 > size:
-        raise ValueError(f"truncated: the search tree alone has {tree_bytes} bytes, the file {size}")
-    chance = random.Random(size)
-    bits = 32 if metadata.ip_version == 4 else 128
-    for _ in range(_SAMPLE_LOOKUPS):
-        # Half of the samples in 2000::/3, where the assigned IPv6 addresses are; IPv4 for IPv4 databases.
-        address = ipaddress.ip_address(chance.getrandbits(32))
-        if bits == 128 and chance.random() < 0.5:
-            address = ipaddress.IPv6Address((1 << 125) | chance.getrandbits(125))
-        record = reader.get(str(address))
-        if record is not None and not isinstance(record, dict):
-            raise ValueError(f"the record of {address} is no map: not a country database")
 
 
 def _country_of(record: Any) -> str | None:

@@ -2,11 +2,14 @@
 
 The reader follows changes cheaply. `PRAGMA data_version` tells of commits by others, but only per connection and not
 of a replaced file: so one persistent read-only connection asks it, and compares device and inode of the path too.
+Neither tells of a file overwritten in place: so each load begins with a fresh connection, whose page cache is empty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ from app.domain.model import (
     DRAIN_DEADLINE,
     Backend,
     BadBackend,
+    Fault,
     limit_warning,
     parse_backend,
 )
@@ -74,6 +78,7 @@ class SqliteBackendRepository:
 
     def load(self) -> BackendSet:
         """Read all rows; unchanged ones are not parsed again. Raises RepositoryError and forgets the connection."""
+        self.close()
         try:
             with _translated(self._path):
                 database = self._connect()
@@ -110,6 +115,7 @@ class SqliteBackendRepository:
                 check_same_thread=False,
             )
             database.connect()
+            database.connection().text_factory = _text
             self._database, self._identity = database, identity
         return self._database
 
@@ -120,6 +126,7 @@ class SqliteBackendRepository:
     def _parse(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> BackendSet:
         parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
         good, refused, warnings = [], [], []
+        ids: set[str] = set()
         key_prefix = tuple(columns)
         for number, row in enumerate(rows):
             if number % _ROWS_A_SLICE == _ROWS_A_SLICE - 1:
@@ -131,13 +138,21 @@ class SqliteBackendRepository:
             parsed[key] = result
             if isinstance(result, BadBackend):
                 refused.append(result)
+            elif result.id in ids:  # they differ in spaces around them, or the table has no primary key
+                refused.append(BadBackend(result.id, (Fault("id", result.id, "is the id of another row too"),)))
             elif self._app is None or result.app == self._app:
+                ids.add(result.id)
                 good.append(result)
                 warning = limit_warning(result)
                 if warning:
                     warnings.append(f"backend {result.id}: {warning}")
         self._parsed = parsed
         return BackendSet(tuple(good), tuple(refused), tuple(warnings))
+
+
+def _text(raw: bytes) -> str:
+    """Decode text that should be UTF-8. What is not becomes unprintable, which refuses the row and not the table."""
+    return raw.decode(errors="surrogateescape")
 
 
 def _parse_row(row: Mapping[str, object]) -> Backend | BadBackend:
@@ -159,7 +174,8 @@ class _translated:
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, FileNotFoundError):
             raise RepositoryError(f"{self._path} does not exist (scripts/seed_backends.py makes one)") from None
-        if isinstance(error, peewee.PeeweeException | OSError):
+        # peewee translates what executing raises, but not what fetching does: damage may show in a later row.
+        if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
             raise RepositoryError(f"{self._path}: {error}") from None
 
 
@@ -177,20 +193,28 @@ class SqliteBackendStore:
         BackendRow.bind(self._database)
         with _translated(path):
             self._database.connect()
-            self._database.create_tables([BackendRow], safe=True)
-            columns = [column.name for column in self._database.get_columns(TABLE)]
-            if DRAIN_DEADLINE not in columns:
-                self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
+            with self._transaction():
+                self._database.create_tables([BackendRow], safe=True)
+                columns = [column.name for column in self._database.get_columns(TABLE)]
+                if DRAIN_DEADLINE not in columns:
+                    self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
+
+    def _transaction(self) -> Any:
+        """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
+        return self._database.atomic("IMMEDIATE")
 
     def __enter__(self) -> SqliteBackendStore:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        # A write-ahead log left full would be read as part of whatever file is moved to this path next.
+        with contextlib.suppress(peewee.PeeweeException):
+            self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
-        with _translated(self._path), self._database.atomic():
+        with _translated(self._path), self._transaction():
             if replaces_all:
                 BackendRow.delete().execute()
             for backend in backends:
@@ -211,12 +235,12 @@ class SqliteBackendStore:
         self._update(ids, deleted=0, drain_deadline=None)
 
     def remove(self, ids: Sequence[str]) -> None:
-        with _translated(self._path), self._database.atomic():
+        with _translated(self._path), self._transaction():
             self._require(ids)
             BackendRow.delete().where(BackendRow.id.in_(ids)).execute()
 
     def _update(self, ids: Sequence[str], **values: object) -> None:
-        with _translated(self._path), self._database.atomic():
+        with _translated(self._path), self._transaction():
             self._require(ids)
             BackendRow.update(**values).where(BackendRow.id.in_(ids)).execute()
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.geography import REGION_OF_COUNTRY, REGIONS, region_of
+from app.domain.geography import REGION_OF_COUNTRY, REGIONS, geo_tier, region_of
+from app.domain.model import GeoInfo
 
 # A second copy, from ISO 3166-1 in alphabetical order, so that a code dropped from the table shows.
 ISO_3166_1 = """
@@ -65,3 +66,31 @@ def test_case_does_not_matter(country: str) -> None:
 def test_any_text_is_a_known_country_or_none(text: str) -> None:
     is_known = text in REGION_OF_COUNTRY or (text.isascii() and text.upper() in REGION_OF_COUNTRY)
     assert (region_of(text) is not None) == is_known
+
+
+@pytest.mark.parametrize(
+    ("backend", "client", "pop", "tier"),
+    [
+        (("BR", "sa"), GeoInfo("BR", "sa"), "sa", 0),
+        (("BR", "sa"), GeoInfo("BR", "sa"), None, 0),
+        (("BR", None), GeoInfo("BR", "sa"), "eu", 0),
+        (("BR", "eu"), GeoInfo("BR", "sa"), "ap", 0),  # the country decides before any region
+        (("AR", "sa"), GeoInfo("BR", "sa"), "sa", 1),
+        ((None, "sa"), GeoInfo("BR", "sa"), "eu", 1),
+        (("FR", "eu"), GeoInfo("BR", "sa"), "eu", 2),
+        ((None, "eu"), GeoInfo("BR", "sa"), "eu", 2),
+        (("JP", "ap"), GeoInfo("BR", "sa"), "eu", 3),
+        ((None, None), GeoInfo("BR", "sa"), "eu", 3),
+        # without a location of the client only tiers 2 and 3 apply, and nothing is not the same as nothing
+        (("FR", "eu"), None, "eu", 2),
+        (("FR", "eu"), None, "sa", 3),
+        (("FR", "eu"), GeoInfo(None, None), "eu", 2),
+        ((None, None), GeoInfo(None, None), None, 3),
+        ((None, None), None, None, 3),
+        (("AQ", None), GeoInfo("AQ", None), None, 0),
+    ],
+)
+def test_the_tier_of_a_backend(
+    backend: tuple[str | None, str | None], client: GeoInfo | None, pop: str | None, tier: int
+) -> None:
+    assert geo_tier(*backend, client, pop) == tier

@@ -1,0 +1,175 @@
+"""Figures from inside one process: what an ask, an election and a look-up cost, and how long the loop is ever held."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from actors.bindings import BindingsActor
+from actors.metrics import MetricsActor
+from actors.registry import RegistryActor
+from actors.runtime import Address, Ping, ask
+from app.domain.affinity import AffinityTable
+from app.domain.election import GeoElection
+from app.domain.limits import ClientLimits
+from app.domain.measures import Measures
+from app.domain.model import Backend, GeoInfo
+from app.domain.outcome import State
+from app.domain.pool import Pool
+from app.domain.single_flight import SingleFlight
+from app.outbound.maxmind_geo import MaxmindGeo
+from app.proxy_service import Actors, ProxyService
+from scripts.benchmark.idle import close_all, open_idle
+from scripts.benchmark.machine import ROOT
+from scripts.benchmark.peers import seed
+from scripts.benchmark.processes import free_port, is_listening
+
+COUNTRIES = (("sa", "BR"), ("us", "US"), ("eu", "FR"), ("ap", "JP"))
+BINDINGS = 1_000_000
+IDLE_CONNECTIONS = 5_000
+CHURNED_CONNECTIONS = 3_000
+REPEATS = 5
+
+
+def figures() -> dict[str, float]:
+    """Return every figure, by label with unit."""
+    chance = random.Random(1)
+    result = {
+        f"Election with reserve and release, {count:,} backends, µs ↓": election_us(count, chance)
+        for count in (10, 1_000, 10_000)
+    }
+    actors = start_actors(chance)
+    result["Ask round trip, µs ↓"] = best_us(lambda: ask(actors.registry, Ping(), timeout_s=5), 20_000)
+    geo = MaxmindGeo()
+    result["Country look-up, µs ↓"] = best_us(lambda: geo.resolve("200.160.2.3"), 50_000)
+    result["Actor work for one connection, µs ↓"] = best_us(one_connection(actors, geo), 10_000)
+    label = f"Longest pause of the loop, {BINDINGS:,} bindings, {IDLE_CONNECTIONS:,} connections, ms ↓"
+    result[label] = longest_pause_ms()
+    return result
+
+
+def best_us(work: Callable[[], object], count: int) -> float:
+    """Return microseconds a call: the best of some repeats, which is the one least disturbed."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        for _ in range(count):
+            work()
+        best = min(best, time.perf_counter() - started)
+    return best / count * 1e6
+
+
+def make_backends(count: int) -> list[Backend]:
+    """Return backends spread over four countries."""
+    places = [COUNTRIES[number % len(COUNTRIES)] for number in range(count)]
+    return [Backend(f"b{n}", None, region, country, "127.0.0.1", 80) for n, (region, country) in enumerate(places)]
+
+
+def election_us(count: int, chance: random.Random) -> float:
+    """Elect, reserve and release in a pool of `count` backends."""
+    pool = Pool(GeoElection("sa", chance))
+    pool.replace(make_backends(count))
+    client = GeoInfo("FR", "eu")
+
+    def once() -> None:
+        pool.lease(1, client, None, (), 0.0)
+        pool.release(1)
+
+    return best_us(once, 20_000)
+
+
+def start_actors(chance: random.Random) -> Actors:
+    """Start the three actors with ten backends."""
+    actors = Actors(Address("registry"), Address("bindings"), Address("metrics"))
+    actors.registry.publish(RegistryActor.start(GeoElection("sa", chance), make_backends(10), []))
+    actors.bindings.publish(BindingsActor.start(AffinityTable(600, BINDINGS), ClientLimits(0, 0), SingleFlight()))
+    actors.metrics.publish(MetricsActor.start(Measures()))
+    return actors
+
+
+def one_connection(actors: Actors, geo: MaxmindGeo) -> Callable[[], None]:
+    """Return what a bound client's connection asks and tells, all of it carried out."""
+    service = ProxyService(actors, geo, pool="bench", ipv6_prefix=128, has_client_limits=False)
+
+    def once() -> None:
+        client = service.client("200.160.2.3")
+        lease_id = service.next_lease_id()
+        lease = service.lease(lease_id, client, (), 0)
+        service.connected(lease, client, 0.001)
+        service.release(lease_id)
+        service.closed(None, 0, State.NORMAL)
+
+    return once
+
+
+def longest_pause_ms() -> float:
+    """Run an edge with a full binding table and many connections, let some come and go, and read its own metric."""
+    with tempfile.TemporaryDirectory(prefix="edge-pause-") as name:
+        folder = Path(name)
+        write_bindings(folder / "bindings.jsonl")
+        sink_port, port, metrics_port = free_port(), free_port(), free_port()
+        sink = subprocess.Popen([sys.executable, str(ROOT / "scripts/benchmark/idle.py"), str(sink_port)])
+        seed(folder / "routing.db", sink_port)
+        edge = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}",
+                "EDGEPROXY_METRICS_LISTEN_ADDR": f"127.0.0.1:{metrics_port}",
+                "EDGEPROXY_DB_PATH": str(folder / "routing.db"),
+                "EDGEPROXY_LOG_PATH": str(folder / "edge.jsonl"),
+                "EDGEPROXY_BINDING_SNAPSHOT": str(folder / "bindings.jsonl"),
+            },
+        )
+        try:
+            wait_for_port(sink_port)
+            wait_for_port(port)
+            idle = open_idle(port, IDLE_CONNECTIONS)
+            for _ in range(CHURNED_CONNECTIONS // 100):
+                close_all(open_idle(port, 100))
+            samples = read_metrics(metrics_port)
+            close_all(idle)
+            if samples["edgeproxy_bindings"] < BINDINGS:
+                raise RuntimeError(f"only {samples['edgeproxy_bindings']:.0f} bindings were restored")
+            return samples["edgeproxy_loop_pause_max_seconds"] * 1000
+        finally:
+            for child in (edge, sink):
+                child.kill()
+                child.wait()
+
+
+def write_bindings(path: Path) -> None:
+    """Write a snapshot of a full table."""
+    now = time.time()
+    with path.open("w") as file:
+        file.write(json.dumps({"format": 1, "saved_at": now}) + "\n")
+        for number in range(BINDINGS):
+            address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+            file.write(f'["default {address}","bench",{now + 590}]\n')
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until somebody listens."""
+    deadline = time.monotonic() + 60
+    while not is_listening(port):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nobody listens on {port}")
+        time.sleep(0.1)
+
+
+def read_metrics(port: int) -> dict[str, float]:
+    """Return the samples of an edge's /metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}

@@ -1,0 +1,29 @@
+"""What every test of actors needs: none outlives its test, and what is logged can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pykka
+import pytest
+from loguru import logger
+
+from actors.runtime import GeventActor, stop_all
+
+
+@pytest.fixture(autouse=True)
+def no_actor_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(GeventActor, "on_handler_error", None)
+    yield
+    stop_all(timeout_s=0.5)
+    for killed in pykka.ActorRegistry.get_all():  # by a test: it cannot stop any more
+        pykka.ActorRegistry.unregister(killed)
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Level and text of everything logged during the test."""
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), level="DEBUG", format="{level}: {message}")
+    yield lines
+    logger.remove(sink)

@@ -1,0 +1,215 @@
+"""The bindings actor by its messages: who is bound, who elects, who waits for whom, and who is over a limit."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from actors.messages import (
+    Bound,
+    ClientLeft,
+    ConfirmBinding,
+    CopyBindings,
+    CountBindings,
+    Elect,
+    ElectionHeld,
+    FindBinding,
+    Refused,
+    SweepBindings,
+    Unbind,
+)
+from actors.runtime import AskTimeoutError, Crash, ask, tell
+from app.domain import single_flight
+from app.domain.outcome import Refusal
+from tests.actors.edge_actors import EdgeActors
+from tests.harness import eventually
+
+
+def asking(edge: EdgeActors, client: str, times: int) -> list[gevent.Greenlet]:
+    """Let so many connections of a client ask, each in a greenlet; their questions have been handled."""
+    askers = [gevent.spawn(edge.find, client) for _ in range(times)]
+    gevent.sleep(0)
+    edge.settle()
+    return askers
+
+
+def test_a_client_is_unbound_until_an_election_or_a_connection_binds_it():
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    assert edge.find("ana") == Bound("a")
+    tell(edge.addresses.bindings, ConfirmBinding("bob", "b"))
+    assert edge.find("bob") == Bound("b")
+
+
+def test_of_fifty_askers_one_elects_and_the_others_follow_it():
+    edge = EdgeActors()
+    askers = asking(edge, "ana", 50)
+    answered = [asker for asker in askers if asker.ready()]
+    assert [asker.value for asker in answered] == [Elect()]
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    gevent.joinall(askers, timeout=10, raise_error=True)
+    assert [asker.value for asker in askers].count(Bound("a")) == 49
+
+
+def test_elections_of_different_clients_do_not_wait_for_each_other():
+    edge = EdgeActors()
+    assert [edge.find(client) for client in ("ana", "bob", "eva")] == [Elect()] * 3
+
+
+def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    askers = asking(edge, "ana", 3)
+    tell(edge.addresses.bindings, ElectionHeld("ana", None))
+    askers[0].join(10)
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    gevent.joinall(askers, timeout=10, raise_error=True)
+    assert [asker.value for asker in askers] == [Elect(), Bound("a"), Bound("a")]
+
+
+def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_second_lands_them_all(monkeypatch):
+    monkeypatch.setattr(single_flight, "ELECTOR_PATIENCE_SECONDS", 0.05)
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    early = asking(edge, "ana", 3)
+    assert not any(asker.ready() for asker in early)
+    gevent.sleep(0.1)
+    assert edge.find("ana") == Elect()
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    gevent.joinall(early, timeout=10, raise_error=True)
+    assert [asker.value for asker in early] == [Bound("a")] * 3
+
+
+def test_a_binding_to_an_excluded_backend_is_no_answer_and_ends_in_one_election():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    assert edge.find("ana", excluded=("a",)) == Elect()
+    waiting = gevent.spawn(edge.find, "ana", excluded=("a",))
+    gevent.sleep(0)
+    edge.settle()
+    assert not waiting.ready()
+    tell(edge.addresses.bindings, ElectionHeld("ana", "b"))
+    assert waiting.get(timeout=10) == Bound("b")
+    assert edge.find("ana") == Bound("b")
+
+
+def test_unbinding_names_the_backend_so_that_a_newer_binding_is_left_alone():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "b"))
+    tell(edge.addresses.bindings, Unbind("ana", "a"))
+    assert edge.find("ana") == Bound("b")
+    tell(edge.addresses.bindings, Unbind("ana", "b"))
+    assert edge.find("ana") == Elect()
+
+
+def test_unbinding_from_whatever_it_is_ends_any_binding():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "b"))
+    tell(edge.addresses.bindings, Unbind("ana"))
+    assert edge.find("ana") == Elect()
+
+
+def test_an_expired_binding_is_absent_before_any_sweep_and_the_sweep_frees_it():
+    edge = EdgeActors(ttl_seconds=0.02)
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    eventually(lambda: edge.find("ana") == Elect())
+    assert ask(edge.addresses.bindings, CountBindings(), timeout_s=5).bindings == 1
+    tell(edge.addresses.bindings, SweepBindings())
+    assert ask(edge.addresses.bindings, CountBindings(), timeout_s=5).bindings == 0
+
+
+def test_the_table_can_be_copied_shard_by_shard():
+    edge = EdgeActors()
+    clients = {f"client {number}" for number in range(100)}
+    for client in clients:
+        tell(edge.addresses.bindings, ConfirmBinding(client, "a"))
+    counts = ask(edge.addresses.bindings, CountBindings(), timeout_s=5)
+    shards = [ask(edge.addresses.bindings, CopyBindings(shard), timeout_s=5) for shard in range(counts.shards)]
+    assert counts.shards > 1
+    assert {binding.client for shard in shards for binding in shard} == clients
+
+
+def test_connections_over_a_clients_limit_are_refused_until_one_leaves():
+    edge = EdgeActors(max_connections_per_client=2)
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    assert [edge.find("ana") for _ in range(3)] == [Bound("a"), Bound("a"), Refused(Refusal.CLIENT_CONNECTIONS)]
+    assert edge.find("bob") == Elect()
+    tell(edge.addresses.bindings, ClientLeft("ana", 1))
+    assert edge.find("ana") == Bound("a")
+
+
+def test_a_connection_that_asks_again_is_not_counted_again():
+    edge = EdgeActors(max_connections_per_client=1)
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    assert [edge.find("ana", admission=7) for _ in range(4)] == [Bound("a")] * 4
+
+
+def test_a_client_may_open_only_so_many_connections_a_second():
+    edge = EdgeActors(connections_per_second=2)
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    assert [edge.find("ana") for _ in range(3)] == [Bound("a"), Bound("a"), Refused(Refusal.CLIENT_RATE)]
+
+
+def test_a_refused_connection_neither_elects_nor_waits():
+    edge = EdgeActors(max_connections_per_client=1)
+    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Refused(Refusal.CLIENT_CONNECTIONS)
+    assert edge.elections.land("ana") == []
+
+
+def test_the_bindings_outlive_a_crash_of_the_actor():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
+    edge.settle()
+    tell(edge.addresses.bindings, Crash())
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    assert edge.find("ana") == Bound("a")
+
+
+def test_those_who_wait_for_an_election_are_answered_through_a_successor_too():
+    edge = EdgeActors()
+    askers = asking(edge, "ana", 5)
+    tell(edge.addresses.bindings, Crash())
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    gevent.joinall(askers, timeout=10, raise_error=True)
+    assert sorted(type(asker.value).__name__ for asker in askers) == ["Bound", "Bound", "Bound", "Elect", "Elect"]
+
+
+def test_an_election_whose_outcome_was_lost_in_a_crash_is_held_again_by_one_of_those_who_wait():
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    askers = asking(edge, "ana", 5)
+    tell(edge.addresses.bindings, Crash())
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))  # goes down with the actor
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    electors = eventually(lambda: [asker for asker in askers if asker.ready()], seconds=0.5)
+    assert [asker.value for asker in electors] == [Elect()]
+    tell(edge.addresses.bindings, ElectionHeld("ana", "b"))
+    gevent.joinall(askers, timeout=10, raise_error=True)
+    assert [asker.value for asker in askers].count(Bound("b")) == 4
+
+
+def test_a_client_whose_election_was_lost_in_a_crash_need_not_wait_for_it():
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    tell(edge.addresses.bindings, Crash())
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    assert ask(edge.addresses.bindings, FindBinding("ana", (), 1), timeout_s=0.5) == Elect()
+
+
+def test_a_waiter_that_gave_up_does_not_keep_the_others_from_their_answer():
+    edge = EdgeActors()
+    assert edge.find("ana") == Elect()
+    with pytest.raises(AskTimeoutError):
+        ask(edge.addresses.bindings, FindBinding("ana", (), 1), timeout_s=0.02)
+    askers = asking(edge, "ana", 2)
+    askers[0].kill()
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    assert askers[1].get(timeout=10) == Bound("a")

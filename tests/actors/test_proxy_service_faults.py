@@ -1,0 +1,165 @@
+"""Leasing while actors are slow or die and while connections are killed: no lease is lost, none is counted for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from actors.messages import LeaseBackend
+from actors.registry import RegistryActor
+from actors.runtime import AskTimeoutError, Crash, tell
+from app import proxy_service
+from app.domain.errors import Killed
+from app.domain.model import Lease
+from app.domain.outcome import State
+from tests.actors.edge_actors import EdgeActors, Leasing, backend
+from tests.harness import eventually
+
+CLIENT = "10.0.0.1"
+
+
+class Hold:
+    """A registry that holds each lease request until it is let go, as one does that has much to do."""
+
+    def __init__(self) -> None:
+        self.is_asked = is_asked = Event()
+        self.let_go = let_go = Event()
+
+        class SlowRegistry(RegistryActor):
+            def handle(self, message: Any) -> Any:
+                if isinstance(message, LeaseBackend):
+                    is_asked.set()
+                    let_go.wait()
+                return super().handle(message)
+
+        self.kind = SlowRegistry
+
+
+def test_a_connection_killed_while_it_asks_leaves_no_lease_behind():
+    hold = Hold()
+    edge = EdgeActors([backend("a")], registry=hold.kind)
+    leasing = Leasing(edge)
+    asker = gevent.spawn(leasing.lease, leasing.client(CLIENT))
+    assert hold.is_asked.wait(10)
+    asker.kill(Killed(State.KILLED_EARLY, "drain_timeout"))
+    hold.let_go.set()
+    assert edge.leases() == {"a": 0}
+
+
+def test_a_connection_killed_while_it_holds_an_election_lets_the_others_hold_theirs():
+    hold = Hold()
+    edge = EdgeActors([backend("a")], registry=hold.kind)
+    leasing = Leasing(edge)
+    client = leasing.client(CLIENT)
+    elector = gevent.spawn(leasing.lease, client)
+    assert hold.is_asked.wait(10)
+    others = [gevent.spawn(leasing.lease, client) for _ in range(3)]
+    gevent.sleep(0)
+    elector.kill()
+    hold.let_go.set()
+    gevent.joinall(others, timeout=4, raise_error=True)
+    assert edge.leases() == {"a": 3}
+
+
+def test_a_connection_killed_while_it_waits_for_anothers_election_leaves_no_lease_behind():
+    hold = Hold()
+    edge = EdgeActors([backend("a")], registry=hold.kind)
+    leasing = Leasing(edge)
+    client = leasing.client(CLIENT)
+    elector = gevent.spawn(leasing.lease, client)
+    assert hold.is_asked.wait(10)
+    waiting = gevent.spawn(leasing.lease, client)
+    gevent.sleep(0)
+    waiting.kill()
+    hold.let_go.set()
+    assert isinstance(elector.get(timeout=10), Lease)
+    assert edge.leases() == {"a": 1}
+
+
+def test_a_lease_that_comes_too_late_is_given_back(monkeypatch):
+    monkeypatch.setattr(proxy_service, "ASK_TIMEOUT_SECONDS", 0.02)
+    hold = Hold()
+    edge = EdgeActors([backend("a")], registry=hold.kind)
+    leasing = Leasing(edge)
+    with pytest.raises(AskTimeoutError):
+        leasing.lease(leasing.client(CLIENT))
+    hold.let_go.set()
+    assert edge.leases() == {"a": 0}
+
+
+def test_an_election_that_takes_too_long_is_not_waited_for_by_the_clients_next_connection(monkeypatch):
+    monkeypatch.setattr(proxy_service, "ASK_TIMEOUT_SECONDS", 0.02)
+    hold = Hold()
+    edge = EdgeActors([backend("a")], registry=hold.kind)
+    leasing = Leasing(edge)
+    client = leasing.client(CLIENT)
+    with pytest.raises(AskTimeoutError):
+        leasing.lease(client)
+    hold.let_go.set()
+    monkeypatch.setattr(proxy_service, "ASK_TIMEOUT_SECONDS", 0.5)
+    assert leasing.lease(client).backend.id == "a"
+    assert edge.leases() == {"a": 1}
+
+
+def test_a_lease_that_a_dying_registry_granted_is_counted_by_its_successor():
+    edge = EdgeActors([backend("a")])
+
+    class DiesAfterGranting(RegistryActor):
+        """Its successor is there before the asker has heard, and was built without knowing of the lease."""
+
+        def handle(self, message: Any) -> Any:
+            answer = super().handle(message)
+            if isinstance(message, LeaseBackend):
+                self.stop()
+                edge.start_registry([backend("a")])
+            return answer
+
+    edge.start_registry([backend("a")], kind=DiesAfterGranting)
+    leasing = Leasing(edge)
+    lease = leasing.lease(leasing.client(CLIENT))
+    assert edge.leases() == {"a": 1}
+    leasing.service.release(lease.lease_id)
+    assert edge.leases() == {"a": 0}
+
+
+def test_a_request_lost_with_a_dying_registry_is_answered_and_counted_once_by_its_successor():
+    edge = EdgeActors([backend("a")])
+    leasing = Leasing(edge)
+    client = leasing.client(CLIENT)
+    leasing.bind(client)
+    tell(edge.addresses.registry, Crash())
+    asker = gevent.spawn(leasing.lease, client)
+    eventually(lambda: not edge.addresses.registry.ref.is_alive())
+    edge.start_registry([backend("a")])
+    assert asker.get(timeout=4).backend.id == "a"
+    assert edge.leases() == {"a": 1}
+
+
+def test_fifty_connections_of_one_client_asking_while_the_bindings_die_are_all_served():
+    hold = Hold()
+    edge = EdgeActors([backend("a"), backend("b")], registry=hold.kind)
+    leasing = Leasing(edge)
+    client = leasing.client(CLIENT)
+    askers = [gevent.spawn(leasing.lease, client) for _ in range(50)]
+    assert hold.is_asked.wait(10)
+    tell(edge.addresses.bindings, Crash())
+    hold.let_go.set()  # the election ends while nobody is there to hear of it
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    gevent.joinall(askers, timeout=4, raise_error=True)
+    assert sum(edge.leases().values()) == 50
+
+
+def test_a_client_that_asks_while_the_metrics_are_dead_is_served():
+    edge = EdgeActors([backend("a")])
+    leasing = Leasing(edge)
+    tell(edge.addresses.metrics, Crash())
+    eventually(lambda: not edge.addresses.metrics.ref.is_alive())
+    client = leasing.client(CLIENT)
+    lease = leasing.lease(client)
+    leasing.service.connected(lease, client, 0.001)
+    leasing.service.closed(client, 0, State.NORMAL)
+    assert edge.leases() == {"a": 1}

@@ -1,0 +1,173 @@
+"""The Procfile as a person runs it: honcho starts the edge and the demo, clients of five places land in five cities.
+
+Everything happens in a copy of the project, on ports of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import clean_environment, run
+from tests.harness import ROOT, eventually
+from tests.traffic import free_ports
+
+PLACES = {
+    "200.160.2.3": "gru · São Paulo, BR (sa)",
+    "8.8.8.8": "nyc · New York, US (us)",
+    "193.51.208.13": "cdg · Paris, FR (eu)",
+    "133.11.0.1": "nrt · Tokyo, JP (ap)",
+    "192.0.2.1": "jnb · Johannesburg, ZA (af)",
+    "2001:12ff::10": "gru · São Paulo, BR (sa)",
+}
+"""Clients of Brazil, the United States, France, Japan and nowhere, and Brazil again over IPv6."""
+
+
+class Project:
+    """A copy of the project in which `honcho start` runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("app", "actors", "scripts"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Procfile", ".env.example"):
+            shutil.copy(ROOT / name, folder)
+        self.port, self.metrics_port, *self.demo_ports = free_ports(7)
+        self.environment = clean_environment(
+            LISTEN_ADDR=f"127.0.0.1:{self.port},[::1]:{self.port}", METRICS_LISTEN_ADDR=f"127.0.0.1:{self.metrics_port}"
+        )
+        self.environment |= {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DEMO_BACKENDS": str(folder / "demo.csv"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.environment.pop("DEMO", None)
+        self._output = (folder / "output").open("wb")
+        self.honcho: subprocess.Popen[bytes] | None = None
+
+    def write_demo_backends(self) -> None:
+        """Write the demo's own backends with other ports, and load them into the routing database."""
+        with (self.folder / "app/data/demo_backends.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with (self.folder / "demo.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(row | {"port": port} for row, port in zip(rows, self.demo_ports, strict=True))
+        done = run([sys.executable, "-m", "app", "backends", "load", "demo.csv"], cwd=self.folder)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        """Run `honcho start` and wait until the edge lives."""
+        self.honcho = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "start"],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        eventually(lambda: self.get(self.metrics_port, "/live")[0] == 200, 20, what="the edge lives")
+
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
+
+    def get(self, port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+        """Return (status, body) of a GET; (0, "") when nobody listens."""
+        connection = http.client.HTTPConnection(host, port, timeout=10)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except ConnectionError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def as_client(self, address: str) -> list[str]:
+        """Return who answered a client of that address, twice."""
+        script = str(self.folder / "scripts" / "as_client.py")
+        done = run([sys.executable, script, address, "--edge", f"127.0.0.1:{self.port}", "--count", "2"])
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    def stop(self) -> str:
+        """End honcho as a service manager does; returns all that was printed."""
+        assert self.honcho is not None
+        self.honcho.send_signal(signal.SIGTERM)
+        self.honcho.wait(20)
+        return self.output()
+
+    def clean_up(self) -> None:
+        if self.honcho is not None and self.honcho.poll() is None:
+            os.killpg(self.honcho.pid, signal.SIGKILL)  # the session we started it in
+            self.honcho.wait()
+        self._output.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    one = Project(tmp_path)
+    yield one
+    one.clean_up()
+
+
+def assert_clean_end(output: str) -> None:
+    assert output.count("(rc=0)") == 2, output
+    assert "SIGKILL" not in output
+    assert "Traceback" not in output
+
+
+def test_clients_of_five_places_land_in_five_cities_and_stay_there(project):
+    shutil.copy(project.folder / ".env.example", project.folder / ".env")
+    project.write_demo_backends()
+    project.start()
+    eventually(lambda: project.get(project.port, "/")[0] == 200, what="an answer through the edge")
+    assert project.get(project.port, "/")[1].splitlines()[0] == PLACES["192.0.2.1"], "127.0.0.1 is nowhere"
+    assert project.get(project.port, "/", "::1")[0] == 200
+    answers = {address: project.as_client(address) for address in PLACES}
+    assert answers == {address: [city, city] for address, city in PLACES.items()}
+    assert_clean_end(project.stop())
+    lines = [json.loads(line) for line in (project.folder / "logs" / "edge.jsonl").read_text().splitlines()]
+    located = {line["client"]: line["country"] for line in lines if line["event"] == "connection"}
+    assert [located[address] for address in PLACES] == ["BR", "US", "FR", "JP", None, "BR"]
+
+
+def test_without_settings_and_without_a_database_it_runs_and_says_how_to_seed_one(project):
+    project.start()
+    eventually(lambda: "idle: DEMO is not set" in project.output(), what="the demo says that it idles")
+    eventually(lambda: "scripts/seed_backends.py makes one" in project.output(), what="how to seed a database")
+    status, body = project.get(project.metrics_port, "/ready")
+    assert (status, json.loads(body)["reasons"]) == (503, ["no candidate backend"])
+    assert project.get(project.port, "/")[0] == 0
+    script = str(project.folder / "scripts" / "seed_backends.py")
+    assert run([sys.executable, script, "load", "--demo"], cwd=project.folder).returncode == 0
+    eventually(lambda: project.get(project.metrics_port, "/ready")[0] == 200, what="the new database serves")
+    assert_clean_end(project.stop())
+
+
+def test_a_connection_open_at_the_end_is_served_until_the_drain_time_is_over(project):
+    shutil.copy(project.folder / ".env.example", project.folder / ".env")
+    project.write_demo_backends()
+    project.start()
+    eventually(lambda: project.get(project.port, "/")[0] == 200, what="an answer through the edge")
+    connection = http.client.HTTPConnection("127.0.0.1", project.port, timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    project.honcho.send_signal(signal.SIGTERM)
+    eventually(lambda: project.get(project.metrics_port, "/ready")[0] == 503, what="it drains")
+    eventually(lambda: project.get(project.port, "/")[0] == 0, what="the listener has closed")
+    connection.request("GET", "/")
+    assert connection.getresponse().status == 200, "the demo outlives the edge's drain"
+    connection.close()
+    project.honcho.wait(20)
+    assert_clean_end(project.output())

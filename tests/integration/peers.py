@@ -1,0 +1,255 @@
+"""What the tests of real connections are played with: an edge before one backend that each test gives a part to.
+
+Starting an edge takes a second, so tests of one subject share one (`Stage`); every client comes from a loopback
+address of its own, by which its access line is found. The rest are the moves of a peer: read so much, reset, wait
+until the kernel has delivered.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gevent.queue import Queue
+from gevent.server import StreamServer
+
+from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually, row, write_backends
+
+Part = Callable[[socket.socket], Any]
+
+_sources = count(1)
+
+
+def fresh_address() -> str:
+    """Return a loopback address that no client of this test run has come from yet."""
+    number = next(_sources)
+    return f"127.1.{number >> 8}.{number & 255}"
+
+
+def echo(sock: socket.socket) -> None:
+    while data := sock.recv(65536):
+        sock.sendall(data)
+
+
+def named(name: str) -> Part:
+    """Return the part of a backend that says its name first, and holds the connection until the client ends it."""
+
+    def part(sock: socket.socket) -> bytes:
+        sock.sendall(name.encode() + b"\n")
+        return read_to_end(sock)
+
+    return part
+
+
+def name_heard(sock: socket.socket) -> str:
+    """Return the name a `named` backend says; "" when the connection ended or was reset without one."""
+    try:
+        said = sock.recv(100)
+    except ConnectionResetError:
+        return ""
+    return said.decode().strip()
+
+
+def visit(edge: EdgeProcess, source: str) -> str:
+    """Connect from an address, hear who answers ("" when turned away), leave."""
+    try:
+        with edge.connect(source) as client:
+            return name_heard(client)
+    except ConnectionResetError:  # so early that the client was still connecting
+        return ""
+
+
+def is_turned_away(edge: EdgeProcess, source: str) -> bool:
+    """Connect from an address and wait for the end; say whether it was a reset."""
+    try:
+        with edge.connect(source) as client:
+            return is_reset(client)
+    except ConnectionResetError:
+        return True
+
+
+def load(edge: EdgeProcess, database: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the rows of the edge's routing database by different ones, and wait until it serves them."""
+
+    def loads() -> int:
+        return sum(line["event"].startswith("routing: ") for line in edge.log())
+
+    before = loads()
+    write_backends(database, rows)
+    eventually(lambda: loads() > before, what="the changed rows are loaded")
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """Return `size` bytes, fewer when the stream ends before."""
+    received = bytearray()
+    while len(received) < size and (data := sock.recv(size - len(received))):
+        received += data
+    return bytes(received)
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    """Return all that comes before a clean end."""
+    received = bytearray()
+    while data := sock.recv(65536):
+        received += data
+    return bytes(received)
+
+
+def read_until_reset(sock: socket.socket, pause: Callable[[], object] = lambda: None) -> bytes:
+    """Return all that comes before a reset; a clean end fails the test. `pause` is called before each small bite."""
+    received = bytearray()
+    while True:
+        try:
+            pause()
+            data = sock.recv(16384)
+        except ConnectionResetError:
+            return bytes(received)
+        if not data:
+            pytest.fail(f"a clean end after {len(received)} bytes, not a reset")
+        received += data
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Wait for the end of a connection that brings no byte; say whether it was a reset."""
+    try:
+        data = sock.recv(1)
+    except ConnectionResetError:
+        return True
+    assert data == b"", "bytes instead of an end"
+    return False
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with RST, which also throws away what the peer's kernel has not acknowledged."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def await_acknowledged(sock: socket.socket) -> None:
+    """Wait until the peer's kernel has all that was sent."""
+    eventually(
+        lambda: struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0] == 0,
+        what="all sent bytes acknowledged",
+    )
+
+
+@contextmanager
+def paused(edge: EdgeProcess) -> Iterator[None]:
+    """Stop the edge's process meanwhile: what clients do now is there all at once when it goes on."""
+    os.kill(edge.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(edge.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def crowd(edge: EdgeProcess, sources: Iterable[str]) -> Iterator[list[socket.socket]]:
+    """Connect one client from each source address, all of them accepted by the edge in one burst."""
+    with ExitStack() as stack:
+        with paused(edge):
+            clients = [stack.enter_context(edge.connect(source)) for source in sources]
+        yield clients
+
+
+@contextmanager
+def hanging_backend() -> Iterator[int]:
+    """Give the port of a backend whose accept queue is full, so that the kernel ignores further connections."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        with pytest.raises(TimeoutError):
+            socket.create_connection(server.getsockname(), timeout=0.1)
+        yield server.getsockname()[1]
+
+
+def refusing_port(stack: ExitStack) -> int:
+    """Return a port that refuses connections: bound, so that nobody else gets it, and not listened on."""
+    sock = stack.enter_context(socket.socket())
+    sock.bind(("127.0.0.1", 0))
+    return int(sock.getsockname()[1])
+
+
+class Stage:
+    """An edge before one backend, "a", that plays the part each test gives it."""
+
+    def __init__(self, folder: Path, **variables: object) -> None:
+        self._part: Part = echo
+        self._outcomes: Queue[Any] = Queue()
+        self._server = StreamServer(("127.0.0.1", 0), self._perform, backlog=1024)
+        self._server.start()
+        database = folder / "routing.db"
+        write_backends(database, [row("a", self._server.server_port)])
+        self.edge = EdgeProcess(folder, database, "127.0.0.1:0", {name: str(v) for name, v in variables.items()})
+
+    def close(self) -> None:
+        self.edge.kill()
+        self._server.stop(timeout=0.1)
+
+    def _perform(self, sock: socket.socket, _peer: object) -> None:
+        part, outcomes = self._part, self._outcomes
+        try:
+            outcomes.put(part(sock))
+        except (Exception, pytest.fail.Exception) as error:
+            outcomes.put(error)
+
+    def play(self, part: Part) -> Callable[[], Any]:
+        """Let the backend play `part(socket)` from now on; call the result for what it returned, or its OSError."""
+        self._part, outcomes = part, Queue()
+        self._outcomes = outcomes
+
+        def outcome() -> Any:
+            result = outcomes.get(timeout=PATIENCE_SECONDS)
+            if isinstance(result, BaseException) and not isinstance(result, OSError):
+                raise result
+            return result
+
+        return outcome
+
+    def connect(self, timeout: float = PATIENCE_SECONDS) -> socket.socket:
+        return self.edge.connect(fresh_address(), timeout)
+
+    def line_of(self, client: str) -> dict[str, Any]:
+        """Return the access line of the client with this address."""
+        return next(iter(lines_of(self.edge, client)))
+
+
+def lines_of(edge: EdgeProcess, client: str, at_least: int = 1) -> list[dict[str, Any]]:
+    """Return the access lines of a client, once there are so many."""
+
+    def look() -> list[dict[str, Any]] | None:
+        lines = [line for line in edge.access_lines() if line["client"] == client]
+        return lines if len(lines) >= at_least else None
+
+    return eventually(look, what=f"{at_least} access lines of {client}")
+
+
+def address_of(client: socket.socket) -> str:
+    """Return the address a client comes from, while it is open."""
+    return str(client.getsockname()[0])
+
+
+def await_idle(edge: EdgeProcess) -> dict[str, float]:
+    """Wait until the edge has no connection and no lease; return the metrics of that moment."""
+
+    def look() -> dict[str, float] | None:
+        samples = edge.metrics()
+        held = sum(v for name, v in samples.items() if name.startswith("edgeproxy_backend_connections_active"))
+        return samples if held == samples["edgeproxy_connections_active"] == 0 else None
+
+    return eventually(look, what="no connection and no lease left")

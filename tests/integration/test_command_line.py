@@ -1,0 +1,138 @@
+"""`python -m app`: check prints the configuration, explain says where a client would land."""
+
+from __future__ import annotations
+
+import json
+
+from app.config import Config, variable
+from tests.commands import command, edgeproxy
+from tests.harness import row, write_backends
+
+ROWS = [
+    row("gru", 1, country="BR", region="sa"),
+    row("scl", 2, country="CL", region="sa"),
+    row("nyc", 3, country="US", region="us"),
+    row("jnb", 4, country="ZA", region="af"),
+    row("old", 5, country="BR", region="sa", deleted=1),
+    row("ill", 6, country="BR", region="sa", healthy=0),
+    row("last", 7, country="BR", region="sa", weight=0),
+    row("six", 8, country="BR", region="sa", wg_ip="2001:db8::1", weight=3),
+    row("bad", 0),
+]
+
+
+def test_help_names_every_command():
+    done = edgeproxy("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("serve", "check", "explain", "backends"):
+        assert f"\n  {name} " in done.stdout
+    done = command("backends", "-h")
+    for name in ("load", "list", "drain", "undrain", "remove"):
+        assert f"\n  {name} " in done.stdout
+    assert command("nonsense").returncode == 2
+
+
+def test_explain_as_a_process_says_it_on_standard_output(routing_db):
+    write_backends(routing_db, ROWS)
+    done = edgeproxy("explain", "200.160.2.3", DB_PATH=str(routing_db))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "same country as the client" in done.stdout
+
+
+def test_check_prints_every_variable_with_its_effective_value():
+    done = command("check", REGION="EU", DRAIN_TIMEOUT_SECS="4.5", PROXY_PROTOCOL_FROM="127.0.0.2/32, ::1")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert {variable(name) for name in Config.model_fields} == set(lines) - {"variable"}
+    assert " eu " in lines["EDGEPROXY_REGION"]
+    assert " 4.5 " in lines["EDGEPROXY_DRAIN_TIMEOUT_SECS"]
+    assert "127.0.0.2/32,::1/128" in lines["EDGEPROXY_PROXY_PROTOCOL_FROM"]
+    assert "0.0.0.0:8080,[::]:8080" in lines["EDGEPROXY_LISTEN_ADDR"]
+    for name, field in Config.model_fields.items():
+        assert field.description in lines[variable(name)]
+
+
+def test_check_as_json_shows_the_defaults_and_the_derived_limit():
+    shown = json.loads(command("check", "--json").stdout)
+    assert set(shown) == {variable(name) for name in Config.model_fields}
+    assert shown["EDGEPROXY_DB_PATH"] == "routing.db"
+    assert shown["EDGEPROXY_BINDING_TTL_SECS"] == "600"
+    assert shown["EDGEPROXY_SOFT_LIMIT_SPILL"] == "false"
+    assert shown["EDGEPROXY_LOG_PATH"] == ""
+    assert int(shown["EDGEPROXY_MAX_CONNECTIONS"]) > 0
+
+
+def explained(routing_db, address, **variables):
+    done = command("explain", address, "--json", DB_PATH=str(routing_db), **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_explain_as_json_lists_every_backend_best_first_with_tier_score_and_reason(routing_db):
+    write_backends(routing_db, ROWS)
+    before = routing_db.read_bytes()
+    found = explained(routing_db, "200.160.2.3", REGION="af")
+    assert (found["client"], found["country"], found["region"], found["pop_region"]) == (
+        "200.160.2.3", "BR", "sa", "af",
+    )  # fmt: skip
+    assert found["geography_age_days"] >= 0
+    verdicts = [(one["id"], one["tier"], one["score"], one["is_candidate"]) for one in found["backends"]]
+    assert verdicts == [
+        ("six", 0, 0, True),
+        ("gru", 0, 0, True),
+        ("scl", 1, 100, True),
+        ("jnb", 2, 200, True),
+        ("nyc", 3, 300, True),
+        ("ill", 0, 0, False),
+        ("old", 0, 0, False),
+        ("last", 0, 0, False),
+    ]
+    why = {one["id"]: one["why"] for one in found["backends"]}
+    assert why["gru"] == "in: same country as the client"
+    assert why["scl"] == "in: same region as the client"
+    assert why["jnb"] == "in: same region as this POP"
+    assert why["nyc"] == "in: elsewhere"
+    assert (why["old"], why["ill"]) == ("out: drained (deleted)", "out: unhealthy in the database")
+    assert why["last"].startswith("out: weight 0")
+    assert len(found["refused_rows"]) == 1 and "port=0" in found["refused_rows"][0]
+    assert routing_db.read_bytes() == before
+
+
+def test_explain_for_people_is_a_table_that_says_the_same(routing_db):
+    write_backends(routing_db, ROWS)
+    done = command("explain", "2001:12ff::10", DB_PATH=str(routing_db), REGION="af")
+    assert (done.returncode, done.stderr) == (0, "")
+    head, _, *rows = done.stdout.splitlines()
+    assert head.startswith("client: 2001:12ff::10  country: BR  region: sa  pop_region: af  geography_built: 20")
+    table = [line.split()[0] for line in rows if line.strip() and not line.startswith("refused row")]
+    assert table[:5] == ["six", "gru", "scl", "jnb", "nyc"]
+    assert "[2001:db8::1]:8" in done.stdout
+    assert rows[-1].startswith("refused row: backend 'bad': port=0: ")
+
+
+def test_explain_knows_what_it_does_not_know(routing_db):
+    write_backends(routing_db, ROWS)
+    for address, variables in (("192.0.2.1", {}), ("10.0.0.1", {}), ("200.160.2.3", {"GEOIP_PATH": "off"})):
+        found = explained(routing_db, address, REGION="af", **variables)
+        assert (found["country"], found["region"]) == (None, None)
+        assert (found["backends"][0]["id"], found["backends"][0]["tier"]) == ("jnb", 2)
+    assert explained(routing_db, "::ffff:200.160.2.3")["client"] == "200.160.2.3"
+
+
+def test_explain_shows_only_the_rows_of_the_app(routing_db):
+    write_backends(routing_db, [row("a", 1, app="web"), row("b", 2, app="api")])
+    assert [one["id"] for one in explained(routing_db, "192.0.2.1", APP="api")["backends"]] == ["b"]
+
+
+def test_explain_refuses_what_it_cannot_do_in_one_line(routing_db, tmp_path):
+    for address, database, complaint in (
+        ("200.160.2", routing_db, "'200.160.2' is not an IP address"),
+        ("localhost", routing_db, "'localhost' is not an IP address"),
+        ("200.160.2.3", tmp_path / "absent.db", "absent.db does not exist (scripts/seed_backends.py makes one)"),
+        ("200.160.2.3", tmp_path, str(tmp_path)),
+    ):
+        done = command("explain", address, DB_PATH=str(database))
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert complaint in line
+    assert not (tmp_path / "absent.db").exists()

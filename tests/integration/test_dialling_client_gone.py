@@ -1,0 +1,72 @@
+"""A client that goes away while we are still busy with it costs nothing: its lease, its place and its line are settled.
+
+The edge is stopped while clients come and go, so that it finds them gone at its very first step.
+"""
+
+import signal
+
+from tests.harness import row
+from tests.integration.peers import (
+    await_idle,
+    echo,
+    fresh_address,
+    hanging_backend,
+    is_reset,
+    lines_of,
+    named,
+    paused,
+    read_to_end,
+    reset,
+    visit,
+)
+
+
+def test_clients_that_reset_before_their_lease_leave_nothing_behind(edge, origin):
+    proxy = edge([row("a", origin(named("a")), hard_limit=1)])
+    source = fresh_address()
+    with paused(proxy):
+        for _ in range(50):
+            client = proxy.connect(source)
+            client.sendall(b"never mind")
+            reset(client)
+    samples = await_idle(proxy)
+    assert samples["edgeproxy_connections_total"] == 50
+    assert not [name for name in samples if name.startswith("edgeproxy_internal_errors_total{")]
+    assert visit(proxy, fresh_address()) == "a"
+
+
+def test_what_a_client_said_before_it_went_still_reaches_the_backend(edge, origin):
+    heard = []
+    proxy = edge([row("a", origin(lambda sock: heard.append(read_to_end(sock))))])
+    source = fresh_address()
+    with paused(proxy), proxy.connect(source) as client:
+        client.sendall(b"a message in a bottle")
+    assert lines_of(proxy, source)[0]["termination"] == "--"
+    assert heard == [b"a message in a bottle"]
+
+
+def test_a_client_that_goes_during_the_dial_leaves_nothing_behind(edge):
+    with hanging_backend() as port:
+        proxy = edge([row("a", port)], CONNECT_TIMEOUT_SECS=0.4)
+        source = fresh_address()
+        reset(proxy.connect(source))
+        line = lines_of(proxy, source)[0]
+    assert (line["backend"], line["termination"], line["bytes_up"]) == ("a", "sC", 0)
+    await_idle(proxy)
+
+
+def test_connections_that_outlive_the_drain_time_are_ended_in_every_phase(edge, origin):
+    with hanging_backend() as port:
+        far = row("far", origin(echo), region="eu", country="FR")
+        proxy = edge([row("hanging", port, hard_limit=1), far], CONNECT_TIMEOUT_SECS=60, DRAIN_TIMEOUT_SECS=0)
+        dialling, copying = fresh_address(), fresh_address()
+        with proxy.connect(dialling) as early, proxy.connect(copying) as late:
+            late.sendall(b"x")
+            assert late.recv(1) == b"x"
+            proxy.process.send_signal(signal.SIGTERM)
+            assert is_reset(early)
+            is_reset(late)
+        assert proxy.wait() == 0
+    killed = {client: lines_of(proxy, client)[0] for client in (dialling, copying)}
+    assert (killed[dialling]["termination"], killed[dialling]["reason"]) == ("KC", "drain_timeout")
+    assert (killed[copying]["termination"], killed[copying]["reason"]) == ("KD", "drain_timeout")

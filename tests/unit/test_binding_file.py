@@ -1,0 +1,232 @@
+"""The file that keeps bindings over a restart: round trip, age, junk, clocks that were set, two writers at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.bindings import BindingsActor
+from actors.runtime import Address
+from app.domain.affinity import SHARD_CLIENTS, AffinityTable, Binding
+from app.domain.limits import ClientLimits
+from app.domain.single_flight import SingleFlight
+from app.housekeeping import BindingKeeper
+from app.outbound.binding_file import FORMAT, BindingFile
+from app.proxy_service import Actors
+
+TTL = 600.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bindings.jsonl"
+
+
+def bindings(*seconds_left: float) -> list[Binding]:
+    now = time.monotonic()
+    return [Binding(f"pool 10.0.0.{number}", "a", now + left) for number, left in enumerate(seconds_left)]
+
+
+def write(path: Path, *shards: list[Binding]) -> None:
+    writer = BindingFile(path).rewrite()
+    for shard in shards:
+        writer.add(shard)
+    writer.commit()
+
+
+def write_lines(path: Path, *lines: Any) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def clients(path: Path, ttl_seconds: float = TTL) -> list[str]:
+    return [binding.client for binding in BindingFile(path).read(ttl_seconds)]
+
+
+# There and back
+
+
+def test_what_was_written_comes_back(path: Path) -> None:
+    kept = bindings(100, 200, 300)
+    write(path, kept[:2], [], kept[2:])
+    found = BindingFile(path).read(TTL)
+    assert [(one.client, one.backend_id) for one in found] == [(one.client, one.backend_id) for one in kept]
+    assert [one.expires_at for one in found] == pytest.approx([one.expires_at for one in kept], abs=0.05)
+
+
+def test_bindings_come_back_in_the_order_of_their_expiry(path: Path) -> None:
+    one, two, three, four = bindings(300, 100, 400, 200)
+    write(path, [one, two], [three, four])
+    assert clients(path) == [two.client, four.client, one.client, three.client]
+
+
+def test_a_new_file_replaces_the_old_one_and_leaves_nothing_beside_it(path: Path) -> None:
+    write(path, bindings(100, 200))
+    write(path, bindings(100))
+    assert len(clients(path)) == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(path: Path) -> None:
+    write(path, bindings(100))
+    writer = BindingFile(path).rewrite()
+    writer.add(bindings(100, 200, 300))
+    assert len(clients(path)) == 1
+    writer.commit()
+    assert len(clients(path)) == 3
+
+
+def test_a_table_that_was_empty_comes_back_empty(path: Path) -> None:
+    write(path)
+    assert clients(path) == []
+
+
+def test_a_missing_file_is_no_bindings(path: Path) -> None:
+    assert clients(path) == []
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+)
+def test_any_name_survives(tmp_path_factory: pytest.TempPathFactory, client: str, backend_id: str) -> None:
+    path = tmp_path_factory.mktemp("names") / "bindings.jsonl"
+    write(path, [Binding(client, backend_id, time.monotonic() + 60)])
+    (found,) = BindingFile(path).read(TTL)
+    assert (found.client, found.backend_id) == (client, backend_id)
+
+
+# Age and clocks
+
+
+def test_expired_bindings_stay_behind(path: Path) -> None:
+    gone, stays = bindings(-1, 100)
+    write(path, [gone, stays])
+    assert clients(path) == [stays.client]
+
+
+def test_a_file_older_than_the_time_to_live_is_too_old(path: Path) -> None:
+    now = time.time()
+    head = {"format": FORMAT, "saved_at": now - TTL - 1}
+    write_lines(path, head, ["pool 10.0.0.1", "a", now + 100])
+    assert clients(path) == []
+
+
+def test_a_file_from_a_minute_ago_is_good(path: Path) -> None:
+    now = time.time()
+    write_lines(path, {"format": FORMAT, "saved_at": now - 60}, ["c", "a", now + 540], ["d", "a", now - 1])
+    (found,) = BindingFile(path).read(TTL)
+    assert found.client == "c"
+    assert found.expires_at - time.monotonic() == pytest.approx(540, abs=1)
+
+
+def test_a_clock_that_was_set_back_makes_no_binding_live_longer(path: Path) -> None:
+    saved_at = time.time() + 3600
+    write_lines(path, {"format": FORMAT, "saved_at": saved_at}, ["c", "a", saved_at + TTL], ["d", "a", saved_at + 1])
+    assert all(one.expires_at <= time.monotonic() + TTL for one in BindingFile(path).read(TTL))
+
+
+def test_a_clock_that_was_set_ahead_ends_bindings_early_and_breaks_nothing(path: Path) -> None:
+    saved_at = time.time() - 3600
+    write_lines(path, {"format": FORMAT, "saved_at": saved_at}, ["c", "a", saved_at + TTL])
+    assert clients(path) == []
+
+
+def test_a_shorter_time_to_live_than_at_the_writing_holds(path: Path) -> None:
+    write(path, bindings(30, 500))
+    assert all(one.expires_at <= time.monotonic() + 60 for one in BindingFile(path).read(60))
+
+
+def test_a_file_of_another_format_is_left_alone(path: Path) -> None:
+    write_lines(path, {"format": FORMAT + 1, "saved_at": time.time()}, {"what": "ever"})
+    assert clients(path) == []
+
+
+# Junk
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"\n",
+        b"not json\n",
+        b"[1, 2]\n",
+        b'{"format": "one", "saved_at": 0}\n',
+        b'{"format": 1}\n',
+        b"\x00" * 4096,
+        b"\xff\xfe\n",
+        b"SQLite format 3\x00",
+    ],
+)
+def test_a_file_that_is_no_snapshot_is_named(path: Path, junk: bytes) -> None:
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match=r"bindings\.jsonl: no binding snapshot"):
+        BindingFile(path).read(TTL)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'["c", "a"]',
+        b'["c", 5, 1.0]',
+        b'["c", "a", "soon"]',
+        b'["c", "a", 1',
+        b"",
+        b'["\xff", "a", 1.0]',
+        b'{"client": "c"}',
+    ],
+)
+def test_a_snapshot_with_a_broken_line_is_named(path: Path, line: bytes) -> None:
+    write(path, bindings(100))
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(ValueError, match="no binding snapshot"):
+        BindingFile(path).read(TTL)
+
+
+def test_a_snapshot_cut_short_is_named(path: Path) -> None:
+    write(path, bindings(100, 200))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="no binding snapshot"):
+        BindingFile(path).read(TTL)
+
+
+@given(st.binary(max_size=200))
+def test_no_junk_is_taken_for_bindings(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
+    path = tmp_path_factory.mktemp("junk") / "bindings.jsonl"
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match="no binding snapshot"):
+        BindingFile(path).read(TTL)
+
+
+def test_a_path_that_cannot_be_written_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        BindingFile(tmp_path / "no" / "such" / "folder").rewrite()
+    with pytest.raises(OSError, match="Is a directory"):
+        BindingFile(tmp_path).read(TTL)
+
+
+# The keeper
+
+
+def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path) -> None:
+    table = AffinityTable(TTL, 16 * SHARD_CLIENTS)
+    expected = {f"pool 10.0.{number >> 8}.{number & 255}" for number in range(5000)}
+    for client in expected:
+        table.bind(client, "backend-with-a-rather-long-name", time.monotonic())
+    bindings_address = Address("bindings")
+    actor = BindingsActor.start(table, ClientLimits(0, 0), SingleFlight())
+    bindings_address.publish(actor)
+    keeper = BindingKeeper(BindingFile(path), Actors(Address("registry"), bindings_address, Address("metrics")))
+    try:
+        writers = [gevent.spawn(keeper.write) for _ in range(3)]
+        gevent.joinall(writers, timeout=30, raise_error=True)
+    finally:
+        actor.stop(block=False)
+    assert set(clients(path)) == expected
+    assert list(path.parent.iterdir()) == [path]

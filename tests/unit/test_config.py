@@ -1,0 +1,332 @@
+"""The configuration: every variable and its default, every fault named at once, nothing misspelt goes unnoticed."""
+
+from __future__ import annotations
+
+import ipaddress
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app import config
+from app.config import Config, ConfigError, ListenAddress, load
+
+DEFAULTS: dict[str, Any] = {
+    "LISTEN_ADDR": (ListenAddress("0.0.0.0", 8080), ListenAddress("::", 8080)),
+    "DB_PATH": Path("routing.db"),
+    "REGION": "sa",
+    "APP": "",
+    "DB_RELOAD_SECS": 5,
+    "GEOIP_PATH": "",
+    "BINDING_TTL_SECS": 600,
+    "BINDING_GC_INTERVAL_SECS": 60,
+    "BINDING_IPV6_PREFIX": 128,
+    "BINDING_MAX": 1_000_000,
+    "BINDING_SNAPSHOT": None,
+    "CONNECT_TIMEOUT_SECS": 3,
+    "CONNECT_ATTEMPTS": 3,
+    "IDLE_TIMEOUT_SECS": 3600,
+    "LINGER_TIMEOUT_SECS": 60,
+    "DRAIN_WITHDRAW_SECS": 0,
+    "DRAIN_TIMEOUT_SECS": 30,
+    "MAX_CONNECTIONS": 0,
+    "MAX_CONNECTIONS_PER_CLIENT": 0,
+    "CONNECTION_RATE_PER_CLIENT": 0,
+    "PROXY_PROTOCOL_FROM": (),
+    "SEND_PROXY": "off",
+    "SOFT_LIMIT_SPILL": False,
+    "METRICS_LISTEN_ADDR": ListenAddress("127.0.0.1", 9090),
+    "LOG_PATH": None,
+    "DEBUG": False,
+}
+
+
+def configured(**variables: str) -> Config:
+    return load({f"EDGEPROXY_{name}": text for name, text in variables.items()})
+
+
+def faults(**variables: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        configured(**variables)
+    assert str(caught.value) == "\n".join(caught.value.faults)
+    return caught.value.faults
+
+
+def addresses(text: str) -> list[str]:
+    return [str(one) for one in configured(LISTEN_ADDR=text).listen_addr]
+
+
+# What is there
+
+
+def test_an_empty_environment_is_the_defaults() -> None:
+    effective = load({"PATH": "/bin", "PORT": "5000", "edgeproxy": "x", "EDGEPROXYX": "y"})
+    assert {config.variable(name)[10:]: getattr(effective, name) for name in Config.model_fields} == DEFAULTS
+
+
+def test_every_variable_says_what_it_is_for() -> None:
+    assert all(field.description for field in Config.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("LISTEN_ADDR", "127.0.0.1:80", (ListenAddress("127.0.0.1", 80),)),
+        ("DB_PATH", "/var/lib/edge/routing.db", Path("/var/lib/edge/routing.db")),
+        ("REGION", " EU ", "eu"),
+        ("REGION", "", ""),
+        ("APP", " shop ", "shop"),
+        ("DB_RELOAD_SECS", "0.5", 0.5),
+        ("GEOIP_PATH", "off", "off"),
+        ("GEOIP_PATH", "/usr/share/GeoLite2-Country.mmdb", "/usr/share/GeoLite2-Country.mmdb"),
+        ("BINDING_TTL_SECS", "1", 1),
+        ("BINDING_GC_INTERVAL_SECS", "1.5", 1.5),
+        ("BINDING_IPV6_PREFIX", "64", 64),
+        ("BINDING_MAX", "0", 0),
+        ("BINDING_SNAPSHOT", "bindings.jsonl", Path("bindings.jsonl")),
+        ("BINDING_SNAPSHOT", "", None),
+        ("CONNECT_TIMEOUT_SECS", "0.25", 0.25),
+        ("CONNECT_ATTEMPTS", "1", 1),
+        ("IDLE_TIMEOUT_SECS", "60", 60),
+        ("LINGER_TIMEOUT_SECS", "5", 5),
+        ("DRAIN_WITHDRAW_SECS", "10", 10),
+        ("DRAIN_TIMEOUT_SECS", "0", 0),
+        ("MAX_CONNECTIONS", "1", 1),
+        ("MAX_CONNECTIONS_PER_CLIENT", "20", 20),
+        ("CONNECTION_RATE_PER_CLIENT", "2.5", 2.5),
+        ("PROXY_PROTOCOL_FROM", "", ()),
+        ("SEND_PROXY", "V2", "v2"),
+        ("SOFT_LIMIT_SPILL", "true", True),
+        ("METRICS_LISTEN_ADDR", "[::1]:0", ListenAddress("::1", 0)),
+        ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
+        ("LOG_PATH", " ", None),
+        ("DEBUG", "1", True),
+    ],
+)
+def test_each_variable_is_read(name: str, text: str, value: object) -> None:
+    assert getattr(configured(**{name: text}), name.lower()) == value
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("*:8080", ["0.0.0.0:8080", "[::]:8080"]),
+        ("0.0.0.0:8080", ["0.0.0.0:8080"]),
+        ("[::]:8080", ["[::]:8080"]),
+        ("[::1]:8080", ["[::1]:8080"]),
+        ("[2001:DB8::0:1]:1", ["[2001:db8::1]:1"]),
+        ("127.0.0.1:0", ["127.0.0.1:0"]),
+        ("127.0.0.1:65535", ["127.0.0.1:65535"]),
+        (" 10.0.0.1:80 , [::1]:81,*:82,", ["10.0.0.1:80", "[::1]:81", "0.0.0.0:82", "[::]:82"]),
+    ],
+)
+def test_a_list_of_addresses(text: str, expected: list[str]) -> None:
+    assert addresses(text) == expected
+    assert addresses(",".join(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ",",
+        "8080",
+        ":8080",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "127.0.0.1:-1",
+        "127.0.0.1:65536",
+        "127.0.0.1:８０",
+        "127.0.0.1:" + "9" * 5000,
+        "localhost:80",
+        "256.0.0.1:80",
+        "2001:db8::1",
+        "::1:8080",  # is it port 8080 of ::1, or ::1:8080 without one?
+        "[::1:8080",
+        "::1]:8080",
+        "[127.0.0.1]:80",
+        "[[::1]]:80",
+        "[*]:80",
+        "127.0.0.1:80 127.0.0.2:80",
+    ],
+)
+def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
+    (fault,) = faults(LISTEN_ADDR=text)
+    assert fault.startswith("EDGEPROXY_LISTEN_ADDR=")
+
+
+@pytest.mark.parametrize("text", ["", "*:9090", "127.0.0.1:9090,127.0.0.1:9091", "9090"])
+def test_metrics_answer_at_exactly_one_address(text: str) -> None:
+    (fault,) = faults(METRICS_LISTEN_ADDR=text)
+    assert fault.startswith(f"EDGEPROXY_METRICS_LISTEN_ADDR={text!r}: ")
+
+
+def test_networks() -> None:
+    trusted = configured(PROXY_PROTOCOL_FROM=" 10.0.0.0/8, 127.0.0.2,2001:db8::/32 ,").proxy_protocol_from
+    assert trusted == tuple(map(ipaddress.ip_network, ["10.0.0.0/8", "127.0.0.2/32", "2001:db8::/32"]))
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "anyone", "10.0.0.0/8;127.0.0.1", "*"])
+def test_what_is_no_list_of_networks_is_refused(text: str) -> None:
+    (fault,) = faults(PROXY_PROTOCOL_FROM=text)
+    assert fault.startswith(f"EDGEPROXY_PROXY_PROTOCOL_FROM={text!r}: ")
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DB_PATH", ""),
+        ("DB_PATH", " "),
+        ("REGION", "são paulo"),
+        ("REGION", "x" * 64),
+        ("DB_RELOAD_SECS", "0"),
+        ("DB_RELOAD_SECS", "-1"),
+        ("DB_RELOAD_SECS", "5s"),
+        ("DB_RELOAD_SECS", ""),
+        ("BINDING_TTL_SECS", "nan"),
+        ("BINDING_GC_INTERVAL_SECS", "inf"),
+        ("BINDING_IPV6_PREFIX", "0"),
+        ("BINDING_IPV6_PREFIX", "129"),
+        ("BINDING_MAX", "-1"),
+        ("BINDING_MAX", "10000001"),
+        ("CONNECT_TIMEOUT_SECS", "1e9"),
+        ("CONNECT_ATTEMPTS", "0"),
+        ("CONNECT_ATTEMPTS", "2.5"),
+        ("IDLE_TIMEOUT_SECS", "never"),
+        ("LINGER_TIMEOUT_SECS", "0"),
+        ("DRAIN_WITHDRAW_SECS", "-0.1"),
+        ("DRAIN_WITHDRAW_SECS", "nan"),
+        ("DRAIN_TIMEOUT_SECS", "inf"),
+        ("DRAIN_TIMEOUT_SECS", "nan"),
+        ("MAX_CONNECTIONS", "many"),
+        ("MAX_CONNECTIONS", "-1"),
+        ("MAX_CONNECTIONS_PER_CLIENT", "-1"),
+        ("CONNECTION_RATE_PER_CLIENT", "-1"),
+        ("CONNECTION_RATE_PER_CLIENT", "nan"),
+        ("SEND_PROXY", "v3"),
+        ("SEND_PROXY", ""),
+        ("SOFT_LIMIT_SPILL", "perhaps"),
+        ("DEBUG", ""),
+    ],
+)
+def test_a_value_out_of_its_range_is_named_with_variable_and_value(name: str, text: str) -> None:
+    (fault,) = faults(**{name: text})
+    head, _, rule = fault.partition(": ")
+    assert head == f"EDGEPROXY_{name}={text.strip().lower() if name == 'REGION' else text!r}" or repr(text) in head
+    assert head.startswith(f"EDGEPROXY_{name}=")
+    assert rule
+
+
+def test_all_faults_are_named_at_once() -> None:
+    allowed = config.descriptors_for_connections() // 2
+    found = faults(
+        LISTEN_ADDR="nowhere",
+        REGION="são paulo",
+        BINDING_TTL_SECS="0",
+        CONNECT_ATTEMPTS="x",
+        PROXY_PROTOCOL_FROM="anyone",
+        MAX_CONNECTIONS=str(allowed + 1),
+        METRICS_LISTEN_ADDR="*:1",
+        DEBGU="1",
+        PLANET="mars",
+    )
+    named = [fault.partition("=")[0].partition(":")[0].removeprefix("EDGEPROXY_") for fault in found]
+    assert sorted(named) == sorted(
+        "LISTEN_ADDR REGION BINDING_TTL_SECS CONNECT_ATTEMPTS PROXY_PROTOCOL_FROM MAX_CONNECTIONS METRICS_LISTEN_ADDR "
+        "DEBGU PLANET".split()
+    )
+
+
+def test_every_bad_item_of_a_list_is_named() -> None:
+    (fault,) = faults(LISTEN_ADDR="127.0.0.1:80,localhost:80,[::1]:99999")
+    assert "'localhost:80'" in fault
+    assert "'[::1]:99999'" in fault
+    assert "'127.0.0.1:80':" not in fault
+    (fault,) = faults(PROXY_PROTOCOL_FROM="10.0.0.0/8,anyone,10.0.0.1/8")
+    assert "'anyone'" in fault
+    assert "10.0.0.1/8 has host bits set" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BINDING_TTL", "did you mean EDGEPROXY_BINDING_TTL_SECS?"),
+        ("LISTEN_ADRR", "did you mean EDGEPROXY_LISTEN_ADDR?"),
+        ("DEBUGG", "did you mean EDGEPROXY_DEBUG?"),
+        ("QQQQQQQQ", "no such variable"),
+        ("", "no such variable"),
+    ],
+)
+def test_an_unknown_variable_is_a_fault_with_a_suggestion_where_there_is_one(name: str, hint: str) -> None:
+    (fault,) = faults(**{name: "1"})
+    assert fault.startswith(f"EDGEPROXY_{name}: no such variable")
+    assert fault.endswith(hint)
+
+
+def test_a_variable_in_lower_case_is_unknown_and_not_a_second_way_to_say_it() -> None:
+    (fault,) = faults(REGION="eu", region="us")
+    assert fault == "EDGEPROXY_region: no such variable, did you mean EDGEPROXY_REGION?"
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load({}).region = "eu"  # type: ignore[misc]
+
+
+# Descriptors
+
+
+def test_the_connection_limit_is_what_the_descriptors_allow_two_a_connection() -> None:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    derived = load({}).effective_max_connections()
+    assert 0 < derived * 2 + 2 * config.PIPES + config.RESERVED_DESCRIPTORS <= soft
+    assert configured(MAX_CONNECTIONS=str(derived)).effective_max_connections() == derived
+    assert configured(MAX_CONNECTIONS="7").effective_max_connections() == 7
+
+
+def test_more_connections_than_descriptors_allow_is_a_fault_that_says_how_to_raise_them() -> None:
+    allowed = load({}).effective_max_connections()
+    (fault,) = faults(MAX_CONNECTIONS=str(allowed + 1))
+    assert fault.startswith("EDGEPROXY_MAX_CONNECTIONS=")
+    assert f"{allowed + 1}" in fault.partition(": ")[0]
+    assert f"allows {allowed}" in fault
+    assert "ulimit -n" in fault
+
+
+def test_a_lower_descriptor_limit_lowers_the_connection_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        assert load({}).effective_max_connections() == (512 - 2 * config.PIPES - config.RESERVED_DESCRIPTORS) // 2
+        assert len(faults(MAX_CONNECTIONS="129")) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+printable = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from([*DEFAULTS, "NONSENSE"]), printable))
+def test_any_environment_is_a_configuration_or_a_list_of_faults(variables: dict[str, str]) -> None:
+    try:
+        configured(**variables)
+    except ConfigError as error:
+        named = {fault.partition("=")[0].partition(":")[0].removeprefix("EDGEPROXY_") for fault in error.faults}
+        assert named
+        assert named <= variables.keys()
+        for name in named - {"NONSENSE"}:
+            with pytest.raises(ConfigError):
+                configured(**{name: variables[name]})
+    else:
+        assert "NONSENSE" not in variables

@@ -1,0 +1,67 @@
+"""The lazy heaps stay small: whatever is leased, released and reloaded, they hold no more than a few entries a member,
+and those that left the set are let go."""
+
+from __future__ import annotations
+
+import random
+
+from tests.unit.pools import ARGENTINA, BRAZIL, PoolUnderTest, backend
+
+OPERATIONS = 100_000
+
+
+def heap_sizes(pool: PoolUnderTest) -> list[tuple[int, int]]:
+    """Return (entries, members) of every group."""
+    election = pool.pool._election
+    groups = [election._everyone, *election._countries.values(), *election._regions.values()]
+    return [(len(group.heap), group.size) for group in groups]
+
+
+def assert_bounded(pool: PoolUnderTest) -> None:
+    for entries, members in heap_sizes(pool):
+        assert entries <= 65 + 4 * members
+
+
+def test_heaps_stay_bounded_over_a_hundred_thousand_leases_and_releases() -> None:
+    pool = PoolUnderTest([backend(f"b{number}", hard_limit=3) for number in range(5)])
+    chance = random.Random(7)
+    held: list[int] = []
+    for operation in range(OPERATIONS):
+        if held and chance.random() < 0.5:
+            pool.pool.release(held.pop(chance.randrange(len(held))))
+        elif len(held) < 15:
+            held.append(pool.lease(chance.choice([BRAZIL, ARGENTINA, None])).lease_id)
+        if operation % 100 == 0:
+            assert_bounded(pool)
+    assert_bounded(pool)
+
+
+def test_heaps_of_groups_that_nobody_is_elected_from_stay_bounded_too() -> None:
+    pool = PoolUnderTest([backend("a"), backend("b", "AR/sa")])
+    for _ in range(20_000):
+        pool.visit(BRAZIL)  # pushes into sa and into the whole pool, which no one looks at
+    assert_bounded(pool)
+
+
+def test_heaps_stay_bounded_while_the_set_is_replaced_over_and_over() -> None:
+    pool = PoolUnderTest([])
+    for round_number in range(3000):
+        pool.pool.replace([backend(f"b{number}", weight=1 + round_number % 2) for number in range(10)])
+    assert_bounded(pool)
+    assert [members for _entries, members in heap_sizes(pool)] == [10, 10, 10]
+
+
+def test_heaps_stay_bounded_while_a_full_one_is_asked_for_in_vain() -> None:
+    pool = PoolUnderTest([backend("a", hard_limit=1)])
+    for _ in range(5000):
+        pool.ask(tried=("a",))
+    assert_bounded(pool)
+
+
+def test_a_backend_that_left_is_let_go_by_the_groups_that_live_on() -> None:
+    pool = PoolUnderTest([backend("stays"), backend("gone")])
+    pool.pool.replace([backend("stays")])
+    for _ in range(200):
+        pool.visit()
+    held = {entry[-1].backend.id for entry in pool.pool._election._everyone.heap}
+    assert held == {"stays"}

@@ -1,0 +1,232 @@
+"""Per-client limits: connections at once, new connections a second, what a crash loses, what a sweep forgets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.limits import ClientLimits
+from app.domain.outcome import Refusal
+
+
+class Door:
+    """The limits, and the connections behind them as those who opened them know them."""
+
+    def __init__(self, max_connections: int, connections_per_second: float) -> None:
+        self.limits = ClientLimits(max_connections, connections_per_second)
+        self._next = count(1)
+        self._open: dict[str, list[int]] = {}
+
+    def admit(self, client: str, now: float) -> Refusal | None:
+        """Open one more connection of a client."""
+        connection = next(self._next)
+        refusal = self.limits.admit(client, connection, now)
+        if refusal is None:
+            self._open.setdefault(client, []).append(connection)
+        return refusal
+
+    def admitted(self, times: int, now: float = 0.0, client: str = "c") -> int:
+        """Try to connect so often; returns how often it went well."""
+        return [self.admit(client, now) for _ in range(times)].count(None)
+
+    def leave(self, client: str) -> None:
+        """Close one of the client's connections; when it has none, one that was never counted."""
+        connections = self._open.get(client)
+        self.limits.leave(client, connections.pop() if connections else 0)
+
+    def remembered(self) -> int:
+        return len(self.limits._clients)
+
+
+def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
+    door = Door(0, 0)
+    assert not door.limits.is_on
+    assert door.admitted(1000) == 1000
+    door.leave("c")
+    assert door.remembered() == 0
+
+
+# At once
+
+
+def test_so_many_at_once_and_no_more() -> None:
+    door = Door(2, 0)
+    assert door.limits.is_on
+    assert [door.admit("c", 0.0) for _ in range(3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
+    door.leave("c")
+    assert door.admitted(5) == 1
+
+
+def test_each_client_has_its_own_limit() -> None:
+    door = Door(1, 0)
+    assert [door.admit(client, 0.0) for client in "aab"] == [None, Refusal.CLIENT_CONNECTIONS, None]
+
+
+def test_a_refused_connection_does_not_count() -> None:
+    door = Door(1, 0)
+    door.admitted(10)
+    door.leave("c")
+    assert door.admitted(1) == 1
+
+
+def test_leaving_more_often_than_one_came_gives_nothing() -> None:
+    door = Door(1, 0)
+    for _ in range(5):
+        door.leave("c")
+    door.admitted(1)
+    door.leave("c")
+    door.leave("c")
+    assert door.admitted(5) == 1
+
+
+def test_without_a_rate_a_client_is_forgotten_when_it_has_left() -> None:
+    door = Door(5, 0)
+    door.admitted(2)
+    door.leave("c")
+    assert door.remembered() == 1
+    door.leave("c")
+    assert door.remembered() == 0
+
+
+# A second
+
+
+def test_a_burst_of_one_second_then_the_rate() -> None:
+    door = Door(0, 10)
+    assert door.admitted(20, now=0.0) == 10
+    assert door.admitted(20, now=0.1) == 1
+    assert door.admitted(20, now=0.35) == 2
+    assert door.admit("c", 0.35) is Refusal.CLIENT_RATE
+
+
+def test_a_bucket_fills_no_higher_than_its_burst() -> None:
+    door = Door(0, 10)
+    door.admitted(10)
+    assert door.admitted(100, now=3600.0) == 10
+
+
+def test_a_rate_below_one_a_second_still_admits_one() -> None:
+    door = Door(0, 0.1)
+    assert [door.admit("c", now) for now in (0.0, 9.9, 10.1, 15.0)] == [
+        None,
+        Refusal.CLIENT_RATE,
+        None,
+        Refusal.CLIENT_RATE,
+    ]
+
+
+def test_being_refused_costs_no_token() -> None:
+    door = Door(0, 1)
+    door.admitted(1)
+    for tenth in range(1, 10):
+        assert door.admit("c", tenth / 10) is Refusal.CLIENT_RATE
+    assert door.admit("c", 1.01) is None
+
+
+def test_leaving_gives_no_token_back() -> None:
+    door = Door(0, 1)
+    door.admitted(1)
+    door.leave("c")
+    assert door.admit("c", 0.0) is Refusal.CLIENT_RATE
+
+
+def test_a_connection_over_the_count_takes_no_token() -> None:
+    door = Door(1, 2)
+    assert door.admit("c", 0.0) is None
+    for _ in range(10):
+        assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    door.leave("c")
+    assert door.admit("c", 0.0) is None
+
+
+@given(st.floats(0.1, 50), st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 2)), max_size=80), st.integers(0, 5))
+def test_no_window_of_time_admits_more_than_burst_and_rate_allow(
+    rate: float, arrivals: list[tuple[str, float]], at_most: int
+) -> None:
+    door = Door(0, rate)
+    now, seen = 0.0, Counter[str]()
+    for client, pause in arrivals:
+        now += pause
+        seen[client] += door.admit(client, now) is None
+        door.leave(client)
+        door.limits.sweep(now, at_most)
+        assert seen[client] <= max(1.0, rate) + rate * now + 1e-6
+
+
+# After a crash
+
+
+def test_a_recount_starts_over_from_the_connections_open_now() -> None:
+    door = Door(3, 0)
+    door.admitted(3, client="lost")
+    door.admitted(3, client="kept")
+    door.limits.recount([("kept", 1001), ("kept", 1002), ("stranger", 1003)])
+    assert door.admitted(10, client="lost") == 3
+    assert door.admitted(10, client="kept") == 1
+
+
+def test_a_recount_leaves_the_buckets_as_they_are() -> None:
+    door = Door(0, 5)
+    door.admitted(5)
+    door.limits.recount([])
+    assert door.admitted(1) == 0
+
+
+# The sweep
+
+
+def test_the_sweep_forgets_who_has_nothing_open_and_a_full_bucket() -> None:
+    door = Door(0, 10)
+    for client in ("gone", "open"):
+        door.admit(client, 0.0)
+    door.leave("gone")
+    door.limits.sweep(0.5, 10)
+    assert door.remembered() == 2
+    door.limits.sweep(1.0, 10)
+    assert door.remembered() == 1
+    assert door.admitted(100, now=1.0, client="gone") == 10
+
+
+def test_the_sweep_works_in_slices() -> None:
+    door = Door(0, 10)
+    for number in range(100):
+        door.admit(str(number), 0.0)
+        door.leave(str(number))
+    sizes = []
+    for _ in range(4):
+        door.limits.sweep(100.0, 30)
+        sizes.append(door.remembered())
+    assert sizes == [70, 40, 10, 0]
+
+
+@pytest.mark.parametrize("rate", [0, 10])
+def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> None:
+    door = Door(5, rate)
+    door.admitted(2)
+    door.limits.recount([])
+    door.limits.sweep(1000.0, 10)
+    assert door.remembered() == 0
+
+
+# Messages that come twice
+
+
+def test_a_connection_asked_about_again_counts_once_and_costs_one_token() -> None:
+    limits = ClientLimits(2, 2)
+    assert [limits.admit("c", connection, 0.0) for connection in (1, 1, 1, 2, 2)] == [None] * 5
+    assert limits.admit("c", 3, 0.0) is Refusal.CLIENT_CONNECTIONS
+
+
+def test_a_connection_that_leaves_twice_leaves_once_and_one_that_was_refused_takes_nobody_along() -> None:
+    limits = ClientLimits(2, 0)
+    for connection in (1, 2, 3):
+        limits.admit("c", connection, 0.0)
+    limits.leave("c", 3)
+    assert limits.admit("c", 4, 0.0) is Refusal.CLIENT_CONNECTIONS
+    limits.leave("c", 1)
+    limits.leave("c", 1)
+    assert [limits.admit("c", connection, 0.0) for connection in (5, 6)] == [None, Refusal.CLIENT_CONNECTIONS]
