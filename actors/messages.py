@@ -60,8 +60,21 @@ class ReplaceBackends:
 
 
 @dataclass(frozen=True, slots=True)
+class ContinueReplacing:
+    """The registry's note to itself: a large set is taken over in slices, so that others get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
 class DescribePool(Request[list[MemberView]]):
-    pass
+    """Describe a page of the members; a page that is not full is the last."""
+
+    first: int = 0
+    count: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CountCandidates(Request[tuple[int, int]]):
+    """How many members are there, and how many take new clients?"""
 
 
 # To the bindings

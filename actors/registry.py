@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
 
+import gevent
 from loguru import logger
 
 from actors.messages import (
+    ContinueReplacing,
+    CountCandidates,
     DescribePool,
     DialFailed,
     DialSucceeded,
@@ -16,10 +21,12 @@ from actors.messages import (
     ReplaceBackends,
     RestoreLease,
 )
-from actors.runtime import GeventActor
+from actors.runtime import ActorDead, GeventActor
 from app.domain.election import GeoElection
 from app.domain.model import Backend
 from app.domain.pool import Pool
+
+_BETWEEN_SLICES_SECONDS: Final = 0.001
 
 
 class RegistryActor(GeventActor):
@@ -30,6 +37,7 @@ class RegistryActor(GeventActor):
     ) -> None:
         super().__init__()
         self._pool = Pool(election)
+        self._replacing: Iterator[None] = iter(())
         self._pool.replace(backends)
         for lease_id, backend in leases:
             self._pool.restore(lease_id, backend)
@@ -49,9 +57,24 @@ class RegistryActor(GeventActor):
             case RestoreLease(lease_id, backend):
                 self._pool.restore(lease_id, backend)
             case ReplaceBackends(backends):
-                self._pool.replace(backends)
-            case DescribePool():
-                return self._pool.view(time.monotonic())
+                self._replacing = self._pool.replacing(backends)
+                self._continue_replacing()
+            case ContinueReplacing():
+                self._continue_replacing()
+            case CountCandidates():
+                return self._pool.candidates(time.monotonic())
+            case DescribePool(first, count):
+                return self._pool.view(time.monotonic(), first, count)
             case _:
                 return super().handle(message)
         return None
+
+    def _continue_replacing(self) -> None:
+        for _ in self._replacing:
+            # Told at once, the note would be the next message, and the loop none the freer.
+            gevent.spawn_later(_BETWEEN_SLICES_SECONDS, self._note_to_continue)
+            return
+
+    def _note_to_continue(self) -> None:
+        with suppress(ActorDead):  # a successor starts from the whole set
+            self.actor_ref.tell(ContinueReplacing())

@@ -23,6 +23,8 @@ from loguru import logger
 
 R = TypeVar("R")
 
+ActorDead = pykka.ActorDeadError
+
 _REPUBLISH_POLL_SECONDS: Final = 0.01
 
 

@@ -20,6 +20,7 @@ from actors.messages import (
     Bound,
     Count,
     CountBindings,
+    CountCandidates,
     DescribePool,
     Elect,
     ForgetBackends,
@@ -62,6 +63,7 @@ from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.prometheus_metrics import CONTENT_TYPE, PrometheusText
+from app.outbound.worker_thread import WorkerThread
 from app.ports import BackendSet
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors, ProxyService
 
@@ -125,11 +127,10 @@ class Edge:
         )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
-        self._metrics = PrometheusText(self._gather)
+        self._metrics = PrometheusText()
+        self._metrics_thread = WorkerThread()
         self.listeners: list[Listener] = []
-        self.status = StatusServer(
-            config.metrics_listen_addr, self.readiness, lambda: (CONTENT_TYPE, self._metrics.render())
-        )
+        self.status = StatusServer(config.metrics_listen_addr, self.readiness, self._render_metrics)
 
     # Starting
 
@@ -239,6 +240,7 @@ class Edge:
         gevent.sleep(config.drain_withdraw_secs)
         for listener in self.listeners:
             listener.stop()
+        gevent.sleep(0)  # the connections accepted last must have entered the table
         self._await_connections(config.drain_timeout_secs)
         left = self.connections.end_all("drain_timeout")
         if left:
@@ -247,7 +249,7 @@ class Edge:
         if self._keeper is not None:
             try:
                 self._keeper.write()
-            except OSError as error:
+            except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
                 logger.error("bindings not kept: {}", error)
         self._housekeeping.stop()
         self.watcher.stop()
@@ -266,8 +268,7 @@ class Edge:
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Say whether to send us clients: doors open, not draining, and somebody to send them to."""
-        members = self._members()
-        candidates = sum(member.takes_new_clients for member in members)
+        members, candidates = ask(self.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
         status = self.watcher.status
         reasons = []
         if self._is_draining:
@@ -280,7 +281,7 @@ class Edge:
             "ready": not reasons,
             "reasons": reasons,
             "listeners": [str(listener.address) for listener in self.listeners],
-            "backends": len(members),
+            "backends": members,
             "candidates": candidates,
             "connections": len(self.connections),
             "routing": {
@@ -303,7 +304,17 @@ class Edge:
         }
 
     def _members(self) -> list[MemberView]:
-        return ask(self.actors.registry, DescribePool(), timeout_s=ASK_TIMEOUT_SECONDS)
+        """Describe all members, a page at a time: ten thousand at once would hold the loop."""
+        members: list[MemberView] = []
+        while True:
+            page = DescribePool(first=len(members))
+            described = ask(self.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+            members += described
+            if len(described) < page.count:
+                return members
+
+    def _render_metrics(self) -> tuple[str, bytes]:
+        return CONTENT_TYPE, self._metrics_thread.run(self._metrics.render, *self._gather())
 
     def _gather(self) -> tuple[Snapshot, dict[str, dict[tuple[str, ...], float]]]:
         """Collect what /metrics shows: the actors' counts and the gauges of the moment."""

@@ -152,10 +152,14 @@ class ProxyService:
             tell(self._actors.registry, DialSucceeded(lease.backend.id))
 
     def dial_failed(self, lease: Lease, client: Client, reason: str) -> None:
-        """The leased backend did not answer: its lease ends, its health suffers, the client is not bound to it."""
+        """The leased backend did not answer: its lease ends and its health suffers.
+
+        A binding the client had before stays, until another backend answers.
+        """
         tell(self._actors.registry, DialFailed(lease.backend.id))
         self.release(lease.lease_id)
-        tell(self._actors.bindings, Unbind(client.key, lease.backend.id))
+        if lease.affinity is not Affinity.HIT:
+            tell(self._actors.bindings, Unbind(client.key, lease.backend.id))
         self._count(metric_names.BACKEND_ERRORS, lease.backend.id, reason)
 
     def release(self, lease_id: int) -> None:

@@ -163,7 +163,9 @@ class GeoElection:
         is_over_soft = self._spills and member.connections >= member.soft_limit
         weight, draw = member.backend.weight, self._chance.expovariate
         for group in member.groups:
-            group.push(is_over_soft, load, draw(weight), ticket, member)
+            # The soft limit decides among near members only: everyone's heap serves the farthest tier.
+            is_over = is_over_soft and group is not self._everyone
+            group.push(is_over, load, draw(weight), ticket, member)
 
     def elect(self, client: GeoInfo | None, excluded: Collection[str]) -> Member | None:
         """Return the member for a client, or None when nobody is a candidate."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
 from typing import Final
 
 RTT_BUCKETS_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -28,11 +30,18 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class HistogramView:
-    """A copy of one histogram: cumulative (upper bound, count) pairs without the +Inf one, the count and the sum."""
+    """A copy of one histogram: the counts per bucket, the last one above every bound, and the sum."""
 
-    buckets: tuple[tuple[float, int], ...]
-    count: int
+    counts: tuple[int, ...]
     total: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulative(self) -> list[tuple[float, int]]:
+        """Return (upper bound, count up to it) pairs; the last bound is infinite."""
+        return list(zip((*RTT_BUCKETS_SECONDS, inf), accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +80,7 @@ class Measures:
         return Snapshot(
             counters={metric: dict(series) for metric, series in self._counters.items()},
             histograms={
-                metric: {labels: _view(histogram) for labels, histogram in series.items()}
+                metric: {labels: HistogramView(tuple(h.counts), h.total) for labels, h in series.items()}
                 for metric, series in self._histograms.items()
             },
         )
-
-
-def _view(histogram: Histogram) -> HistogramView:
-    running, buckets = 0, []
-    for bound, count in zip(RTT_BUCKETS_SECONDS, histogram.counts, strict=False):
-        running += count
-        buckets.append((bound, running))
-    return HistogramView(tuple(buckets), running + histogram.counts[-1], histogram.total)

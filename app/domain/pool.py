@@ -6,14 +6,18 @@ operation is idempotent by the lease id that the connection chose, so a message 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
+from typing import Final
 
 from app.domain.election import GeoElection, Member
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
+
+CHANGES_A_SLICE: Final = 1000
+"""Backends taken in or out at once: 4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +41,63 @@ class Pool:
         self._leases: dict[int, Member] = {}
         self._cooling: list[tuple[float, int, Member]] = []
         self._sequence = count()
+        self._nobody: NoLease | None = None
+        """Why an election would give nobody, while nothing changes."""
 
     # The set of backends
 
     def replace(self, backends: Iterable[Backend]) -> None:
         """Serve exactly these backends from now on; counts, health and leases of those that stay are kept."""
+        for _ in self.replacing(backends):
+            pass
+
+    def replacing(self, backends: Iterable[Backend]) -> Iterator[None]:
+        """Do the work of `replace` in slices of CHANGES_A_SLICE, those that leave first.
+
+        Between slices the pool serves the old set as far as it is not replaced yet. A later `replacing` supersedes one
+        that was not finished.
+        """
         wanted = {backend.id: backend for backend in backends}
-        for member in [m for m in self._members.values() if m.backend.id not in wanted]:
+        leaving = [m for m in self._members.values() if not m.has_left and m.backend.id not in wanted]
+        for number, member in enumerate(leaving, start=1):
             self._take_out(member)
-        for backend in wanted.values():
-            known = self._members.get(backend.id)
-            if known is None:
-                self._members[backend.id] = newcomer = Member(backend)
-                self._election.add(newcomer)
-            elif known.has_left or known.backend != backend:
-                if (known.backend.host, known.backend.port) != (backend.host, backend.port):
-                    known.health.succeed()
-                known.backend, known.has_left = backend, False
-                self._election.add(known)
+            if number % CHANGES_A_SLICE == 0:
+                yield
+        changed = [backend for backend in wanted.values() if self._is_news(backend)]
+        for number, backend in enumerate(changed, start=1):
+            self._take_in(backend)
+            if number % CHANGES_A_SLICE == 0:
+                yield
         self._lift_excess_ejections()
+
+    def _is_news(self, backend: Backend) -> bool:
+        known = self._members.get(backend.id)
+        # Rows that did not change are parsed once: mostly it is the same object.
+        return known is None or known.has_left or (known.backend is not backend and known.backend != backend)
+
+    def _take_in(self, backend: Backend) -> None:
+        member = self._members.get(backend.id)
+        if member is None:
+            member = self._members[backend.id] = Member(backend)
+        elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
+            member.health.succeed()
+        member.backend, member.has_left = backend, False
+        self._election.add(member)
+        self._nobody = None
 
     def _take_out(self, member: Member) -> None:
         member.has_left = True
         member.health.succeed()
         self._election.remove(member)
+        self._nobody = None
         if member.connections == 0:
-            del self._members[member.backend.id]
+            self._members.pop(member.backend.id, None)
+
+    def _rank(self, member: Member) -> None:
+        """Let the election know that a member's connections or health changed."""
+        self._nobody = None
+        if not member.has_left:
+            self._election.update(member)
 
     # Leases
 
@@ -117,18 +152,21 @@ class Pool:
         if member is None:
             return
         member.connections -= 1
-        if not member.has_left:
-            self._election.update(member)
-        elif member.connections == 0:
-            del self._members[member.backend.id]
+        self._rank(member)
+        if member.has_left and member.connections == 0:
+            self._members.pop(member.backend.id, None)
 
     def _reserve(self, lease_id: int, member: Member) -> None:
         self._leases[lease_id] = member
         member.connections += 1
-        if not member.has_left:
-            self._election.update(member)
+        self._rank(member)
 
     def _why_nobody(self) -> NoLease:
+        if self._nobody is None:
+            self._nobody = self._look_why_nobody()
+        return self._nobody
+
+    def _look_why_nobody(self) -> NoLease:
         present = [m for m in self._members.values() if not m.has_left and not m.backend.is_deleted]
         if not present:
             return NoLease.EMPTY
@@ -149,7 +187,7 @@ class Pool:
             return None
         until = member.health.eject(now)
         heappush(self._cooling, (until, next(self._sequence), member))
-        self._election.update(member)
+        self._rank(member)
         return until - now
 
     def dial_succeeded(self, backend_id: str) -> None:
@@ -159,7 +197,7 @@ class Pool:
             was_ejected = member.health.is_ejected
             member.health.succeed()
             if was_ejected:
-                self._election.update(member)
+                self._rank(member)
 
     def _serving(self) -> list[Member]:
         return [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
@@ -178,20 +216,19 @@ class Pool:
         while ejected and (len(ejected) > len(serving) // 2 or not any(map(_is_open, serving))):
             member = ejected.pop()
             member.health.readmit()
-            self._election.update(member)
+            self._rank(member)
 
     def _readmit(self, now: float) -> None:
         while self._cooling and self._cooling[0][0] <= now:
             until, _, member = heappop(self._cooling)
             if member.health.ejected_until == until:
                 member.health.readmit()
-                if not member.has_left:
-                    self._election.update(member)
+                self._rank(member)
 
     # Looking in
 
-    def view(self, now: float) -> list[MemberView]:
-        """Describe every member, those that left but still have connections included."""
+    def view(self, now: float, first: int = 0, count: int | None = None) -> list[MemberView]:
+        """Describe members, those that left but still have connections included: all, or a page of `count`."""
         self._readmit(now)
         return [
             MemberView(
@@ -202,8 +239,13 @@ class Pool:
                 is_available=m.is_available,
                 takes_new_clients=m.takes_new_clients,
             )
-            for m in self._members.values()
+            for m in islice(self._members.values(), first, None if count is None else first + count)
         ]
+
+    def candidates(self, now: float) -> tuple[int, int]:
+        """Return how many members there are, and how many take new clients."""
+        self._readmit(now)
+        return len(self._members), sum(member.takes_new_clients for member in self._members.values())
 
 
 def _is_open(member: Member) -> bool:

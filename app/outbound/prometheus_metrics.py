@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from app.domain import metric_names
 from app.domain.measures import HistogramView, Labels, Snapshot
@@ -19,34 +20,33 @@ Gauges = Mapping[str, Mapping[Labels, float]]
 
 
 class PrometheusText:
-    """Renders metrics; `gather` returns the actors' snapshot and the gauges read at that moment."""
+    """Renders metrics: what the actors counted, gauges of the moment, and the process itself."""
 
-    def __init__(self, gather: Callable[[], tuple[Snapshot, Gauges]]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_SnapshotCollector(gather))
+    def __init__(self) -> None:
+        self._process = CollectorRegistry()
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
-            standard(registry=self._registry)
+            standard(registry=self._process)
 
-    def render(self) -> bytes:
-        return generate_latest(self._registry)
+    def render(self, snapshot: Snapshot, gauges: Gauges) -> bytes:
+        """Return the exposition. Takes a second for 10,000 backends: not for the event loop."""
+        registry = CollectorRegistry()
+        registry.register(_Families(snapshot, gauges))
+        return generate_latest(registry) + generate_latest(self._process)
 
 
-class _SnapshotCollector(Collector):
-    def __init__(self, gather: Callable[[], tuple[Snapshot, Gauges]]) -> None:
-        self._gather = gather
-
-    def describe(self) -> Iterable[Metric]:
-        return []  # registering must not gather
+class _Families(Collector):
+    def __init__(self, snapshot: Snapshot, gauges: Gauges) -> None:
+        self._snapshot = snapshot
+        self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        snapshot, gauges = self._gather()
         for metric in metric_names.ALL:
             if metric.kind == metric_names.COUNTER:
-                yield _counter(metric, snapshot.counters.get(metric.name, {}))
+                yield _counter(metric, self._snapshot.counters.get(metric.name, {}))
             elif metric.kind == metric_names.GAUGE:
-                yield _gauge(metric, gauges.get(metric.name, {}))
+                yield _gauge(metric, self._gauges.get(metric.name, {}))
             else:
-                yield _histogram(metric, snapshot.histograms.get(metric.name, {}))
+                yield _histogram(metric, self._snapshot.histograms.get(metric.name, {}))
 
 
 def _counter(metric: metric_names.Metric, series: Mapping[Labels, float]) -> Metric:
@@ -66,6 +66,6 @@ def _gauge(metric: metric_names.Metric, series: Mapping[Labels, float]) -> Metri
 def _histogram(metric: metric_names.Metric, series: Mapping[Labels, HistogramView]) -> Metric:
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, view in series.items():
-        buckets = [(str(bound), float(count)) for bound, count in view.buckets]
-        family.add_metric(labels, [*buckets, ("+Inf", float(view.count))], sum_value=view.total)
+        buckets = [(str(floatToGoString(bound)), float(count)) for bound, count in view.cumulative()]
+        family.add_metric(labels, buckets, sum_value=view.total)
     return family

@@ -45,8 +45,8 @@ def test_a_backend_that_answered_is_counted_and_timed_and_its_lease_told_by_affi
     assert seen.counters[names.BACKEND_CONNECTIONS] == {("a",): 3}
     rtt = seen.histograms[names.BACKEND_RTT][("a",)]
     assert (rtt.count, rtt.total) == (3, pytest.approx(9.006))
-    assert dict(rtt.buckets)[0.0025] == 1
-    assert dict(rtt.buckets)[5.0] == 2
+    assert dict(rtt.cumulative())[0.0025] == 1
+    assert dict(rtt.cumulative())[5.0] == 2
 
 
 def test_connections_are_counted_by_how_they_ended(metrics):

@@ -203,6 +203,6 @@ def test_a_reset_of_a_client_that_had_ended_already_is_noticed_while_the_backend
         assert has_ended.wait(10)
         reset(client)
     try:
-        eventually(lambda: source in [line["client"] for line in stage.edge.access_lines()], seconds=4)
+        eventually(lambda: source in [line["client"] for line in stage.edge.access_lines()], seconds=3)
     finally:
         test_is_over.set()

@@ -16,7 +16,7 @@ NOTICED_WITHIN_SECONDS = 2.0
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_a_change_is_seen_soon_whoever_writes_it(edge, origin, routing_db, journal, record_property):
+def test_a_change_is_seen_soon_whoever_writes_it(edge, origin, routing_db, journal):
     a, b = origin(named("a")), origin(named("b"))
     write_backends(routing_db, [row("a", a)])
     with sqlite3.connect(routing_db) as database:
@@ -27,7 +27,7 @@ def test_a_change_is_seen_soon_whoever_writes_it(edge, origin, routing_db, journ
     write_backends(routing_db, [row("b", b)])
     committed_at = time.monotonic()
     eventually(lambda: who(proxy, "127.0.0.9") == "b", NOTICED_WITHIN_SECONDS, what="the change is seen")
-    record_property("seconds_until_a_change_is_seen", time.monotonic() - committed_at)
+    print(f"a change was seen after {time.monotonic() - committed_at:.3f} s")
 
 
 def test_emptied_it_is_applied_with_a_warning_and_open_connections_run_on(edge, origin, routing_db):
@@ -68,9 +68,7 @@ def test_only_the_rows_of_the_app_serve(edge, origin, routing_db):
     assert proxy.ready()["backends"] == 1
 
 
-def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_loop(
-    edge, origin, routing_db, record_property
-):
+def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_loop(edge, origin, routing_db):
     """The limit only tells blocking from not blocking: the budget of 20 ms is for a machine that is not busy."""
     port = origin(named("one of many"))
     rows = [row(f"b{number:05}", port, country=("BR", "US", "FR", None)[number % 4]) for number in range(10_000)]
@@ -84,5 +82,5 @@ def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_
         pause = proxy.metrics()[PAUSE]  # as it was before this answer, itself a long one, was written
         assert proxy.ready()["backends"] == 10_000
     assert set(clients.answers) == {"one of many"}
-    record_property("longest_pause_before_and_after_seconds", (before, pause))
+    print(f"longest pause of the event loop: {before:.3f} s before, {pause:.3f} s with 10,000 rows swapped in")
     assert pause <= 0.25

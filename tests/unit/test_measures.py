@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_a_value_on_a_bound_belongs_to_that_bucket() -> None:
     for value in (0.0, 0.0005, 0.00051, 5.0, 5.1, 3600.0):
         measures.observe("h", (), value)
     view = measures.snapshot().histograms["h"][()]
-    cumulative = dict(view.buckets)
+    cumulative = dict(view.cumulative())
     assert (cumulative[0.0005], cumulative[0.001], cumulative[2.5], cumulative[5.0]) == (2, 3, 3, 4)
     assert view.count == 6
 
@@ -57,7 +59,7 @@ def test_buckets_are_cumulative_whatever_is_observed(values: list[float]) -> Non
     series = measures.snapshot().histograms.get("h", {})
     assert bool(series) == bool(values)
     for view in series.values():
-        assert view.buckets == tuple((bound, sum(v <= bound for v in values)) for bound in RTT_BUCKETS_SECONDS)
+        assert view.cumulative() == [(bound, sum(v <= bound for v in values)) for bound in (*RTT_BUCKETS_SECONDS, inf)]
         assert view.count == len(values)
         assert view.total == pytest.approx(sum(values))
 
