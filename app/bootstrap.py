@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import resource
@@ -39,6 +38,7 @@ from app.domain.limits import ClientLimits
 from app.domain.measures import Measures, Snapshot
 from app.domain.pool import MemberView
 from app.domain.single_flight import SingleFlight
+from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle, tame_garbage_collector
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     SNAPSHOT_SECONDS,
@@ -150,9 +150,7 @@ class Edge:
             self.status.stop()
             raise
         self._start_housekeeping()
-        # What exists now lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        tame_garbage_collector()
         self._pauses.start()
         for listener in self.listeners:
             listener.start()
@@ -198,6 +196,7 @@ class Edge:
         every(sweep_seconds(self.config), "connection sweep", self._sweeper.sweep)
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
+        every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
         if self._keeper is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
         if self.geo is not None:
