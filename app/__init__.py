@@ -11,6 +11,8 @@ The rooms, from the door inwards::
     outbound/                           whom we call: routing database, country database, logs, metrics format
     wire/                               bytes <-> meaning, no I/O
     config                              environment -> one frozen Config
+    housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
+    backend_commands                    the commands that write the routing database
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

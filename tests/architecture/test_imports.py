@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.wire": "app.domain app.wire",
     "app.ports": "app.domain",
     "app.config": "app.domain pydantic",
+    "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
     "msgspec peewee maxminddb prometheus_client",
