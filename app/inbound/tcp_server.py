@@ -157,6 +157,7 @@ class TcpServer:
                 connection.connect_seconds += time.monotonic() - started
                 connection.lease = None
                 service.dial_failed(lease, client, error.reason)
+                logger.debug("client {}: backend {} did not answer: {}", client.address, lease.backend.id, error.reason)
                 tried = (*tried, lease.backend.id)
                 if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:
                     raise

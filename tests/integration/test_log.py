@@ -6,11 +6,13 @@ import json
 import re
 import signal
 import socket
+from contextlib import ExitStack
 
 import msgspec
 
 from app.outbound.json_log import JsonLog
 from tests.harness import eventually, row
+from tests.integration.peers import refusing_port
 from tests.traffic import ask, named, who
 
 ACCESS_KEYS = (
@@ -133,3 +135,15 @@ def test_sigusr1_logs_what_every_greenlet_does(edge):
     line = eventually(lambda: [line for line in proxy.log() if "Greenlet" in line["event"]])[0]
     assert "_flush_forever" in line["event"]
     assert proxy.get("/live")[0] == 200
+
+
+def test_at_debug_level_a_failed_dial_is_told_and_otherwise_not(edge, origin):
+    with ExitStack() as stack:
+        rows = [row("dead", refusing_port(stack)), row("alive", origin(named("alive")), region="eu", country="FR")]
+        quiet, talkative = edge(rows, GEOIP_PATH="off"), edge(rows, GEOIP_PATH="off", DEBUG="true")
+        for proxy in (quiet, talkative):
+            assert who(proxy) == "alive"
+            eventually(lambda proxy=proxy: [line for line in proxy.access_lines() if line["attempts"] == 2])
+            assert proxy.stop() == 0
+    assert quiet.event("client 127.0.0.1: backend dead did not answer") is None
+    assert talkative.event("client 127.0.0.1: backend dead did not answer: econnrefused")["level"] == "DEBUG"
