@@ -10,6 +10,7 @@ The rooms, from the door inwards::
     ports                               what the domain expects of the outside, as Protocols
     outbound/                           whom we call: routing database, country database, logs, metrics format
     wire/                               bytes <-> meaning, no I/O
+    edge_view                           what the edge says of itself: readiness and metrics
     config                              environment -> one frozen Config
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     backend_commands                    the commands that write the routing database

@@ -15,29 +15,24 @@ from loguru import logger
 
 from actors.bindings import SHARDS_A_SWEEP, BindingsActor
 from actors.messages import (
-    BindingCounts,
     Bound,
     Count,
-    CountBindings,
-    CountCandidates,
-    DescribePool,
     Elect,
     ForgetBackends,
     ReplaceBackends,
-    TakeSnapshot,
 )
 from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
-from actors.runtime import Address, GeventActor, GeventFuture, ask, stop_all, tell
+from actors.runtime import Address, GeventActor, GeventFuture, stop_all, tell
 from actors.supervisor import EXIT_CODE, Supervisor
 from app.config import PIPES, Config
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import GeoElection
 from app.domain.limits import ClientLimits
-from app.domain.measures import Measures, Snapshot
-from app.domain.pool import MemberView
+from app.domain.measures import Measures
 from app.domain.single_flight import SingleFlight
+from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle, tame_garbage_collector
 from app.housekeeping import (
     GEO_TICK_SECONDS,
@@ -52,8 +47,8 @@ from app.housekeeping import (
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connections
 from app.inbound.listener import BindError, Listener
+from app.inbound.pipes import PipePool
 from app.inbound.proxy_header import TrustedProxies
-from app.inbound.relay import PipePool
 from app.inbound.status_http import StatusServer
 from app.inbound.tcp_server import TcpOptions, TcpServer
 from app.loop_pauses import LoopPauses
@@ -62,10 +57,8 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.peewee_backends import SqliteBackendRepository
-from app.outbound.prometheus_metrics import CONTENT_TYPE, PrometheusText
-from app.outbound.worker_thread import WorkerThread
 from app.ports import BackendSet
-from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors, ProxyService
+from app.proxy_service import Actors, ProxyService
 
 THREAD_SWITCH_SECONDS = 0.0005
 """How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
@@ -85,8 +78,6 @@ class Edge:
         """Build everything, open nothing but the country database. Raises GeoDatabaseError."""
         self.config = config
         self._log = log
-        self._started_at = time.time()
-        self._is_draining = False
         self._exit = Event()
         self.exit_code = 0
 
@@ -127,10 +118,18 @@ class Edge:
         )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
-        self._metrics = PrometheusText()
-        self._metrics_thread = WorkerThread()
         self.listeners: list[Listener] = []
-        self.status = StatusServer(config.metrics_listen_addr, self.readiness, self._render_metrics)
+        self.view = EdgeView(
+            self.actors,
+            self._supervisor,
+            self.connections,
+            self.watcher,
+            self.geo,
+            self._pauses,
+            log,
+            self._sweeper.report_traffic,
+        )
+        self.status = StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
 
     # Starting
 
@@ -154,6 +153,7 @@ class Edge:
         self._pauses.start()
         for listener in self.listeners:
             listener.start()
+        self.view.listeners = [listener.address for listener in self.listeners]
         addresses = [str(listener.address) for listener in self.listeners]
         logger.bind(listeners=addresses, metrics=str(self.status.address)).info(
             "listening on {}; metrics on {}", ", ".join(addresses), self.status.address
@@ -234,7 +234,7 @@ class Edge:
     def stop(self) -> None:
         """Withdraw, drain, close: no request on an accepted connection is lost that fits in the drain time."""
         config = self.config
-        self._is_draining = True
+        self.view.is_draining = True
         logger.info("draining: {} connections open", len(self.connections))
         gevent.sleep(config.drain_withdraw_secs)
         for listener in self.listeners:
@@ -262,86 +262,6 @@ class Edge:
         deadline = time.monotonic() + seconds
         while len(self.connections) and time.monotonic() < deadline:
             gevent.sleep(0.02)
-
-    # Looking in
-
-    def readiness(self) -> tuple[bool, dict[str, object]]:
-        """Say whether to send us clients: doors open, not draining, and somebody to send them to."""
-        members, candidates = ask(self.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
-        status = self.watcher.status
-        reasons = []
-        if self._is_draining:
-            reasons.append("draining")
-        if not self.listeners:
-            reasons.append("not listening")
-        if candidates == 0:
-            reasons.append("no candidate backend")
-        details: dict[str, object] = {
-            "ready": not reasons,
-            "reasons": reasons,
-            "listeners": [str(listener.address) for listener in self.listeners],
-            "backends": members,
-            "candidates": candidates,
-            "connections": len(self.connections),
-            "routing": {
-                "loaded_at": rfc3339(status.loaded_at) if status.loaded_at else None,
-                "stale": status.error,
-                "rows_refused": status.rows_refused,
-            },
-            "geography": self._geo_details(),
-        }
-        return not reasons, details
-
-    def _geo_details(self) -> dict[str, object] | None:
-        if self.geo is None:
-            return None
-        built = self.geo.built_at
-        return {
-            "type": self.geo.database_type,
-            "built_at": rfc3339(built),
-            "age_days": int((time.time() - built) // 86_400),
-        }
-
-    def _members(self) -> list[MemberView]:
-        """Describe all members, a page at a time: ten thousand at once would hold the loop."""
-        members: list[MemberView] = []
-        while True:
-            page = DescribePool(first=len(members))
-            described = ask(self.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
-            members += described
-            if len(described) < page.count:
-                return members
-
-    def _render_metrics(self) -> tuple[str, bytes]:
-        return CONTENT_TYPE, self._metrics_thread.run(self._metrics.render, *self._gather())
-
-    def _gather(self) -> tuple[Snapshot, dict[str, dict[tuple[str, ...], float]]]:
-        """Collect what /metrics shows: the actors' counts and the gauges of the moment."""
-        self._sweeper.report_traffic()
-        members = self._members()
-        bindings: BindingCounts = ask(self.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
-        status = self.watcher.status
-        gauges: dict[str, dict[tuple[str, ...], float]] = {
-            names.CONNECTIONS_ACTIVE: {(): len(self.connections)},
-            names.BACKEND_ACTIVE: {(m.backend.id,): m.connections for m in members},
-            names.BACKEND_AVAILABLE: {(m.backend.id,): float(m.is_available) for m in members},
-            names.BINDINGS: {(): bindings.bindings},
-            names.ROWS_REFUSED: {(): status.rows_refused},
-            names.ROUTING_STALE: {(): float(status.error is not None)},
-            names.MAILBOX_DEPTH: {
-                (address.name,): address.depth
-                for address in (self.actors.registry, self.actors.bindings, self.actors.metrics)
-            },
-            names.LOOP_PAUSE: {(): self._pauses.longest()},
-        }
-        if self.geo is not None:
-            gauges[names.GEO_BUILT] = {(): self.geo.built_at}
-        snapshot = ask(self.actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
-        counters = dict(snapshot.counters)
-        counters[names.BINDINGS_EVICTED] = {(): bindings.evictions}
-        counters[names.ACTOR_RESTARTS] = {(c.address.name,): c.restart_count for c in self._supervisor.children}
-        counters[names.LOG_LINES_DROPPED] = {(): self._log.lines_dropped}
-        return Snapshot(counters, snapshot.histograms), gauges
 
 
 def raise_descriptor_limit() -> None:

@@ -27,7 +27,7 @@ from pydantic import (
 PREFIX: Final = "EDGEPROXY_"
 
 PIPES: Final = 64
-"""Pipes for bulk copying, two descriptors each (see app.inbound.relay)."""
+"""Pipes for bulk copying, two descriptors each (see app.inbound.pipes)."""
 RESERVED_DESCRIPTORS: Final = 128
 """For listeners, databases, logs, threads and the metrics server."""
 

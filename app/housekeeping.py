@@ -77,6 +77,7 @@ class ConnectionSweeper:
         self._access_log.sum_up()
 
     def report_traffic(self) -> None:
+        """Tell the metrics what the connections moved since the last report."""
         if tell(self._actors.metrics, TrafficMoved(*self._connections.totals())):
             self._connections.forget_totals()
 

@@ -81,7 +81,7 @@ def edge_in_process(folder: Path, rows: list[dict[str, Any]], **variables: objec
     try:
         edge.start()
         inside = EdgeInside(edge, log, log_path)
-        eventually(lambda: edge.readiness()[0] or not rows, what="the edge is ready")
+        eventually(lambda: edge.view.readiness()[0] or not rows, what="the edge is ready")
         yield inside
     finally:
         edge.stop()

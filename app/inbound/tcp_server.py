@@ -20,8 +20,9 @@ from app.domain.outcome import Refusal, State
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connection, Connections
 from app.inbound.dialer import dial
+from app.inbound.pipes import PipePool
 from app.inbound.proxy_header import TrustedProxies, read_proxy_header
-from app.inbound.relay import PipePool, Relay, reset_on_close
+from app.inbound.relay import Relay, reset_on_close
 from app.proxy_service import Client, ProxyService
 from app.wire import proxy_protocol
 

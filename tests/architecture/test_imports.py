@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.wire": "app.domain app.wire",
     "app.ports": "app.domain",
     "app.config": "app.domain pydantic",
+    "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
+    "app.loop_pauses app.outbound app.proxy_service",
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "

@@ -1,0 +1,126 @@
+"""What the edge says of itself: whether to send it clients, and everything it counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from actors.messages import CountBindings, CountCandidates, DescribePool, TakeSnapshot
+from actors.runtime import ask
+from actors.supervisor import Supervisor
+from app.config import ListenAddress
+from app.domain import metric_names as names
+from app.domain.measures import Labels, Snapshot
+from app.domain.pool import MemberView
+from app.inbound.connections import Connections
+from app.loop_pauses import LoopPauses
+from app.outbound.backend_watcher import BackendWatcher
+from app.outbound.json_log import JsonLog, rfc3339
+from app.outbound.maxmind_geo import MaxmindGeo
+from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
+from app.outbound.worker_thread import WorkerThread
+from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
+
+
+class EdgeView:
+    """Looks into the parts of a running edge, which sets `listeners` and `is_draining`."""
+
+    def __init__(
+        self,
+        actors: Actors,
+        supervisor: Supervisor,
+        connections: Connections,
+        watcher: BackendWatcher,
+        geo: MaxmindGeo | None,
+        pauses: LoopPauses,
+        log: JsonLog,
+        report_traffic: Callable[[], None],
+    ) -> None:
+        self._actors = actors
+        self._supervisor = supervisor
+        self._connections = connections
+        self._watcher = watcher
+        self._geo = geo
+        self._pauses = pauses
+        self._log = log
+        self._report_traffic = report_traffic
+        self._text = PrometheusText()
+        self._thread = WorkerThread()
+        self.listeners: list[ListenAddress] = []
+        self.is_draining = False
+
+    def readiness(self) -> tuple[bool, dict[str, object]]:
+        """Say whether to send us clients: doors open, not draining, and somebody to send them to; with details."""
+        members, candidates = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        status = self._watcher.status
+        reasons = []
+        if self.is_draining:
+            reasons.append("draining")
+        if not self.listeners:
+            reasons.append("not listening")
+        if candidates == 0:
+            reasons.append("no candidate backend")
+        details: dict[str, object] = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "listeners": [str(address) for address in self.listeners],
+            "backends": members,
+            "candidates": candidates,
+            "connections": len(self._connections),
+            "routing": {
+                "loaded_at": rfc3339(status.loaded_at) if status.loaded_at else None,
+                "stale": status.error,
+                "rows_refused": status.rows_refused,
+            },
+            "geography": self._geography(),
+        }
+        return not reasons, details
+
+    def _geography(self) -> dict[str, object] | None:
+        if self._geo is None:
+            return None
+        built = self._geo.built_at
+        return {
+            "type": self._geo.database_type,
+            "built_at": rfc3339(built),
+            "age_days": int((time.time() - built) // 86_400),
+        }
+
+    def metrics(self) -> tuple[str, bytes]:
+        """Return content type and text of everything counted, formatted off the event loop."""
+        return CONTENT_TYPE, self._thread.run(self._text.render, *self._gather())
+
+    def _gather(self) -> tuple[Snapshot, Gauges]:
+        """Collect what the actors counted and the gauges of the moment."""
+        self._report_traffic()
+        members = self._members()
+        bindings = ask(self._actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
+        children = self._supervisor.children
+        gauges: dict[str, dict[Labels, float]] = {
+            names.CONNECTIONS_ACTIVE: {(): float(len(self._connections))},
+            names.BACKEND_ACTIVE: {(m.backend.id,): float(m.connections) for m in members},
+            names.BACKEND_AVAILABLE: {(m.backend.id,): float(m.is_available) for m in members},
+            names.BINDINGS: {(): float(bindings.bindings)},
+            names.ROWS_REFUSED: {(): float(self._watcher.status.rows_refused)},
+            names.ROUTING_STALE: {(): float(self._watcher.status.error is not None)},
+            names.MAILBOX_DEPTH: {(child.address.name,): float(child.address.depth) for child in children},
+            names.LOOP_PAUSE: {(): self._pauses.longest()},
+        }
+        if self._geo is not None:
+            gauges[names.GEO_BUILT] = {(): float(self._geo.built_at)}
+        snapshot = ask(self._actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
+        counters = dict(snapshot.counters)
+        counters[names.BINDINGS_EVICTED] = {(): float(bindings.evictions)}
+        counters[names.ACTOR_RESTARTS] = {(child.address.name,): float(child.restart_count) for child in children}
+        counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}
+        return Snapshot(counters, snapshot.histograms), gauges
+
+    def _members(self) -> list[MemberView]:
+        """Describe all members, a page at a time: ten thousand at once would hold the loop."""
+        members: list[MemberView] = []
+        while True:
+            page = DescribePool(first=len(members))
+            described = ask(self._actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+            members += described
+            if len(described) < page.count:
+                return members

@@ -1,0 +1,200 @@
+"""One way through a connection: moves bytes from its source to its sink, and watches whichever of them it waits for.
+
+How it is fast: the read watcher of the source is started once and stays; its callback is the greenlet's own `switch`,
+with the direction that can be read. So a message costs one wake-up, one recv and one send: no watcher start and stop,
+no recv that finds nothing. One buffer serves the whole process, because nothing switches greenlets between a recv and
+its send. A short send is back-pressure: the direction stops reading and waits until its sink can be written. A
+direction that keeps filling the buffer is bulk and is moved with splice(2) through a pooled pipe until it quietens.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+from typing import Any, Final
+
+from gevent.hub import get_hub
+
+from app.inbound.pipes import PIPE_BYTES, PipePool
+
+CHUNK_BYTES: Final = 64 * 1024
+BULK_AFTER_CHUNKS: Final = 4
+"""Full buffers in a row that make a direction bulk."""
+QUIET_AFTER_TURNS: Final = 8
+"""Turns in a row that moved less than a chunk by splice and make it an ordinary direction again."""
+TURN_BYTES: Final = 1 << 20
+"""Moved for one direction before the others get their turn."""
+
+_READ: Final = 1
+_WRITE: Final = 2
+_SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+_buffer = bytearray(CHUNK_BYTES)
+_window = memoryview(_buffer)
+
+
+class SourceError(Exception):
+    """The socket that was read from failed."""
+
+
+class SinkError(Exception):
+    """The socket that was written to failed."""
+
+
+class Direction:
+    """One way through the connection: what `source` sends goes to `sink`."""
+
+    __slots__ = (
+        "bytes_moved",
+        "full_chunks",
+        "is_over",
+        "pipe",
+        "pipe_bytes",
+        "quiet_turns",
+        "readable",
+        "rest",
+        "sink",
+        "source",
+        "wake",
+        "writable",
+    )
+
+    def __init__(self, source: _socket.socket, sink: _socket.socket, wake: Any) -> None:
+        self.source = source
+        self.sink = sink
+        self.wake = wake
+        self.readable = get_hub().loop.io(source.fileno(), _READ)
+        self.writable: Any = None
+        self.rest = b""
+        """Read, but not taken by the sink yet."""
+        self.full_chunks = 0
+        self.quiet_turns = 0
+        self.pipe: tuple[int, int] | None = None
+        self.pipe_bytes = 0
+        self.bytes_moved = 0
+        self.is_over = False
+
+    # Watching
+
+    def start(self) -> None:
+        self.readable.start(self.wake, self)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self.readable.stop()
+        if self.writable is not None:
+            self.writable.stop()
+
+    def _await_sink(self) -> None:
+        """Back-pressure: read no more until the sink can be written."""
+        self.readable.stop()
+        if self.writable is None:
+            self.writable = get_hub().loop.io(self.sink.fileno(), _WRITE)
+        if not self.writable.active:
+            self.writable.start(self.wake, self)
+
+    def _await_source(self) -> None:
+        if self.writable is not None and self.writable.active:
+            self.writable.stop()
+            self.readable.start(self.wake, self)
+
+    def close(self, pipes: PipePool) -> None:
+        self.readable.close()
+        if self.writable is not None:
+            self.writable.close()
+        if self.pipe is not None:
+            pipes.give_back(self.pipe, is_empty=self.pipe_bytes == 0)
+
+    # Moving. Each returns whether the source may still send; errors name the socket that failed.
+
+    def step(self, pipes: PipePool) -> bool:
+        """Move what can be moved now."""
+        if self.rest:
+            self._send_rest()
+            return True
+        if self.pipe is not None:
+            return self._splice(pipes)
+        try:
+            count = self.source.recv_into(_buffer)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise SourceError(error) from None
+        if count == 0:
+            return False
+        try:
+            sent = self.sink.send(_window[:count])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise SinkError(error) from None
+        self.bytes_moved += sent
+        if sent < count:
+            self.rest = bytes(_window[sent:count])
+            self._await_sink()
+        if count < CHUNK_BYTES:
+            self.full_chunks = 0
+        else:
+            self.full_chunks += 1
+            if self.full_chunks >= BULK_AFTER_CHUNKS:
+                self.pipe = pipes.take()
+        return True
+
+    def send_first(self, data: bytes) -> None:
+        """Send bytes that came by another way (a PROXY header) before any of the source's."""
+        self.rest = data
+        self._await_sink()
+
+    def _send_rest(self) -> None:
+        try:
+            sent = self.sink.send(self.rest)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise SinkError(error) from None
+        self.bytes_moved += sent
+        self.rest = self.rest[sent:]
+        if not self.rest:
+            self._await_source()
+
+    def _splice(self, pipes: PipePool) -> bool:
+        assert self.pipe is not None
+        out_of_pipe, into_pipe = self.pipe
+        source, sink = self.source.fileno(), self.sink.fileno()
+        turn = 0
+        while turn < TURN_BYTES:
+            if self.pipe_bytes == 0:
+                try:
+                    self.pipe_bytes = os.splice(source, into_pipe, PIPE_BYTES, flags=_SPLICE_FLAGS)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    raise SourceError(error) from None
+                if self.pipe_bytes == 0:
+                    return False
+            try:
+                moved = os.splice(out_of_pipe, sink, self.pipe_bytes, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                self._await_sink()
+                return True
+            except OSError as error:
+                raise SinkError(error) from None
+            self.pipe_bytes -= moved
+            self.bytes_moved += moved
+            turn += moved
+            if self.pipe_bytes == 0:
+                self._await_source()
+        if self.pipe_bytes:  # the turn is over before the pipe is empty: go on when the others had theirs
+            self._await_sink()
+        else:
+            self._leave_bulk_if_quiet(turn, pipes)
+        return True
+
+    def _leave_bulk_if_quiet(self, turn: int, pipes: PipePool) -> None:
+        if turn >= CHUNK_BYTES:
+            self.quiet_turns = 0
+            return
+        self.quiet_turns += 1
+        if self.quiet_turns >= QUIET_AFTER_TURNS and self.pipe is not None and self.pipe_bytes == 0:
+            pipes.give_back(self.pipe, is_empty=True)
+            self.pipe, self.full_chunks, self.quiet_turns = None, 0, 0
