@@ -10,6 +10,6 @@
 
     supervisor ── watches all three; a successor is built from the facts of the moment and published under the name
 
-Asks go inwards only, from connection greenlets to actors; actors tell each other, and never wait. Bytes and sockets
-never travel in messages.
+Asks go inwards only: greenlets (connections, /ready, /metrics, the snapshot of bindings) ask actors. An actor never
+asks and never waits. Bytes and sockets never travel in messages.
 """

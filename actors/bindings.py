@@ -52,8 +52,8 @@ class BindingsActor(GeventActor):
                 self._table.bind(client, backend_id, time.monotonic())
             case ElectionHeld(client, backend_id):
                 self._held(client, backend_id, time.monotonic())
-            case Unbind(client, backend_id):
-                self._unbind(client, backend_id)
+            case Unbind(client, backend_id, former):
+                self._unbind(client, backend_id, former, time.monotonic())
             case ClientLeft(client, admission):
                 self._limits.leave(client, admission)
             case SweepBindings():
@@ -89,8 +89,12 @@ class BindingsActor(GeventActor):
         for waiting in self._elections.land(client):
             waiting.set(Bound(backend_id))
 
-    def _unbind(self, client: str, backend_id: str | None) -> None:
-        if backend_id is None or self._table.find(client, time.monotonic()) == backend_id:
+    def _unbind(self, client: str, backend_id: str, former: str | None, now: float) -> None:
+        if self._table.find(client, now) != backend_id:
+            return
+        if former is not None:
+            self._table.bind(client, former, now)
+        else:
             self._table.unbind(client)
 
     def _sweep(self, now: float) -> None:

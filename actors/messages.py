@@ -131,10 +131,11 @@ class ConfirmBinding:
 
 @dataclass(frozen=True, slots=True)
 class Unbind:
-    """End a client's binding, if it is (still) to this backend. None ends any."""
+    """End a client's binding, if it is (still) to this backend; give it back the one it had before, if any."""
 
     client: str
-    backend_id: str | None = None
+    backend_id: str
+    former: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +177,10 @@ class CountBindings(Request[BindingCounts]):
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Add to a counter. `labels` are values, in the order of the metric's label names."""
+    """Add one to a counter. `labels` are values, in the order of the metric's label names."""
 
     metric: str
     labels: tuple[str, ...] = ()
-    amount: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ class MetricsActor(GeventActor):
                 if self._exists(backend_id):
                     measures.count(names.BACKEND_CONNECTIONS, (backend_id,))
                     measures.observe(names.BACKEND_RTT, (backend_id,), seconds)
-            case Count(metric, labels, amount):
+            case Count(metric, labels):
                 if metric not in names.BY_BACKEND or self._exists(labels[0]):
-                    measures.count(metric, labels, amount)
+                    measures.count(metric, labels)
             case TrafficMoved(accepted, bytes_sent, bytes_received):
                 measures.count(names.CONNECTIONS, (), accepted)
                 measures.count(names.BYTES_SENT, (), bytes_sent)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -182,8 +183,15 @@ def list_(path: Path, as_json: bool) -> None:
         return
     table = Table(*BACKEND_COLUMNS, DRAIN_DEADLINE, "state", box=None, header_style="bold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()), _state(row))
+        table.add_row(*(_shown(column, value) for column, value in row.items()), _state(row))
     Console(width=None if sys.stdout.isatty() else 220).print(table)
+
+
+def _shown(column: str, value: object) -> str:
+    """Return a value of the table for people: deadlines as UTC times, NULL as nothing."""
+    if column == DRAIN_DEADLINE and isinstance(value, int | float):
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
+    return "" if value is None else str(value)
 
 
 def _state(row: dict[str, object]) -> str:

@@ -63,6 +63,9 @@ from app.proxy_service import Actors, ProxyService
 THREAD_SWITCH_SECONDS = 0.0005
 """How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
 
+LAST_SNAPSHOT_SECONDS = 30.0
+"""For writing the bindings at exit."""
+
 
 def open_geo(setting: str) -> MaxmindGeo | None:
     """Return the country database that GEOIP_PATH asks for, None for `off`. Raises GeoDatabaseError."""
@@ -134,7 +137,7 @@ class Edge:
     # Starting
 
     def start(self) -> None:
-        """Start the actors, load what they need, open the doors. Raises BindError; what was opened is closed then."""
+        """Start the actors, load what they need, open the doors. Raises BindError: the process is to end then."""
         sys.setswitchinterval(THREAD_SWITCH_SECONDS)
         self._start_actors()
         self._restore_bindings()
@@ -232,7 +235,7 @@ class Edge:
         self._exit.set()
 
     def stop(self) -> None:
-        """Withdraw, drain, close: no request on an accepted connection is lost that fits in the drain time."""
+        """Withdraw, drain, close: whoever was accepted may finish within the drain time."""
         config = self.config
         self.view.is_draining = True
         logger.info("draining: {} connections open", len(self.connections))
@@ -247,7 +250,8 @@ class Edge:
             self._await_connections(1.0)
         if self._keeper is not None:
             try:
-                self._keeper.write()
+                with gevent.Timeout(LAST_SNAPSHOT_SECONDS, TimeoutError("the disk does not answer")):
+                    self._keeper.write()
             except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
                 logger.error("bindings not kept: {}", error)
         self._housekeeping.stop()

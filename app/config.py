@@ -30,9 +30,12 @@ PIPES: Final = 64
 """Pipes for bulk copying, two descriptors each (see app.inbound.pipes)."""
 RESERVED_DESCRIPTORS: Final = 128
 """For listeners, databases, logs, threads and the metrics server."""
+FEWEST_DESCRIPTORS: Final = 32
+"""For connections: with fewer the edge does not start."""
 
 T = TypeVar("T")
 
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -66,6 +69,8 @@ def _addresses_of(item: str) -> list[ListenAddress]:
         raise ValueError(f"{item!r}: {host!r} is not an IP address (or * for both families)") from None
     if is_bracketed != (address.version == 6):
         raise ValueError(f"{item!r}: IPv6 addresses, and only those, stand in brackets, as in [::1]:8080")
+    if address in _MAPPED:
+        raise ValueError(f"{item!r}: listen on the IPv4 address itself")
     return [ListenAddress(str(address), int(port))]
 
 
@@ -96,9 +101,16 @@ def _networks(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return _each(value, lambda item: [ipaddress.ip_network(item)])
+        return _each(value, _network)
     except ValueError as error:
         raise ValueError(f"{error}; needs networks such as 10.0.0.0/8,2001:db8::/32") from None
+
+
+def _network(item: str) -> list[IPNetwork]:
+    network = ipaddress.ip_network(item)
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        raise ValueError(f"{item!r}: clients of IPv4 are known by their IPv4 address, name that network")
+    return [network]
 
 
 def _lower(value: object) -> object:
@@ -120,7 +132,7 @@ def _within_descriptors(connections: int) -> int:
     return connections
 
 
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Region = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
 
 
@@ -215,9 +227,29 @@ def load(environment: Mapping[str, str]) -> Config:
         config = Config.model_validate(given)
     except ValidationError as error:
         raise ConfigError([*map(_describe, error.errors()), *faults]) from None
+    faults += _conflicts(config)
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _conflicts(config: Config) -> list[str]:
+    """Name what is wrong with values that are right each for itself, or with the place they are to work in."""
+    faults = []
+    listening = [*config.listen_addr, config.metrics_listen_addr]
+    for address in {a for a in listening if a.port and listening.count(a) > 1}:
+        faults.append(f"{variable('listen_addr')}, {variable('metrics_listen_addr')}: {address} is given twice")
+    for field in ("db_path", "log_path"):
+        path = getattr(config, field)
+        if path is not None and path.is_dir():
+            faults.append(f"{variable(field)}={str(path)!r}: is a folder")
+    snapshot = config.binding_snapshot
+    if snapshot is not None and not snapshot.absolute().parent.is_dir():
+        faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
+        faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")
+    return faults
 
 
 def _unknown(name: str) -> str:

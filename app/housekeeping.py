@@ -83,12 +83,14 @@ class ConnectionSweeper:
 
     def _end_drained(self) -> None:
         now = time.time()
-        for backend in self._watcher.current.backends:
-            deadline = backend.drain_deadline
-            if backend.is_deleted and deadline is not None and deadline <= now:
-                ended = self._connections.end_backend(backend.id, "drain_deadline")
-                if ended:
-                    logger.info("backend {}: drain deadline reached, {} connections ended", backend.id, ended)
+        due = {
+            backend.id
+            for backend in self._watcher.current.backends
+            if backend.is_deleted and backend.drain_deadline is not None and backend.drain_deadline <= now
+        }
+        if due:
+            for backend_id, ended in self._connections.end_backends(due, "drain_deadline").items():
+                logger.info("backend {}: drain deadline reached, {} connections ended", backend_id, ended)
 
 
 class BindingSweeper:
@@ -121,10 +123,14 @@ class BindingKeeper:
         bindings = self._actors.bindings
         counts = ask(bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         writer = self._thread.run(self._file.rewrite)
-        for shard in range(counts.shards):
-            copied = ask(bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
-            self._thread.run(writer.add, copied)
-        self._thread.run(writer.commit)
+        try:
+            for shard in range(counts.shards):
+                copied = ask(bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
+                self._thread.run(writer.add, copied)
+            self._thread.run(writer.commit)
+        except Exception:
+            self._thread.run(writer.abandon)
+            raise
 
 
 class GeoWatcher:
@@ -134,6 +140,7 @@ class GeoWatcher:
         self._geo = geo
         self._on_reload = on_reload
         self._thread = WorkerThread()
+        self._refused = ""
 
     def look(self) -> None:
         if not self._geo.has_changed():
@@ -141,8 +148,11 @@ class GeoWatcher:
         try:
             self._thread.run(self._geo.reload)
         except GeoDatabaseError as error:
-            logger.error("country database refused, the old one stays: {}", error)
-            self._on_reload("refused")
+            if str(error) != self._refused or not self._geo.has_changed():  # an unreadable one is tried each time
+                logger.error("country database refused, the old one stays: {}", error)
+                self._on_reload("refused")
+            self._refused = str(error)
         else:
             logger.info("country database replaced: {}", self._geo.database_type)
             self._on_reload("ok")
+            self._refused = ""

@@ -1,4 +1,4 @@
-"""What the domain expects of the outside: the seeds' four ports as Protocols.
+"""What the domain expects of the outside. The seeds have four ports; two are Protocols here.
 
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and

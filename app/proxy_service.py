@@ -24,7 +24,7 @@ from actors.messages import (
     RestoreLease,
     Unbind,
 )
-from actors.runtime import Address, AskTimeoutError, ask, tell
+from actors.runtime import Address, ask, tell
 from app.domain import metric_names
 from app.domain.client import client_key
 from app.domain.errors import DownstreamError, NoBackendError
@@ -151,15 +151,15 @@ class ProxyService:
         if not lease.is_spotless:
             tell(self._actors.registry, DialSucceeded(lease.backend.id))
 
-    def dial_failed(self, lease: Lease, client: Client, reason: str) -> None:
+    def dial_failed(self, lease: Lease, client: Client, reason: str, former: str | None = None) -> None:
         """The leased backend did not answer: its lease ends and its health suffers.
 
-        A binding the client had before stays, until another backend answers.
+        The client stays bound where it was before this connection (`former`), until another backend answers.
         """
         tell(self._actors.registry, DialFailed(lease.backend.id))
         self.release(lease.lease_id)
         if lease.affinity is not Affinity.HIT:
-            tell(self._actors.bindings, Unbind(client.key, lease.backend.id))
+            tell(self._actors.bindings, Unbind(client.key, lease.backend.id, former))
         self._count(metric_names.BACKEND_ERRORS, lease.backend.id, reason)
 
     def release(self, lease_id: int) -> None:
@@ -180,6 +180,3 @@ class ProxyService:
 
     def _count(self, metric: str, *labels: str) -> None:
         tell(self._actors.metrics, Count(metric, labels))
-
-
-__all__ = ["Actors", "AskTimeoutError", "Client", "ProxyService"]

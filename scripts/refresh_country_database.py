@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Refresh the shipped country database: fetch it with npm (or take --from FILE.mmdb), try it out, compress it.
 
-The edge follows a replaced database at once when GEOIP_PATH names it, and the shipped one at its next start.
+A running edge follows the replaced database at once.
 """
 
 from __future__ import annotations

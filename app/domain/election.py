@@ -4,13 +4,13 @@ An election must not scan the pool. Each country, each region and the pool as a 
 members: whenever a member changes it is pushed again under a fresh ticket, and entries with an older ticket are
 dropped when they come to the top.
 
-Ties are broken at random in proportion to weight, also without a scan. Each entry carries an arrival time: the
-group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an exponential
-distribution whose rate is the member's weight. The earliest arrival of independent exponential waits belongs to
-member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every election
-among equals is a fresh draw by weight. Each group draws its own waits: were they shared, elections in a country would
-draw anew just those members that its region holds ready next, and skew the region's split. For the same reason an
-excluded member draws again, lest its arrival stay behind the clock and make it next for certain.
+Equals are told apart by chance, each as likely as its weight is large, also without a scan. Each entry carries an
+arrival time: the group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an
+exponential distribution whose rate is the member's weight. The earliest arrival of independent exponential waits
+belongs to member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every
+election among equals is a fresh draw by weight. Each group draws its own waits: were they shared, elections in a
+country would draw anew just those members that its region holds ready next, and skew the region's split. For the same
+reason an excluded member draws again, lest its arrival stay behind the clock and make it next for certain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one error tree of a connection's life: how it ended, and whether another attempt is safe."""
+"""The one error tree of a connection's life: which side failed and how it ended."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ class ConnectionEnded(Exception):
 
     `state` is the termination state of the access log; `reason` a short stable word for it.
     """
-
-    is_retry_safe = False
 
     def __init__(self, state: State, reason: str) -> None:
         super().__init__(f"{state} {reason}")
@@ -29,8 +27,6 @@ class UpstreamError(ConnectionEnded):
 
 class DialError(UpstreamError):
     """No connection to the backend came about. No byte was sent, so another backend may be tried."""
-
-    is_retry_safe = True
 
 
 class NoBackendError(UpstreamError):

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from app.domain.outcome import Refusal
 
+_SWEPT_AN_ENTRY = 2
+"""Clients looked at for each new one, so that the table cannot grow faster than it is swept."""
+
 
 class _Client:
     __slots__ = ("open", "refilled_at", "tokens")
@@ -40,6 +43,7 @@ class ClientLimits:
             return None
         entry = self._clients.get(client)
         if entry is None:
+            self.sweep(now, _SWEPT_AN_ENTRY)
             entry = self._clients[client] = _Client(self._burst, now)
         if connection in entry.open:
             return None

@@ -107,6 +107,12 @@ class BadBackend(ValueError):
         self.backend_id = backend_id
         self.faults = faults
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BadBackend) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
 
 def parse_backend(row: Mapping[str, object]) -> Backend:
     """Make a Backend of a row of the `backends` table; absent columns count as NULL.

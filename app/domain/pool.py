@@ -1,7 +1,7 @@
 """One pool: its backends, their live connections, their health and the leases on them. Electing reserves.
 
-A lease is counted the moment it is granted and uncounted exactly once, so a hard limit holds under any burst. Every
-operation is idempotent by the lease id that the connection chose, so a message may safely be sent again.
+A lease is counted the moment it is granted and uncounted exactly once, so a hard limit holds under any burst. Leases
+go by ids that connections choose, and doing a thing twice under one id does it once: a message may be sent again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Pool:
         self._leases: dict[int, Member] = {}
         self._cooling: list[tuple[float, int, Member]] = []
         self._sequence = count()
+        self._serving = 0
+        """Members that the database calls healthy and has not deleted."""
         self._nobody: NoLease | None = None
         """Why an election would give nobody, while nothing changes."""
 
@@ -199,18 +201,17 @@ class Pool:
             if was_ejected:
                 self._rank(member)
 
-    def _serving(self) -> list[Member]:
-        return [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
-
     def _may_eject(self, member: Member) -> bool:
         """Never more than half of the serving backends (rounded down), never the last that takes new clients."""
-        serving = self._serving()
-        ejected = sum(m.health.is_ejected for m in serving)
-        return ejected < len(serving) // 2 and any(_is_open(m) for m in serving if m is not member)
+        # Counted among the few that cool down: in an outage of thousands this is asked for every failed dial.
+        ejected = sum(m.health.ejected_until == until and m.backend.is_serving for until, _, m in self._cooling)
+        others = (m for m in self._members.values() if m is not member)
+        return ejected < self._serving // 2 and any(map(_is_open, others))
 
     def _lift_excess_ejections(self) -> None:
         """Readmit, soonest first, those whose ejection the set as it is now would not have allowed."""
-        serving = self._serving()
+        serving = [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
+        self._serving = len(serving)
         ejected = [m for m in serving if m.health.is_ejected]
         ejected.sort(key=lambda m: m.health.ejected_until or 0.0, reverse=True)
         while ejected and (len(ejected) > len(serving) // 2 or not any(map(_is_open, serving))):

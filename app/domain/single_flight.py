@@ -1,4 +1,4 @@
-"""Simultaneous first connections of one client share one election: the first elects, the others wait for it."""
+"""One election for all of a client's connections that arrive unbound at once: one holds it, the rest wait."""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ Greenlets write only their own Connection; everything here that looks at all of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Final, Protocol
 
+import gevent
 from gevent.hub import get_hub
 
 from app.domain.errors import Killed
@@ -17,6 +19,9 @@ from app.proxy_service import Client
 
 if TYPE_CHECKING:
     from greenlet import greenlet
+
+SWEPT_AT_ONCE: Final = 500
+"""Connections looked at before the event loop gets its turn."""
 
 
 class Progress(Protocol):
@@ -143,8 +148,10 @@ class Connections:
 
         A timer per connection would be two heap operations per chunk; instead the counts tell who moved.
         """
-        for connection in self:
-            if connection.relay is None:
+        for number, connection in enumerate(self, start=1):
+            if number % SWEPT_AT_ONCE == 0:
+                gevent.sleep(0)
+            if connection.relay is None or not connection.is_open:
                 continue
             connection.relay.keep_alive()  # here, because a short connection need not pay four system calls for it
             if self._take_bytes(connection) or connection.has_noticed_half_close != connection.relay.is_half_closed:
@@ -173,12 +180,14 @@ class Connections:
         """Return (client key, admission) of every connection that counts against its client's limits."""
         return [(c.client.key, c.admission) for c in self._open if c.admission and c.client is not None]
 
-    def end_backend(self, backend_id: str, reason: str) -> int:
-        """End every connection to a backend; returns how many."""
-        doomed = [c for c in self._open if c.lease is not None and c.lease.backend.id == backend_id]
-        for connection in doomed:
-            connection.end(State.KILLED, reason)
-        return len(doomed)
+    def end_backends(self, backend_ids: Collection[str], reason: str) -> Counter[str]:
+        """End every connection to these backends; returns how many of each."""
+        ended: Counter[str] = Counter()
+        for connection in self._open:
+            if connection.lease is not None and connection.lease.backend.id in backend_ids:
+                connection.end(State.KILLED, reason)
+                ended[connection.lease.backend.id] += 1
+        return ended
 
     def end_all(self, reason: str) -> int:
         """End every connection; returns how many."""

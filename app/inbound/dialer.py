@@ -1,4 +1,4 @@
-"""Connects to a backend, with a timeout that does not stay on the socket: an idle upstream is not a dead one."""
+"""Connects to a backend in bounded time. The bound is the dial's alone: afterwards a backend may be silent for long."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
         raise _failure(error.errno or 0) from None
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex((host, port))
+        try:
+            code = sock.connect_ex((host, port))
+        except OSError:  # not an errno but an address that cannot be used, such as one on an interface we do not have
+            raise DialError(State.CONNECT_REFUSED, "unusable_address") from None
         if code == errno.EINPROGRESS:
             # A backend on this machine or a fast network has often answered already: asking again costs one system
             # call, waiting costs a watcher, a timer and a turn of the loop.

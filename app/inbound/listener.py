@@ -6,6 +6,7 @@ import _socket
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -51,8 +52,9 @@ class Listener:
         self._name = str(self.address)
         loop = get_hub().loop
         self._readable: Any = loop.io(self._socket.fileno(), _READ)
-        self._retry: Any = loop.timer(BACKOFF_SECONDS)
-        self._logged_at = -_LOG_SECONDS
+        # With a repeat, because a one-shot timer of libev that has fired fires at once when it is started again.
+        self._retry: Any = loop.timer(BACKOFF_SECONDS, BACKOFF_SECONDS)
+        self._logged_at = float("-inf")
 
     def start(self) -> None:
         self._readable.start(self._accept_some)
@@ -84,9 +86,9 @@ class Listener:
 
     def _accept_failed(self, error: OSError) -> bool:
         self._on_error(errno.errorcode.get(error.errno or 0, "unknown"))
-        loop = get_hub().loop
-        if loop.now() - self._logged_at >= _LOG_SECONDS:
-            self._logged_at = loop.now()
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = now
             logger.error("accept on {}: {}; going on", self._name, os.strerror(error.errno or 0))
         if error.errno == errno.ECONNABORTED:
             return True

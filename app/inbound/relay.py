@@ -11,6 +11,7 @@ import fcntl
 import socket
 import struct
 import termios
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -140,13 +141,13 @@ def reset_on_close(sock: _socket.socket) -> None:
 
 def flush(sock: _socket.socket, rest: bytes) -> bool:
     """Wait until `rest` and all that the kernel has queued were acknowledged; False when FLUSH_SECONDS did not do."""
-    deadline = get_hub().loop.now() + FLUSH_SECONDS
+    deadline = time.monotonic() + FLUSH_SECONDS
     try:
         while rest or _unacknowledged(sock):
             if rest:
                 with suppress(BlockingIOError):
                     rest = rest[sock.send(rest) :]
-            if get_hub().loop.now() > deadline:
+            if time.monotonic() > deadline:
                 return False
             gevent.sleep(_FLUSH_POLL_SECONDS)
     except OSError:

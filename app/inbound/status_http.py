@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import gevent
 import msgspec
 from gevent import pywsgi
 from loguru import logger
@@ -21,6 +22,8 @@ JSON = "application/json"
 CLIENTS_AT_ONCE: Final = 64
 SILENCE_SECONDS: Final = 2.0
 """A client that sends nothing for so long makes room for others: a full server would look like a dead edge."""
+HEADER_SECONDS: Final = 5.0
+"""For the whole header of a request."""
 ANSWER_SECONDS: Final = 30.0
 """For a client to take the whole answer."""
 
@@ -101,7 +104,8 @@ class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
 
     def read_request(self, raw_requestline: str) -> object:
         try:
-            is_valid = super().read_request(raw_requestline)
+            with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
+                is_valid = super().read_request(raw_requestline)
         except TimeoutError:  # unless translated, pywsgi prints a traceback
             raise ValueError("its header did not come in time") from None
         self.socket.settimeout(ANSWER_SECONDS)

@@ -16,7 +16,7 @@ from loguru import logger
 from app.domain.client import unmapped
 from app.domain.errors import ConnectionEnded, DialError, DownstreamError, NoBackendError
 from app.domain.model import Lease
-from app.domain.outcome import Refusal, State
+from app.domain.outcome import Affinity, Refusal, State
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connection, Connections
 from app.inbound.dialer import dial
@@ -146,6 +146,7 @@ class TcpServer:
         deadline = time.monotonic() + _TOTAL_DIAL_TIMEOUTS * options.connect_timeout_seconds
         tried: tuple[str, ...] = ()
         failure: DialError | None = None
+        former: str | None = None
         while True:
             lease = self._lease(connection, client, tried, failure)
             connection.attempts += 1
@@ -157,7 +158,8 @@ class TcpServer:
                 failure = error
                 connection.connect_seconds += time.monotonic() - started
                 connection.lease = None
-                service.dial_failed(lease, client, error.reason)
+                service.dial_failed(lease, client, error.reason, former)
+                former = lease.backend.id if lease.affinity is Affinity.HIT else former
                 logger.debug("client {}: backend {} did not answer: {}", client.address, lease.backend.id, error.reason)
                 tried = (*tried, lease.backend.id)
                 if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import gevent
@@ -15,6 +15,11 @@ from app.ports import BackendRepository, BackendSet, RepositoryError
 
 TICK_SECONDS: Final = 0.25
 """Between looks at the repository: a change is seen within twice this."""
+SILENCE_SECONDS: Final = 5.0
+"""A look that takes this long is a disk that hangs."""
+STOP_SECONDS: Final = 1.0
+ROWS_NAMED: Final = 100
+"""Refused rows, and odd ones, named in the log for one change; it would hold the event loop to name thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,15 @@ class BackendWatcher:
         self._reload_at = 0.0
         self._greenlet: gevent.Greenlet[..., object] | None = None
         self.current = BackendSet()
-        self.status = RoutingStatus(None, None, 0)
+        self._status = RoutingStatus(None, None, 0)
+        self._looked_at = time.monotonic()
+
+    @property
+    def status(self) -> RoutingStatus:
+        silence = time.monotonic() - self._looked_at
+        if silence < SILENCE_SECONDS:
+            return self._status
+        return replace(self._status, error=f"no answer for {silence:.0f} s")
 
     def start(self) -> None:
         """Load once, then follow in the background."""
@@ -55,7 +68,8 @@ class BackendWatcher:
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill()
-        self._thread.run(self._repository.close)
+        with gevent.Timeout(STOP_SECONDS, False):  # a disk that hangs may keep the thread for ever
+            self._thread.run(self._repository.close)
 
     def _follow(self) -> None:
         while True:
@@ -68,6 +82,7 @@ class BackendWatcher:
 
     def look(self) -> None:
         """Load if the repository has changed, if it could not be read last time, or if a full reload is due."""
+        self._looked_at = time.monotonic()
         try:
             found = self._thread.run(self._load_if_due)
         except RepositoryError as error:
@@ -79,7 +94,7 @@ class BackendWatcher:
 
     def _load_if_due(self) -> BackendSet | None:
         """Runs in the thread."""
-        is_due = time.monotonic() >= self._reload_at or self.status.error is not None
+        is_due = time.monotonic() >= self._reload_at or self._status.error is not None
         if not self._repository.has_changed() and not is_due:
             return None
         found = self._repository.load()
@@ -87,17 +102,17 @@ class BackendWatcher:
         return found
 
     def _failed(self, message: str) -> None:
-        if message != self.status.error:  # once per change of the cause
+        if message != self._status.error:  # once per change of the cause
             logger.error("routing database: {}; serving {} known backends", message, len(self.current.backends))
             self._on_load("error")
-        self.status = RoutingStatus(self.status.loaded_at, message, self.status.rows_refused)
+        self._status = RoutingStatus(self._status.loaded_at, message, self._status.rows_refused)
 
     def _loaded(self, found: BackendSet) -> None:
         before, self.current = self.current, found
-        if self.status.error is not None:
+        if self._status.error is not None:
             logger.info("routing database: readable again")
-        is_first = self.status.loaded_at is None
-        self.status = RoutingStatus(time.time(), None, len(found.refused))
+        is_first = self._status.loaded_at is None
+        self._status = RoutingStatus(time.time(), None, len(found.refused))
         if found == before and not is_first:
             return
         self._report(before, found)
@@ -105,15 +120,14 @@ class BackendWatcher:
 
     @staticmethod
     def _report(before: BackendSet, found: BackendSet) -> None:
-        known = set(map(str, before.refused))
-        for bad in found.refused:
-            if str(bad) not in known:
-                logger.bind(backend=bad.backend_id, columns=[f.column for f in bad.faults]).error(
-                    "row refused: {}", bad
-                )
-        for warning in found.warnings:
-            if warning not in before.warnings:
-                logger.warning("{}", warning)
+        known, known_warnings = set(before.refused), set(before.warnings)
+        fresh = [bad for bad in found.refused if bad not in known]
+        for bad in fresh[:ROWS_NAMED]:
+            logger.bind(backend=bad.backend_id, columns=[f.column for f in bad.faults]).error("row refused: {}", bad)
+        if len(fresh) > ROWS_NAMED:
+            logger.error("and {} more rows refused; `backends list` names them all", len(fresh) - ROWS_NAMED)
+        for warning in [w for w in found.warnings if w not in known_warnings][:ROWS_NAMED]:
+            logger.warning("{}", warning)
         if not found.backends and before.backends:
             logger.warning("the routing database has no backends any more: new connections are refused")
         logger.info("routing: {} backends, {} rows refused", len(found.backends), len(found.refused))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,13 @@ class BindingWriter:
     def add(self, bindings: Iterable[Binding]) -> None:
         lines = [_encode(_Line(b.client, b.backend_id, b.expires_at + self._to_unix)) + b"\n" for b in bindings]
         self._file.write(b"".join(lines))
+
+    def abandon(self) -> None:
+        """Take the unfinished file away again: on a full disk it would sit in the way."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._temporary.unlink()
 
     def commit(self) -> None:
         """Make the new file durable and put it in the old one's place."""

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import stat
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -109,9 +108,14 @@ class JsonLog:
     def _flush_forever(self) -> None:
         while True:
             gevent.sleep(FLUSH_SECONDS)
-            if self._lines:
-                lines, buffered = self._take()
+            if not self._lines:
+                continue
+            lines, buffered = self._take()
+            try:
                 self._thread.apply(self._write, (lines,))
+            except Exception:  # nothing may end the log; where should it be told, if not here
+                self.lines_dropped += len(lines)
+            finally:
                 self._buffered -= buffered
 
     def flush(self) -> None:
@@ -156,7 +160,10 @@ class JsonLog:
         except FileNotFoundError:
             there = None
         if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            fresh = self._open()
+            try:
+                fresh = self._open()
+            except OSError:  # out of descriptors, no folder: better the old file than none, until the next flush
+                return
             os.close(self._descriptor)
             self._descriptor = fresh
 
@@ -177,9 +184,3 @@ def configure(path: Path | None, *, is_debug: bool) -> JsonLog:
     logging.root.handlers = [_Bridge()]
     logging.root.setLevel(logging.INFO)
     return log
-
-
-def configure_for_people() -> None:
-    """Make loguru write plain lines to stderr: for commands that end by themselves."""
-    logger.remove()
-    logger.add(sys.stderr, format="<level>{level}</level>: {message}", level="WARNING")

@@ -10,7 +10,7 @@ import lzma
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import maxminddb
 
@@ -87,30 +87,47 @@ class MaxmindGeo:
             return False
 
     def reload(self) -> None:
-        """Read the file anew. Raises GeoDatabaseError and keeps the old database; blocks (call it off the loop)."""
+        """Read the file anew. Raises GeoDatabaseError and keeps the old database; blocks (call it off the loop).
+
+        A file whose content is at fault is not tried again until it changes; one that could not be read is.
+        """
+        identity = self._identity = None
         try:
-            self._identity = _FileIdentity.of(self._path)
+            identity = _FileIdentity.of(self._path)
             content = self._path.read_bytes()
-            if self._path.suffix == ".xz":
-                content = lzma.decompress(content)
-        except (OSError, lzma.LZMAError) as error:
+            in_memory = _copy_to_memory(lzma.decompress(content) if self._path.suffix == ".xz" else content)
+        except lzma.LZMAError as error:
+            self._identity = identity
             raise GeoDatabaseError(f"{self._path}: {error}") from None
-        self._reader = _open_validated(content, self._path)
+        except OSError as error:
+            raise GeoDatabaseError(f"{self._path}: {error}") from None
+        with in_memory:
+            self._identity = identity
+            self._reader = _open_validated(in_memory, self._path)
 
 
-def _open_validated(content: bytes, path: Path) -> Any:
-    """Open a copy of a database in memory and check the whole of it. The memory goes with the reader."""
-    descriptor = os.memfd_create("country-database", os.MFD_CLOEXEC)
+def _copy_to_memory(content: bytes) -> BinaryIO:
+    """Return a file in memory with this content. Raises OSError."""
+    in_memory = os.fdopen(os.memfd_create("country-database", os.MFD_CLOEXEC), "w+b")
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        reader = maxminddb.open_database(f"/proc/self/fd/{descriptor}", maxminddb.MODE_MMAP_EXT)
-        validate(content, reader.metadata())
-    except (maxminddb.InvalidDatabaseError, ValueError, OSError) as error:
-        raise GeoDatabaseError(f"{path}: {error}") from None
-    finally:
-        os.close(descriptor)
+        in_memory.write(content)
+        in_memory.flush()
+        # The reader will open it so, and would blame the content for a want of descriptors.
+        with open(f"/proc/self/fd/{in_memory.fileno()}", "rb"):
+            return in_memory
+    except OSError:
+        in_memory.close()
+        raise
+
+
+def _open_validated(in_memory: BinaryIO, path: Path) -> Any:
+    """Open a database in memory and check the whole of it. The memory goes with the reader."""
+    try:
+        reader = maxminddb.open_database(f"/proc/self/fd/{in_memory.fileno()}", maxminddb.MODE_MMAP_EXT)
+        in_memory.seek(0)
+        validate(in_memory.read(), reader.metadata())
+    except Exception as error:  # of a damaged file the decoder raises whatever it stumbles over
+        raise GeoDatabaseError(f"{path}: no usable country database: {error}") from None
     return reader
 
 

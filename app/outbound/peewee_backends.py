@@ -1,7 +1,7 @@
 """The SQLite routing database through peewee: the repository the edge reads, and the store that scripts write.
 
-The reader follows changes cheaply. `PRAGMA data_version` tells of commits by others, but only per connection and not
-of a replaced file: so one persistent read-only connection asks it, and compares device and inode of the path too.
+The reader follows changes cheaply: one read-only connection stays open and asks SQLite's `data_version`, which grows
+with every commit of another connection; a file put in the old one's place shows by its device and inode.
 Neither tells of a file overwritten in place: so each load begins with a fresh connection, whose page cache is empty.
 """
 

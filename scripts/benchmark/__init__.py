@@ -10,5 +10,5 @@ bulk.py       the one hot flow that small requests have beside them
 processes.py  starting, awaiting, weighing and stopping processes; free ports
 machine.py    cores, versions, missing programs
 report.py     medians, ratios, the Markdown table
-micro.py      (when it exists) in-process figures of the edge: `figures() -> dict[str, float]`
+micro.py      in-process figures of the edge: `figures() -> dict[str, float]`
 """

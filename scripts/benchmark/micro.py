@@ -125,7 +125,7 @@ def longest_pause_ms() -> float:
         edge = subprocess.Popen(
             ["taskset", "--cpu-list", str(edge_core), sys.executable, "-m", "app", "serve"],
             cwd=ROOT,
-            env=os.environ
+            env={name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
             | {
                 "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}",
                 "EDGEPROXY_METRICS_LISTEN_ADDR": f"127.0.0.1:{metrics_port}",

@@ -103,11 +103,11 @@ def test_unbinding_names_the_backend_so_that_a_newer_binding_is_left_alone():
     assert edge.find("ana") == Elect()
 
 
-def test_unbinding_from_whatever_it_is_ends_any_binding():
+def test_unbinding_gives_the_former_binding_back():
     edge = EdgeActors()
     tell(edge.addresses.bindings, ConfirmBinding("ana", "b"))
-    tell(edge.addresses.bindings, Unbind("ana"))
-    assert edge.find("ana") == Elect()
+    tell(edge.addresses.bindings, Unbind("ana", "b", former="a"))
+    assert edge.find("ana") == Bound("a")
 
 
 def test_an_expired_binding_is_absent_before_any_sweep_and_the_sweep_frees_it():

@@ -23,9 +23,9 @@ def snapshot(metrics: Address) -> Snapshot:
 
 
 def test_counts_add_up_by_label_values(metrics):
-    for amount, reason in ((1, "max_connections"), (2, "max_connections"), (5, "client_rate")):
-        tell(metrics, Count(names.CONNECTIONS_REFUSED, (reason,), amount))
-    assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("max_connections",): 3, ("client_rate",): 5}
+    for reason in ("max_connections", "client_rate", "max_connections"):
+        tell(metrics, Count(names.CONNECTIONS_REFUSED, (reason,)))
+    assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("max_connections",): 2, ("client_rate",): 1}
 
 
 def test_the_traffic_of_the_process_is_added_to_the_totals(metrics):
