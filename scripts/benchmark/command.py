@@ -14,7 +14,7 @@ from scripts.benchmark.machine import Bystanders, Cores, describe, divide_cores,
 from scripts.benchmark.peers import PEERS, why_absent
 from scripts.benchmark.processes import MeasurementError
 from scripts.benchmark.report import markdown
-from scripts.benchmark.rounds import MICRO, Plan, Sample, has_micro, run
+from scripts.benchmark.rounds import MICRO, Plan, Sample, run
 from scripts.benchmark.rows import ROWS
 
 
@@ -102,13 +102,11 @@ def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str
         if lacking:
             absent[f"row {row.key}"] = f"{' and '.join(lacking)} not installed"
     wants_micro = MICRO in options.only and "edge" in options.peers
-    if wants_micro and not has_micro():
-        absent[f"row {MICRO}"] = "no scripts/benchmark/micro.py"
     return (
         Plan(
             rows=[row for row in rows if f"row {row.key}" not in absent],
             peers=[peer for peer in peers if peer.name not in absent],
-            with_micro=wants_micro and has_micro(),
+            with_micro=wants_micro,
             rounds=options.rounds,
             seconds=options.seconds,
             cores=cores,

@@ -90,8 +90,6 @@ def why_absent(peer: Peer, missing: list[str]) -> str | None:
     lacking = [program for program in peer.needs if program in missing]
     if lacking:
         return f"{' and '.join(lacking)} not installed"
-    if peer is EDGE and not (ROOT / "app/__main__.py").exists():
-        return f"no {ROOT / 'app/__main__.py'}"
     if peer is EDGE and not (ROOT / ".venv/bin/python").exists():
         return f"no {ROOT / '.venv'} (scripts/start makes it)"
     return None

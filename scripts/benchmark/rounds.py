@@ -46,11 +46,6 @@ class Plan:
     cores: Cores
 
 
-def has_micro() -> bool:
-    """Tell whether the in-process microbenchmarks exist."""
-    return Path(__file__).with_name("micro.py").exists()
-
-
 def run(plan: Plan, folder: Path, samples: list[Sample]) -> None:
     """Measure everything, appending to `samples` as it comes: an interrupted run keeps what it has."""
     with ExitStack() as stack:

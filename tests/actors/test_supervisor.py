@@ -7,9 +7,21 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from actors import supervisor as supervising
-from actors.runtime import Address, AskTimeoutError, Crash, GeventActor, InvariantBrokenError, Ping, Request, ask, tell
+from actors.runtime import (
+    Address,
+    AskTimeoutError,
+    Crash,
+    GeventActor,
+    InvariantBrokenError,
+    Ping,
+    Request,
+    ask,
+    on_death,
+    tell,
+)
 from actors.supervisor import MAX_RESTARTS, Supervisor
 from tests.harness import eventually
 
@@ -234,8 +246,11 @@ def test_a_successor_is_published_in_the_same_turn_as_it_is_built(nest):
 def test_when_stopping_actors_may_end_unmourned(nest):
     nest.supervise()
     nest.supervisor.stop()
+    mourned = Event()
+    on_death(nest.address.ref, mourned.set)  # told after the supervisor
     nest.crash()
-    gevent.sleep(0.02)
+    assert mourned.wait(10)
+    gevent.sleep(0)  # a restart would be at once
     assert (nest.restarted, nest.given_up, nest.starts) == ([], [], 1)
 
 
