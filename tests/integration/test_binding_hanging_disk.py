@@ -1,0 +1,30 @@
+"""A disk that hangs while the bindings are written holds up nobody: whoever waits may stop waiting."""
+
+import os
+
+import gevent
+import pytest
+
+from actors.messages import ConfirmBinding
+from actors.runtime import tell
+from app.housekeeping import BindingKeeper
+from app.outbound.binding_file import BindingFile
+from tests.actors.edge_actors import EdgeActors
+
+
+def test_writing_the_bindings_can_be_given_up(tmp_path):
+    edge = EdgeActors()
+    for number in range(5_000):  # more than a pipe holds
+        tell(edge.addresses.bindings, ConfirmBinding(f"default client {number}", "a"))
+    path = tmp_path / "bindings.jsonl"
+    pipe = tmp_path / "bindings.jsonl.new"
+    os.mkfifo(pipe)
+    stalled_reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    keeper = BindingKeeper(BindingFile(path), edge.addresses)
+    try:
+        # The first is the test's own patience: no Exception, so it is not taken for the keeper's.
+        with gevent.Timeout(10), pytest.raises(TimeoutError), gevent.Timeout(0.3, TimeoutError("no answer")):
+            keeper.write()
+    finally:
+        os.close(stalled_reader)  # lets the thread end
+    assert not path.exists()
