@@ -128,7 +128,8 @@ class BindingKeeper:
                 copied = ask(bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
                 self._thread.run(writer.add, copied)
             self._thread.run(writer.commit)
-        except TimeoutError:  # the thread hangs in the disk: waiting for it to tidy up would hang too
+        except TimeoutError:  # the thread hangs in the disk: it tidies up when that answers, and nobody waits for it
+            gevent.spawn(self._thread.run, writer.abandon)
             raise
         except Exception:
             self._thread.run(writer.abandon)

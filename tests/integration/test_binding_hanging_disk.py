@@ -10,6 +10,7 @@ from actors.runtime import tell
 from app.housekeeping import BindingKeeper
 from app.outbound.binding_file import BindingFile
 from tests.actors.edge_actors import EdgeActors
+from tests.harness import eventually
 
 
 def test_writing_the_bindings_can_be_given_up(tmp_path):
@@ -26,5 +27,6 @@ def test_writing_the_bindings_can_be_given_up(tmp_path):
         with gevent.Timeout(10), pytest.raises(TimeoutError), gevent.Timeout(0.3, TimeoutError("no answer")):
             keeper.write()
     finally:
-        os.close(stalled_reader)  # lets the thread end
+        os.close(stalled_reader)  # the disk answers again
+    eventually(lambda: not pipe.exists(), what="the unfinished file is tidied up")
     assert not path.exists()
