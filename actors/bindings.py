@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from actors.messages import (
+    AdmitClient,
     BindingCounts,
     Bound,
     ClientLeft,
@@ -14,13 +16,14 @@ from actors.messages import (
     Elect,
     ElectionHeld,
     FindBinding,
-    Refused,
+    ReplaceLimits,
     SweepBindings,
     Unbind,
 )
 from actors.runtime import GeventActor, GeventFuture
 from app.domain.affinity import AffinityTable
-from app.domain.limits import ClientLimits
+from app.domain.limits import ClientLimits, LimitRules
+from app.domain.outcome import Refusal
 from app.domain.single_flight import SingleFlight
 
 SHARDS_A_SWEEP = 8
@@ -31,7 +34,10 @@ class BindingsActor(GeventActor):
     """The table, the limits and the elections are handed in, because they outlive a crash of the actor."""
 
     def __init__(
-        self, table: AffinityTable, limits: ClientLimits, elections: SingleFlight[GeventFuture[Bound | Elect]]
+        self,
+        table: AffinityTable,
+        limits: dict[str, ClientLimits],
+        elections: SingleFlight[GeventFuture[Bound | Elect]],
     ) -> None:
         super().__init__()
         self._table = table
@@ -54,8 +60,13 @@ class BindingsActor(GeventActor):
                 self._held(client, backend_id, time.monotonic())
             case Unbind(client, backend_id, former):
                 self._unbind(client, backend_id, former, time.monotonic())
-            case ClientLeft(client, admission):
-                self._limits.leave(client, admission)
+            case AdmitClient(frontend, client, admission):
+                return self._admit(frontend, client, admission, time.monotonic())
+            case ClientLeft(frontend, client, admission):
+                if frontend in self._limits:
+                    self._limits[frontend].leave(client, admission)
+            case ReplaceLimits(rules):
+                self._replace_limits(rules)
             case SweepBindings():
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
@@ -66,12 +77,8 @@ class BindingsActor(GeventActor):
                 return super().handle(message)
         return None
 
-    def _find(self, message: FindBinding, now: float) -> Bound | Elect | Refused | GeventFuture[Bound | Elect]:
+    def _find(self, message: FindBinding, now: float) -> Bound | Elect | GeventFuture[Bound | Elect]:
         client = message.client
-        if message.admission:
-            refusal = self._limits.admit(client, message.admission, now)
-            if refusal is not None:
-                return Refused(refusal)
         backend_id = self._table.find(client, now)
         if backend_id is not None and backend_id not in message.excluded:
             return Bound(backend_id)
@@ -97,8 +104,23 @@ class BindingsActor(GeventActor):
         else:
             self._table.unbind(client)
 
+    def _admit(self, frontend: str, client: str, admission: int, now: float) -> Refusal | None:
+        limits = self._limits.get(frontend)
+        return limits.admit(client, admission, now) if limits is not None else None
+
+    def _replace_limits(self, rules: Mapping[str, LimitRules]) -> None:
+        """Change the limits in place: they are shared with a successor."""
+        for frontend in [frontend for frontend in self._limits if frontend not in rules]:
+            del self._limits[frontend]
+        for frontend, rule in rules.items():
+            if frontend in self._limits:
+                self._limits[frontend].adopt(rule)
+            else:
+                self._limits[frontend] = ClientLimits(rule)
+
     def _sweep(self, now: float) -> None:
         for _ in range(min(SHARDS_A_SWEEP, self._table.shard_count)):
             self._table.sweep(now, self._next_shard)
             self._next_shard += 1
-        self._limits.sweep(now, _LIMITED_CLIENTS_A_SWEEP)
+        for limits in self._limits.values():
+            limits.sweep(now, _LIMITED_CLIENTS_A_SWEEP)

@@ -2,135 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
-from actors.runtime import Request
+from actors.runtime import Message, Request
 from app.domain.affinity import Binding
-from app.domain.measures import Snapshot
-from app.domain.model import Backend, GeoInfo, Lease, Unleased
+from app.domain.client import Client
+from app.domain.limits import LimitRules
+from app.domain.measures import HistogramView, Labels, Snapshot
+from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Refusal
+from app.domain.plan import PoolPlan
 from app.domain.pool import MemberView
+from app.domain.probe import Target
 
 # To the registry
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseBackend(Request[Lease | Unleased]):
+class LeaseBackend(Request[Lease | Unleased], frozen=True):
     """Elect and reserve in one step. Safe to repeat under the same `lease_id`, which the connection chose."""
 
     lease_id: int
-    client: GeoInfo | None
+    pool: str
+    frontend: str
+    """Names the election."""
+    client: Client
     preferred: str | None
     """The id of the backend the client is bound to."""
     excluded: Collection[str]
     """Ids of backends this connection has tried already."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseLease:
+class ReleaseLease(Message, frozen=True):
+    pool: str
     lease_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreLease:
+class RestoreLease(Message, frozen=True):
     """Count a lease that a crashed registry may have granted and forgotten."""
 
+    pool: str
     lease_id: int
     backend: Backend
 
 
-@dataclass(frozen=True, slots=True)
-class DialFailed:
-    """A backend refused a connection or did not answer in time."""
+class TrafficFailed(Message, frozen=True):
+    """A backend refused a connection, did not answer in time, or failed one it had taken. `cause` is a short word."""
 
-    backend_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class DialSucceeded:
-    backend_id: str
+    pool: str
+    backend: Backend
+    cause: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplaceBackends:
-    """The routing database says: these, and no others."""
+class TrafficSucceeded(Message, frozen=True):
+    pool: str
+    backend: Backend
 
+
+class BackendProbed(Message, frozen=True):
+    """A probe of a backend has ended; `failure` is a short word, None when it passed."""
+
+    pool: str
+    backend: Backend
+    failure: str | None
+
+
+class ReplacePools(Message, frozen=True):
+    """The configuration says: these pools, and no others."""
+
+    plans: tuple[PoolPlan, ...]
+
+
+class ReplaceBackends(Message, frozen=True):
+    """A pool has these backends from now on, and no others."""
+
+    pool: str
     backends: tuple[Backend, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ContinueReplacing:
+class ContinueReplacing(Message, frozen=True):
     """The registry's note to itself: a large set is taken over in slices, so that others get their turn."""
 
+    pool: str
 
-@dataclass(frozen=True, slots=True)
-class DescribePool(Request[list[MemberView]]):
-    """Describe a page of the members; a page that is not full is the last."""
 
+class DescribePool(Request[list[MemberView]], frozen=True):
+    """Describe a page of a pool's members; a page that is not full is the last."""
+
+    pool: str
     first: int = 0
     count: int = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class CountCandidates(Request[tuple[int, int]]):
-    """How many members are there, and how many take new clients?"""
+class PoolCounts(Message, frozen=True):
+    """How many members a pool has, how many take new clients, and whether it serves though all are down."""
+
+    members: int
+    candidates: int
+    fails_open: bool
+
+
+class CountCandidates(Request[dict[str, PoolCounts]], frozen=True):
+    """Count the members of every pool."""
+
+
+# To the health actor
+
+
+class ReplaceTargets(Message, frozen=True):
+    """Probe these, and no others. Those known already keep their rhythm."""
+
+    targets: tuple[Target, ...]
+
+
+class StartDueProbes(Message, frozen=True):
+    """It is time to look whose turn it is."""
+
+
+class ProbeEnded(Message, frozen=True):
+    """A probe has ended; `failure` is a short word, None when it passed."""
+
+    target: Target
+    failure: str | None
 
 
 # To the bindings
 
 
-@dataclass(frozen=True, slots=True)
-class FindBinding(Request["BindingFound"]):
+class FindBinding(Request["BindingFound"], frozen=True):
     """Which backend is a client bound to? Answered late while another connection of the client elects one."""
 
     client: str
     """See app.domain.client.client_key."""
     excluded: Collection[str]
+
+
+class AdmitClient(Request[Refusal | None], frozen=True):
+    """Count a connection against its client's limits at a frontend, once however often it asks."""
+
+    frontend: str
+    client: str
     admission: int
-    """Count this connection against the client's limits, once however often it asks; 0 = do not count."""
+    """The number of the connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Message, frozen=True):
     """The client belongs to this backend."""
 
     backend_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Elect:
+class Elect(Message, frozen=True):
     """The client has no binding: hold an election and report it with ElectionHeld."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The client is over one of its limits."""
-
-    refusal: Refusal
+BindingFound = Bound | Elect
 
 
-BindingFound = Bound | Elect | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class ElectionHeld:
+class ElectionHeld(Message, frozen=True):
     """The election the sender was asked to hold gave this backend, or none."""
 
     client: str
     backend_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConfirmBinding:
+class ConfirmBinding(Message, frozen=True):
     """The backend answered: bind the client to it, or touch the binding it has."""
 
     client: str
     backend_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unbind:
+class Unbind(Message, frozen=True):
     """End a client's binding, if it is (still) to this backend; give it back the one it had before, if any."""
 
     client: str
@@ -138,28 +180,31 @@ class Unbind:
     former: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLeft:
+class ClientLeft(Message, frozen=True):
     """A connection that counted against the client's limits has ended."""
 
+    frontend: str
     client: str
     admission: int
 
 
-@dataclass(frozen=True, slots=True)
-class SweepBindings:
+class ReplaceLimits(Message, frozen=True):
+    """The limits of each client at each frontend that has any."""
+
+    rules: Mapping[str, LimitRules]
+
+
+class SweepBindings(Message, frozen=True):
     """Free expired bindings of the next few shards."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyBindings(Request[list[Binding]]):
+class CopyBindings(Request[list[Binding]], frozen=True):
     """Copy one shard of the table."""
 
     shard: int
 
 
-@dataclass(frozen=True, slots=True)
-class BindingCounts:
+class BindingCounts(Message, frozen=True):
     """`bindings` held now, `shards` of the table, `evictions` since the start."""
 
     bindings: int
@@ -167,56 +212,51 @@ class BindingCounts:
     evictions: int
 
 
-@dataclass(frozen=True, slots=True)
-class CountBindings(Request[BindingCounts]):
+class CountBindings(Request[BindingCounts], frozen=True):
     pass
 
 
 # To the metrics
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(Message, frozen=True):
     """Add one to a counter. `labels` are values, in the order of the metric's label names."""
 
     metric: str
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BackendConnected:
+class BackendConnected(Message, frozen=True):
     """A backend accepted a connection after `seconds`, on a lease with this affinity."""
 
+    pool: str
     backend_id: str
     affinity: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed:
+class ConnectionClosed(Message, frozen=True):
     """A client's connection has ended, with this termination state."""
 
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficMoved:
-    """What the whole process did since the last such message: connections accepted, bytes copied."""
+class TrafficMoved(Message, frozen=True):
+    """What the whole process did since the last such message."""
 
-    accepted: int
-    bytes_sent: int
-    """To clients."""
-    bytes_received: int
-    """From clients."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetBackends:
-    """Drop the series of every backend that is not among these."""
-
-    remaining: frozenset[str]
+    accepted: Mapping[str, int]
+    """Connections, by frontend."""
+    bytes_moved: Mapping[tuple[str, str], tuple[int, int]]
+    """Bytes sent to clients and received from them, by (pool, backend id)."""
+    requests: Mapping[Labels, HistogramView]
+    """HTTP requests and how long they took, by the labels of the request metrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakeSnapshot(Request[Snapshot]):
+class ForgetBackends(Message, frozen=True):
+    """Drop the series of every backend that is not among these (pool, backend id) pairs."""
+
+    remaining: frozenset[tuple[str, str]]
+
+
+class TakeSnapshot(Request[Snapshot], frozen=True):
     pass

@@ -12,7 +12,7 @@ from actors.messages import (
 )
 from actors.runtime import GeventActor
 from app.domain import metric_names as names
-from app.domain.measures import Measures
+from app.domain.measures import Labels, Measures
 
 
 class MetricsActor(GeventActor):
@@ -21,7 +21,7 @@ class MetricsActor(GeventActor):
     def __init__(self, measures: Measures) -> None:
         super().__init__()
         self._measures = measures
-        self._backends: frozenset[str] | None = None
+        self._backends: frozenset[tuple[str, str]] | None = None
         """Those that have not vanished; None until told."""
 
     def handle(self, message: object) -> object:
@@ -29,18 +29,17 @@ class MetricsActor(GeventActor):
         match message:
             case ConnectionClosed(state):
                 measures.count(names.CONNECTIONS_ENDED, (state,))
-            case BackendConnected(backend_id, affinity, seconds):
+            case BackendConnected(pool, backend_id, affinity, seconds):
                 measures.count(names.LEASES, (affinity,))
-                if self._exists(backend_id):
-                    measures.count(names.BACKEND_CONNECTIONS, (backend_id,))
-                    measures.observe(names.BACKEND_RTT, (backend_id,), seconds)
+                backend = (pool, backend_id)
+                if self._exists(backend):
+                    measures.count(names.BACKEND_CONNECTIONS, backend)
+                    measures.observe(names.BACKEND_RTT, backend, seconds)
             case Count(metric, labels):
-                if metric not in names.BY_BACKEND or self._exists(labels[0]):
+                if metric not in names.BY_BACKEND or self._exists(labels[:2]):
                     measures.count(metric, labels)
-            case TrafficMoved(accepted, bytes_sent, bytes_received):
-                measures.count(names.CONNECTIONS, (), accepted)
-                measures.count(names.BYTES_SENT, (), bytes_sent)
-                measures.count(names.BYTES_RECEIVED, (), bytes_received)
+            case TrafficMoved():
+                self._moved(message)
             case ForgetBackends(remaining):
                 self._backends = remaining
                 for metric in names.BY_BACKEND:
@@ -51,6 +50,21 @@ class MetricsActor(GeventActor):
                 return super().handle(message)
         return None
 
-    def _exists(self, backend_id: str) -> bool:
+    def _moved(self, message: TrafficMoved) -> None:
+        measures = self._measures
+        for frontend, accepted in message.accepted.items():
+            measures.count(names.CONNECTIONS, (frontend,), accepted)
+        for backend, (sent, received) in message.bytes_moved.items():
+            measures.count(names.BYTES_SENT, (), sent)
+            measures.count(names.BYTES_RECEIVED, (), received)
+            if backend[1] and self._exists(backend):  # the edge's own answers are nobody's
+                measures.count(names.BACKEND_BYTES_SENT, backend, sent)
+                measures.count(names.BACKEND_BYTES_RECEIVED, backend, received)
+        for labels, observed in message.requests.items():
+            if self._exists(labels[:2]):
+                measures.count(names.REQUESTS, labels, observed.count)
+                measures.add(names.REQUEST_SECONDS, labels[:-1], observed)
+
+    def _exists(self, backend: Labels) -> bool:
         """Say whether to count for a backend: a dial that ends after it vanished would bring its series back."""
-        return self._backends is None or backend_id in self._backends
+        return self._backends is None or backend in self._backends

@@ -1,9 +1,9 @@
-"""The registry actor owns the pool: backends, counts, health, leases. It translates messages to app.domain.pool."""
+"""The registry actor owns the pools: backends, counts, health, leases. It translates messages to app.domain.pool."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -11,70 +11,126 @@ import gevent
 from loguru import logger
 
 from actors.messages import (
+    BackendProbed,
     ContinueReplacing,
+    Count,
     CountCandidates,
     DescribePool,
-    DialFailed,
-    DialSucceeded,
     LeaseBackend,
+    PoolCounts,
     ReleaseLease,
     ReplaceBackends,
+    ReplacePools,
     RestoreLease,
+    TrafficFailed,
+    TrafficSucceeded,
 )
-from actors.runtime import ActorDead, GeventActor
-from app.domain.election import GeoElection
+from actors.runtime import ActorDead, Address, GeventActor, tell
+from app.domain import metric_names as names
+from app.domain.election import Election
+from app.domain.health import HealthState
 from app.domain.model import Backend
-from app.domain.pool import Pool
+from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.pool import Pool, Transition
 
 _BETWEEN_SLICES_SECONDS: Final = 0.001
 
 
 class RegistryActor(GeventActor):
-    """Built afresh after a crash: from the backends last loaded and the leases of the connections open now."""
+    """Built afresh after a crash: from the pools planned, the backends known and the leases held now.
+
+    `make_election` makes what a plan asks for; `leases` are (pool, lease id, backend).
+    """
 
     def __init__(
-        self, election: GeoElection, backends: Iterable[Backend], leases: Iterable[tuple[int, Backend]]
+        self,
+        make_election: Callable[[ElectionPlan], Election],
+        metrics: Address,
+        plans: Iterable[PoolPlan],
+        backends: Mapping[str, Iterable[Backend]],
+        leases: Iterable[tuple[str, int, Backend]],
     ) -> None:
         super().__init__()
-        self._pool = Pool(election)
-        self._replacing: Iterator[None] = iter(())
-        self._pool.replace(backends)
-        for lease_id, backend in leases:
-            self._pool.restore(lease_id, backend)
+        self._make_election = make_election
+        self._metrics = metrics
+        self._pools: dict[str, Pool] = {}
+        self._replacing: dict[str, Iterator[None]] = {}
+        now = time.monotonic()
+        self._replace_pools(plans, now)
+        for pool, found in backends.items():
+            self._on(pool).replace(found, now)
+        for pool, lease_id, backend in leases:
+            self._on(pool).restore(lease_id, backend, now)
 
     def handle(self, message: object) -> object:
         match message:
-            case LeaseBackend(lease_id, client, preferred, excluded):
-                return self._pool.lease(lease_id, client, preferred, excluded, time.monotonic())
-            case ReleaseLease(lease_id):
-                self._pool.release(lease_id)
-            case DialFailed(backend_id):
-                cooldown = self._pool.dial_failed(backend_id, time.monotonic())
-                if cooldown is not None:
-                    logger.warning("backend {} is ejected for {:.0f} s: dials fail", backend_id, cooldown)
-            case DialSucceeded(backend_id):
-                self._pool.dial_succeeded(backend_id)
-            case RestoreLease(lease_id, backend):
-                self._pool.restore(lease_id, backend)
-            case ReplaceBackends(backends):
-                self._replacing = self._pool.replacing(backends)
-                self._continue_replacing()
-            case ContinueReplacing():
-                self._continue_replacing()
+            case LeaseBackend(lease_id, pool, frontend, client, preferred, excluded):
+                return self._on(pool).lease(lease_id, frontend, client, preferred, excluded, time.monotonic())
+            case ReleaseLease(pool, lease_id):
+                self._on(pool).release(lease_id)
+            case TrafficFailed(pool, backend, cause):
+                self._on(pool).traffic_failed(backend, cause, time.monotonic())
+            case TrafficSucceeded(pool, backend):
+                self._on(pool).traffic_succeeded(backend, time.monotonic())
+            case BackendProbed(pool, backend, failure):
+                self._on(pool).probed(backend, failure, time.monotonic())
+            case RestoreLease(pool, lease_id, backend):
+                self._on(pool).restore(lease_id, backend, time.monotonic())
+            case ReplacePools(plans):
+                self._replace_pools(plans, time.monotonic())
+            case ReplaceBackends(pool, backends):
+                self._replacing[pool] = self._on(pool).replacing(backends, time.monotonic())
+                self._continue_replacing(pool)
+            case ContinueReplacing(pool):
+                self._continue_replacing(pool)
             case CountCandidates():
-                return self._pool.candidates(time.monotonic())
-            case DescribePool(first, count):
-                return self._pool.view(time.monotonic(), first, count)
+                return {name: PoolCounts(*pool.counts(time.monotonic())) for name, pool in self._pools.items()}
+            case DescribePool(pool, first, count):
+                return self._on(pool).view(time.monotonic(), first, count)
             case _:
                 return super().handle(message)
         return None
 
-    def _continue_replacing(self) -> None:
-        for _ in self._replacing:
-            # Told at once, the note would be the next message, and the loop none the freer.
-            gevent.spawn_later(_BETWEEN_SLICES_SECONDS, self._note_to_continue)
-            return
+    def _on(self, name: str) -> Pool:
+        """Return a pool; one that is gone is an empty one."""
+        pool = self._pools.get(name)
+        return pool if pool is not None else self._new_pool(name)
 
-    def _note_to_continue(self) -> None:
+    def _new_pool(self, name: str) -> Pool:
+        return Pool(lambda change: self._health_changed(name, change), lambda is_open: self._failed_open(name, is_open))
+
+    def _replace_pools(self, plans: Iterable[PoolPlan], now: float) -> None:
+        """Take over what the configuration says of pools and elections; what did not change is kept."""
+        before, self._pools = self._pools, {}
+        for plan in plans:
+            pool = self._pools[plan.name] = before.get(plan.name) or self._new_pool(plan.name)
+            pool.adopt(plan.rules, now)
+            pool.hold(plan.elections, self._make_election)
+
+    def _continue_replacing(self, pool: str) -> None:
+        for _ in self._replacing.get(pool, ()):
+            # Told at once, the note would be the next message, and the loop none the freer.
+            gevent.spawn_later(_BETWEEN_SLICES_SECONDS, self._note_to_continue, pool)
+            return
+        self._replacing.pop(pool, None)
+
+    def _note_to_continue(self, pool: str) -> None:
         with suppress(ActorDead):  # a successor starts from the whole set
-            self.actor_ref.tell(ContinueReplacing())
+            self.actor_ref.tell(ContinueReplacing(pool))
+
+    def _health_changed(self, pool: str, change: Transition) -> None:
+        """Log and count a change of a backend's health."""
+        bound = logger.bind(pool=pool, backend=change.backend_id, state=change.after, cause=change.cause)
+        if change.after is HealthState.EJECTED:
+            bound.warning("backend {} is ejected for {:.0f} s: {}", change.backend_id, change.seconds, change.cause)
+        else:
+            level = "WARNING" if change.after is HealthState.DOWN else "INFO"
+            bound.log(level, "backend {} is {}: {}", change.backend_id, change.after, change.cause)
+        tell(self._metrics, Count(names.HEALTH_CHANGES, (pool, change.backend_id, change.after)))
+
+    def _failed_open(self, pool: str, is_open: bool) -> None:
+        if is_open:
+            logger.bind(pool=pool).error("pool {}: every backend is down, all that the database allows serve", pool)
+            tell(self._metrics, Count(names.FAIL_OPENS, (pool,)))
+        else:
+            logger.bind(pool=pool).info("pool {}: healthy backends serve again", pool)

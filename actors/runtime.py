@@ -12,10 +12,11 @@ import queue
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar, cast
 
 import gevent
+import msgspec
 import pykka
 from gevent.hub import get_hub
 from greenlet import getcurrent
@@ -28,22 +29,20 @@ ActorDead = pykka.ActorDeadError
 _REPUBLISH_POLL_SECONDS: Final = 0.01
 
 
-class Request(Generic[R]):
+class Message(msgspec.Struct, frozen=True):
+    """Base of every message. A struct, because a frozen dataclass takes five times as long to make: 0.5 µs."""
+
+
+class Request(Message, Generic[R], frozen=True):
     """Base of every message that is answered, with an R."""
 
-    __slots__ = ()
 
-
-class Crash(Request[None]):
+class Crash(Request[None], frozen=True):
     """Ends the actor that receives it, as a broken invariant would. For tests of the supervision."""
 
-    __slots__ = ()
 
-
-class Ping(Request[bool]):
+class Ping(Request[bool], frozen=True):
     """Answered by every actor once it is up."""
-
-    __slots__ = ()
 
 
 class AskTimeoutError(Exception):
@@ -55,32 +54,59 @@ class InvariantBrokenError(Exception):
 
 
 class Inbox:
-    """An actor's queue of messages: any greenlet of the thread puts, one greenlet gets.
+    """An actor's queue of envelopes: any greenlet of the thread puts, one greenlet, the actor's, gets.
 
-    A deque and the parked reader, because gevent's SimpleQueue and Event, which serve many readers, cost an ask 2.5 µs
-    of its 6.5.
+    Who asks lends the actor its turn: the switch goes straight to the parked actor and, when the inbox is empty again,
+    straight back. A handler never waits, so the answer is there then, and neither the event loop nor a timer was
+    needed: an ask costs 2.2 µs instead of 3.8. A tell leaves the turn where it is.
     """
 
-    __slots__ = ("_messages", "_parked")
+    __slots__ = ("_lender", "_messages", "_parked", "_wake_up")
 
     def __init__(self) -> None:
         self._messages: deque[Any] = deque()
         self._parked: Any = None
+        """The actor's greenlet, while it waits for a message."""
+        self._lender: Any = None
+        """Who goes on when the inbox is empty again."""
+        self._wake_up: Any = None
+        """The loop's callback that will switch to the parked actor."""
 
-    def put(self, message: Any) -> None:
-        self._messages.append(message)
-        if self._parked is not None:
-            get_hub().loop.run_callback(self._parked.switch)
-            self._parked = None
+    def put(self, envelope: Any) -> None:
+        self._messages.append(envelope)
+        parked = self._parked
+        if parked is None:
+            return
+        if envelope.reply_to is None:
+            if self._wake_up is None:
+                self._wake_up = get_hub().loop.run_callback(parked.switch)
+            return
+        if self._wake_up is not None:
+            self._wake_up.stop()
+            self._wake_up = None
+        self._parked = None
+        self._lender = getcurrent()
+        try:
+            parked.switch()
+        except BaseException:  # thrown in because a handler waits after all: the turn is not to be given back
+            self._lender = None
+            raise
 
     def get(self) -> Any:
         while not self._messages:
             self._parked = getcurrent()
+            lender, self._lender = self._lender, None
             try:
-                get_hub().switch()
+                (lender or get_hub()).switch()
             finally:
-                self._parked = None
+                self._parked = self._wake_up = None
         return self._messages.popleft()
+
+    def give_turn_back(self) -> None:
+        """The actor has ended: whoever lent it a turn goes on."""
+        lender, self._lender = self._lender, None
+        if lender is not None:
+            get_hub().loop.run_callback(lender.switch)
 
     def empty(self) -> bool:
         return not self._messages
@@ -121,7 +147,7 @@ class GeventFuture(pykka.Future[R]):
         if self._exc_info is not None:
             _, value, traceback = self._exc_info
             raise value.with_traceback(traceback)
-        return cast(R, self._value)
+        return self._value  # type: ignore[no-any-return]
 
     def _wait(self, timeout: float | None) -> None:
         if self._waiter is not None:
@@ -198,6 +224,7 @@ class GeventActor(pykka.Actor):
             if envelope.reply_to is not None:
                 error = pykka.ActorDeadError(f"{self} has ended")
                 envelope.reply_to.set_exception((pykka.ActorDeadError, error, None))
+        cast(Inbox, self.actor_inbox).give_turn_back()
 
     def handle(self, message: Any) -> Any:
         """Carry out one message; the return value answers it. Never waits for anything.
@@ -263,7 +290,7 @@ def on_death(actor: pykka.ActorRef[Any], callback: Callable[[], None]) -> None:
 
 
 def ask(address: Address, message: Request[R], *, timeout_s: float) -> R:
-    """Send a request and wait for its reply.
+    """Send a request and wait for its reply: for its turn, that is, because no handler waits.
 
     When the actor is found dead its successor is asked, within the same deadline: a request must be safe to repeat.
     One that itself ended the actor is not repeated.
@@ -276,7 +303,7 @@ def ask(address: Address, message: Request[R], *, timeout_s: float) -> R:
             reply = address.ref.ask(message, timeout=timeout_s)
             if isinstance(reply, GeventFuture):  # answered later
                 reply = reply.get(timeout=max(0.0, deadline - time.monotonic()))
-            return cast(R, reply)
+            return reply  # type: ignore[return-value]
         except pykka.Timeout:
             raise AskTimeoutError(f"{address.name} did not answer {type(message).__name__}") from None
         except pykka.ActorDeadError:
@@ -299,10 +326,12 @@ def tell(address: Address, message: object) -> bool:
     return True
 
 
-def stop_all(timeout_s: float) -> None:
-    """Stop every actor of the process, in reverse order of starting, after what is in their inboxes."""
-    for actor in reversed(pykka.ActorRegistry.get_all()):
+def stop(addresses: Iterable[Address], *, timeout_s: float) -> None:
+    """Stop the actors at these addresses, each after what is in its inbox."""
+    for address in addresses:
         try:
-            actor.stop(timeout=timeout_s)
+            address.ref.stop(timeout=timeout_s)
+        except pykka.ActorDeadError:
+            pass
         except pykka.Timeout:
-            logger.warning("{} did not stop in {} s", actor, timeout_s)
+            logger.warning("{} did not stop in {} s", address.name, timeout_s)

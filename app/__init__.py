@@ -1,21 +1,25 @@
-"""A geo-aware, sticky TCP proxy: greenlets copy bytes, actors own what connections share.
+"""A geo-aware, sticky TCP and HTTP proxy: greenlets copy bytes, actors own what connections share.
 
 The rooms, from the door inwards::
 
     __main__ -> cli -> bootstrap        the command line; the one place that knows every concrete class
-    inbound/                            who calls us: listeners, the story of a connection, the relay, metrics over HTTP
+    inbound/                            who calls us: doors and listeners, the story of a connection or a request, the
+                                        relay, metrics over HTTP
     proxy_service                       the use case: client -> lease, asked of the actors through futures
-    ../actors/                          registry (backends, leases), bindings (affinity), metrics; their supervisor
-    domain/                             the rules, pure: election, pool, affinity, health, geography
+    ../actors/                          registry (pools, leases), bindings (affinity), metrics, health; their supervisor
+    domain/                             the rules, pure: elections, pool, affinity, health, geography
     ports                               what the domain expects of the outside, as Protocols
-    outbound/                           whom we call: routing database, country database, logs, metrics format
-    wire/                               bytes <-> meaning, no I/O
+    outbound/                           whom we call: routing database, country database, probes, logs, metrics format
+    wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1
     edge_view                           what the edge says of itself: readiness and metrics
-    config                              environment -> one frozen Config
+    config/                             command line, environment and YAML file -> one frozen Config
+    plans                               what the Config means to the actors: pools, elections, backends, probes
+    reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     backend_commands                    the commands that write the routing database
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions
-have ended -> the lease is released, the metrics are told, one access-log line is written.
+have ended -> the lease is released, the metrics are told, one access-log line is written. An HTTP connection is
+inbound/http_server -> http_session (one request after the other) -> http_exchange (one request: lease, send, pass on).
 """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import resource
-import sys
 import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import gevent
@@ -14,28 +15,38 @@ from gevent.event import Event
 from loguru import logger
 
 from actors.bindings import SHARDS_A_SWEEP, BindingsActor
+from actors.health import HealthActor
 from actors.messages import (
     Bound,
     Count,
     Elect,
     ForgetBackends,
+    ProbeEnded,
     ReplaceBackends,
+    ReplaceLimits,
+    ReplacePools,
+    ReplaceTargets,
+    StartDueProbes,
 )
 from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
-from actors.runtime import Address, GeventActor, GeventFuture, stop_all, tell
+from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
 from actors.supervisor import EXIT_CODE, Supervisor
-from app.config import PIPES, Config
+from app.config import PIPES, Config, Frontend, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
-from app.domain.election import GeoElection
+from app.domain.election import Election, make_election
 from app.domain.limits import ClientLimits
 from app.domain.measures import Measures
+from app.domain.model import Backend
+from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.probe import Target
 from app.domain.single_flight import SingleFlight
 from app.edge_view import EdgeView
-from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle, tame_garbage_collector
+from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
 from app.housekeeping import (
     GEO_TICK_SECONDS,
+    PROBE_TICK_SECONDS,
     SNAPSHOT_SECONDS,
     BindingKeeper,
     BindingSweeper,
@@ -46,22 +57,29 @@ from app.housekeeping import (
 )
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connections
-from app.inbound.listener import BindError, Listener
+from app.inbound.door import OpenFrontend
+from app.inbound.doors import Doors
+from app.inbound.http_forwarding import HeaderRules
+from app.inbound.http_server import HttpServer
+from app.inbound.listener import BindError
 from app.inbound.pipes import PipePool
 from app.inbound.proxy_header import TrustedProxies
+from app.inbound.request_tally import RequestTally
 from app.inbound.status_http import StatusServer
-from app.inbound.tcp_server import TcpOptions, TcpServer
+from app.inbound.tcp_server import TcpServer
+from app.inbound.upstream_pool import UpstreamPool
 from app.loop_pauses import LoopPauses
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.peewee_backends import SqliteBackendRepository
+from app.outbound.probes import probe
+from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from app.ports import BackendSet
-from app.proxy_service import Actors, ProxyService
-
-THREAD_SWITCH_SECONDS = 0.0005
-"""How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
+from app.proxy_service import Actors, ProxyService, Route
+from app.reload import TICK_SECONDS as RELOAD_TICK_SECONDS
+from app.reload import Reloader
 
 LAST_SNAPSHOT_SECONDS = 30.0
 """For writing the bindings at exit."""
@@ -75,112 +93,172 @@ def open_geo(setting: str) -> MaxmindGeo | None:
 
 
 class Edge:
-    """One edge. `start` opens its doors, `run` waits for a signal to `stop`."""
+    """One edge. `start` opens its doors, `stop` drains and closes them; `run` waits for a signal in between.
 
-    def __init__(self, config: Config, log: JsonLog) -> None:
-        """Build everything, open nothing but the country database. Raises GeoDatabaseError."""
+    To embed it in a program that has called `gevent.monkey.patch_all()` first of all::
+
+        edge = Edge(load(os.environ))       # app.config.load; or load({}, document={"frontends": [...], ...})
+        edge.start()
+        ...
+        edge.stop()
+
+    `log` is where access lines go, by default the configuration's log_path. Events go to loguru.
+    """
+
+    def __init__(self, config: Config, log: JsonLog | None = None, reread: Callable[[], Config] | None = None) -> None:
+        """Build everything, open nothing but the log and the country database.
+
+        `reread` reads the configuration again for a reload. Raises GeoDatabaseError, OSError (the log).
+        """
         self.config = config
-        self._log = log
+        self._log = log or JsonLog(config.log_path, config.log_format)
         self._exit = Event()
         self.exit_code = 0
 
-        self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"))
+        self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
         self._supervisor = Supervisor(on_give_up=self._give_up)
         self.geo = open_geo(config.geoip_path)
+        self._lease_ids = count(1)
+        self._plans: tuple[PoolPlan, ...] = plan_pools(config)
+        self._backends: dict[str, tuple[Backend, ...]] = {p.name: backends_of(p, ()) for p in config.pools}
+        self._frontends: list[OpenFrontend] = []
         self.connections = Connections()
         self.watcher = BackendWatcher(
-            SqliteBackendRepository(config.db_path, config.app, pause=_sleep_in_thread),
+            SqliteBackendRepository(config.db_path, pause=_sleep_in_thread),
             config.db_reload_secs,
-            on_change=self._backends_changed,
+            on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),
         )
-        self.access_log = AccessLog(log.write_access, rfc3339)
-        self.server = TcpServer(
-            TcpOptions(
-                max_connections=config.effective_max_connections(),
-                connect_timeout_seconds=config.connect_timeout_secs,
-                connect_attempts=config.connect_attempts,
-                proxy_version={"off": None, "v1": 1, "v2": 2}[config.send_proxy],
-            ),
-            ProxyService(
-                self.actors,
-                self.geo,
-                pool=config.app or "default",
-                ipv6_prefix=config.binding_ipv6_prefix,
-                has_client_limits=config.max_connections_per_client > 0 or config.connection_rate_per_client > 0,
-            ),
-            self.connections,
-            TrustedProxies(config.proxy_protocol_from),
-            self.access_log,
-            PipePool(PIPES),
+        self.access_log = AccessLog(self._log.write_access, rfc3339)
+        requests = RequestTally()
+        pipes = PipePool(PIPES)
+        limit = config.effective_max_connections()
+        self._tcp = TcpServer(limit, self.connections, self.access_log, pipes)
+        self._http = HttpServer(
+            limit, self.connections, self.access_log, requests, pipes, UpstreamPool(idle_upstreams())
+        )
+        self.doors = Doors(
+            {"tcp": self._tcp.accept, "http": self._http.accept}, lambda code: self._count(names.ACCEPT_ERRORS, code)
         )
         self._bindings = AffinityTable(config.binding_ttl_secs, config.binding_max)
-        self._sweeper = ConnectionSweeper(config, self.connections, self.watcher, self.actors, self.access_log)
+        self._sweeper = ConnectionSweeper(self.connections, requests, self.actors, self.access_log)
         self._keeper = (
             BindingKeeper(BindingFile(config.binding_snapshot), self.actors) if config.binding_snapshot else None
         )
+        self._reloader = (
+            Reloader(config.config_path, reread, self.apply, lambda result: self._count(names.CONFIG_RELOADS, result))
+            if config.config_path is not None and reread is not None
+            else None
+        )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
-        self.listeners: list[Listener] = []
         self.view = EdgeView(
             self.actors,
             self._supervisor,
             self.connections,
+            self.doors,
             self.watcher,
             self.geo,
             self._pauses,
-            log,
+            self._log,
+            self._reloader,
             self._sweeper.report_traffic,
         )
-        self.status = StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
+        self.status = self._status_server(config)
+
+    def _status_server(self, config: Config) -> StatusServer:
+        return StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
 
     # Starting
 
     def start(self) -> None:
-        """Start the actors, load what they need, open the doors. Raises BindError: the process is to end then."""
-        sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        """Start the actors, load what they need, open the doors. Raises BindError: nothing is open then."""
+        config = self.config
+        for warning in config.warnings:
+            logger.warning("configuration: {}", warning)
+        self._frontends = self._open_frontends(config)
         self._start_actors()
         self._restore_bindings()
-        self.watcher.start()
         try:
             self.status.start()
-            self.listeners = [
-                Listener(address, self.server.accept, lambda code: self._count(names.ACCEPT_ERRORS, code))
-                for address in self.config.listen_addr
-            ]
+            bound = self.doors.prepare(self._frontends)
         except BindError:
             self.status.stop()
+            self._stop_actors()
             raise
+        self._log.start()
+        self._follow_routing()
+        self._replace_backends()
         self._start_housekeeping()
-        tame_garbage_collector()
         self._pauses.start()
-        for listener in self.listeners:
-            listener.start()
-        self.view.listeners = [listener.address for listener in self.listeners]
-        addresses = [str(listener.address) for listener in self.listeners]
-        logger.bind(listeners=addresses, metrics=str(self.status.address)).info(
-            "listening on {}; metrics on {}", ", ".join(addresses), self.status.address
+        self.doors.open(self._frontends, bound)
+        self._say_where_it_listens()
+
+    def _say_where_it_listens(self) -> None:
+        listening = [(name, str(a)) for name, addresses in self.doors.addresses.items() for a in addresses]
+        frontends, listeners = [name for name, _ in listening], [address for _, address in listening]
+        logger.bind(listeners=listeners, frontends=frontends, metrics=str(self.status.address)).info(
+            "listening on {}; metrics on {}", ", ".join(listeners), self.status.address
         )
 
+    def _open_frontends(self, config: Config) -> list[OpenFrontend]:
+        """Make what stands behind the doors; a frontend that has not changed stays the object it was."""
+        known = {frontend.config.name: frontend for frontend in self._frontends}
+        pools = {pool.name: pool for pool in config.pools}
+        opened = []
+        for frontend in config.frontends:
+            old, pool = known.get(frontend.name), pools[frontend.backend]
+            if old is not None and old.config == frontend and old.pool == pool:
+                opened.append(old)
+            else:
+                service = ProxyService(
+                    self.actors, self.geo, _route(frontend), config.binding_ipv6_prefix, self._lease_ids
+                )
+                proxies = TrustedProxies(frontend.proxy_protocol_from)
+                opened.append(OpenFrontend(frontend, pool, service, proxies, HeaderRules(frontend.http)))
+        return opened
+
     def _start_actors(self) -> None:
-        config, table = self.config, self._bindings
-        limits = ClientLimits(config.max_connections_per_client, config.connection_rate_per_client)
+        table = self._bindings
+        limits: dict[str, ClientLimits] = {
+            name: ClientLimits(rules) for name, rules in limit_rules(self.config).items()
+        }
         elections: SingleFlight[GeventFuture[Bound | Elect]] = SingleFlight()
         measures = Measures()
 
         def start_registry() -> object:
-            chance = random.Random()
-            election = GeoElection(config.region or None, chance, spills_at_soft_limit=config.soft_limit_spill)
-            return RegistryActor.start(election, self.watcher.current.backends, self.connections.leases())
+            return RegistryActor.start(
+                self._make_election, self.actors.metrics, self._plans, self._backends, self.connections.leases()
+            )
 
         def start_bindings() -> object:
-            limits.recount(self.connections.admissions())
+            for frontend, limit in limits.items():
+                limit.recount(self.connections.admissions(frontend))
             return BindingsActor.start(table, limits, elections)
+
+        def start_health() -> object:
+            registry, metrics = self.actors.registry, self.actors.metrics
+            return HealthActor.start(self._start_probe, registry, metrics, self._targets(), chance=random.Random())
 
         GeventActor.on_handler_error = staticmethod(lambda name: self._count(names.INTERNAL_ERRORS, name))
         self._supervisor.supervise(self.actors.metrics, lambda: MetricsActor.start(measures))
         self._supervisor.supervise(self.actors.registry, start_registry)
         self._supervisor.supervise(self.actors.bindings, start_bindings)
+        self._supervisor.supervise(self.actors.health, start_health)
+
+    def _make_election(self, plan: ElectionPlan) -> Election:
+        return make_election(
+            plan.algorithm,
+            pop_region=self.config.region or None,
+            chance=random.Random(),
+            spills_at_soft_limit=plan.spills_at_soft_limit,
+        )
+
+    def _targets(self) -> tuple[Target, ...]:
+        return probe_targets(self.config.pools, self._backends)
+
+    def _start_probe(self, target: Target) -> None:
+        gevent.spawn(lambda: tell(self.actors.health, ProbeEnded(target, probe(target))))
 
     def _restore_bindings(self) -> None:
         if self.config.binding_snapshot is None:
@@ -196,22 +274,114 @@ class Edge:
 
     def _start_housekeeping(self) -> None:
         every = self._housekeeping.every
-        every(sweep_seconds(self.config), "connection sweep", self._sweeper.sweep)
+        every(lambda: sweep_seconds(self.config.frontends), "connection sweep", self._sweep)
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
+        every(PROBE_TICK_SECONDS, "probe schedule", lambda: tell(self.actors.health, StartDueProbes()))
         if self._keeper is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
+        if self._reloader is not None:
+            every(RELOAD_TICK_SECONDS, "configuration watch", self._reloader.look)
         if self.geo is not None:
             geo = GeoWatcher(self.geo, on_reload=lambda result: self._count(names.GEO_RELOADS, result))
             every(GEO_TICK_SECONDS, "country database watch", geo.look)
 
-    def _backends_changed(self, found: BackendSet) -> None:
-        tell(self.actors.registry, ReplaceBackends(found.backends))
-        tell(self.actors.metrics, ForgetBackends(frozenset(backend.id for backend in found.backends)))
+    def _sweep(self) -> None:
+        self._sweeper.sweep()
+        self._http.sweep()
+        for pool in self.config.pools:
+            if pool.app is not None:
+                self._sweeper.end_drained(pool.name, self._backends[pool.name])
+        self._forget_retired()
 
     def _count(self, metric: str, *labels: str) -> None:
         tell(self.actors.metrics, Count(metric, labels))
+
+    # Changing
+
+    def _follow_routing(self) -> None:
+        """Follow the routing database as long as a pool takes its backends from there."""
+        if any(pool.app is not None for pool in self.config.pools):
+            self.watcher.start()
+        else:
+            self.watcher.stop()
+
+    def _routing_changed(self, _found: BackendSet) -> None:
+        self._replace_backends()
+
+    def _replace_backends(self) -> None:
+        """Tell the actors of every pool whose backends have changed."""
+        for pool in self.config.pools:
+            backends = backends_of(pool, self.watcher.current.backends)
+            if backends != self._backends.get(pool.name):
+                self._backends[pool.name] = backends
+                tell(self.actors.registry, ReplaceBackends(pool.name, backends))
+        tell(self.actors.health, ReplaceTargets(self._targets()))
+        self._forget_backends()
+
+    def _forget_backends(self) -> None:
+        """Tell the metrics which backends there are; requests that got none are counted too."""
+        known = {(pool, backend.id) for pool, backends in self._backends.items() for backend in backends}
+        nobody = {(pool, "") for pool in self._backends}
+        tell(self.actors.metrics, ForgetBackends(frozenset(known | nobody)))
+
+    def reload(self) -> None:
+        """Handle SIGHUP: read the configuration file again."""
+        if self._reloader is None:
+            logger.warning("SIGHUP: there is no configuration file to read again")
+        else:
+            gevent.spawn(self._reloader.reload)
+
+    def apply(self, config: Config) -> None:
+        """Serve by another configuration, whole or not at all. Raises BindError: nothing has changed then.
+
+        What is the same in both is kept: listeners, connections, the counts, health and bindings of servers.
+        """
+        if config == self.config:
+            logger.info("configuration read again: nothing has changed")
+            return
+        frontends = self._open_frontends(config)
+        status = self.status
+        if config.metrics_listen_addr != self.config.metrics_listen_addr:
+            status = self._status_server(config)
+            status.start()
+        try:
+            bound = self.doors.prepare(frontends)
+        except BindError:
+            if status is not self.status:
+                status.stop()
+            raise
+        self._swap(config, frontends)
+        self.doors.open(frontends, bound)
+        self._http.end_idle()
+        former_status, self.status = self.status, status
+        if former_status is not status:
+            gevent.spawn(former_status.stop)
+        self._log.change(config.log_level, config.log_format)
+        logger.info("configuration reloaded: {} frontends, {} backends", len(config.frontends), len(config.pools))
+        self._say_where_it_listens()
+
+    def _swap(self, config: Config, frontends: list[OpenFrontend]) -> None:
+        """Let the actors go by the new configuration; whoever came in under the old one still finds its pool."""
+        self.config, self._frontends = config, frontends
+        everything = {(plan.name, election.frontend) for plan in self._plans for election in plan.elections}
+        self._plans = with_retired(plan_pools(config), self._plans, everything)
+        self._backends = {plan.name: self._backends.get(plan.name, ()) for plan in self._plans}
+        tell(self.actors.registry, ReplacePools(self._plans))
+        tell(self.actors.bindings, ReplaceLimits(limit_rules(config)))
+        self._follow_routing()
+        self._replace_backends()
+
+    def _forget_retired(self) -> None:
+        """Drop pools and elections of former configurations that nobody is left for."""
+        used = {(f.service.route.pool, f.config.name) for f in self.connections.frontends()}
+        plans = with_retired(plan_pools(self.config), self._plans, used)
+        if plans != self._plans:
+            self._plans = plans
+            self._backends = {plan.name: self._backends[plan.name] for plan in plans}
+            tell(self.actors.registry, ReplacePools(plans))
+            self._forget_backends()
 
     # Ending
 
@@ -220,6 +390,8 @@ class Edge:
         self._exit.wait()
         if self.exit_code == 0:
             self.stop()
+        else:
+            self._log.stop()  # what led to the giving up is in its buffer
         return self.exit_code
 
     def request_stop(self) -> None:
@@ -238,10 +410,12 @@ class Edge:
         """Withdraw, drain, close: whoever was accepted may finish within the drain time."""
         config = self.config
         self.view.is_draining = True
+        if self._reloader is not None:
+            self._reloader.stop()
         logger.info("draining: {} connections open", len(self.connections))
         gevent.sleep(config.drain_withdraw_secs)
-        for listener in self.listeners:
-            listener.stop()
+        self.doors.close()
+        self._http.end_idle()
         gevent.sleep(0)  # the connections accepted last must have entered the table
         self._await_connections(config.drain_timeout_secs)
         left = self.connections.end_all("drain_timeout")
@@ -257,15 +431,26 @@ class Edge:
         self._housekeeping.stop()
         self.watcher.stop()
         self._pauses.stop()
-        self._supervisor.stop()
         self.status.stop()
-        stop_all(timeout_s=1.0)
+        self._stop_actors()
         logger.info("stopped")
+        self._log.stop()
+
+    def _stop_actors(self) -> None:
+        self._supervisor.stop()
+        actors = self.actors
+        stop((actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
 
     def _await_connections(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while len(self.connections) and time.monotonic() < deadline:
             gevent.sleep(0.02)
+
+
+def _route(frontend: Frontend) -> Route:
+    limits = frontend.limits
+    has_limits = limits.max_connections_per_client > 0 or limits.connection_rate_per_client > 0
+    return Route(frontend.name, frontend.backend, frontend.affinity, has_limits)
 
 
 def raise_descriptor_limit() -> None:

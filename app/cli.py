@@ -9,27 +9,34 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 import click
 import gevent
 from loguru import logger
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
 from app import backend_commands
 from app.bootstrap import Edge, open_geo, raise_descriptor_limit
-from app.config import Config, ConfigError, load, variable
+from app.config import Config, ConfigError, Pool, Settings, json_schema, load, variable
 from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
+from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
 from app.outbound.peewee_backends import SqliteBackendRepository
-from app.ports import RepositoryError
+from app.plans import backends_of
+from app.ports import BackendSet, RepositoryError
 
 EXIT_USAGE = 2
+
+THREAD_SWITCH_SECONDS = 0.0005
+"""How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,56 +51,107 @@ def _fail(*lines: str) -> NoReturn:
     sys.exit(EXIT_USAGE)
 
 
-def load_or_exit() -> Config:
-    """Read the configuration from the environment, or name every fault and exit with 2."""
+def load_or_exit(overrides: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration, or name every fault and exit with 2."""
     raise_descriptor_limit()
     try:
-        return load(os.environ)
+        return load(os.environ, overrides=overrides)
     except ConfigError as error:
         _fail(*error.faults)
 
 
+def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that go before the environment and the file; they arrive as keyword arguments."""
+    for name, metavar, text in (
+        ("log-format", "json|text", "How the log is written."),
+        ("log-level", "LEVEL", "debug, info, warning or error."),
+        ("config", "FILE", "The YAML file of frontends and backends."),
+    ):
+        command = click.option(f"--{name}", metavar=metavar, help=text)(command)
+    return command
+
+
+def _given(options: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: text for name, text in options.items() if text is not None}
+
+
 @main.command()
-def serve() -> None:
-    """Run the edge until SIGTERM or SIGINT, then drain."""
-    config = load_or_exit()
+@configuration_options
+def serve(**options: str | None) -> None:
+    """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the file again."""
+    overrides = _given(options)
+    config = load_or_exit(overrides)
     try:
-        log = json_log.configure(config.log_path, is_debug=config.debug)
+        log = json_log.configure(config.log_path, level=config.log_level, format=config.log_format)
     except OSError as error:
         _fail(f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
+    sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     try:
-        edge = Edge(config, log)
+        edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, edge.request_stop)
-        gevent.signal_handler(signal.SIGUSR1, lambda: logger.info("{}", "\n".join(gevent.util.format_run_info())))
+        gevent.signal_handler(signal.SIGHUP, edge.reload)
+        gevent.signal_handler(signal.SIGUSR1, _log_greenlets)
         edge.start()
     except GeoDatabaseError as error:
         _fail(f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
     except BindError as error:
         _fail(str(error))
-    log.start()
+    tame_garbage_collector()
     code = edge.run()
-    log.stop()
     sys.stdout.flush()
     # Skip the interpreter's own leave-taking: it would wait for idle threads of the pools.
     os._exit(code)
 
 
+def _log_greenlets() -> None:
+    """Handle SIGUSR1: log what every greenlet does."""
+    logger.info("{}", "\n".join(everything_visible(gevent.util.format_run_info)))
+
+
 @main.command()
+@configuration_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(as_json: bool) -> None:
+def check(as_json: bool, **options: str | None) -> None:
     """Validate the configuration and print the effective one. Exits with 2 naming every fault."""
-    config = load_or_exit()
+    config = load_or_exit(_given(options))
     _check_geo(config)
-    effective = {variable(name): _shown(value) for name, value in config}
+    effective = {variable(name): _shown(getattr(config, name)) for name in Settings.model_fields}
     effective[variable("max_connections")] = str(config.effective_max_connections())
+    for warning in config.warnings:
+        click.echo(f"edgeproxy: warning: {warning}", err=True)
     if as_json:
-        click.echo(json.dumps(effective, indent=2))
+        parts = {name: [_plain(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
+        click.echo(json.dumps({**effective, **parts}, indent=2))
         return
     table = Table("variable", "value", "meaning", box=None, header_style="bold")
-    for name, field in Config.model_fields.items():
+    for name, field in Settings.model_fields.items():
         table.add_row(variable(name), effective[variable(name)], field.description)
     _console().print(table)
+    if config.config_path is not None:
+        _console().print(_frontend_table(config))
+
+
+def _plain(part: BaseModel) -> object:
+    return part.model_dump(mode="json", by_alias=True, fallback=str)
+
+
+def _frontend_table(config: Config) -> Table:
+    table = Table("frontend", "listen", "protocol", "backend", "servers", "algorithm", "affinity", box=None)
+    pools = {pool.name: pool for pool in config.pools}
+    for frontend in config.frontends:
+        pool = pools[frontend.backend]
+        servers = str(len(pool.servers)) if pool.app is None else f"app {pool.app or '(all)'}"
+        affinity = "on" if frontend.affinity else "off"
+        listen = ",".join(map(str, frontend.listen))
+        table.add_row(frontend.name, listen, frontend.protocol, pool.name, servers, frontend.algorithm, affinity)
+    return table
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2))
 
 
 def _check_geo(config: Config) -> None:
@@ -118,22 +176,35 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+def _geo_pool(config: Config, name: str | None) -> Pool:
+    """Return the pool of a geo frontend, the first one's if none is named, or exit with 2."""
+    of_algorithm = {frontend.name: frontend for frontend in config.frontends if frontend.algorithm == "geo"}
+    if name is None and of_algorithm:
+        name = next(iter(of_algorithm))
+    if name not in of_algorithm:
+        _fail(f"there is no frontend {name or ''} with algorithm geo; with it: {', '.join(of_algorithm) or 'none'}")
+    return next(pool for pool in config.pools if pool.name == of_algorithm[name].backend)
+
+
 @main.command()
 @click.argument("address")
+@configuration_options
+@click.option("--frontend", "frontend_name", metavar="NAME", help="Of a file's geo frontends; else its first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def explain(address: str, as_json: bool) -> None:
+def explain(address: str, frontend_name: str | None, as_json: bool, **options: str | None) -> None:
     """Say where a client at ADDRESS would land and why, from the databases alone."""
-    config = load_or_exit()
+    config = load_or_exit(_given(options))
+    pool = _geo_pool(config, frontend_name)
     try:
         address = unmapped(str(ipaddress.ip_address(address)))
         geo = open_geo(config.geoip_path)
-        found = SqliteBackendRepository(config.db_path, config.app).load()
+        found = SqliteBackendRepository(config.db_path).load() if pool.app is not None else BackendSet()
     except ValueError:
         _fail(f"{address!r} is not an IP address")
     except (GeoDatabaseError, RepositoryError) as error:
         _fail(str(error))
     location = geo.resolve(address) if geo is not None else None
-    verdicts = judge(found.backends, location, config.region or None)
+    verdicts = judge(backends_of(pool, found.backends), location, config.region or None)
     built = time.strftime("%Y-%m-%d", time.gmtime(geo.built_at)) if geo is not None else None
     age_days = int((time.time() - geo.built_at) // 86_400) if geo is not None else None
     head = {

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from actors.messages import CountBindings, CountCandidates, DescribePool, TakeSnapshot
 from actors.runtime import ask
 from actors.supervisor import Supervisor
-from app.config import ListenAddress
 from app.domain import metric_names as names
 from app.domain.measures import Labels, Snapshot
 from app.domain.pool import MemberView
 from app.inbound.connections import Connections
+from app.inbound.doors import Doors
 from app.loop_pauses import LoopPauses
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog, rfc3339
@@ -20,52 +20,64 @@ from app.outbound.maxmind_geo import MaxmindGeo
 from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
+from app.reload import Reloader
 
 
 class EdgeView:
-    """Looks into the parts of a running edge, which sets `listeners` and `is_draining`."""
+    """Looks into the parts of a running edge, which sets `is_draining`."""
 
     def __init__(
         self,
         actors: Actors,
         supervisor: Supervisor,
         connections: Connections,
+        doors: Doors,
         watcher: BackendWatcher,
         geo: MaxmindGeo | None,
         pauses: LoopPauses,
         log: JsonLog,
+        reloader: Reloader | None,
         report_traffic: Callable[[], None],
     ) -> None:
         self._actors = actors
         self._supervisor = supervisor
         self._connections = connections
+        self._doors = doors
         self._watcher = watcher
         self._geo = geo
         self._pauses = pauses
         self._log = log
+        self._reloader = reloader
         self._report_traffic = report_traffic
         self._text = PrometheusText()
         self._thread = WorkerThread()
-        self.listeners: list[ListenAddress] = []
         self.is_draining = False
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Say whether to send us clients: doors open, not draining, and somebody to send them to; with details."""
-        members, candidates = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        pools = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        candidates = sum(pool.candidates for pool in pools.values())
+        listeners = {name: [str(a) for a in addresses] for name, addresses in self._doors.addresses.items()}
         status = self._watcher.status
         reasons = []
         if self.is_draining:
             reasons.append("draining")
-        if not self.listeners:
+        if not listeners:
             reasons.append("not listening")
         if candidates == 0:
             reasons.append("no candidate backend")
         details: dict[str, object] = {
             "ready": not reasons,
             "reasons": reasons,
-            "listeners": [str(address) for address in self.listeners],
-            "backends": members,
+            "listeners": [address for addresses in listeners.values() for address in addresses],
+            "frontends": listeners,
+            "backends": sum(pool.members for pool in pools.values()),
             "candidates": candidates,
+            "pools": {
+                name: {"backends": pool.members, "candidates": pool.candidates, "fails_open": pool.fails_open}
+                for name, pool in pools.items()
+            },
+            "configuration_is_current": self._reloader is None or self._reloader.is_current,
             "connections": len(self._connections),
             "routing": {
                 "loaded_at": rfc3339(status.loaded_at) if status.loaded_at else None,
@@ -93,19 +105,25 @@ class EdgeView:
     def _gather(self) -> tuple[Snapshot, Gauges]:
         """Collect what the actors counted and the gauges of the moment."""
         self._report_traffic()
-        members = self._members()
+        pools = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        members = [((pool, m.backend.id), m) for pool in pools for m in self._members(pool)]
         bindings = ask(self._actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         children = self._supervisor.children
         gauges: dict[str, dict[Labels, float]] = {
-            names.CONNECTIONS_ACTIVE: {(): float(len(self._connections))},
-            names.BACKEND_ACTIVE: {(m.backend.id,): float(m.connections) for m in members},
-            names.BACKEND_AVAILABLE: {(m.backend.id,): float(m.is_available) for m in members},
+            names.CONNECTIONS_ACTIVE: {
+                (name,): float(self._connections.open_at[name])
+                for name in {*self._doors.addresses, *self._connections.open_at}
+            },
+            names.BACKEND_ACTIVE: {labels: float(m.connections) for labels, m in members},
+            names.BACKEND_AVAILABLE: {labels: float(m.is_available) for labels, m in members},
             names.BINDINGS: {(): float(bindings.bindings)},
             names.ROWS_REFUSED: {(): float(self._watcher.status.rows_refused)},
             names.ROUTING_STALE: {(): float(self._watcher.status.error is not None)},
             names.MAILBOX_DEPTH: {(child.address.name,): float(child.address.depth) for child in children},
             names.LOOP_PAUSE: {(): self._pauses.longest()},
         }
+        if self._reloader is not None:
+            gauges[names.CONFIG_RELOAD_SUCCESS] = {(): float(self._reloader.is_current)}
         if self._geo is not None:
             gauges[names.GEO_BUILT] = {(): float(self._geo.built_at)}
         snapshot = ask(self._actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
@@ -115,11 +133,11 @@ class EdgeView:
         counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}
         return Snapshot(counters, snapshot.histograms), gauges
 
-    def _members(self) -> list[MemberView]:
-        """Describe all members, a page at a time: ten thousand at once would hold the loop."""
+    def _members(self, pool: str) -> list[MemberView]:
+        """Describe all members of a pool, a page at a time: ten thousand at once would hold the loop."""
         members: list[MemberView] = []
         while True:
-            page = DescribePool(first=len(members))
+            page = DescribePool(pool, first=len(members))
             described = ask(self._actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
             members += described
             if len(described) < page.count:

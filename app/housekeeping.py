@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import gevent
@@ -12,10 +12,11 @@ from loguru import logger
 
 from actors.messages import CopyBindings, CountBindings, SweepBindings, TrafficMoved
 from actors.runtime import ask, tell
-from app.config import Config
+from app.config import Config, Frontend
+from app.domain.model import Backend
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connections
-from app.outbound.backend_watcher import BackendWatcher
+from app.inbound.request_tally import RequestTally
 from app.outbound.binding_file import BindingFile
 from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
 from app.outbound.worker_thread import WorkerThread
@@ -23,6 +24,7 @@ from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 
 SNAPSHOT_SECONDS: Final = 60.0
 GEO_TICK_SECONDS: Final = 1.0
+PROBE_TICK_SECONDS: Final = 0.05
 _LONGEST_ERROR_PAUSE_SECONDS: Final = 30.0
 
 
@@ -33,63 +35,73 @@ class Housekeeping:
         self._on_error = on_error
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
-    def every(self, seconds: float, name: str, work: Callable[[], None]) -> None:
-        """Do `work` again and again, `seconds` apart, farther after errors."""
-        self._greenlets.append(gevent.spawn(self._forever, seconds, name, work))
+    def every(self, seconds: float | Callable[[], float], name: str, work: Callable[[], object]) -> None:
+        """Do `work` again and again, `seconds` apart, farther after errors. A callable is asked anew each time."""
+        apart = seconds if callable(seconds) else lambda: seconds
+        self._greenlets.append(gevent.spawn(self._forever, apart, name, work))
 
     def stop(self) -> None:
         gevent.killall(self._greenlets)
 
-    def _forever(self, seconds: float, name: str, work: Callable[[], None]) -> None:
-        pause = seconds
+    def _forever(self, apart: Callable[[], float], name: str, work: Callable[[], object]) -> None:
+        pause = apart()
         while True:
             gevent.sleep(pause)
             try:
                 work()
-                pause = seconds
+                pause = apart()
             except Exception:
                 logger.exception("{} failed; going on", name)
                 self._on_error(name)
                 pause = min(max(pause, 0.5) * 2, _LONGEST_ERROR_PAUSE_SECONDS)
 
 
-def sweep_seconds(config: Config) -> float:
+def sweep_seconds(frontends: Iterable[Frontend]) -> float:
     """Return how often to look for quiet connections: each second, oftener when a timeout is short."""
-    return min(1.0, config.idle_timeout_secs / 4, config.linger_timeout_secs / 4)
+    timeouts = [
+        seconds
+        for frontend in frontends
+        for seconds in (
+            frontend.tcp.idle_timeout_seconds,
+            frontend.tcp.linger_timeout_seconds,
+            frontend.http.head_timeout_seconds,
+            frontend.http.keep_alive_timeout_seconds,
+            frontend.http.response_timeout_seconds,
+        )
+    ]
+    return min(1.0, *(seconds / 4 for seconds in timeouts))
 
 
 class ConnectionSweeper:
-    """Ends quiet connections and those past their backend's drain deadline; reports the traffic of all."""
+    """Ends quiet connections; reports the traffic of all."""
 
-    def __init__(
-        self, config: Config, connections: Connections, watcher: BackendWatcher, actors: Actors, access_log: AccessLog
-    ) -> None:
-        self._config = config
+    def __init__(self, connections: Connections, requests: RequestTally, actors: Actors, access_log: AccessLog) -> None:
         self._connections = connections
-        self._watcher = watcher
+        self._requests = requests
         self._actors = actors
         self._access_log = access_log
 
     def sweep(self) -> None:
-        self._connections.sweep(time.monotonic(), self._config.idle_timeout_secs, self._config.linger_timeout_secs)
+        self._connections.sweep(time.monotonic())
         self.report_traffic()
-        self._end_drained()
         self._access_log.sum_up()
 
     def report_traffic(self) -> None:
-        """Tell the metrics what the connections moved since the last report."""
-        if tell(self._actors.metrics, TrafficMoved(*self._connections.totals())):
+        """Tell the metrics what the connections did since the last report."""
+        if tell(self._actors.metrics, TrafficMoved(*self._connections.totals(), self._requests.view())):
             self._connections.forget_totals()
+            self._requests.clear()
 
-    def _end_drained(self) -> None:
+    def end_drained(self, pool: str, backends: Iterable[Backend]) -> None:
+        """End the connections to backends of a pool whose drain deadline has come."""
         now = time.time()
         due = {
             backend.id
-            for backend in self._watcher.current.backends
+            for backend in backends
             if backend.is_deleted and backend.drain_deadline is not None and backend.drain_deadline <= now
         }
         if due:
-            for backend_id, ended in self._connections.end_backends(due, "drain_deadline").items():
+            for backend_id, ended in self._connections.end_backends(pool, due, "drain_deadline").items():
                 logger.info("backend {}: drain deadline reached, {} connections ended", backend_id, ended)
 
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Final
 
 from actors.messages import (
+    AdmitClient,
     BackendConnected,
     Bound,
     ClientLeft,
     ConfirmBinding,
     ConnectionClosed,
     Count,
-    DialFailed,
-    DialSucceeded,
     Elect,
     ElectionHeld,
     FindBinding,
     LeaseBackend,
-    Refused,
     ReleaseLease,
     RestoreLease,
+    TrafficFailed,
+    TrafficSucceeded,
     Unbind,
 )
 from actors.runtime import Address, ask, tell
 from app.domain import metric_names
-from app.domain.client import client_key
+from app.domain.client import Client, client_key
 from app.domain.errors import DownstreamError, NoBackendError
-from app.domain.model import GeoInfo, Lease, Unleased
+from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease, Refusal, State
 from app.ports import GeoResolver
 
@@ -40,40 +40,44 @@ _MAX_BROKEN_BINDINGS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Actors:
-    """The addresses of the three actors that connections ask."""
+    """The addresses of the actors."""
 
     registry: Address
     bindings: Address
     metrics: Address
+    health: Address
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Who a connection is for: address in canonical text, its binding key, its location."""
+class Route:
+    """How the clients of a frontend get to backends: its pool, and whether they are bound and limited."""
 
-    address: str
-    key: str
-    geo: GeoInfo | None
+    frontend: str
+    pool: str
+    has_affinity: bool
+    has_client_limits: bool
 
 
 class ProxyService:
-    """Leases backends to clients and tells the actors what became of the leases."""
+    """Leases backends to the clients of one frontend and tells the actors what became of the leases.
+
+    `lease_ids` are the process's: no two leases have the same id. `ipv6_prefix` as in app.domain.client.client_key.
+    """
 
     def __init__(
-        self, actors: Actors, geo: GeoResolver | None, *, pool: str, ipv6_prefix: int, has_client_limits: bool
+        self, actors: Actors, geo: GeoResolver | None, route: Route, ipv6_prefix: int, lease_ids: Iterator[int]
     ) -> None:
         self._actors = actors
         self._geo = geo
-        self._pool = pool
+        self.route = route
         self._ipv6_prefix = ipv6_prefix
-        self._has_client_limits = has_client_limits
-        self._lease_ids = count(1)
+        self._lease_ids = lease_ids
 
     def client(self, address: str) -> Client:
         """Say who is behind an address."""
         return Client(
             address,
-            client_key(self._pool, address, self._ipv6_prefix),
+            client_key(self.route.pool, address, self._ipv6_prefix),
             self._geo.resolve(address) if self._geo is not None else None,
         )
 
@@ -81,17 +85,27 @@ class ProxyService:
         """Return an id for the next lease; the caller writes it down before it asks."""
         return next(self._lease_ids)
 
-    def lease(self, lease_id: int, client: Client, tried: tuple[str, ...], admission: int) -> Lease:
+    def admit(self, client: Client, admission: int) -> None:
+        """Count a connection against its client's limits, under a number of its own.
+
+        Raises DownstreamError (over a limit), AskTimeoutError.
+        """
+        message = AdmitClient(self.route.frontend, client.key, admission)
+        refusal = ask(self._actors.bindings, message, timeout_s=ASK_TIMEOUT_SECONDS)
+        if refusal is not None:
+            self.refused(refusal)
+            raise DownstreamError(State.CLIENT_LIMIT, refusal)
+
+    def lease(self, lease_id: int, client: Client, tried: tuple[str, ...]) -> Lease:
         """Lease the backend the client is bound to, or the best one for it.
 
-        `tried` are backends this connection could not reach; `admission` is the number under which it counts against
-        the client's limits. Raises DownstreamError (over a limit), NoBackendError, AskTimeoutError.
+        `tried` are backends this connection could not reach. Raises NoBackendError, AskTimeoutError.
         """
+        if not self.route.has_affinity:
+            return self._settle(self._ask_registry(lease_id, client, None, tried), was_bound=False)
         excluded = tried
-        if not self._has_client_limits:
-            admission = 0
         for _ in range(_MAX_BROKEN_BINDINGS):
-            found = self._find_binding(client, excluded, admission)
+            found = self._find_binding(client, excluded)
             if not isinstance(found, Bound) or found.backend_id in excluded:
                 return self._settle(self._elect(lease_id, client, excluded), was_bound=bool(excluded))
             answer = self._ask_registry(lease_id, client, found.backend_id, excluded)
@@ -100,12 +114,8 @@ class ProxyService:
             excluded = (*excluded, found.backend_id)
         return self._settle(self._ask_registry(lease_id, client, None, excluded), was_bound=True)
 
-    def _find_binding(self, client: Client, excluded: tuple[str, ...], admission: int) -> Bound | Elect:
-        found = ask(self._actors.bindings, FindBinding(client.key, excluded, admission), timeout_s=ASK_TIMEOUT_SECONDS)
-        if isinstance(found, Refused):
-            self.refused(found.refusal)
-            raise DownstreamError(State.CLIENT_LIMIT, found.refusal)
-        return found
+    def _find_binding(self, client: Client, excluded: tuple[str, ...]) -> Bound | Elect:
+        return ask(self._actors.bindings, FindBinding(client.key, excluded), timeout_s=ASK_TIMEOUT_SECONDS)
 
     def _elect(self, lease_id: int, client: Client, excluded: tuple[str, ...]) -> Lease | Unleased:
         """Hold the election that other connections of the client may be waiting for."""
@@ -125,14 +135,16 @@ class ProxyService:
         try:
             answer = ask(
                 registry,
-                LeaseBackend(lease_id, client.geo, preferred, excluded),
+                LeaseBackend(lease_id, self.route.pool, self.route.frontend, client, preferred, excluded),
                 timeout_s=ASK_TIMEOUT_SECONDS,
             )
         except BaseException:  # also thrown in from outside: the request may still be carried out
             self.release(lease_id)
             raise
         if registry.epoch != epoch and isinstance(answer, Lease):
-            tell(registry, RestoreLease(lease_id, answer.backend))  # the granter may be dead, its successor unaware
+            tell(
+                registry, RestoreLease(self.route.pool, lease_id, answer.backend)
+            )  # the granter may be dead, its successor unaware
         return answer
 
     def _settle(self, answer: Lease | Unleased, *, was_bound: bool) -> Lease:
@@ -144,32 +156,43 @@ class ProxyService:
         return answer
 
     def connected(self, lease: Lease, client: Client, seconds: float) -> None:
-        """The leased backend answered after `seconds`: bind the client to it, or keep the binding alive."""
-        tell(self._actors.metrics, BackendConnected(lease.backend.id, lease.affinity, seconds))
-        if lease.affinity is not Affinity.OVERFLOW:
+        """The leased backend took a connection after `seconds`."""
+        tell(self._actors.metrics, BackendConnected(self.route.pool, lease.backend.id, lease.affinity, seconds))
+        self.keep(lease, client)
+
+    def keep(self, lease: Lease, client: Client) -> None:
+        """Bind the client to the backend that serves it now, or keep its binding alive."""
+        if self.route.has_affinity and lease.affinity is not Affinity.OVERFLOW:
             tell(self._actors.bindings, ConfirmBinding(client.key, lease.backend.id))
-        if not lease.is_spotless:
-            tell(self._actors.registry, DialSucceeded(lease.backend.id))
 
     def dial_failed(self, lease: Lease, client: Client, reason: str, former: str | None = None) -> None:
         """The leased backend did not answer: its lease ends and its health suffers.
 
         The client stays bound where it was before this connection (`former`), until another backend answers.
         """
-        tell(self._actors.registry, DialFailed(lease.backend.id))
+        self.traffic_failed(lease.backend, reason)
         self.release(lease.lease_id)
-        if lease.affinity is not Affinity.HIT:
+        if self.route.has_affinity and lease.affinity is not Affinity.HIT:
             tell(self._actors.bindings, Unbind(client.key, lease.backend.id, former))
-        self._count(metric_names.BACKEND_ERRORS, lease.backend.id, reason)
+
+    def traffic_failed(self, backend: Backend, reason: str) -> None:
+        """What a connection met speaks against its backend."""
+        tell(self._actors.registry, TrafficFailed(self.route.pool, backend, reason))
+        self._count(metric_names.BACKEND_ERRORS, self.route.pool, backend.id, reason)
+
+    def traffic_succeeded(self, lease: Lease) -> None:
+        """The leased backend has served somebody: failures remembered of it are forgotten."""
+        if not lease.is_spotless:
+            tell(self._actors.registry, TrafficSucceeded(self.route.pool, lease.backend))
 
     def release(self, lease_id: int) -> None:
-        tell(self._actors.registry, ReleaseLease(lease_id))
+        tell(self._actors.registry, ReleaseLease(self.route.pool, lease_id))
 
     def closed(self, client: Client | None, admission: int, state: State) -> None:
         """A connection has ended, which counted against its client's limits as `admission` (0 = never did)."""
         tell(self._actors.metrics, ConnectionClosed(state))
-        if self._has_client_limits and client is not None and admission:
-            tell(self._actors.bindings, ClientLeft(client.key, admission))
+        if admission and client is not None:
+            tell(self._actors.bindings, ClientLeft(self.route.frontend, client.key, admission))
 
     def refused(self, refusal: Refusal) -> None:
         self._count(metric_names.CONNECTIONS_REFUSED, refusal)

@@ -21,6 +21,9 @@ from app.config import load
 from app.outbound.json_log import JsonLog
 from tests.harness import PATIENCE_SECONDS, eventually, write_backends
 
+POOL = "default"
+"""The one pool there is without a configuration file."""
+
 
 class EdgeInside:
     """The edge with the eyes of a test. `edge` is the thing itself."""
@@ -29,11 +32,11 @@ class EdgeInside:
         self.edge = edge
         self.log = log
         self._log_path = log_path
-        address = edge.listeners[0].address
-        self.address = (address.host, address.port)
+        (addresses,) = edge.doors.addresses.values()
+        self.address = (addresses[0].host, addresses[0].port)
 
     def actor(self, name: str) -> Address:
-        """Return the address of `registry`, `bindings` or `metrics`."""
+        """Return the address of `registry`, `bindings`, `metrics` or `health`."""
         return getattr(self.edge.actors, name)
 
     def connect(self, source: str = "", timeout: float = PATIENCE_SECONDS) -> socket.socket:
@@ -41,7 +44,7 @@ class EdgeInside:
 
     def leases(self) -> int:
         """Return how many connections the registry counts on all backends together."""
-        described = ask(self.edge.actors.registry, DescribePool(), timeout_s=PATIENCE_SECONDS)
+        described = ask(self.edge.actors.registry, DescribePool(POOL), timeout_s=PATIENCE_SECONDS)
         return sum(view.connections for view in described)
 
     def metrics(self) -> dict[str, float]:

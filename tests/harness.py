@@ -17,6 +17,7 @@ from typing import Any
 
 import gevent
 import pytest
+import yaml
 from gevent.server import StreamServer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,22 +60,40 @@ def write_backends(path: Path, rows: list[dict[str, Any]]) -> None:
     database.close()
 
 
-class EdgeProcess:
-    """`python -m app serve` as a user runs it, on ports the kernel chooses."""
+def frontend(name: str, backend: str, **more: Any) -> dict[str, Any]:
+    """Return a frontend of the configuration file, on a port the kernel chooses."""
+    return {"name": name, "listen": "127.0.0.1:0", "backend": backend, **more}
 
-    def __init__(self, folder: Path, database: Path, listen: str, variables: dict[str, str]) -> None:
+
+def pool(name: str, *ports: int, **more: Any) -> dict[str, Any]:
+    """Return a pool of the configuration file: servers on these ports of loopback."""
+    return {"name": name, "servers": [{"address": f"127.0.0.1:{port}"} for port in ports], **more}
+
+
+class EdgeProcess:
+    """`python -m app serve` as a user runs it, on ports the kernel chooses, with a configuration file or without."""
+
+    def __init__(
+        self,
+        folder: Path,
+        database: Path,
+        listen: str,
+        variables: dict[str, str],
+        config: dict[str, Any] | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.log_path = folder / "edge.jsonl"
+        self.config_path = folder / "edge.yaml"
         environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
         environment |= {
-            "EDGEPROXY_LISTEN_ADDR": listen,
-            "EDGEPROXY_METRICS_LISTEN_ADDR": "127.0.0.1:0",
+            **self._where_to_listen(listen, config),
             "EDGEPROXY_DB_PATH": str(database),
             "EDGEPROXY_LOG_PATH": str(self.log_path),
             "EDGEPROXY_DRAIN_TIMEOUT_SECS": "2",
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=environment, stderr=subprocess.PIPE
+            [sys.executable, "-m", "app", "serve", *options], cwd=ROOT, env=environment, stderr=subprocess.PIPE
         )
 
         def started() -> dict[str, Any] | None:
@@ -83,8 +102,23 @@ class EdgeProcess:
                 pytest.fail(f"the edge ended with {self.process.returncode}: {self.process.stderr.read().decode()}")
             return self.event("listening on")
 
-        head = eventually(started, what="the edge listens")
+        self._learn_addresses(eventually(started, what="the edge listens"))
+
+    def _where_to_listen(self, listen: str, config: dict[str, Any] | None) -> dict[str, str]:
+        """Return the variables that say it, or that the file says it; metrics only where the file says nothing."""
+        metrics = {"EDGEPROXY_METRICS_LISTEN_ADDR": "127.0.0.1:0"}
+        if config is None:
+            return {"EDGEPROXY_LISTEN_ADDR": listen, **metrics}
+        self.write_config(config)
+        said = {} if "metrics" in config.get("global", {}) else metrics
+        return {"EDGEPROXY_CONFIG": str(self.config_path), **said}
+
+    def _learn_addresses(self, head: dict[str, Any]) -> None:
         self.addresses = [_address(text) for text in head["listeners"]]
+        self.frontends: dict[str, list[tuple[str, int]]] = {}
+        for name, text in zip(head["frontends"], head["listeners"], strict=True):
+            self.frontends.setdefault(name, []).append(_address(text))
+        """By name, what each listens on."""
         self.metrics_address = _address(head["metrics"])
 
     @property
@@ -92,9 +126,39 @@ class EdgeProcess:
         """The first address clients connect to."""
         return self.addresses[0]
 
-    def connect(self, source: str = "", timeout: float = PATIENCE_SECONDS) -> socket.socket:
-        """Return a client connection to the edge, from a loopback address of one's choice."""
-        return socket.create_connection(self.address, timeout, (source, 0) if source else None)
+    def connect(self, source: str = "", timeout: float = PATIENCE_SECONDS, *, frontend: str = "") -> socket.socket:
+        """Return a client connection to the edge, from a loopback address of one's choice, to a frontend by name."""
+        address = self.frontends[frontend][0] if frontend else self.address
+        return socket.create_connection(address, timeout, (source, 0) if source else None)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Replace the configuration file in one step."""
+        fresh = self.config_path.with_suffix(".new")
+        fresh.write_text(yaml.safe_dump(config, sort_keys=False))
+        fresh.replace(self.config_path)
+
+    def reload(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Replace the configuration file and send SIGHUP; returns the event that says what came of it."""
+        before = len(self.reloads())
+        self.write_config(config)
+        self.process.send_signal(signal.SIGHUP)
+        return self.wait_for_reload(before)
+
+    def reloads(self) -> list[dict[str, Any]]:
+        """Return the events that say what came of reading the configuration again."""
+        return [line for line in self.log() if line["event"].startswith("configuration re")]
+
+    def wait_for_reload(self, before: int) -> dict[str, Any]:
+        """Wait until there have been more than so many; returns the event, and knows the new addresses then."""
+        event: dict[str, Any] = eventually(lambda: self.reloads()[before:], what="a reload")[0]
+        if event["event"].startswith("configuration reloaded"):
+            done = sum(line["event"].startswith("configuration reloaded") for line in self.reloads())
+            self._learn_addresses(eventually(lambda: self._heads()[done:])[0])
+        return event
+
+    def _heads(self) -> list[dict[str, Any]]:
+        """Return the events that say where the edge listens: of the start and of every reload."""
+        return [line for line in self.log() if line["event"].startswith("listening on")]
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a route of the metrics listener."""
@@ -165,18 +229,26 @@ def routing_db(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def edge(tmp_path: Path, routing_db: Path) -> Iterator[Callable[..., EdgeProcess]]:
-    """Start edges: `edge(rows, listen="127.0.0.1:0", VARIABLE="text", …)`; all are ended after the test."""
+    """Start edges: `edge(rows, listen="127.0.0.1:0", VARIABLE="text", …)`; all are ended after the test.
+
+    `config` is the content of a configuration file, `options` are those of `serve`.
+    """
     started: list[EdgeProcess] = []
 
     def start(
-        rows: list[dict[str, Any]] | None = None, *, listen: str = "127.0.0.1:0", **variables: object
+        rows: list[dict[str, Any]] | None = None,
+        *,
+        listen: str = "127.0.0.1:0",
+        config: dict[str, Any] | None = None,
+        options: tuple[str, ...] = (),
+        **variables: object,
     ) -> EdgeProcess:
         if rows is not None:
             write_backends(routing_db, rows)
         folder = tmp_path / f"edge{len(started)}"
         folder.mkdir()
         texts = {name: str(value) for name, value in variables.items()}
-        one = EdgeProcess(folder, Path(texts.pop("DB_PATH", routing_db)), listen, texts)
+        one = EdgeProcess(folder, Path(texts.pop("DB_PATH", routing_db)), listen, texts, config, options)
         started.append(one)
         return one
 

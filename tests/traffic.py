@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import gevent
+from gevent.server import StreamServer
 
 from tests.harness import EdgeProcess
 
@@ -29,6 +30,17 @@ def named(name: str) -> Callable[[socket.socket], None]:
     return serve
 
 
+@contextmanager
+def serving(handler: Callable[[socket.socket], object], host: str = "127.0.0.1") -> Iterator[int]:
+    """Run an origin for the block; gives its port."""
+    server = StreamServer((host, 0), lambda sock, _address: handler(sock), backlog=1024)
+    server.start()
+    try:
+        yield int(server.server_port)
+    finally:
+        server.stop(timeout=0.1)
+
+
 def ask(sock: socket.socket) -> str:
     """Ask on an open connection who serves it; "" when it has ended."""
     try:
@@ -38,10 +50,10 @@ def ask(sock: socket.socket) -> str:
         return ""
 
 
-def who(edge: EdgeProcess, source: str = "") -> str:
+def who(edge: EdgeProcess, source: str = "", *, frontend: str = "") -> str:
     """Connect, ask who serves, close; "" when the edge reset the connection."""
     try:
-        with edge.connect(source) as sock:
+        with edge.connect(source, frontend=frontend) as sock:
             return ask(sock)
     except ConnectionError:
         return ""

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from typing import Final
 
+from app.domain.model import GeoInfo
+
 _MAPPED_PREFIX: Final = "::ffff:"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who a connection is for: address in canonical text, its key (see `client_key`), its location."""
+
+    address: str
+    key: str
+    geo: GeoInfo | None
 
 
 def unmapped(address: str) -> str:

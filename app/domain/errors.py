@@ -25,6 +25,10 @@ class UpstreamError(ConnectionEnded):
     """The backend's side failed."""
 
 
+class AnswerError(UpstreamError):
+    """The backend gave no proper answer to an HTTP request."""
+
+
 class DialError(UpstreamError):
     """No connection to the backend came about. No byte was sent, so another backend may be tried."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.domain.election import Member, score
+from app.domain.election import score
 from app.domain.geography import geo_tier
+from app.domain.health import HealthRules
+from app.domain.member import Floor, Member
 from app.domain.model import Backend, GeoInfo
 
 
@@ -38,7 +40,7 @@ def explain(backends: Iterable[Backend], client: GeoInfo | None, pop_region: str
 
 
 def _judge(backend: Backend, client: GeoInfo | None, pop_region: str | None) -> Verdict:
-    member = Member(backend)
+    member = Member(backend, HealthRules(), Floor(), now=0.0)
     tier = geo_tier(backend.country, backend.region, client, pop_region)
     obstacle = _obstacle(backend)
     return Verdict(

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from app.domain.outcome import Refusal
 
 _SWEPT_AN_ENTRY = 2
 """Clients looked at for each new one, so that the table cannot grow faster than it is swept."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRules:
+    """What one client may have at one frontend; 0 switches a limit off.
+
+    `connections_per_second` is also the size of the burst (at least 1).
+    """
+
+    max_connections: int = 0
+    connections_per_second: float = 0.0
+
+    @property
+    def are_on(self) -> bool:
+        return self.max_connections > 0 or self.connections_per_second > 0
 
 
 class _Client:
@@ -20,26 +36,26 @@ class _Client:
 
 
 class ClientLimits:
-    """Admits or refuses a client's next connection. 0 switches a limit off; with both off nothing is remembered.
+    """Admits or refuses a client's next connection; with both limits off nothing is remembered.
 
-    `connections_per_second` is also the size of the burst (at least 1). Clients with nothing open and a full bucket
-    are forgotten by `sweep`.
+    Clients with nothing open and a full bucket are forgotten by `sweep`.
     """
 
-    def __init__(self, max_connections: int, connections_per_second: float) -> None:
-        self._max = max_connections
-        self._rate = connections_per_second
-        self._burst = max(1.0, connections_per_second)
+    def __init__(self, rules: LimitRules) -> None:
         self._clients: dict[str, _Client] = {}
         self._sweep_order: list[str] = []
+        self.adopt(rules)
 
-    @property
-    def is_on(self) -> bool:
-        return self._max > 0 or self._rate > 0
+    def adopt(self, rules: LimitRules) -> None:
+        """Go by other rules from now on; what is open stays counted."""
+        self._are_on = rules.are_on
+        self._max = rules.max_connections
+        self._rate = rules.connections_per_second
+        self._burst = max(1.0, rules.connections_per_second)
 
     def admit(self, client: str, connection: int, now: float) -> Refusal | None:
         """Count a new connection of a client, or say why not. A connection that is counted already stays counted."""
-        if not self.is_on:
+        if not self._are_on:
             return None
         entry = self._clients.get(client)
         if entry is None:

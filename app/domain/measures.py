@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -26,6 +26,13 @@ class Histogram:
     def observe(self, value: float) -> None:
         self.counts[bisect_left(RTT_BUCKETS_SECONDS, value)] += 1
         self.total += value
+
+    def add(self, observed: HistogramView) -> None:
+        self.counts = [mine + others for mine, others in zip(self.counts, observed.counts, strict=True)]
+        self.total += observed.total
+
+    def view(self) -> HistogramView:
+        return HistogramView(tuple(self.counts), self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +77,21 @@ class Measures:
             histogram = series[labels] = Histogram()
         histogram.observe(value)
 
-    def keep_only(self, metric: str, first_labels: frozenset[str]) -> None:
-        """Drop the series of a metric whose first label is not among these."""
+    def add(self, metric: str, labels: Labels, observed: HistogramView) -> None:
+        """Add observations made elsewhere to a histogram."""
+        self._histograms.setdefault(metric, {}).setdefault(labels, Histogram()).add(observed)
+
+    def keep_only(self, metric: str, backends: Collection[Labels]) -> None:
+        """Drop the series of a metric whose first two labels, pool and backend, are not among these."""
         for series in (self._counters.get(metric), self._histograms.get(metric)):
-            for labels in [labels for labels in series or () if labels[0] not in first_labels]:
+            for labels in [labels for labels in series or () if labels[:2] not in backends]:
                 del series[labels]  # type: ignore[union-attr]
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
             counters={metric: dict(series) for metric, series in self._counters.items()},
             histograms={
-                metric: {labels: HistogramView(tuple(h.counts), h.total) for labels, h in series.items()}
+                metric: {labels: histogram.view() for labels, histogram in series.items()}
                 for metric, series in self._histograms.items()
             },
         )

@@ -16,6 +16,15 @@ BACKEND_ACTIVE: Final = "edgeproxy_backend_connections_active"
 BACKEND_ERRORS: Final = "edgeproxy_backend_errors"
 BACKEND_RTT: Final = "edgeproxy_backend_rtt_seconds"
 BACKEND_AVAILABLE: Final = "edgeproxy_backend_available"
+BACKEND_BYTES_SENT: Final = "edgeproxy_backend_bytes_sent"
+BACKEND_BYTES_RECEIVED: Final = "edgeproxy_backend_bytes_received"
+HEALTH_CHANGES: Final = "edgeproxy_backend_health_changes"
+PROBES: Final = "edgeproxy_probes"
+FAIL_OPENS: Final = "edgeproxy_pool_fail_opens"
+REQUESTS: Final = "edgeproxy_requests"
+REQUEST_SECONDS: Final = "edgeproxy_request_duration_seconds"
+CONFIG_RELOADS: Final = "edgeproxy_config_reloads"
+CONFIG_RELOAD_SUCCESS: Final = "edgeproxy_config_last_reload_success"
 LEASES: Final = "edgeproxy_leases"
 BINDINGS: Final = "edgeproxy_bindings"
 BINDINGS_EVICTED: Final = "edgeproxy_bindings_evicted"
@@ -51,23 +60,32 @@ class Metric:
 
 
 ALL: Final = (
-    Metric(CONNECTIONS, COUNTER, "Client connections accepted."),
-    Metric(CONNECTIONS_ACTIVE, GAUGE, "Client connections open now."),
+    Metric(CONNECTIONS, COUNTER, "Client connections accepted.", ("frontend",)),
+    Metric(CONNECTIONS_ACTIVE, GAUGE, "Client connections open now.", ("frontend",)),
     Metric(CONNECTIONS_ENDED, COUNTER, "Client connections ended, by termination state.", ("state",)),
     Metric(CONNECTIONS_REFUSED, COUNTER, "Client connections refused before an election.", ("reason",)),
     Metric(BYTES_SENT, COUNTER, "Bytes sent to clients."),
     Metric(BYTES_RECEIVED, COUNTER, "Bytes received from clients."),
-    Metric(BACKEND_CONNECTIONS, COUNTER, "Connections established to a backend.", ("backend",)),
-    Metric(BACKEND_ACTIVE, GAUGE, "Leases held on a backend now.", ("backend",)),
-    Metric(BACKEND_ERRORS, COUNTER, "Failed dials of a backend.", ("backend", "reason")),
-    Metric(BACKEND_RTT, HISTOGRAM, "Time to establish a connection to a backend.", ("backend",)),
-    Metric(BACKEND_AVAILABLE, GAUGE, "1 when a backend may be elected or keep its clients.", ("backend",)),
+    Metric(REQUESTS, COUNTER, "HTTP requests answered.", ("pool", "backend", "frontend", "code", "method")),
+    Metric(REQUEST_SECONDS, HISTOGRAM, "Time to answer an HTTP request.", ("pool", "backend", "frontend", "code")),
+    Metric(BACKEND_CONNECTIONS, COUNTER, "Connections established to a backend.", ("pool", "backend")),
+    Metric(BACKEND_ACTIVE, GAUGE, "Leases held on a backend now.", ("pool", "backend")),
+    Metric(BACKEND_ERRORS, COUNTER, "Failures of a backend in traffic.", ("pool", "backend", "reason")),
+    Metric(BACKEND_RTT, HISTOGRAM, "Time to establish a connection to a backend.", ("pool", "backend")),
+    Metric(BACKEND_AVAILABLE, GAUGE, "1 when a backend may be elected or keep its clients.", ("pool", "backend")),
+    Metric(BACKEND_BYTES_SENT, COUNTER, "Bytes of a backend sent to clients.", ("pool", "backend")),
+    Metric(BACKEND_BYTES_RECEIVED, COUNTER, "Bytes of clients sent to a backend.", ("pool", "backend")),
+    Metric(HEALTH_CHANGES, COUNTER, "Changes of a backend's health, by the new state.", ("pool", "backend", "state")),
+    Metric(PROBES, COUNTER, "Active probes of a backend, by result.", ("pool", "backend", "result")),
+    Metric(FAIL_OPENS, COUNTER, "How often a pool began to serve though all its backends were down.", ("pool",)),
     Metric(LEASES, COUNTER, "Lease requests, by what the client's binding did or why nobody was leased.", ("outcome",)),
     Metric(BINDINGS, GAUGE, "Clients bound to a backend."),
     Metric(BINDINGS_EVICTED, COUNTER, "Bindings dropped because the table was full."),
     Metric(RELOADS, COUNTER, "Loads of the routing database, by result.", ("result",)),
     Metric(ROWS_REFUSED, GAUGE, "Rows refused in the routing database as loaded last."),
     Metric(ROUTING_STALE, GAUGE, "1 while the routing database cannot be read and the last good set serves."),
+    Metric(CONFIG_RELOADS, COUNTER, "Reloads of the configuration file, by result.", ("result",)),
+    Metric(CONFIG_RELOAD_SUCCESS, GAUGE, "1 while the configuration file as it is now is the one that serves."),
     Metric(GEO_RELOADS, COUNTER, "Loads of a replaced country database, by result.", ("result",)),
     Metric(GEO_BUILT, GAUGE, "When the country database was built (Unix time)."),
     Metric(ACCEPT_ERRORS, COUNTER, "Errors of accept, by errno.", ("errno",)),
@@ -78,5 +96,5 @@ ALL: Final = (
     Metric(LOG_LINES_DROPPED, COUNTER, "Log lines lost to a full disk or a stalled reader."),
 )
 
-BY_BACKEND: Final = (BACKEND_CONNECTIONS, BACKEND_ERRORS, BACKEND_RTT)
-"""Metrics of the actor whose first label is the backend: they go when it goes."""
+BY_BACKEND: Final = frozenset(m.name for m in ALL if m.kind != GAUGE and m.labels[:2] == ("pool", "backend"))
+"""Metrics of the actor whose first labels name a backend: they go when it goes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.domain.outcome import Affinity, NoLease
 
@@ -66,16 +66,16 @@ class Backend:
         return self.is_healthy and not self.is_deleted
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A reserved place on a backend.
 
-    `tier` is the geo tier 0-3; `is_spotless` says that no failed dial of the backend is remembered.
+    `tier` is the geo tier 0-3, None when the algorithm is not geo; `is_spotless` says that no failure of the backend in
+    traffic is remembered.
     """
 
     lease_id: int
     backend: Backend
-    tier: int
+    tier: int | None
     affinity: Affinity
     is_spotless: bool = True
 

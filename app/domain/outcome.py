@@ -22,8 +22,10 @@ second phase
 ====== ======================================================================================
 ``A``  admission: the PROXY header
 ``L``  admission: a limit on connections
+``R``  reading the head of an HTTP request
 ``E``  election: asking the actors for a backend
 ``C``  connecting to the backend
+``W``  waiting for the head of an HTTP answer
 ``D``  data: bytes were being copied
 ``H``  half-closed: one direction had ended
 ``-``  after the end of both directions
@@ -48,7 +50,15 @@ class State(StrEnum):
     CONNECT_TIMEOUT = "sC"
     HEADER_TIMEOUT = "cA"
     HEADER_BAD = "PA"
+    REQUEST_TIMEOUT = "cR"
+    REQUEST_BAD = "PR"
+    CLIENT_GONE_IN_REQUEST = "CR"
     NO_BACKEND = "PE"
+    CLIENT_GONE_WAITING = "CW"
+    ANSWER_FAILED = "SW"
+    ANSWER_BAD = "PW"
+    ANSWER_TIMEOUT = "sW"
+    BODY_BAD = "PD"
     OUT_OF_RESOURCES = "PC"
     CLIENT_LIMIT = "PL"
     IDLE_TIMEOUT = "tD"

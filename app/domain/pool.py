@@ -2,22 +2,32 @@
 
 A lease is counted the moment it is granted and uncounted exactly once, so a hard limit holds under any burst. Leases
 go by ids that connections choose, and doing a thing twice under one id does it once: a message may be sent again.
+
+Who is healthy enough to serve is a matter of who else there is: while anybody is UP, only those serve; else those not
+probed yet; and when every backend is down or ejected, all that the database calls healthy serve (fail open), because
+a proxy that refuses everybody helps nobody. `Floor` is that line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count, islice
 from typing import Final
 
-from app.domain.election import GeoElection, Member
-from app.domain.model import Backend, GeoInfo, Lease, Unleased
+from app.domain.client import Client
+from app.domain.election import Election
+from app.domain.health import RANK, HealthRules, HealthState
+from app.domain.member import Floor, Member
+from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
+from app.domain.plan import ElectionPlan
 
 CHANGES_A_SLICE: Final = 1000
 """Backends taken in or out at once: 4 ms."""
+
+_FAIL_OPEN_RANK: Final = RANK[HealthState.DOWN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +36,44 @@ class MemberView:
 
     backend: Backend
     connections: int
+    state: HealthState
+    changed_at: float
+    """When `state` changed last, in monotonic seconds."""
     consecutive_failures: int
     ejected_for: float
     is_available: bool
     takes_new_clients: bool
 
 
-class Pool:
-    """The members of one pool. All times are monotonic seconds handed in."""
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of a backend's health, for the log and the metrics."""
 
-    def __init__(self, election: GeoElection) -> None:
-        self._election = election
+    backend_id: str
+    before: HealthState
+    after: HealthState
+    cause: str
+    """What decided: the probe's or the dial's reason, or what time has done."""
+    seconds: float
+    """How long it cools down, when it was ejected."""
+
+
+class Pool:
+    """The members of one pool and the elections held over them. All times are monotonic seconds handed in."""
+
+    def __init__(
+        self, on_change: Callable[[Transition], None] | None = None, on_fail_open: Callable[[bool], None] | None = None
+    ) -> None:
+        """`on_change` is told of every change of health, `on_fail_open` when failing open begins and ends."""
+        self._on_change = on_change or (lambda _change: None)
+        self._on_fail_open = on_fail_open or (lambda _is_open: None)
+        self._rules = HealthRules()
+        self._plans: dict[str, ElectionPlan] = {}
+        self._elections: dict[str, Election] = {}
+        self._load_elections: tuple[Election, ...] = ()
+        self._floor = Floor()
+        self._tally = dict.fromkeys(HealthState, 0)
+        """Members that may take new clients once they are healthy and have room, by state."""
         self._members: dict[str, Member] = {}
         self._leases: dict[int, Member] = {}
         self._cooling: list[tuple[float, int, Member]] = []
@@ -46,79 +83,160 @@ class Pool:
         self._nobody: NoLease | None = None
         """Why an election would give nobody, while nothing changes."""
 
+    # The elections
+
+    def hold(self, plans: Iterable[ElectionPlan], make_election: Callable[[ElectionPlan], Election]) -> None:
+        """Let these, and no others, elect among the members from now on; an equal plan keeps its election."""
+        wanted = {plan.frontend: plan for plan in plans}
+        for frontend, plan in wanted.items():
+            if self._plans.get(frontend) != plan:
+                self._elections[frontend] = self._inaugurate(make_election(plan))
+        self._elections = {frontend: self._elections[frontend] for frontend in wanted}
+        self._load_elections = tuple(e for e in self._elections.values() if e.ranks_by_load)
+        self._plans = wanted
+
+    def _inaugurate(self, election: Election) -> Election:
+        for member in self._members.values():
+            if not member.has_left:
+                election.add(member)
+        return election
+
     # The set of backends
 
-    def replace(self, backends: Iterable[Backend]) -> None:
+    def replace(self, backends: Iterable[Backend], now: float) -> None:
         """Serve exactly these backends from now on; counts, health and leases of those that stay are kept."""
-        for _ in self.replacing(backends):
+        for _ in self.replacing(backends, now):
             pass
 
-    def replacing(self, backends: Iterable[Backend]) -> Iterator[None]:
-        """Do the work of `replace` in slices of CHANGES_A_SLICE, those that leave first.
+    def replacing(self, backends: Iterable[Backend], now: float) -> Iterator[None]:
+        """Do the work of `replace` in slices of CHANGES_A_SLICE, those that come first.
 
         Between slices the pool serves the old set as far as it is not replaced yet. A later `replacing` supersedes one
         that was not finished.
         """
         wanted = {backend.id: backend for backend in backends}
+        changed = [backend for backend in wanted.values() if self._is_news(backend)]
+        for number, backend in enumerate(changed, start=1):
+            self._take_in(backend, now)
+            if number % CHANGES_A_SLICE == 0:
+                yield
         leaving = [m for m in self._members.values() if not m.has_left and m.backend.id not in wanted]
         for number, member in enumerate(leaving, start=1):
             self._take_out(member)
             if number % CHANGES_A_SLICE == 0:
                 yield
-        changed = [backend for backend in wanted.values() if self._is_news(backend)]
-        for number, backend in enumerate(changed, start=1):
-            self._take_in(backend)
-            if number % CHANGES_A_SLICE == 0:
-                yield
-        self._lift_excess_ejections()
+        self._lift_excess_ejections(now)
+
+    def adopt(self, rules: HealthRules, now: float) -> None:
+        """Judge health by other rules from now on."""
+        if rules == self._rules:
+            return
+        self._rules = rules
+        for member in self._members.values():
+            before = member.health.state
+            member.health.adopt(rules)
+            self._judged(member, before, "rules_changed", now)
 
     def _is_news(self, backend: Backend) -> bool:
         known = self._members.get(backend.id)
         # Rows that did not change are parsed once: mostly it is the same object.
         return known is None or known.has_left or (known.backend is not backend and known.backend != backend)
 
-    def _take_in(self, backend: Backend) -> None:
+    def _take_in(self, backend: Backend, now: float) -> None:
         member = self._members.get(backend.id)
         if member is None:
-            member = self._members[backend.id] = Member(backend)
+            member = self._members[backend.id] = Member(backend, self._rules, self._floor, now)
+        elif member.has_left:
+            member.health.start_over()  # the rules may have changed since it left
+            member.changed_at = now
         elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
-            member.health.succeed()
+            self._start_over(member, now)
         member.backend, member.has_left = backend, False
-        self._election.add(member)
+        for election in self._elections.values():
+            election.add(member)
         self._nobody = None
+        self._count(member)
 
     def _take_out(self, member: Member) -> None:
         member.has_left = True
-        member.health.succeed()
-        self._election.remove(member)
+        member.health.start_over()
+        for election in self._elections.values():
+            election.remove(member)
         self._nobody = None
+        self._count(member)
         if member.connections == 0:
             self._members.pop(member.backend.id, None)
 
+    def _start_over(self, member: Member, now: float) -> None:
+        before = member.health.state
+        member.health.start_over()
+        self._judged(member, before, "address_changed", now)
+
     def _rank(self, member: Member) -> None:
-        """Let the election know that a member's connections or health changed."""
+        """Let the elections know that a member's connections or health changed."""
         self._nobody = None
         if not member.has_left:
-            self._election.update(member)
+            for election in self._elections.values():
+                election.update(member)
+
+    def _rank_load(self, member: Member) -> None:
+        """Let those elections know of a member's connections whose choice depends on them."""
+        self._nobody = None
+        if member.backend.hard_limit:  # it may be full now, or no longer
+            self._rank(member)
+        elif not member.has_left:
+            for election in self._load_elections:
+                election.update(member)
+
+    def _count(self, member: Member) -> None:
+        """Keep the tally by state, and draw the floor where the best that there are stand."""
+        is_open = member.backend.is_serving and member.backend.weight > 0 and not member.has_left
+        counts_as = member.health.state if is_open else None
+        if counts_as is member.counted_as:
+            return
+        if member.counted_as is not None:
+            self._tally[member.counted_as] -= 1
+        if counts_as is not None:
+            self._tally[counts_as] += 1
+        member.counted_as = counts_as
+        self._draw_floor()
+
+    def _draw_floor(self) -> None:
+        lowest = min((RANK[state] for state, count in self._tally.items() if count), default=0)
+        before, self._floor.rank = self._floor.rank, lowest
+        if lowest > before:
+            for member in self._members.values():
+                self._rank(member)
+        if (before == _FAIL_OPEN_RANK) != self.fails_open:
+            self._on_fail_open(self.fails_open)
 
     # Leases
 
     def lease(
-        self, lease_id: int, client: GeoInfo | None, preferred: str | None, excluded: Collection[str], now: float
+        self,
+        lease_id: int,
+        frontend: str,
+        client: Client,
+        preferred: str | None,
+        excluded: Collection[str],
+        now: float,
     ) -> Lease | Unleased:
-        """Reserve a place on the backend the client is bound to, or on the one elected for it.
+        """Reserve a place on the backend the client is bound to, or on the one that the frontend's election gives it.
 
         `preferred` is the backend the client is bound to: honoured past its soft limit and at weight 0; when it is
         full this connection overflows to another; when it cannot serve at all the answer is BINDING_BROKEN.
         `excluded` are the ids this connection has tried already.
         """
         self._readmit(now)
+        election = self._elections.get(frontend)
+        if election is None:
+            return Unleased(NoLease.EMPTY)
         held = self._leases.get(lease_id)
         if held is not None:  # the question was asked again
             if preferred is None:
-                return self._granted(lease_id, held, client, Affinity.NEW)
+                return self._granted(lease_id, election, held, client, Affinity.NEW)
             is_hit = held.backend.id == preferred
-            return self._granted(lease_id, held, client, Affinity.HIT if is_hit else Affinity.OVERFLOW)
+            return self._granted(lease_id, election, held, client, Affinity.HIT if is_hit else Affinity.OVERFLOW)
         affinity = Affinity.NEW
         if preferred is not None:
             bound = self._members.get(preferred)
@@ -126,25 +244,26 @@ class Pool:
                 return Unleased(NoLease.BINDING_BROKEN)
             if not bound.is_full:
                 self._reserve(lease_id, bound)
-                return self._granted(lease_id, bound, client, Affinity.HIT)
+                return self._granted(lease_id, election, bound, client, Affinity.HIT)
             affinity = Affinity.OVERFLOW
-        member = self._election.elect(client, excluded)
+        member = election.elect(client, excluded)
         if member is None:
             return Unleased(self._why_nobody())
         self._reserve(lease_id, member)
-        return self._granted(lease_id, member, client, affinity)
+        return self._granted(lease_id, election, member, client, affinity)
 
-    def _granted(self, lease_id: int, member: Member, client: GeoInfo | None, affinity: Affinity) -> Lease:
-        tier = self._election.tier(member.backend, client)
+    @staticmethod
+    def _granted(lease_id: int, election: Election, member: Member, client: Client, affinity: Affinity) -> Lease:
+        tier = election.tier(member.backend, client)
         return Lease(lease_id, member.backend, tier, affinity, member.health.is_spotless)
 
-    def restore(self, lease_id: int, backend: Backend) -> None:
+    def restore(self, lease_id: int, backend: Backend, now: float) -> None:
         """Count a lease granted before this pool was built, whether or not its backend is still in the set."""
         if lease_id in self._leases:
             return
         member = self._members.get(backend.id)
         if member is None:
-            member = self._members[backend.id] = Member(backend)
+            member = self._members[backend.id] = Member(backend, self._rules, self._floor, now)
             member.has_left = True
         self._reserve(lease_id, member)
 
@@ -154,14 +273,14 @@ class Pool:
         if member is None:
             return
         member.connections -= 1
-        self._rank(member)
+        self._rank_load(member)
         if member.has_left and member.connections == 0:
             self._members.pop(member.backend.id, None)
 
     def _reserve(self, lease_id: int, member: Member) -> None:
         self._leases[lease_id] = member
         member.connections += 1
-        self._rank(member)
+        self._rank_load(member)
 
     def _why_nobody(self) -> NoLease:
         if self._nobody is None:
@@ -172,59 +291,97 @@ class Pool:
         present = [m for m in self._members.values() if not m.has_left and not m.backend.is_deleted]
         if not present:
             return NoLease.EMPTY
-        if not any(map(_is_open, present)):
+        if not any(m.is_available and m.backend.weight > 0 for m in present):
             return NoLease.DOWN
         return NoLease.FULL
 
     # Health
 
-    def dial_failed(self, backend_id: str, now: float) -> float | None:
-        """Count a failed dial. Returns the cool-down in seconds when it ejected the backend."""
+    def traffic_failed(self, backend: Backend, cause: str, now: float) -> None:
+        """Count a failed dial, or whatever else a connection met that speaks against its backend."""
         self._readmit(now)
-        member = self._members.get(backend_id)
+        member = self._find(backend)
+        if member is None:
+            return
+        member.health.traffic_failed()
+        if member.health.wants_ejection and self._may_eject(member):
+            before = member.health.state
+            until = member.health.eject(now)
+            heappush(self._cooling, (until, next(self._sequence), member))
+            self._judged(member, before, cause, now)
+
+    def traffic_succeeded(self, backend: Backend, now: float) -> None:
+        """A success forgets failures and ends an ejection."""
+        member = self._find(backend)
+        if member is not None and not member.health.is_spotless:
+            before = member.health.state
+            member.health.traffic_succeeded()
+            self._judged(member, before, "traffic_succeeded", now)
+
+    def probed(self, backend: Backend, failure: str | None, now: float) -> None:
+        """Count a probe that passed (`failure` None) or failed."""
+        self._readmit(now)
+        member = self._find(backend)
+        if member is None or not member.health.rules.is_probed:
+            return
+        before = member.health.state
+        if failure is None:
+            member.health.probe_passed()
+        else:
+            member.health.probe_failed()
+        self._judged(member, before, failure or "probe_passed", now)
+
+    def _find(self, backend: Backend) -> Member | None:
+        """Return the member that the news is about, unless it has left or moved to another address meanwhile."""
+        member = self._members.get(backend.id)
         if member is None or member.has_left:
             return None
-        member.health.fail()
-        if not member.health.wants_ejection or not self._may_eject(member):
-            return None
-        until = member.health.eject(now)
-        heappush(self._cooling, (until, next(self._sequence), member))
-        self._rank(member)
-        return until - now
+        is_same = (member.backend.host, member.backend.port) == (backend.host, backend.port)
+        return member if is_same else None
 
-    def dial_succeeded(self, backend_id: str) -> None:
-        """A success forgets failures and ends an ejection."""
-        member = self._members.get(backend_id)
-        if member is not None and not member.health.is_spotless:
-            was_ejected = member.health.is_ejected
-            member.health.succeed()
-            if was_ejected:
-                self._rank(member)
+    def _judged(self, member: Member, before: HealthState, cause: str, now: float) -> None:
+        """Write a change of a member's state down, and rank it anew."""
+        after = member.health.state
+        if after is before:
+            return
+        member.changed_at = now
+        seconds = (member.health.ejected_until or now) - now
+        self._on_change(Transition(member.backend.id, before, after, cause, seconds))
+        self._count(member)
+        self._rank(member)
+
+    @property
+    def fails_open(self) -> bool:
+        """Everybody is down or ejected, and served all the same."""
+        return self._floor.rank == _FAIL_OPEN_RANK
 
     def _may_eject(self, member: Member) -> bool:
         """Never more than half of the serving backends (rounded down), never the last that takes new clients."""
         # Counted among the few that cool down: in an outage of thousands this is asked for every failed dial.
         ejected = sum(m.health.ejected_until == until and m.backend.is_serving for until, _, m in self._cooling)
-        others = (m for m in self._members.values() if m is not member)
-        return ejected < self._serving // 2 and any(map(_is_open, others))
+        peers = sum(count for state, count in self._tally.items() if RANK[state] <= self._floor.rank)
+        if member.counted_as is not None:
+            peers -= 1
+        return ejected < self._serving // 2 and peers > 0 and not self.fails_open
 
-    def _lift_excess_ejections(self) -> None:
+    def _lift_excess_ejections(self, now: float) -> None:
         """Readmit, soonest first, those whose ejection the set as it is now would not have allowed."""
         serving = [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
         self._serving = len(serving)
         ejected = [m for m in serving if m.health.is_ejected]
         ejected.sort(key=lambda m: m.health.ejected_until or 0.0, reverse=True)
-        while ejected and (len(ejected) > len(serving) // 2 or not any(map(_is_open, serving))):
-            member = ejected.pop()
-            member.health.readmit()
-            self._rank(member)
+        while ejected and (len(ejected) > len(serving) // 2 or self.fails_open):
+            self._end_ejection(ejected.pop(), "too_many_ejected", now)
 
     def _readmit(self, now: float) -> None:
         while self._cooling and self._cooling[0][0] <= now:
             until, _, member = heappop(self._cooling)
             if member.health.ejected_until == until:
-                member.health.readmit()
-                self._rank(member)
+                self._end_ejection(member, "cooled_down", now)
+
+    def _end_ejection(self, member: Member, cause: str, now: float) -> None:
+        member.health.readmit()
+        self._judged(member, HealthState.EJECTED, cause, now)
 
     # Looking in
 
@@ -235,6 +392,8 @@ class Pool:
             MemberView(
                 backend=m.backend,
                 connections=m.connections,
+                state=m.health.state,
+                changed_at=m.changed_at,
                 consecutive_failures=m.health.consecutive_failures,
                 ejected_for=max(0.0, (m.health.ejected_until or now) - now),
                 is_available=m.is_available,
@@ -243,12 +402,8 @@ class Pool:
             for m in islice(self._members.values(), first, None if count is None else first + count)
         ]
 
-    def candidates(self, now: float) -> tuple[int, int]:
-        """Return how many members there are, and how many take new clients."""
+    def counts(self, now: float) -> tuple[int, int, bool]:
+        """Return how many members there are, how many take new clients, and whether the pool fails open."""
         self._readmit(now)
-        return len(self._members), sum(member.takes_new_clients for member in self._members.values())
-
-
-def _is_open(member: Member) -> bool:
-    """New clients may be sent there, once it has room."""
-    return member.is_available and member.backend.weight > 0
+        candidates = sum(member.takes_new_clients for member in self._members.values())
+        return len(self._members), candidates, self.fails_open

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from loguru import logger
 
 from app.domain.outcome import State
 from app.inbound.connections import Connection
+from app.wire.http1 import RequestHead
 
 REFUSALS_LOGGED_A_SECOND: Final = 10
 """Lines of connections that got no backend; more within a second are counted and summed up in one event."""
@@ -24,6 +25,7 @@ class AccessLine(msgspec.Struct, omit_defaults=False):
     """When the connection ended, RFC 3339, UTC."""
     event: str
     frontend: str
+    listener: str
     """The address the client connected to."""
     client: str
     country: str | None
@@ -40,6 +42,49 @@ class AccessLine(msgspec.Struct, omit_defaults=False):
     bytes_down: int
     """Backend to client."""
     termination: str
+    reason: str | None
+
+
+class RequestLine(msgspec.Struct, omit_defaults=False):
+    """The fields of an HTTP request's line, in order; those that AccessLine has too mean the same."""
+
+    ts: str
+    event: str
+    frontend: str
+    listener: str
+    client: str
+    country: str | None
+    region: str | None
+    method: str | None
+    host: str | None
+    target: str | None
+    status: int | None
+    """Of the answer that the client got, the edge's own included; null when it got none."""
+    backend: str | None
+    tier: int | None
+    affinity: str | None
+    attempts: int
+    lease_ms: float
+    connect_ms: float
+    duration_ms: float
+    """From the request's first byte to the answer's last."""
+    bytes_up: int
+    bytes_down: int
+    termination: str
+    reason: str | None
+    request_id: str | None
+
+
+class ServedRequest(NamedTuple):
+    """What became of an HTTP request, as far as its connection does not say. `head` is None of one not understood."""
+
+    head: RequestHead | None
+    request_id: bytes
+    status: int | None
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    state: State
     reason: str | None
 
 
@@ -63,7 +108,8 @@ class AccessLog:
             AccessLine(
                 ts=self._stamp(time.time()),
                 event="connection",
-                frontend=connection.listener,
+                frontend=connection.frontend.config.name,
+                listener=connection.listener,
                 client=client.address if client is not None else connection.peer[0],
                 country=geo.country if geo is not None else None,
                 region=geo.region if geo is not None else None,
@@ -78,6 +124,40 @@ class AccessLog:
                 bytes_down=relay.bytes_down if relay is not None else 0,
                 termination=state,
                 reason=reason,
+            )
+        )
+
+    def request_ended(self, connection: Connection, request: ServedRequest, now: float) -> None:
+        """Write the line of an HTTP request; `now` is monotonic seconds."""
+        lease, client, head = connection.last_lease, connection.client, request.head
+        if lease is None and self._is_flood(request.reason or request.state, now):
+            return
+        geo = client.geo if client is not None else None
+        self._write(
+            RequestLine(
+                self._stamp(time.time()),
+                "request",
+                connection.frontend.config.name,
+                connection.listener,
+                client.address if client is not None else connection.peer[0],
+                geo.country if geo is not None else None,
+                geo.region if geo is not None else None,
+                head.method.decode() if head is not None else None,
+                head.host.decode() if head is not None else None,
+                head.target.decode() if head is not None else None,
+                request.status,
+                lease.backend.id if lease is not None else None,
+                lease.tier if lease is not None else None,
+                lease.affinity if lease is not None else None,
+                connection.attempts,
+                round(connection.lease_seconds * 1000, 3),
+                round(connection.connect_seconds * 1000, 3) if connection.connect_seconds else 0.0,
+                round(request.seconds * 1000, 3),
+                request.bytes_up,
+                request.bytes_down,
+                request.state,
+                request.reason,
+                request.request_id.decode() if request.request_id else None,
             )
         )
 

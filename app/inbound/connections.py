@@ -5,17 +5,20 @@ Greenlets write only their own Connection; everything here that looks at all of 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import gevent
 from gevent.hub import get_hub
 
+from app.domain.client import Client
 from app.domain.errors import Killed
 from app.domain.model import Backend, Lease
 from app.domain.outcome import State
-from app.proxy_service import Client
+from app.inbound.door import Door, OpenFrontend
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -27,7 +30,8 @@ SWEPT_AT_ONCE: Final = 500
 class Progress(Protocol):
     """What the table reads of a connection's relay."""
 
-    is_half_closed: bool
+    @property
+    def is_half_closed(self) -> bool: ...
 
     def keep_alive(self) -> None: ...
 
@@ -46,14 +50,22 @@ class Connection:
     __slots__ = (
         "accepted_at",
         "admission",
+        "admitted",
         "attempts",
         "client",
         "connect_seconds",
+        "deadline",
         "destination",
+        "door",
+        "frontend",
         "greenlet",
         "has_noticed_half_close",
+        "has_served",
+        "has_succeeded",
+        "is_idle",
         "is_open",
         "last_lease",
+        "late",
         "lease",
         "lease_id",
         "lease_seconds",
@@ -66,8 +78,12 @@ class Connection:
         "source",
     )
 
-    def __init__(self, greenlet: greenlet, peer: tuple[str, int], listener: str, accepted_at: float) -> None:
+    def __init__(
+        self, greenlet: greenlet, door: Door, peer: tuple[str, int], listener: str, accepted_at: float
+    ) -> None:
         self.greenlet = greenlet
+        self.door = door
+        self.frontend = door.frontend
         self.peer = peer
         """The socket's own peer."""
         self.source = peer
@@ -77,6 +93,8 @@ class Connection:
         self.listener = listener
         self.accepted_at = accepted_at
         self.client: Client | None = None
+        self.admitted: Client | None = None
+        """The client as it was counted against its limits."""
         self.is_open = True
         """Until the accounting: its greenlet serves another connection later."""
         self.admission = 0
@@ -95,25 +113,61 @@ class Connection:
         self.seen_bytes_down = 0
         self.quiet_since = accepted_at
         self.has_noticed_half_close = False
+        self.has_succeeded = False
+        """Its backend has sent something, and that was told."""
+        self.deadline: float | None = None
+        """Until when something must have happened, in monotonic seconds; the sweep ends it then."""
+        self.late = (State.IDLE_TIMEOUT, "")
+        """Termination state and reason at the deadline."""
+        self.is_idle = False
+        """Between two HTTP requests."""
+        self.has_served = False
+        """At least one HTTP request."""
 
-    def end(self, state: State, reason: str) -> None:
-        """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open then."""
+    def expect(self, seconds: float, late: tuple[State, str]) -> None:
+        """Something must happen within so many seconds, or the connection ends with this state and reason."""
+        self.deadline = time.monotonic() + seconds
+        self.late = late
+
+    def begin_request(self) -> None:
+        """Forget the HTTP request before."""
+        self.has_served = True
+        self.attempts = self.lease_id = 0
+        self.lease = self.last_lease = None
+        self.lease_seconds = self.connect_seconds = 0.0
+
+    def tell_success(self) -> None:
+        """Once the backend has sent something, what was remembered against it is forgotten."""
+        if not self.has_succeeded and self.lease is not None and self.relay is not None and self.relay.bytes_down:
+            self.has_succeeded = True
+            self.frontend.service.traffic_succeeded(self.lease)
+
+    def end(self, state: State, reason: str, is_still_due: Callable[[], bool] = lambda: True) -> None:
+        """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open and due then."""
 
         def throw() -> None:
-            if self.is_open:
+            if self.is_open and is_still_due():
                 self.greenlet.throw(Killed(state, reason))
 
         get_hub().loop.run_callback(throw)
 
+    def end_if_late(self, now: float) -> None:
+        """End it if its deadline is over, unless what was expected happens before it can be told."""
+        deadline = self.deadline
+        if deadline is not None and now >= deadline:
+            self.end(*self.late, is_still_due=lambda: self.deadline == deadline)
+
 
 class Connections:
-    """All open connections of the process, and how many were accepted since the last report."""
+    """All open connections of the process, and what happened since the last report."""
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
-        self._accepted = 0
-        self._bytes_up = 0
-        self._bytes_down = 0
+        self.open_at: Counter[str] = Counter()
+        """How many are open at each frontend."""
+        self._accepted: Counter[str] = Counter()
+        self._bytes: dict[tuple[str, str], list[int]] = {}
+        """[down, up] by pool and backend."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -124,26 +178,42 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         self._open.add(connection)
-        self._accepted += 1
+        name = connection.frontend.config.name
+        self.open_at[name] += 1
+        self._accepted[name] += 1
 
     def remove(self, connection: Connection) -> None:
-        self._take_bytes(connection)
+        self.take_bytes(connection)
         self._open.discard(connection)
+        name = connection.frontend.config.name
+        self.open_at[name] -= 1
+        if not self.open_at[name]:
+            del self.open_at[name]
         connection.is_open = False
 
-    def _take_bytes(self, connection: Connection) -> bool:
+    def take_bytes(self, connection: Connection) -> bool:
         """Add what the connection has copied since last time; say whether it was anything."""
-        relay = connection.relay
-        if relay is None:
+        relay, lease = connection.relay, connection.last_lease
+        if relay is None or lease is None:
             return False
-        up, down = relay.bytes_up, relay.bytes_down
-        moved = up - connection.seen_bytes_up, down - connection.seen_bytes_down
-        connection.seen_bytes_up, connection.seen_bytes_down = up, down
-        self._bytes_up += moved[0]
-        self._bytes_down += moved[1]
-        return moved != (0, 0)
+        up, down = relay.bytes_up - connection.seen_bytes_up, relay.bytes_down - connection.seen_bytes_down
+        if not up and not down:
+            return False
+        connection.seen_bytes_up += up
+        connection.seen_bytes_down += down
+        self.moved(connection.frontend.service.route.pool, lease.backend.id, down, up)
+        return True
 
-    def sweep(self, now: float, idle_seconds: float, linger_seconds: float) -> None:
+    def moved(self, pool: str, backend_id: str, down: int, up: int) -> None:
+        """Count bytes sent to clients and received from them."""
+        counts = self._bytes.get((pool, backend_id))
+        if counts is None:
+            self._bytes[pool, backend_id] = [down, up]
+        else:
+            counts[0] += down
+            counts[1] += up
+
+    def sweep(self, now: float) -> None:
         """Collect byte counts, and end the connections that have been quiet for too long.
 
         A timer per connection would be two heap operations per chunk; instead the counts tell who moved.
@@ -151,43 +221,75 @@ class Connections:
         for number, connection in enumerate(self, start=1):
             if number % SWEPT_AT_ONCE == 0:
                 gevent.sleep(0)
+            connection.end_if_late(now)
             if connection.relay is None or not connection.is_open:
                 continue
             connection.relay.keep_alive()  # here, because a short connection need not pay four system calls for it
-            if self._take_bytes(connection) or connection.has_noticed_half_close != connection.relay.is_half_closed:
+            if self.take_bytes(connection) or connection.has_noticed_half_close != connection.relay.is_half_closed:
                 connection.has_noticed_half_close = connection.relay.is_half_closed
                 connection.quiet_since = now
-            elif connection.relay.is_half_closed:
-                connection.relay.notice_reset()
-                if now - connection.quiet_since >= linger_seconds:
-                    connection.end(State.LINGER_TIMEOUT, "linger_timeout")
-            elif now - connection.quiet_since >= idle_seconds:
-                connection.end(State.IDLE_TIMEOUT, "idle_timeout")
+                connection.tell_success()
+            else:
+                self._end_if_quiet(connection, connection.relay, now - connection.quiet_since)
 
-    def totals(self) -> tuple[int, int, int]:
-        """Return connections accepted, bytes to clients and bytes from clients, as swept since `forget_totals`."""
-        return self._accepted, self._bytes_down, self._bytes_up
+    @staticmethod
+    def _end_if_quiet(connection: Connection, relay: Progress, quiet_seconds: float) -> None:
+        options = connection.frontend.config.tcp
+        if relay.is_half_closed:
+            relay.notice_reset()
+            if quiet_seconds >= options.linger_timeout_seconds:
+                connection.end(State.LINGER_TIMEOUT, "linger_timeout")
+        elif quiet_seconds >= options.idle_timeout_seconds:
+            connection.end(State.IDLE_TIMEOUT, "idle_timeout")
+
+    def totals(self) -> tuple[dict[str, int], dict[tuple[str, str], tuple[int, int]]]:
+        """Return what was swept since `forget_totals`.
+
+        Connections accepted by frontend, and bytes sent to clients and received from them by (pool, backend id).
+        """
+        return dict(self._accepted), {backend: (down, up) for backend, (down, up) in self._bytes.items()}
 
     def forget_totals(self) -> None:
         """Start the totals over: they were reported."""
-        self._accepted = self._bytes_down = self._bytes_up = 0
+        self._accepted.clear()
+        self._bytes.clear()
 
-    def leases(self) -> list[tuple[int, Backend]]:
-        """Return (lease id, backend) of every lease held now."""
-        return [(c.lease.lease_id, c.lease.backend) for c in self._open if c.lease is not None]
+    def leases(self) -> list[tuple[str, int, Backend]]:
+        """Return (pool, lease id, backend) of every lease held now."""
+        return [
+            (c.frontend.service.route.pool, c.lease.lease_id, c.lease.backend)
+            for c in self._open
+            if c.lease is not None
+        ]
 
-    def admissions(self) -> list[tuple[str, int]]:
-        """Return (client key, admission) of every connection that counts against its client's limits."""
-        return [(c.client.key, c.admission) for c in self._open if c.admission and c.client is not None]
+    def admissions(self, frontend: str) -> list[tuple[str, int]]:
+        """Return (client key, admission) of every connection that counts against its client's limits there."""
+        return [
+            (c.admitted.key, c.admission)
+            for c in self._open
+            if c.admitted is not None and c.frontend.config.name == frontend
+        ]
 
-    def end_backends(self, backend_ids: Collection[str], reason: str) -> Counter[str]:
-        """End every connection to these backends; returns how many of each."""
+    def end_backends(self, pool: str, backend_ids: Collection[str], reason: str) -> Counter[str]:
+        """End every connection to these backends of a pool; returns how many of each."""
         ended: Counter[str] = Counter()
         for connection in self._open:
-            if connection.lease is not None and connection.lease.backend.id in backend_ids:
+            lease = connection.lease
+            is_there = lease is not None and connection.frontend.service.route.pool == pool
+            if lease is not None and is_there and lease.backend.id in backend_ids:
                 connection.end(State.KILLED, reason)
-                ended[connection.lease.backend.id] += 1
+                ended[lease.backend.id] += 1
         return ended
+
+    def frontends(self) -> set[OpenFrontend]:
+        """Return every frontend, as it was when they came in, that somebody is still there for."""
+        return {connection.frontend for connection in self._open}
+
+    def end_idle(self, reason: str) -> None:
+        """End the connections that wait for their next HTTP request at a door that is closing."""
+        for connection in self:
+            if connection.is_idle and connection.door.is_closing:
+                connection.end(State.NORMAL, reason, is_still_due=partial(getattr, connection, "is_idle"))
 
     def end_all(self, reason: str) -> int:
         """End every connection; returns how many."""

@@ -29,20 +29,16 @@ class BindError(Exception):
     """An address cannot be listened on."""
 
 
+OnAccept = Callable[[int, tuple[str, int], str], None]
+
+
 class Listener:
-    """One listening socket; every accepted connection goes to `on_accept(descriptor, peer, name)`.
+    """One listening socket. `on_error(errno name)` is told of every error of accept."""
 
-    `on_error(errno name)` is told of every error of accept.
-    """
-
-    def __init__(
-        self,
-        address: ListenAddress,
-        on_accept: Callable[[int, tuple[str, int], str], None],
-        on_error: Callable[[str], None],
-    ) -> None:
+    def __init__(self, address: ListenAddress, on_error: Callable[[str], None]) -> None:
         """Bind and listen, without accepting yet. Raises BindError."""
-        self._on_accept = on_accept
+        self.frontend = ""
+        self._on_accept: OnAccept | None = None
         self._on_error = on_error
         self._socket = _bind(address)
         # socket.accept() would wrap each descriptor in a Python object that we do not need.
@@ -56,8 +52,12 @@ class Listener:
         self._retry: Any = loop.timer(BACKOFF_SECONDS, BACKOFF_SECONDS)
         self._logged_at = float("-inf")
 
-    def start(self) -> None:
-        self._readable.start(self._accept_some)
+    def serve(self, frontend: str, on_accept: OnAccept) -> None:
+        """Accept from now on; every connection goes to `on_accept(descriptor, peer, address)`."""
+        self.frontend = frontend
+        is_new, self._on_accept = self._on_accept is None, on_accept
+        if is_new:
+            self._readable.start(self._accept_some)
 
     def stop(self) -> None:
         """Accept what is queued already, for closing resets it, then close."""
@@ -65,8 +65,13 @@ class Listener:
             return
         self._readable.stop()
         self._retry.stop()
-        while self._accept_some():
-            pass
+        if self._on_accept is not None:
+            while self._accept_some():
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Close without accepting what is queued."""
         self._readable.close()
         self._retry.close()
         self._socket.close()
@@ -74,6 +79,7 @@ class Listener:
     def _accept_some(self) -> bool:
         """Accept a burst; says whether more may be queued."""
         accept, on_accept, name = self._accept, self._on_accept, self._name
+        assert on_accept is not None
         try:
             for _ in range(ACCEPTS_A_TURN):
                 descriptor, peer = accept()

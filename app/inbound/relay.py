@@ -74,10 +74,11 @@ class Relay:
     def bytes_down(self) -> int:
         return self.down.bytes_moved
 
-    def run(self, header: bytes, first_bytes: bytes) -> State:
+    def run(self, header: bytes, first_bytes: bytes, first_down: bytes = b"") -> State:
         """Copy until both directions have ended.
 
-        The backend gets `header`, which is ours and not counted, then the client's `first_bytes`, then what follows.
+        The backend gets `header`, which is ours and not counted, then the client's `first_bytes`, then what follows;
+        the client gets `first_down` of the backend, then what follows.
 
         An EOF of one side becomes a FIN to the other, and the other direction lives on. A reset of one side resets
         the other, after what was read before has reached it. Raises what is thrown into the greenlet.
@@ -92,6 +93,8 @@ class Relay:
             if header or first_bytes:
                 self._header_bytes = len(header)
                 up.send_first(header + first_bytes)
+            if first_down:
+                down.send_first(first_down)
             while not (up.is_over and down.is_over):
                 direction = sleep()
                 try:

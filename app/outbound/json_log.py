@@ -15,7 +15,7 @@ import stat
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import gevent
 import msgspec
@@ -26,6 +26,8 @@ FLUSH_SECONDS: Final = 0.2
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
 LAST_WORDS_SECONDS: Final = 1.0
 """At exit, for a reader that has stalled: then the process ends without it."""
+
+Format = Literal["json", "text"]
 
 _encode = msgspec.json.Encoder().encode
 _second_stamp: tuple[int, str] = (0, "")
@@ -43,9 +45,11 @@ def rfc3339(unix_seconds: float) -> str:
 class JsonLog:
     """The sink. `path` None is stderr. A file that was moved away is reopened at its path within a second."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, format: Format = "json") -> None:
         """Open the log, making its folder if need be. Raises OSError when the file cannot be written."""
         self._path = path
+        self._is_text = format == "text"
+        self._handler: int | None = None
         self._descriptor = self._open()
         self._lines: list[bytes] = []
         self._buffered = 0
@@ -58,6 +62,17 @@ class JsonLog:
             return 2
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def take_over(self, level: str) -> None:
+        """Be where loguru writes events of this level and above, alone."""
+        logger.remove(self._handler)
+        self._handler = logger.add(self.write_event, level=level.upper(), format="{message}", catch=False)
+
+    def change(self, level: str, format: Format) -> None:
+        """Write in another format from now on, and events of another level if loguru's are written here."""
+        self._is_text = format == "text"
+        if self._handler is not None:
+            self.take_over(level)
 
     def start(self) -> None:
         """Flush in the background from now on (events and access lines are only buffered before)."""
@@ -76,7 +91,7 @@ class JsonLog:
 
     def write_access(self, line: msgspec.Struct) -> None:
         """Append one encoded struct as a line."""
-        self._append(_encode(line))
+        self._append(_text(msgspec.structs.asdict(line)) if self._is_text else _encode(line))
 
     def write_event(self, message: Any) -> None:
         """Append a loguru message: the loguru sink."""
@@ -90,10 +105,16 @@ class JsonLog:
         }
         if record["exception"] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record["exception"]))
+        if self._is_text:
+            self._append_event(_text(fields))
+            return
         try:
             line = msgspec.json.encode(fields, enc_hook=str)
         except UnicodeEncodeError:  # a path or a text from outside that is no UTF-8
             line = json.dumps(fields, default=str).encode()
+        self._append_event(line)
+
+    def _append_event(self, line: bytes) -> None:
         self._append(line)
         if self._flusher is None:
             self.flush()
@@ -176,11 +197,20 @@ class _Bridge(logging.Handler):
         logger.opt(depth=6, exception=record.exc_info).log(level, record.getMessage())
 
 
-def configure(path: Path | None, *, is_debug: bool) -> JsonLog:
-    """Make loguru, and the standard logging behind it, write to a JsonLog. Raises OSError."""
-    log = JsonLog(path)
-    logger.remove()
-    logger.add(log.write_event, level="DEBUG" if is_debug else "INFO", format="{message}", catch=False)
+def _text(fields: dict[str, Any]) -> bytes:
+    """Return a line for people: time, level, event, then name=value of what there is; a traceback below."""
+    rest = dict(fields)
+    head = [rest.pop("ts"), rest.pop("level", ""), rest.pop("event")]
+    traceback_text = rest.pop("traceback", "")
+    pairs = [f"{name}={value}" for name, value in rest.items() if value not in (None, "")]
+    line = " ".join(filter(None, [*head, *pairs])).replace("\n", "\\n")
+    return (line + ("\n" + traceback_text.rstrip() if traceback_text else "")).encode(errors="backslashreplace")
+
+
+def configure(path: Path | None, *, level: str, format: Format) -> JsonLog:
+    """Make loguru, and the standard logging behind it, write to a JsonLog alone. Raises OSError."""
+    log = JsonLog(path, format)
+    log.take_over(level)
     logging.root.handlers = [_Bridge()]
     logging.root.setLevel(logging.INFO)
     return log

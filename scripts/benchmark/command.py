@@ -7,15 +7,19 @@ import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from scripts.benchmark.http_rows import HTTP_ROWS
 from scripts.benchmark.machine import Bystanders, Cores, describe, divide_cores, missing_after_install
-from scripts.benchmark.peers import PEERS, why_absent
+from scripts.benchmark.peers import MODES, NAMES, why_absent
 from scripts.benchmark.processes import MeasurementError
 from scripts.benchmark.report import markdown
 from scripts.benchmark.rounds import MICRO, Plan, Sample, run
-from scripts.benchmark.rows import ROWS
+from scripts.benchmark.tcp_rows import TCP_ROWS
+
+ROWS = {row.key: row for row in (*TCP_ROWS, *HTTP_ROWS)}
 
 
 def main() -> int:
@@ -46,7 +50,7 @@ def main() -> int:
         machine["GIVEN UP"] = str(error)
         status = 1
     machine["bystanders"] = bystanders.report()
-    print(markdown(machine, plan.rows, [peer.name for peer in plan.peers], samples))
+    print(markdown(machine, plan.rows, plan.peers, samples))
     if options.json:
         raw = {"machine": machine, "samples": [sample.as_json() for sample in samples]}
         options.json.write_text(json.dumps(raw, indent=1, ensure_ascii=False) + "\n")
@@ -55,12 +59,18 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    rows, peers = [*ROWS, MICRO], list(PEERS)
+    rows, peers = [*ROWS, MICRO], list(NAMES)
+    of_mode = {mode: [row.key for row in ROWS.values() if row.mode == mode] for mode in MODES}
+    only = "Only the TCP rows: --only tcp. Only the HTTP rows: --only http. All rows are measured when nothing is said."
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=only)
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
     parser.add_argument("--seconds", type=positive, default=4, metavar="S", help="of one measurement; default 4")
-    parser.add_argument("--only", type=Subset(rows), default=rows, metavar="ROW,…", help=f"of {','.join(rows)}")
-    parser.add_argument("--peers", type=Subset(peers), default=peers, metavar="PEER,…", help=f"of {','.join(peers)}")
+    parser.add_argument(
+        "--only", type=Subset(rows, of_mode), default=rows, metavar="ROW,…", help=f"tcp, http, or of {','.join(rows)}"
+    )
+    parser.add_argument(
+        "--peers", type=Subset(peers, {}), default=peers, metavar="PEER,…", help=f"of {','.join(peers)}"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write raw figures and the machine there")
     return parser.parse_args()
 
@@ -74,29 +84,33 @@ def positive(text: str) -> int:
 
 
 class Subset:
-    """Parse a comma-separated choice of known names, in their known order."""
+    """Parse a comma-separated choice of known names, or of groups of them, in their known order."""
 
-    def __init__(self, known: list[str]) -> None:
+    def __init__(self, known: list[str], groups: Mapping[str, list[str]]) -> None:
         self.known = known
+        self.groups = groups
 
     def __call__(self, text: str) -> list[str]:
-        chosen = set(text.split(","))
+        chosen = {name for word in text.split(",") for name in self.groups.get(word, [word])}
         unknown = chosen - set(self.known)
         if unknown:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {', '.join(self.known)}")
+            names = ", ".join([*self.groups, *self.known])
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {names}")
         return [name for name in self.known if name in chosen]
 
 
 def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str, str]]:
     """Choose what can be measured here; name what was asked for and cannot be, with the reason."""
     rows = [ROWS[name] for name in options.only if name != MICRO]
-    peers = [PEERS[name] for name in options.peers]
+    rows = [row for row in rows if any(peer.name in options.peers for peer in row.peers)]
+    peers = dict.fromkeys(peer for row in rows for peer in row.peers if peer.name in options.peers)
     needed = [program for row in rows for program in row.needs]
     needed += [program for peer in peers for program in peer.needs]
     missing = missing_after_install(dict.fromkeys(["taskset", *needed]))
     if "taskset" in missing:
         sys.exit("taskset (Debian package util-linux) is needed for everything and missing")
-    absent = {peer.name: reason for peer in peers if (reason := why_absent(peer, missing))}
+    reasons = {peer: reason for peer in peers if (reason := why_absent(peer, missing))}
+    absent = {f"{peer.name} ({peer.mode})": reason for peer, reason in reasons.items()}
     for row in rows:
         lacking = [program for program in row.needs if program in missing]
         if lacking:
@@ -105,7 +119,7 @@ def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str
     return (
         Plan(
             rows=[row for row in rows if f"row {row.key}" not in absent],
-            peers=[peer for peer in peers if peer.name not in absent],
+            peers=[peer for peer in peers if peer not in reasons],
             with_micro=wants_micro,
             rounds=options.rounds,
             seconds=options.seconds,

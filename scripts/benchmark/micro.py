@@ -1,5 +1,6 @@
 """Figures from inside one process: what an ask, an election and a look-up cost, and how long the loop is ever held."""
 
+import itertools
 import json
 import os
 import random
@@ -20,15 +21,17 @@ from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, Ping, ask
 from app.domain.affinity import AffinityTable
-from app.domain.election import GeoElection
-from app.domain.limits import ClientLimits
+from app.domain.client import Client
+from app.domain.election import Election, GeoElection
+from app.domain.health import HealthRules
 from app.domain.measures import Measures
 from app.domain.model import Backend, GeoInfo
 from app.domain.outcome import State
+from app.domain.plan import ElectionPlan, PoolPlan
 from app.domain.pool import Pool
 from app.domain.single_flight import SingleFlight
 from app.outbound.maxmind_geo import MaxmindGeo
-from app.proxy_service import Actors, ProxyService
+from app.proxy_service import Actors, ProxyService, Route
 from scripts.benchmark.idle import close_all, open_idle
 from scripts.benchmark.machine import ROOT
 from scripts.benchmark.peers import seed
@@ -39,6 +42,7 @@ BINDINGS = 1_000_000
 IDLE_CONNECTIONS = 5_000
 CHURNED_CONNECTIONS = 3_000
 REPEATS = 5
+PLAN = PoolPlan("bench", HealthRules(), (ElectionPlan("edge", "geo"),))
 
 
 def figures() -> dict[str, float]:
@@ -77,34 +81,42 @@ def make_backends(count: int) -> list[Backend]:
 
 def election_us(count: int, chance: random.Random) -> float:
     """Elect, reserve and release in a pool of `count` backends."""
-    pool = Pool(GeoElection("sa", chance))
-    pool.replace(make_backends(count))
-    client = GeoInfo("FR", "eu")
+    pool = Pool()
+    pool.hold(PLAN.elections, elections_by(chance))
+    pool.replace(make_backends(count), 0.0)
+    client = Client("90.0.0.1", "bench 90.0.0.1", GeoInfo("FR", "eu"))
 
     def once() -> None:
-        pool.lease(1, client, None, (), 0.0)
+        pool.lease(1, "edge", client, None, (), 0.0)
         pool.release(1)
 
     return best_us(once, 20_000)
 
 
+def elections_by(chance: random.Random) -> Callable[[ElectionPlan], Election]:
+    """Return what makes the election of PLAN."""
+    return lambda _plan: GeoElection("sa", chance)
+
+
 def start_actors(chance: random.Random) -> Actors:
-    """Start the three actors with ten backends."""
-    actors = Actors(Address("registry"), Address("bindings"), Address("metrics"))
-    actors.registry.publish(RegistryActor.start(GeoElection("sa", chance), make_backends(10), []))
-    actors.bindings.publish(BindingsActor.start(AffinityTable(600, BINDINGS), ClientLimits(0, 0), SingleFlight()))
+    """Start the actors that a connection talks to, with ten backends."""
+    actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
+    backends = {PLAN.name: make_backends(10)}
+    actors.registry.publish(RegistryActor.start(elections_by(chance), actors.metrics, [PLAN], backends, []))
+    actors.bindings.publish(BindingsActor.start(AffinityTable(600, BINDINGS), {}, SingleFlight()))
     actors.metrics.publish(MetricsActor.start(Measures()))
     return actors
 
 
 def one_connection(actors: Actors, geo: MaxmindGeo) -> Callable[[], None]:
     """Return what a bound client's connection asks and tells, all of it carried out."""
-    service = ProxyService(actors, geo, pool="bench", ipv6_prefix=128, has_client_limits=False)
+    route = Route("edge", PLAN.name, has_affinity=True, has_client_limits=False)
+    service = ProxyService(actors, geo, route, 128, itertools.count(1))
 
     def once() -> None:
         client = service.client("200.160.2.3")
         lease_id = service.next_lease_id()
-        lease = service.lease(lease_id, client, (), 0)
+        lease = service.lease(lease_id, client, ())
         service.connected(lease, client, 0.001)
         service.release(lease_id)
         service.closed(None, 0, State.NORMAL)

@@ -129,8 +129,20 @@ def rss_kib(pid: int) -> int:
     """Return the resident memory of a process and all its descendants in KiB."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     own = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:"))
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(rss_kib(int(child)) for child in children)
+    return own + sum(rss_kib(child) for child in children_of(pid))
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process and all its descendants have used, in user and kernel."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    user, kernel = stat.rpartition(")")[2].split()[11:13]  # the name before may hold spaces
+    own = (int(user) + int(kernel)) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_seconds(child) for child in children_of(pid))
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def output_of(argv: Sequence[str], seconds: float) -> str:

@@ -1,8 +1,9 @@
 """The report of a run as Markdown: medians with min–max, and each peer's ratio to HAProxy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
+from scripts.benchmark.peers import MODES, NAMES, Peer
 from scripts.benchmark.rounds import MICRO, Sample
 from scripts.benchmark.rows import Row
 
@@ -13,11 +14,16 @@ Series = Mapping[int, float]
 """A figure of one peer by round."""
 
 
-def markdown(machine: Mapping[str, str], rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> str:
-    """Return the whole report: the machine, the table, the in-process figures, and what failed."""
+def markdown(
+    machine: Mapping[str, str], rows: Sequence[Row], peers: Collection[Peer], samples: Sequence[Sample]
+) -> str:
+    """Return the whole report: the machine, a table for each mode, the in-process figures, and what failed."""
     parts = ["\n".join(f"- {name}: {text}" for name, text in machine.items())]
-    table = comparison(rows, peers, samples)
-    parts += ["\n".join(table)] if rows and peers else []
+    for mode in MODES:
+        chosen = [row for row in rows if row.mode == mode]
+        measured = {peer.name for row in chosen for peer in row.peers if peer in peers}
+        names = [name for name in NAMES if name in measured]
+        parts += ["\n".join(comparison(chosen, names, samples))] if names else []
     parts += ["\n".join(micro_table(samples))] if any(sample.row == MICRO for sample in samples) else []
     faults = [f"- round {s.round}, {s.row}, {s.peer}: {s.error}" for s in samples if s.error]
     parts += ["Measurements that FAILED:\n\n" + "\n".join(faults)] if faults else []
@@ -27,7 +33,7 @@ def markdown(machine: Mapping[str, str], rows: Sequence[Row], peers: Sequence[st
 def comparison(rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> list[str]:
     """Return a line for each figure: every peer's median, then its ratio to HAProxy."""
     compared = [peer for peer in peers if peer != REFERENCE] if REFERENCE in peers else []
-    heads = ["", *peers, *(f"{peer} / {REFERENCE}" for peer in compared)]
+    heads = [rows[0].mode.upper(), *peers, *(f"{peer} / {REFERENCE}" for peer in compared)]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for row in rows:
         for figure in row.figures:

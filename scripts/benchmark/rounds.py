@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,10 +36,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures; `seconds` is the length of one measurement."""
+    """What a run measures: every row on those of its peers that are in `peers`, `seconds` a measurement."""
 
     rows: Sequence[Row]
-    peers: Sequence[Peer]
+    peers: Collection[Peer]
     with_micro: bool
     rounds: int
     seconds: int
@@ -55,7 +55,7 @@ def run(plan: Plan, folder: Path, samples: list[Sample]) -> None:
         }
         for number in range(1, plan.rounds + 1):
             for row in plan.rows:
-                for peer in plan.peers:
+                for peer in (peer for peer in row.peers if peer in plan.peers):
                     place = folder / f"{number}-{row.key}-{peer.name}"
                     samples.append(measure(plan, number, row, peer, place, ports[row.upstream]))
                     tell(plan, samples[-1])

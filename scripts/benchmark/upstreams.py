@@ -1,4 +1,4 @@
-"""What stands behind the proxies: an HTTP origin, an iperf3 server, a sink for idle connections."""
+"""What stands behind the proxies: an HTTP origin (of one or many addresses), an iperf3 server, a sink for idle ones."""
 
 import os
 import sys
@@ -10,7 +10,9 @@ from scripts.benchmark.machine import find
 from scripts.benchmark.processes import free_port, is_listening, running
 
 BULK_FILE_BYTES = 256 << 20  # all zeros; small enough to stay in the page cache, asked for again and again
-KINDS = ("http", "iperf3", "idle")
+BODY_BYTES = {"/64k": 64 << 10, "/10m": 10 << 20}
+SERVERS = 1_000
+KINDS = ("http", "http-servers", "iperf3", "idle")
 
 ORIGIN_CONFIGURATION = """\
 daemon off; worker_processes 1; pid {folder}/pid; error_log stderr; {user}
@@ -20,9 +22,14 @@ http {{
     client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
     uwsgi_temp_path {folder}; scgi_temp_path {folder};
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        {listen}
+        root {folder};
+        location / {{ return 404; }}
         location = / {{ return 200 ok; }}
-        location = /bulk {{ root {folder}; }}
+        location = /forwarded-for {{ return 200 $http_x_forwarded_for; }}
+        location = /bulk {{ }}
+        location = /64k {{ }}
+        location = /10m {{ }}
     }}
 }}
 """
@@ -34,7 +41,9 @@ def upstream(kind: str, folder: Path) -> Iterator[int]:
     port = free_port()
     folder.mkdir()
     if kind == "http":
-        argv = _origin(folder, port)
+        argv = _origin(folder, [f"127.0.0.1:{port}"])
+    elif kind == "http-servers":
+        argv = _origin(folder, server_addresses(port))
     elif kind == "iperf3":
         argv = ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port)]
     else:
@@ -48,10 +57,17 @@ def nginx_user() -> str:
     return "user root;" if os.geteuid() == 0 else ""
 
 
-def _origin(folder: Path, port: int) -> list[str]:
-    """Write nginx's configuration and the bulk file; return the command."""
-    with (folder / "bulk").open("wb") as bulk:
-        bulk.truncate(BULK_FILE_BYTES)
+def server_addresses(port: int) -> list[str]:
+    """Return the addresses of the upstream http-servers: SERVERS and one more, all on loopback."""
+    return [f"127.0.{1 + number // 250}.{1 + number % 250}:{port}" for number in range(SERVERS + 1)]
+
+
+def _origin(folder: Path, addresses: list[str]) -> list[str]:
+    """Write nginx's configuration and the files it serves; return the command."""
+    for path, size in {"/bulk": BULK_FILE_BYTES, **BODY_BYTES}.items():
+        with (folder / path[1:]).open("wb") as file:
+            file.truncate(size)
     configuration = folder / "nginx.conf"
-    configuration.write_text(ORIGIN_CONFIGURATION.format(folder=folder, port=port, user=nginx_user()))
+    listen = " ".join(f"listen {address} backlog=4096;" for address in addresses)
+    configuration.write_text(ORIGIN_CONFIGURATION.format(folder=folder, listen=listen, user=nginx_user()))
     return [find("nginx") or "nginx", "-e", "stderr", "-p", str(folder), "-c", str(configuration)]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pykka
 import pytest
 from loguru import logger
 
-from actors.runtime import GeventActor, stop_all
+from actors.runtime import GeventActor
 
 
 @pytest.fixture(autouse=True)
 def no_actor_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(GeventActor, "on_handler_error", None)
     yield
-    stop_all(timeout_s=0.5)
-    for killed in pykka.ActorRegistry.get_all():  # by a test: it cannot stop any more
-        pykka.ActorRegistry.unregister(killed)
+    for actor in reversed(pykka.ActorRegistry.get_all()):
+        with suppress(pykka.Timeout):  # killed by a test: it cannot stop any more
+            actor.stop(timeout=0.5)
+        pykka.ActorRegistry.unregister(actor)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The edge's three actors as bootstrap starts them, without an edge around them, for tests that send real messages."""
+"""The actors that connections talk to, started as bootstrap does but without an edge, for tests with real messages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 
 from actors.bindings import BindingsActor
-from actors.messages import Bound, DescribePool, Elect, FindBinding, Refused
+from actors.messages import AdmitClient, Bound, DescribePool, Elect, FindBinding
 from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventFuture, Ping, ask
 from app.domain.affinity import AffinityTable
-from app.domain.election import GeoElection
-from app.domain.limits import ClientLimits
+from app.domain.client import Client
+from app.domain.election import Election, make_election
+from app.domain.health import HealthRules
+from app.domain.limits import ClientLimits, LimitRules
 from app.domain.measures import Measures
 from app.domain.model import Backend, GeoInfo, Lease
+from app.domain.outcome import Refusal
+from app.domain.plan import ElectionPlan, PoolPlan
 from app.domain.single_flight import SingleFlight
-from app.proxy_service import Actors, Client, ProxyService
+from app.proxy_service import Actors, ProxyService, Route
+
+POOL, FRONTEND = "default", "edge"
+PLAN = PoolPlan(POOL, HealthRules(), (ElectionPlan(FRONTEND, "geo"),))
 
 
 def backend(name: str, **columns: object) -> Backend:
@@ -27,22 +34,36 @@ def backend(name: str, **columns: object) -> Backend:
     )
 
 
+def make_for_brazil(plan: ElectionPlan) -> Election:
+    """Make the election that a plan asks for, at an edge in sa."""
+    return make_election(
+        plan.algorithm, pop_region="sa", chance=random.Random(1), spills_at_soft_limit=plan.spills_at_soft_limit
+    )
+
+
 class EdgeActors:
-    """Registry, bindings and metrics. The bindings' table, limits and elections outlive the actor, as in bootstrap."""
+    """Registry, bindings and metrics. The bindings' table, limits and elections outlive the actor, as in bootstrap.
+
+    Backends, leases and limits without a pool or frontend named are those of POOL and FRONTEND.
+    """
 
     def __init__(
         self,
         backends: Sequence[Backend] = (),
         *,
+        plans: Sequence[PoolPlan] = (PLAN,),
         registry: type[RegistryActor] = RegistryActor,
         ttl_seconds: float = 600.0,
         max_connections_per_client: int = 0,
         connections_per_second: float = 0.0,
     ) -> None:
-        self.addresses = Actors(Address("registry"), Address("bindings"), Address("metrics"))
+        self.addresses = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
+        self.plans = plans
         self.admissions = count(1)
+        self.lease_ids = count(1)
         self.table = AffinityTable(ttl_seconds, capacity=10_000)
-        self.limits = ClientLimits(max_connections_per_client, connections_per_second)
+        rules = LimitRules(max_connections_per_client, connections_per_second)
+        self.limits = {FRONTEND: ClientLimits(rules)} if rules.are_on else {}
         self.elections: SingleFlight[GeventFuture[Bound | Elect]] = SingleFlight()
         self.measures = Measures()
         self.addresses.metrics.publish(MetricsActor.start(self.measures))
@@ -56,19 +77,27 @@ class EdgeActors:
         kind: type[RegistryActor] = RegistryActor,
     ) -> None:
         """Start a registry from these facts and publish it."""
-        self.addresses.registry.publish(kind.start(GeoElection("sa", random.Random(1)), backends, leases))
+        held = [(POOL, lease_id, leased) for lease_id, leased in leases]
+        self.addresses.registry.publish(
+            kind.start(make_for_brazil, self.addresses.metrics, self.plans, {POOL: backends}, held)
+        )
 
     def start_bindings(self) -> None:
         self.addresses.bindings.publish(BindingsActor.start(self.table, self.limits, self.elections))
 
-    def leases(self) -> dict[str, int]:
+    def leases(self, pool: str = POOL) -> dict[str, int]:
         """Return the connections counted on each member, after what was told before."""
-        return {view.backend.id: view.connections for view in ask(self.addresses.registry, DescribePool(), timeout_s=5)}
+        views = ask(self.addresses.registry, DescribePool(pool), timeout_s=5)
+        return {view.backend.id: view.connections for view in views}
 
-    def find(self, client: str, *, excluded: tuple[str, ...] = (), admission: int = 0) -> Bound | Elect | Refused:
-        """Ask who the client is bound to, for a connection of this admission or for one more."""
-        admission = admission or next(self.admissions)
-        return ask(self.addresses.bindings, FindBinding(client, excluded, admission), timeout_s=5)
+    def find(self, client: str, *, excluded: tuple[str, ...] = ()) -> Bound | Elect:
+        """Ask who the client is bound to."""
+        return ask(self.addresses.bindings, FindBinding(client, excluded), timeout_s=5)
+
+    def admit(self, client: str, admission: int = 0, frontend: str = FRONTEND) -> Refusal | None:
+        """Ask whether the client is within its limits, for a connection of this admission or for one more."""
+        message = AdmitClient(frontend, client, admission or next(self.admissions))
+        return ask(self.addresses.bindings, message, timeout_s=5)
 
     def settle(self) -> None:
         """Wait until all three have handled what was told them."""
@@ -87,7 +116,7 @@ class Places:
 
 
 class Leasing:
-    """The proxy service on the edge's actors."""
+    """The proxy service of one frontend on the edge's actors."""
 
     def __init__(
         self,
@@ -95,24 +124,25 @@ class Leasing:
         *,
         places: Mapping[str, GeoInfo] | None = None,
         ipv6_prefix: int = 128,
-        has_client_limits: bool = False,
+        frontend: str = FRONTEND,
+        pool: str = POOL,
+        has_affinity: bool = True,
     ) -> None:
         self.edge = edge
         self.service = ProxyService(
             edge.addresses,
             Places(places) if places is not None else None,
-            pool="default",
-            ipv6_prefix=ipv6_prefix,
-            has_client_limits=has_client_limits,
+            Route(frontend, pool, has_affinity, has_client_limits=frontend in edge.limits),
+            ipv6_prefix,
+            edge.lease_ids,
         )
 
     def client(self, address: str) -> Client:
         return self.service.client(address)
 
-    def lease(self, client: Client, tried: tuple[str, ...] = (), admission: int = 0) -> Lease:
+    def lease(self, client: Client, tried: tuple[str, ...] = ()) -> Lease:
         """Lease as a connection does that has failed to reach the backends in `tried`."""
-        lease_id = self.service.next_lease_id()
-        return self.service.lease(lease_id, client, tried, admission or lease_id)
+        return self.service.lease(self.service.next_lease_id(), client, tried)
 
     def bind(self, client: Client) -> str:
         """Let a connection of the client come and go; returns the backend that the client is bound to now."""

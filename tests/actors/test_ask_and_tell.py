@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
@@ -25,18 +24,15 @@ from actors.runtime import (
 from tests.harness import eventually
 
 
-@dataclass(frozen=True)
-class WhoAreYou(Request[str]):
+class WhoAreYou(Request[str], frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class Poison(Request[None]):
+class Poison(Request[None], frozen=True):
     pass
 
 
-@dataclass(frozen=True)
-class AnswerNever(Request[None]):
+class AnswerNever(Request[None], frozen=True):
     pass
 
 

@@ -14,14 +14,15 @@ from actors.messages import (
     Elect,
     ElectionHeld,
     FindBinding,
-    Refused,
+    ReplaceLimits,
     SweepBindings,
     Unbind,
 )
 from actors.runtime import AskTimeoutError, Crash, ask, tell
 from app.domain import single_flight
+from app.domain.limits import LimitRules
 from app.domain.outcome import Refusal
-from tests.actors.edge_actors import EdgeActors
+from tests.actors.edge_actors import FRONTEND, EdgeActors
 from tests.harness import eventually
 
 
@@ -130,32 +131,92 @@ def test_the_table_can_be_copied_shard_by_shard():
     assert {binding.client for shard in shards for binding in shard} == clients
 
 
+# Limits
+
+
+def admitted(edge: EdgeActors, times: int, client: str = "ana", frontend: str = FRONTEND) -> list[Refusal | None]:
+    return [edge.admit(client, frontend=frontend) for _ in range(times)]
+
+
 def test_connections_over_a_clients_limit_are_refused_until_one_leaves():
     edge = EdgeActors(max_connections_per_client=2)
-    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
-    assert [edge.find("ana") for _ in range(3)] == [Bound("a"), Bound("a"), Refused(Refusal.CLIENT_CONNECTIONS)]
-    assert edge.find("bob") == Elect()
-    tell(edge.addresses.bindings, ClientLeft("ana", 1))
-    assert edge.find("ana") == Bound("a")
+    assert admitted(edge, 3) == [None, None, Refusal.CLIENT_CONNECTIONS]
+    assert edge.admit("bob") is None
+    tell(edge.addresses.bindings, ClientLeft(FRONTEND, "ana", 1))
+    assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
 
 
 def test_a_connection_that_asks_again_is_not_counted_again():
     edge = EdgeActors(max_connections_per_client=1)
-    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
-    assert [edge.find("ana", admission=7) for _ in range(4)] == [Bound("a")] * 4
+    assert [edge.admit("ana", admission=7) for _ in range(4)] == [None] * 4
 
 
 def test_a_client_may_open_only_so_many_connections_a_second():
     edge = EdgeActors(connections_per_second=2)
-    tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
-    assert [edge.find("ana") for _ in range(3)] == [Bound("a"), Bound("a"), Refused(Refusal.CLIENT_RATE)]
+    assert admitted(edge, 3) == [None, None, Refusal.CLIENT_RATE]
 
 
 def test_a_refused_connection_neither_elects_nor_waits():
     edge = EdgeActors(max_connections_per_client=1)
-    assert edge.find("ana") == Elect()
-    assert edge.find("ana") == Refused(Refusal.CLIENT_CONNECTIONS)
+    assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
+    assert edge.find("ana") == Elect(), "nobody holds an election"
     assert edge.elections.land("ana") == []
+
+
+def test_a_frontend_without_limits_admits_everybody_and_remembers_nobody():
+    edge = EdgeActors(max_connections_per_client=1)
+    assert admitted(edge, 100, frontend="other") == [None] * 100
+    tell(edge.addresses.bindings, ClientLeft("other", "ana", 1))
+    assert edge.admit("ana") is None
+
+
+def test_a_client_is_limited_at_each_frontend_by_itself():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ReplaceLimits({"web": LimitRules(1), "api": LimitRules(2)}))
+    assert admitted(edge, 2, frontend="web") == [None, Refusal.CLIENT_CONNECTIONS]
+    assert admitted(edge, 3, frontend="api") == [None, None, Refusal.CLIENT_CONNECTIONS]
+    tell(edge.addresses.bindings, ClientLeft("api", "ana", 1))  # came in at the other one
+    assert admitted(edge, 1, frontend="web") == [Refusal.CLIENT_CONNECTIONS]
+
+
+def test_other_limits_count_who_is_open_already_and_those_of_a_frontend_that_has_none_are_forgotten():
+    edge = EdgeActors(max_connections_per_client=2)
+    assert admitted(edge, 2) == [None, None]
+    tell(edge.addresses.bindings, ReplaceLimits({FRONTEND: LimitRules(3), "new": LimitRules(1)}))
+    assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
+    assert admitted(edge, 2, frontend="new") == [None, Refusal.CLIENT_CONNECTIONS]
+    tell(edge.addresses.bindings, ReplaceLimits({FRONTEND: LimitRules(3)}))
+    assert admitted(edge, 2, frontend="new") == [None, None]
+    assert set(edge.limits) == {FRONTEND}
+
+
+def test_limits_and_who_counts_against_them_outlive_a_crash_of_the_actor():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ReplaceLimits({FRONTEND: LimitRules(2)}))
+    assert admitted(edge, 2) == [None, None]
+    tell(edge.addresses.bindings, Crash())
+    eventually(lambda: not edge.addresses.bindings.ref.is_alive())
+    edge.start_bindings()
+    assert admitted(edge, 1) == [Refusal.CLIENT_CONNECTIONS]
+
+
+def test_the_sweep_forgets_clients_of_every_frontend_that_has_limits():
+    edge = EdgeActors()
+    tell(edge.addresses.bindings, ReplaceLimits({name: LimitRules(0, 1e6) for name in ("web", "api")}))
+    for name in ("web", "api"):
+        assert admitted(edge, 1, frontend=name) == [None]
+        tell(edge.addresses.bindings, ClientLeft(name, "ana", 1))
+        tell(edge.addresses.bindings, ClientLeft(name, "ana", 2))
+
+    def are_forgotten() -> bool:
+        tell(edge.addresses.bindings, SweepBindings())
+        edge.settle()
+        return not any(limits._clients for limits in edge.limits.values())
+
+    eventually(are_forgotten)
+
+
+# Crashes
 
 
 def test_the_bindings_outlive_a_crash_of_the_actor():
@@ -201,14 +262,14 @@ def test_a_client_whose_election_was_lost_in_a_crash_need_not_wait_for_it():
     tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
-    assert ask(edge.addresses.bindings, FindBinding("ana", (), 1), timeout_s=0.5) == Elect()
+    assert ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.5) == Elect()
 
 
 def test_a_waiter_that_gave_up_does_not_keep_the_others_from_their_answer():
     edge = EdgeActors()
     assert edge.find("ana") == Elect()
     with pytest.raises(AskTimeoutError):
-        ask(edge.addresses.bindings, FindBinding("ana", (), 1), timeout_s=0.02)
+        ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.02)
     askers = asking(edge, "ana", 2)
     askers[0].kill()
     tell(edge.addresses.bindings, ElectionHeld("ana", "a"))

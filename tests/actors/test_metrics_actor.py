@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from actors.messages import BackendConnected, ConnectionClosed, Count, ForgetBackends, TakeSnapshot, TrafficMoved
@@ -9,6 +11,7 @@ from actors.metrics import MetricsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, ask, tell
 from app.domain import metric_names as names
 from app.domain.measures import Measures, Snapshot
+from app.inbound.request_tally import RequestTally
 
 
 @pytest.fixture
@@ -28,22 +31,63 @@ def test_counts_add_up_by_label_values(metrics):
     assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("max_connections",): 2, ("client_rate",): 1}
 
 
+def moved(metrics: Address, **parts: Any) -> None:
+    tell(metrics, TrafficMoved(**{"accepted": {}, "bytes_moved": {}, "requests": {}, **parts}))
+
+
 def test_the_traffic_of_the_process_is_added_to_the_totals(metrics):
-    tell(metrics, TrafficMoved(accepted=2, bytes_sent=300, bytes_received=40))
-    tell(metrics, TrafficMoved(accepted=1, bytes_sent=5, bytes_received=6))
+    moved(metrics, accepted={"web": 2, "api": 7}, bytes_moved={("p", "a"): (300, 40), ("p", "b"): (1, 0)})
+    moved(metrics, accepted={"web": 1}, bytes_moved={("p", "a"): (5, 6), ("q", "a"): (10, 20)})
     counters = snapshot(metrics).counters
-    assert counters[names.CONNECTIONS] == {(): 3}
-    assert counters[names.BYTES_SENT] == {(): 305}
-    assert counters[names.BYTES_RECEIVED] == {(): 46}
+    assert counters[names.CONNECTIONS] == {("web",): 3, ("api",): 7}
+    assert counters[names.BYTES_SENT] == {(): 316}
+    assert counters[names.BYTES_RECEIVED] == {(): 66}
+    assert counters[names.BACKEND_BYTES_SENT] == {("p", "a"): 305, ("p", "b"): 1, ("q", "a"): 10}
+    assert counters[names.BACKEND_BYTES_RECEIVED] == {("p", "a"): 46, ("p", "b"): 0, ("q", "a"): 20}
+
+
+def test_requests_are_counted_by_method_and_timed_over_all_methods(metrics):
+    tally = RequestTally()
+    for method, code, took in (("GET", "200", 0.002), ("GET", "200", 0.2), ("POST", "200", 0.02), ("GET", "502", 9.0)):
+        tally.served(("p", "a", "web", code, method), took)
+    for _ in range(2):
+        moved(metrics, requests=tally.view())
+    seen = snapshot(metrics)
+    assert seen.counters[names.REQUESTS] == {
+        ("p", "a", "web", "200", "GET"): 4,
+        ("p", "a", "web", "200", "POST"): 2,
+        ("p", "a", "web", "502", "GET"): 2,
+    }
+    times = seen.histograms[names.REQUEST_SECONDS]
+    assert {labels: view.count for labels, view in times.items()} == {
+        ("p", "a", "web", "200"): 6,
+        ("p", "a", "web", "502"): 2,
+    }
+    assert times["p", "a", "web", "200"].total == pytest.approx(2 * 0.222)
+    assert dict(times["p", "a", "web", "502"].cumulative())[5.0] == 0
+
+
+def test_what_vanished_backends_moved_counts_in_the_totals_of_the_process_alone(metrics):
+    tell(metrics, ForgetBackends(frozenset({("p", "b"), ("p", "")})))
+    tally = RequestTally()
+    for backend_id in ("a", "b", ""):
+        tally.served(("p", backend_id, "web", "200", "GET"), 0.1)
+    moved(metrics, bytes_moved={("p", "a"): (1, 2), ("p", "b"): (10, 20)}, requests=tally.view())
+    seen = snapshot(metrics)
+    assert (seen.counters[names.BYTES_SENT], seen.counters[names.BYTES_RECEIVED]) == ({(): 11}, {(): 22})
+    assert seen.counters[names.BACKEND_BYTES_SENT] == {("p", "b"): 10}
+    assert seen.counters[names.BACKEND_BYTES_RECEIVED] == {("p", "b"): 20}
+    assert {labels[1] for labels in seen.counters[names.REQUESTS]} == {"b", ""}
+    assert {labels[1] for labels in seen.histograms[names.REQUEST_SECONDS]} == {"b", ""}
 
 
 def test_a_backend_that_answered_is_counted_and_timed_and_its_lease_told_by_affinity(metrics):
     for affinity, seconds in (("new", 0.002), ("hit", 0.004), ("hit", 9.0)):
-        tell(metrics, BackendConnected("a", affinity, seconds))
+        tell(metrics, BackendConnected("p", "a", affinity, seconds))
     seen = snapshot(metrics)
     assert seen.counters[names.LEASES] == {("new",): 1, ("hit",): 2}
-    assert seen.counters[names.BACKEND_CONNECTIONS] == {("a",): 3}
-    rtt = seen.histograms[names.BACKEND_RTT][("a",)]
+    assert seen.counters[names.BACKEND_CONNECTIONS] == {("p", "a"): 3}
+    rtt = seen.histograms[names.BACKEND_RTT]["p", "a"]
     assert (rtt.count, rtt.total) == (3, pytest.approx(9.006))
     assert dict(rtt.cumulative())[0.0025] == 1
     assert dict(rtt.cumulative())[5.0] == 2
@@ -55,37 +99,50 @@ def test_connections_are_counted_by_how_they_ended(metrics):
     assert snapshot(metrics).counters[names.CONNECTIONS_ENDED] == {("--",): 2, ("CD",): 1}
 
 
-def test_the_series_of_vanished_backends_go_and_those_of_the_others_stay(metrics):
-    for name in ("a", "b"):
-        tell(metrics, BackendConnected(name, "new", 0.001))
-        tell(metrics, Count(names.BACKEND_ERRORS, (name, "econnrefused")))
-    tell(metrics, Count(names.CONNECTIONS_REFUSED, ("client_rate",)))
-    tell(metrics, ForgetBackends(frozenset({"b"})))
+def live(metrics: Address) -> None:
+    """Let backends a and b, each in two pools, be dialled and change."""
+    for pool in ("p", "q"):
+        for name in ("a", "b"):
+            tell(metrics, BackendConnected(pool, name, "new", 0.001))
+            tell(metrics, Count(names.BACKEND_ERRORS, (pool, name, "econnrefused")))
+            tell(metrics, Count(names.HEALTH_CHANGES, (pool, name, "down")))
+            tell(metrics, Count(names.PROBES, (pool, name, "ok")))
+
+
+REMAINING = frozenset({("p", "b"), ("q", "a")})
+
+
+def assert_only_the_remaining_have_series(metrics: Address) -> None:
     seen = snapshot(metrics)
-    assert set(seen.counters[names.BACKEND_CONNECTIONS]) == {("b",)}
-    assert set(seen.counters[names.BACKEND_ERRORS]) == {("b", "econnrefused")}
-    assert set(seen.histograms[names.BACKEND_RTT]) == {("b",)}
-    assert seen.counters[names.LEASES] == {("new",): 2}
-    assert seen.counters[names.CONNECTIONS_REFUSED] == {("client_rate",): 1}
+    assert set(seen.counters[names.BACKEND_CONNECTIONS]) == REMAINING
+    assert set(seen.counters[names.BACKEND_ERRORS]) == {("p", "b", "econnrefused"), ("q", "a", "econnrefused")}
+    assert set(seen.counters[names.HEALTH_CHANGES]) == {("p", "b", "down"), ("q", "a", "down")}
+    assert set(seen.counters[names.PROBES]) == {("p", "b", "ok"), ("q", "a", "ok")}
+    assert set(seen.histograms[names.BACKEND_RTT]) == REMAINING
+    assert seen.counters[names.LEASES] == {("new",): 4}
+
+
+def test_the_series_of_vanished_backends_go_and_those_of_the_others_stay(metrics):
+    live(metrics)
+    tell(metrics, Count(names.CONNECTIONS_REFUSED, ("client_rate",)))
+    tell(metrics, Count(names.FAIL_OPENS, ("p",)))
+    tell(metrics, ForgetBackends(REMAINING))
+    assert_only_the_remaining_have_series(metrics)
+    assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("client_rate",): 1}
+    assert snapshot(metrics).counters[names.FAIL_OPENS] == {("p",): 1}
 
 
 def test_a_dial_that_ends_after_its_backend_vanished_does_not_bring_the_series_back(metrics):
-    tell(metrics, ForgetBackends(frozenset({"b"})))
-    for name in ("a", "b"):
-        tell(metrics, BackendConnected(name, "new", 0.001))
-        tell(metrics, Count(names.BACKEND_ERRORS, (name, "econnrefused")))
-    seen = snapshot(metrics)
-    assert set(seen.counters[names.BACKEND_CONNECTIONS]) == {("b",)}
-    assert set(seen.counters[names.BACKEND_ERRORS]) == {("b", "econnrefused")}
-    assert set(seen.histograms[names.BACKEND_RTT]) == {("b",)}
-    assert seen.counters[names.LEASES] == {("new",): 2}
+    tell(metrics, ForgetBackends(REMAINING))
+    live(metrics)
+    assert_only_the_remaining_have_series(metrics)
 
 
 def test_a_backend_that_comes_back_is_counted_again(metrics):
     for remaining in ("b", "ab"):
-        tell(metrics, ForgetBackends(frozenset(remaining)))
-        tell(metrics, BackendConnected("a", "new", 0.001))
-    assert snapshot(metrics).counters[names.BACKEND_CONNECTIONS] == {("a",): 1}
+        tell(metrics, ForgetBackends(frozenset(("p", name) for name in remaining)))
+        tell(metrics, BackendConnected("p", "a", "new", 0.001))
+    assert snapshot(metrics).counters[names.BACKEND_CONNECTIONS] == {("p", "a"): 1}
 
 
 def test_a_snapshot_is_a_copy(metrics):

@@ -7,14 +7,17 @@ import random
 import gevent
 import pytest
 
-from actors.messages import ReplaceBackends, TakeSnapshot
+from actors.messages import DescribePool, ReplaceBackends, ReplaceLimits, TakeSnapshot
 from actors.runtime import ask, tell
 from app.domain import metric_names as names
+from app.domain.client import Client
 from app.domain.errors import DownstreamError, NoBackendError
+from app.domain.health import HealthRules, HealthState
+from app.domain.limits import LimitRules
 from app.domain.model import Backend, GeoInfo, Lease
 from app.domain.outcome import Affinity, NoLease, Refusal, State
-from app.proxy_service import Client
-from tests.actors.edge_actors import EdgeActors, Leasing, backend
+from app.domain.plan import ElectionPlan, PoolPlan
+from tests.actors.edge_actors import FRONTEND, POOL, EdgeActors, Leasing, backend
 
 
 def four(**columns: object) -> list[Backend]:
@@ -78,7 +81,7 @@ def test_a_client_whose_backend_has_gone_is_bound_to_another():
     leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
     gone = leasing.bind(client)
-    tell(edge.addresses.registry, ReplaceBackends(tuple(one for one in four() if one.id != gone)))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, tuple(one for one in four() if one.id != gone)))
     moved = leasing.lease(client)
     assert (moved.affinity, moved.backend.id != gone) == (Affinity.REBIND, True)
     leasing.service.connected(moved, client, 0.001)
@@ -95,7 +98,7 @@ def test_fifty_connections_of_a_client_whose_backend_went_away_rebind_to_one_bac
     client = leasing.client("10.0.0.1")
     gone = leasing.bind(client)
     changed = tuple(backend(one.id, **(state if one.id == gone else {})) for one in four())
-    tell(edge.addresses.registry, ReplaceBackends(changed))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, changed))
     leases = lease_all(leasing, [client] * 50)
     assert len({lease.backend.id for lease in leases}) == 1
     assert gone not in {lease.backend.id for lease in leases}
@@ -138,7 +141,7 @@ def test_a_bound_client_still_comes_to_a_backend_of_weight_0_and_a_new_one_does_
     leasing = Leasing(edge)
     old = leasing.client("10.0.0.1")
     home = leasing.bind(old)
-    tell(edge.addresses.registry, ReplaceBackends(tuple(backend(x.id, weight=int(x.id != home)) for x in four())))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, tuple(backend(x.id, weight=int(x.id != home)) for x in four())))
     assert leasing.lease(old).backend.id == home
     newcomers = lease_all(leasing, [leasing.client(f"10.0.1.{number}") for number in range(20)])
     assert home not in {lease.backend.id for lease in newcomers}
@@ -151,7 +154,7 @@ def test_nobody_to_lease_is_an_error_with_its_reason_and_is_counted():
         ((), NoLease.EMPTY),
         ((backend("a", is_healthy=False),), NoLease.DOWN),
     ):
-        tell(edge.addresses.registry, ReplaceBackends(backends))
+        tell(edge.addresses.registry, ReplaceBackends(POOL, backends))
         with pytest.raises(NoBackendError) as caught:
             leasing.lease(leasing.client("10.0.0.1"))
         assert (caught.value.state, caught.value.reason) == (State.NO_BACKEND, reason)
@@ -165,35 +168,109 @@ def test_fifty_connections_of_a_client_that_finds_nobody_all_hear_so():
     assert [asker.value for asker in askers] == [NoLease.EMPTY] * 50
 
 
-def test_a_client_over_its_limit_is_refused_and_counted_and_takes_no_lease():
+def test_a_client_over_its_limit_is_refused_and_counted_until_one_of_its_connections_ends():
     edge = EdgeActors(four(), max_connections_per_client=2)
-    leasing = Leasing(edge, has_client_limits=True)
+    leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
-    assert [outcome(leasing, client) for _ in range(3)] == ["leased", "leased", Refusal.CLIENT_CONNECTIONS]
-    assert sum(edge.leases().values()) == 2
+    assert [admission(leasing, client, number) for number in (1, 2, 3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
     assert counted(edge)[names.CONNECTIONS_REFUSED] == {(Refusal.CLIENT_CONNECTIONS,): 1}
     leasing.service.closed(client, 1, State.NORMAL)
-    assert outcome(leasing, client) == "leased"
+    assert admission(leasing, client, 4) is None
+
+
+def test_a_connection_that_never_counted_against_a_limit_frees_none():
+    edge = EdgeActors(four(), max_connections_per_client=1)
+    leasing = Leasing(edge)
+    client = leasing.client("10.0.0.1")
+    assert admission(leasing, client, 1) is None
+    leasing.service.closed(client, 0, State.NORMAL)
+    leasing.service.closed(None, 1, State.CLIENT_GONE_IN_HEADER)
+    assert admission(leasing, client, 2) is Refusal.CLIENT_CONNECTIONS
 
 
 def test_a_retry_of_the_same_connection_does_not_count_against_the_limit():
     edge = EdgeActors(four(), max_connections_per_client=1)
-    leasing = Leasing(edge, has_client_limits=True)
+    leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
+    assert admission(leasing, client, 1) is None
     first = leasing.lease(client)
     leasing.service.dial_failed(first, client, "econnrefused")
-    assert leasing.lease(client, tried=(first.backend.id,), admission=first.lease_id).backend != first.backend
+    assert leasing.lease(client, tried=(first.backend.id,)).backend != first.backend
+    assert admission(leasing, client, 1) is None
+    assert admission(leasing, client, 2) is Refusal.CLIENT_CONNECTIONS
 
 
-def test_a_broken_binding_is_not_counted_twice_against_the_limit():
-    edge = EdgeActors(four(), max_connections_per_client=1)
-    leasing = Leasing(edge, has_client_limits=True)
+def test_the_limits_of_one_frontend_are_not_those_of_another():
+    edge = EdgeActors(four())
+    tell(edge.addresses.bindings, ReplaceLimits({name: LimitRules(1) for name in (FRONTEND, "other")}))
+    one, other = Leasing(edge), Leasing(edge, frontend="other")
+    client = one.client("10.0.0.1")
+    assert [admission(leasing, client, number) for number, leasing in enumerate((one, other), start=1)] == [None, None]
+    assert admission(one, client, 3) is Refusal.CLIENT_CONNECTIONS
+    other.service.closed(client, 2, State.NORMAL)
+    assert admission(one, client, 4) is Refusal.CLIENT_CONNECTIONS
+
+
+def test_a_binding_that_is_broken_is_replaced():
+    edge = EdgeActors(four())
+    leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
     edge.table.bind(client.key, "gone", 1e12)
-    lease = leasing.lease(client)
-    assert lease.affinity is Affinity.REBIND
-    leasing.service.closed(client, lease.lease_id, State.NORMAL)
-    assert outcome(leasing, client) == "leased"
+    assert leasing.lease(client).affinity is Affinity.REBIND
+
+
+# Without affinity
+
+
+def test_without_affinity_every_connection_is_elected_for_itself_and_nobody_is_bound():
+    edge = EdgeActors(four())
+    leasing = Leasing(edge, has_affinity=False)
+    client = leasing.client("10.0.0.1")
+    leases = lease_all(leasing, [client] * 40)
+    for lease in leases:
+        leasing.service.connected(lease, client, 0.001)
+        leasing.service.release(lease.lease_id)
+    assert {lease.affinity for lease in leases} == {Affinity.NEW}
+    assert len({lease.backend.id for lease in leases}) == 4
+    edge.settle()
+    assert len(edge.table) == 0
+
+
+def test_without_affinity_a_failed_dial_leaves_the_bindings_of_others_alone():
+    edge = EdgeActors(four())
+    bound, free = Leasing(edge), Leasing(edge, has_affinity=False)
+    client = bound.client("10.0.0.1")
+    home = bound.bind(client)
+    failed = free.lease(client, tried=tuple(name for name in "abcd" if name != home))
+    assert failed.backend.id == home
+    free.service.dial_failed(failed, client, "econnrefused")
+    assert bound.lease(client).affinity is Affinity.HIT
+
+
+def test_a_client_is_bound_to_one_backend_in_each_pool():
+    rules = HealthRules()
+    plans = [PoolPlan(pool, rules, (ElectionPlan(f"to {pool}", "geo"),)) for pool in (POOL, "other")]
+    edge = EdgeActors(four(), plans=plans)
+    tell(edge.addresses.registry, ReplaceBackends("other", (backend("x"), backend("y"))))
+    one, other = Leasing(edge, frontend=f"to {POOL}"), Leasing(edge, frontend="to other", pool="other")
+    client, same = one.client("10.0.0.1"), other.client("10.0.0.1")
+    homes = one.bind(client), other.bind(same)
+    assert homes[1] in ("x", "y")
+    assert (one.lease(client).backend.id, other.lease(same).backend.id) == homes
+    assert (one.lease(client).affinity, other.lease(same).affinity) == (Affinity.HIT, Affinity.HIT)
+
+
+def test_frontends_of_one_pool_share_their_clients_bindings():
+    plan = PoolPlan(POOL, HealthRules(), (ElectionPlan("web", "round_robin"), ElectionPlan("api", "round_robin")))
+    edge = EdgeActors(four(), plans=[plan])
+    web, api = Leasing(edge, frontend="web"), Leasing(edge, frontend="api")
+    client = web.client("10.0.0.1")
+    home = web.bind(client)
+    lease = api.lease(api.client("10.0.0.1"))
+    assert (lease.backend.id, lease.affinity) == (home, Affinity.HIT)
+
+
+# What becomes of leases
 
 
 def test_a_failed_dial_gives_its_lease_back_unbinds_the_client_and_is_counted():
@@ -203,7 +280,7 @@ def test_a_failed_dial_gives_its_lease_back_unbinds_the_client_and_is_counted():
     failed = leasing.lease(client)
     leasing.service.dial_failed(failed, client, "econnrefused")
     assert sum(edge.leases().values()) == 0
-    assert counted(edge)[names.BACKEND_ERRORS] == {(failed.backend.id, "econnrefused"): 1}
+    assert counted(edge)[names.BACKEND_ERRORS] == {(POOL, failed.backend.id, "econnrefused"): 1}
     other = leasing.lease(client, tried=(failed.backend.id,))
     assert (other.affinity, other.backend != failed.backend) == (Affinity.REBIND, True)
 
@@ -216,10 +293,51 @@ def test_what_connected_is_counted_by_backend_affinity_and_time():
     leasing.service.connected(lease, client, 0.003)
     leasing.service.closed(client, 0, State.NORMAL)
     leasing.service.failed("connection")
-    assert counted(edge)[names.BACKEND_CONNECTIONS] == {(lease.backend.id,): 1}
+    assert counted(edge)[names.BACKEND_CONNECTIONS] == {(POOL, lease.backend.id): 1}
     assert counted(edge)[names.LEASES] == {("new",): 1}
     assert counted(edge)[names.CONNECTIONS_ENDED] == {("--",): 1}
     assert counted(edge)[names.INTERNAL_ERRORS] == {("connection",): 1}
+
+
+def health_of(edge: EdgeActors, name: str) -> tuple[HealthState, int]:
+    views = ask(edge.addresses.registry, DescribePool(POOL), timeout_s=5)
+    return next((view.state, view.consecutive_failures) for view in views if view.backend.id == name)
+
+
+def test_failures_in_traffic_eject_a_backend_and_are_counted_with_their_reason():
+    edge = EdgeActors(four())
+    leasing = Leasing(edge)
+    for _ in range(2):
+        leasing.service.traffic_failed(backend("a"), "reset_before_a_byte")
+    assert health_of(edge, "a") == (HealthState.UP, 2)
+    leasing.service.traffic_failed(backend("a"), "etimedout")
+    assert health_of(edge, "a")[0] is HealthState.EJECTED
+    assert counted(edge)[names.BACKEND_ERRORS] == {
+        (POOL, "a", "reset_before_a_byte"): 2,
+        (POOL, "a", "etimedout"): 1,
+    }
+
+
+def test_a_connection_alone_forgets_no_failure_of_its_backend_and_a_success_told_does():
+    edge = EdgeActors([backend("a")])
+    leasing = Leasing(edge)
+    client = leasing.client("10.0.0.1")
+    leasing.service.traffic_failed(backend("a"), "econnrefused")
+    lease = leasing.lease(client)
+    leasing.service.connected(lease, client, 0.001)
+    assert health_of(edge, "a") == (HealthState.UP, 1)
+    leasing.service.traffic_succeeded(lease)
+    assert health_of(edge, "a") == (HealthState.UP, 0)
+
+
+def test_a_success_is_told_only_of_a_backend_that_something_is_remembered_of():
+    """Two tells for each connection would be too dear: a lease that was spotless says nothing."""
+    edge = EdgeActors([backend("a")])
+    leasing = Leasing(edge)
+    spotless = leasing.lease(leasing.client("10.0.0.1"))
+    leasing.service.traffic_failed(backend("a"), "econnrefused")
+    leasing.service.traffic_succeeded(spotless)
+    assert health_of(edge, "a") == (HealthState.UP, 1)
 
 
 def test_after_any_coming_going_and_failing_of_many_clients_every_count_returns_to_zero():
@@ -254,6 +372,16 @@ def counted(edge: EdgeActors) -> dict[str, dict[tuple[str, ...], float]]:
 def outcome(leasing: Leasing, client: Client) -> str:
     try:
         leasing.lease(client)
-    except (NoBackendError, DownstreamError) as ended:
+    except NoBackendError as ended:
         return ended.reason
     return "leased"
+
+
+def admission(leasing: Leasing, client: Client, number: int) -> str | None:
+    """Return why a connection of this number was refused, None when it was not."""
+    try:
+        leasing.service.admit(client, number)
+    except DownstreamError as ended:
+        assert ended.state is State.CLIENT_LIMIT
+        return ended.reason
+    return None

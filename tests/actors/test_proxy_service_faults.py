@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gevent
@@ -10,7 +12,7 @@ from gevent.event import Event
 
 from actors.messages import LeaseBackend
 from actors.registry import RegistryActor
-from actors.runtime import AskTimeoutError, Crash, tell
+from actors.runtime import AskTimeoutError, Crash, GeventFuture, tell
 from app import proxy_service
 from app.domain.errors import Killed
 from app.domain.model import Lease
@@ -22,30 +24,41 @@ CLIENT = "10.0.0.1"
 
 
 class Hold:
-    """A registry that holds each lease request until it is let go, as one does that has much to do."""
+    """A registry that gets to nothing, from the first lease request on, until it is let go; then to all in order."""
 
     def __init__(self) -> None:
         self.is_asked = is_asked = Event()
-        self.let_go = let_go = Event()
+        self._is_let_go = False
+        self._waiting: list[tuple[GeventFuture[Any], Callable[[], Any]]] = []
+        hold = self
 
         class SlowRegistry(RegistryActor):
             def handle(self, message: Any) -> Any:
                 if isinstance(message, LeaseBackend):
                     is_asked.set()
-                    let_go.wait()
-                return super().handle(message)
+                if hold._is_let_go or not is_asked.is_set():
+                    return super().handle(message)
+                later: GeventFuture[Any] = GeventFuture()
+                hold._waiting.append((later, partial(super().handle, message)))
+                return later
 
         self.kind = SlowRegistry
 
+    def let_go(self) -> None:
+        self._is_let_go = True
+        for answer, handle in self._waiting:
+            answer.set(handle())
 
-def test_a_connection_killed_while_it_asks_leaves_no_lease_behind():
+
+@pytest.mark.parametrize("has_affinity", [True, False])
+def test_a_connection_killed_while_it_asks_leaves_no_lease_behind(has_affinity):
     hold = Hold()
     edge = EdgeActors([backend("a")], registry=hold.kind)
-    leasing = Leasing(edge)
+    leasing = Leasing(edge, has_affinity=has_affinity)
     asker = gevent.spawn(leasing.lease, leasing.client(CLIENT))
     assert hold.is_asked.wait(10)
     asker.kill(Killed(State.KILLED_EARLY, "drain_timeout"))
-    hold.let_go.set()
+    hold.let_go()
     assert edge.leases() == {"a": 0}
 
 
@@ -59,7 +72,7 @@ def test_a_connection_killed_while_it_holds_an_election_lets_the_others_hold_the
     others = [gevent.spawn(leasing.lease, client) for _ in range(3)]
     gevent.sleep(0)
     elector.kill()
-    hold.let_go.set()
+    hold.let_go()
     gevent.joinall(others, timeout=4, raise_error=True)
     assert edge.leases() == {"a": 3}
 
@@ -74,7 +87,7 @@ def test_a_connection_killed_while_it_waits_for_anothers_election_leaves_no_leas
     waiting = gevent.spawn(leasing.lease, client)
     gevent.sleep(0)
     waiting.kill()
-    hold.let_go.set()
+    hold.let_go()
     assert isinstance(elector.get(timeout=10), Lease)
     assert edge.leases() == {"a": 1}
 
@@ -86,7 +99,7 @@ def test_a_lease_that_comes_too_late_is_given_back(monkeypatch):
     leasing = Leasing(edge)
     with pytest.raises(AskTimeoutError):
         leasing.lease(leasing.client(CLIENT))
-    hold.let_go.set()
+    hold.let_go()
     assert edge.leases() == {"a": 0}
 
 
@@ -98,7 +111,7 @@ def test_an_election_that_takes_too_long_is_not_waited_for_by_the_clients_next_c
     client = leasing.client(CLIENT)
     with pytest.raises(AskTimeoutError):
         leasing.lease(client)
-    hold.let_go.set()
+    hold.let_go()
     monkeypatch.setattr(proxy_service, "ASK_TIMEOUT_SECONDS", 0.5)
     assert leasing.lease(client).backend.id == "a"
     assert edge.leases() == {"a": 1}
@@ -146,7 +159,7 @@ def test_fifty_connections_of_one_client_asking_while_the_bindings_die_are_all_s
     askers = [gevent.spawn(leasing.lease, client) for _ in range(50)]
     assert hold.is_asked.wait(10)
     tell(edge.addresses.bindings, Crash())
-    hold.let_go.set()  # the election ends while nobody is there to hear of it
+    hold.let_go()  # the election ends while nobody is there to hear of it
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
     gevent.joinall(askers, timeout=4, raise_error=True)

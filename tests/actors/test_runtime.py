@@ -21,7 +21,7 @@ from actors.runtime import (
     Request,
     ask,
     on_death,
-    stop_all,
+    stop,
     tell,
 )
 from tests.harness import eventually
@@ -34,13 +34,11 @@ class Add:
     number: int
 
 
-@dataclass(frozen=True)
-class Numbers(Request[list[int]]):
+class Numbers(Request[list[int]], frozen=True):
     """Every number told so far."""
 
 
-@dataclass(frozen=True)
-class Fail(Request[None]):
+class Fail(Request[None], frozen=True):
     error: BaseException
 
 
@@ -49,8 +47,7 @@ class FailTold:
     error: BaseException
 
 
-@dataclass(frozen=True)
-class Later(Request[str]):
+class Later(Request[str], frozen=True):
     """Answered when Answer comes."""
 
 
@@ -249,26 +246,37 @@ def test_stopping_lets_the_inbox_drain_first():
     for number in range(10):
         tell(address, Add(number))
     answer = address.ref.ask(Numbers(), block=False)
-    stop_all(timeout_s=5)
+    stop([address], timeout_s=5)
     assert answer.get(timeout=0) == list(range(10))
     assert not address.ref.is_alive()
 
 
-def test_all_actors_are_stopped_the_youngest_first():
+def test_the_actors_named_are_stopped_in_their_order_and_no_others():
     order = []
 
-    def named(name: str) -> type[GeventActor]:
+    def named(name: str) -> Address:
         class Named(GeventActor):
             def on_stop(self) -> None:
                 order.append(name)
 
-        return Named
+        address = Address(name)
+        address.publish(Named.start())
+        return address
 
-    for name in "abc":
-        named(name).start()
-    stop_all(timeout_s=5)
-    assert order == ["c", "b", "a"]
-    assert pykka.ActorRegistry.get_all() == []
+    one, two, three = map(named, "abc")
+    stop([three, one], timeout_s=5)
+    assert order == ["c", "a"]
+    assert [address.ref.is_alive() for address in (one, two, three)] == [False, True, False]
+
+
+def test_actors_that_have_ended_or_never_were_are_stopped_already(logged):
+    ended, alive = started(), started()
+    with pytest.raises(InvariantBrokenError):
+        ask(ended, Crash(), timeout_s=5)
+    stop([ended, Address("never started"), alive], timeout_s=5)
+    stop([alive], timeout_s=5)
+    assert not alive.ref.is_alive()
+    assert not any("did not stop" in line for line in logged)
 
 
 def test_an_actor_that_will_not_stop_is_named_and_the_others_are_stopped_all_the_same(logged):
@@ -278,13 +286,13 @@ def test_an_actor_that_will_not_stop_is_named_and_the_others_are_stopped_all_the
         def handle(self, message: Any) -> Any:
             hold.wait()
 
-    before, stuck = started(), Address("stuck")
+    other, stuck = started(), Address("stuck")
     stuck.publish(Stuck.start())
     tell(stuck, "wait")
     gevent.sleep(0)
-    stop_all(timeout_s=0.05)
-    assert not before.ref.is_alive()
-    assert any("WARNING" in line and "Stuck" in line and "did not stop" in line for line in logged)
+    stop([stuck, other], timeout_s=0.05)
+    assert not other.ref.is_alive()
+    assert any("WARNING" in line and "stuck did not stop" in line for line in logged)
     hold.set()
 
 

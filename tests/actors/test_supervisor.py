@@ -26,21 +26,27 @@ from actors.supervisor import MAX_RESTARTS, Supervisor
 from tests.harness import eventually
 
 
-class Incarnation(Request[int]):
+class Incarnation(Request[int], frozen=True):
     pass
 
 
 class Phoenix(GeventActor):
-    """Knows the how-manieth it is. `dies_at_start` fails in on_start, as a broken resource would make it."""
+    """Knows the how-manieth it is. `dies_at_start` fails in on_start, as a broken resource would make it.
 
-    def __init__(self, number: int, dies_at_start: bool = False) -> None:
+    One that `never_starts` takes no message out of its inbox.
+    """
+
+    def __init__(self, number: int, dies_at_start: bool = False, never_starts: bool = False) -> None:
         super().__init__()
         self._number = number
         self._dies_at_start = dies_at_start
+        self._never_starts = never_starts
 
     def on_start(self) -> None:
         if self._dies_at_start:
             raise OSError("no such thing")
+        if self._never_starts:
+            Event().wait()
 
     def handle(self, message: Any) -> Any:
         return self._number if isinstance(message, Incarnation) else super().handle(message)
@@ -55,6 +61,7 @@ class Nest:
         self.starts = 0
         self.failing_starts: set[int] = set()
         self.failing_on_starts: set[int] = set()
+        self.endless_starts: set[int] = set()
         self.supervisor = Supervisor(self.given_up.append)
 
     @property
@@ -66,7 +73,7 @@ class Nest:
         self.starts += 1
         if self.starts in self.failing_starts:
             raise OSError("cannot be built")
-        return Phoenix.start(self.starts, self.starts in self.failing_on_starts)
+        return Phoenix.start(self.starts, self.starts in self.failing_on_starts, self.starts in self.endless_starts)
 
     def supervise(self) -> None:
         self.supervisor.supervise(self.address, self.start)
@@ -209,11 +216,14 @@ def test_even_a_killed_greenlet_is_noticed_and_replaced(nest):
 
 
 def test_those_who_had_asked_an_actor_whose_greenlet_is_killed_are_answered_by_its_successor(nest):
+    nest.endless_starts = {2}
     nest.supervise()
-    asker = gevent.spawn(ask, nest.address, Incarnation(), timeout_s=1)
-    asker.start()
+    nest.crash()
+    eventually(lambda: nest.address.epoch == 2)
+    asker = gevent.spawn(nest.incarnation)
+    eventually(lambda: nest.address.depth == 1)
     nest.address.ref.greenlet.kill(block=False)
-    assert asker.get(timeout=10) == 2
+    assert asker.get(timeout=10) == 3
 
 
 def test_a_message_told_to_a_dead_actor_is_not_found_by_its_successor(nest, short_backoff):

@@ -14,7 +14,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from app.cli import main
-from app.config import PREFIX, Config, ListenAddress, variable
+from app.config import PREFIX, ListenAddress, Settings, variable
 from app.domain import metric_names
 from app.inbound.status_http import StatusServer
 
@@ -38,7 +38,7 @@ def table_rows(beginning: str) -> dict[str, list[str]]:
 
 def written_default(field: str) -> str:
     """Return a field's default as the environment would say it."""
-    default = Config.model_fields[field].get_default(call_default_factory=True)
+    default = Settings.model_fields[field].get_default(call_default_factory=True)
     assert default is not PydanticUndefined, f"{field} has no default"
     if isinstance(default, bool):
         return str(default).lower()
@@ -62,6 +62,15 @@ def commands(group: click.Group = main, prefix: str = "") -> Iterator[str]:
             yield from commands(command, f"{prefix}{name} ")
         else:
             yield f"{prefix}{name}"
+
+
+def options(group: click.Group = main) -> Iterator[str]:
+    """Return the long options of every command."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from options(command)
+        else:
+            yield from (text for one in command.params for text in one.opts if text.startswith("--"))
 
 
 def commands_in(text: str) -> set[str]:
@@ -95,10 +104,10 @@ def scripts() -> dict[str, Path]:
 
 
 def test_the_table_of_variables_is_the_configuration():
-    assert set(table_rows(PREFIX)) == {variable(field) for field in Config.model_fields}
+    assert set(table_rows(PREFIX)) == {variable(field) for field in Settings.model_fields}
 
 
-@pytest.mark.parametrize("field", Config.model_fields)
+@pytest.mark.parametrize("field", Settings.model_fields)
 def test_the_default_in_the_readme_is_the_default(field):
     cell = table_rows(PREFIX)[variable(field)][0]
     assert read_default(cell) == written_default(field)
@@ -120,13 +129,17 @@ def test_every_command_is_named_in_the_readme():
     assert set(commands()) - commands_in(README.read_text()) == set()
 
 
+def test_every_option_is_named_in_the_readme():
+    assert set(options()) - set(re.findall(r"--[a-z][a-z-]*", README.read_text())) == set()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_document_names_nothing_that_does_not_exist(document):
     text = document.read_text()
     variables = {name for name in re.findall(rf"{PREFIX}[A-Z0-9_]+", text) if not name.endswith("_")}
     metrics = set(re.findall(r"\bedgeproxy_[a-z_]*[a-z]\b", text))
     samples = {f"{m.exposed_name}{end}" for m in metric_names.ALL for end in ("", "_bucket", "_sum", "_count")}
-    assert variables - {variable(field) for field in Config.model_fields} == set()
+    assert variables - {variable(field) for field in Settings.model_fields} == set()
     assert metrics - samples == set()
     assert {name for name in commands_in(text) if name not in {*commands(), *main.commands}} == set()
     assert set(re.findall(r"(?<![\w/])scripts/[\w.]*\w", text)) - set(scripts()) - {"scripts/benchmark"} == set()

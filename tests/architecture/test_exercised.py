@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.cli import main
-from app.config import Config, variable
+from app.config import Settings, variable
 from app.domain import metric_names
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -23,7 +23,7 @@ def is_used(pattern: str) -> bool:
     return any(re.search(pattern, source) for source in SOURCES.values())
 
 
-@pytest.mark.parametrize("field", Config.model_fields)
+@pytest.mark.parametrize("field", Settings.model_fields)
 def test_a_variable_is_set_by_a_test(field):
     name = field.upper()
     assert is_used(rf"""\b{variable(field)}\b|\b{name}=|["']{name}["']"""), f"no test sets {variable(field)}"

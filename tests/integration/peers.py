@@ -249,7 +249,7 @@ def await_idle(edge: EdgeProcess) -> dict[str, float]:
 
     def look() -> dict[str, float] | None:
         samples = edge.metrics()
-        held = sum(v for name, v in samples.items() if name.startswith("edgeproxy_backend_connections_active"))
-        return samples if held == samples["edgeproxy_connections_active"] == 0 else None
+        held = ("edgeproxy_connections_active{", "edgeproxy_backend_connections_active{")
+        return samples if not sum(value for name, value in samples.items() if name.startswith(held)) else None
 
     return eventually(look, what="no connection and no lease left")

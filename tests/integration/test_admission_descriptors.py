@@ -33,7 +33,7 @@ def leave_descriptors(edge, number):
 
 def test_the_limit_on_connections_is_derived_from_the_descriptor_limit(edge, origin, tmp_path, monkeypatch):
     frugal_python = tmp_path / "python"
-    frugal_python.write_text(f'#!/bin/sh\nulimit -n 300\nexec "{sys.executable}" "$@"\n')
+    frugal_python.write_text(f'#!/bin/sh\nulimit -n 430\nexec "{sys.executable}" "$@"\n')
     frugal_python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(frugal_python))
     proxy = edge([row("a", origin(echo), **ECHO)])

@@ -22,7 +22,7 @@ def test_a_star_listens_on_both_families_and_both_reach_backends_of_both(edge, o
         heard = set()
         assert eventually(lambda: heard.add(who_answers(address)) or heard == {"four", "six"})  # noqa: B023
     lines = eventually(lambda: [x for x in proxy.access_lines() if x["client"] == "::1"])
-    assert lines[0]["frontend"] == f"[::]:{port6}"
+    assert (lines[0]["frontend"], lines[0]["listener"]) == ("edge", f"[::]:{port6}")
 
 
 def test_a_listener_of_one_family_is_deaf_to_the_other(edge, origin):
@@ -37,7 +37,6 @@ def test_each_address_of_a_list_serves_and_is_named_in_the_log(edge, origin):
     proxy = edge([row("a", origin(named("a")))], listen="127.0.0.1:0, 127.0.0.1:0, [::1]:0")
     assert len(set(proxy.addresses)) == 3
     assert [who_answers(address) for address in proxy.addresses] == ["a"] * 3
-    frontends = eventually(
-        lambda: {x["frontend"] for x in proxy.access_lines()} if len(proxy.access_lines()) > 2 else 0
-    )
-    assert len(frontends) == 3
+    lines = eventually(lambda: (found := proxy.access_lines())[2:] and found)
+    assert {line["listener"] for line in lines} == set(proxy.event("listening on")["listeners"])
+    assert {line["frontend"] for line in lines} == {"edge"}

@@ -5,6 +5,7 @@ from collections import Counter
 from tests.harness import row
 from tests.integration.peers import await_idle, crowd, fresh_address, name_heard, named
 
+ACTIVE = 'edgeproxy_backend_connections_active{{backend="{}",pool="default"}}'
 LIMITS = {"a": 30, "b": 20, "c": 1}
 
 
@@ -13,7 +14,7 @@ def burst(edge, sources):
     with crowd(edge, sources) as clients:
         heard = Counter(name_heard(client) for client in clients)
         samples = edge.metrics()
-    active = {name: samples[f'edgeproxy_backend_connections_active{{backend="{name}"}}'] for name in LIMITS}
+    active = {name: samples[ACTIVE.format(name)] for name in LIMITS}
     assert active == {name: heard[name] for name in LIMITS}
     return dict(heard)
 

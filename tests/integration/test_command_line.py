@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from app.config import Config, variable
+from app.config import Settings, variable
 from tests.commands import command, edgeproxy
 from tests.harness import row, write_backends
 
@@ -24,7 +24,7 @@ ROWS = [
 def test_help_names_every_command():
     done = edgeproxy("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for name in ("serve", "check", "explain", "backends"):
+    for name in ("serve", "check", "schema", "explain", "backends"):
         assert f"\n  {name} " in done.stdout
     done = command("backends", "-h")
     for name in ("load", "list", "drain", "undrain", "remove"):
@@ -43,18 +43,18 @@ def test_check_prints_every_variable_with_its_effective_value():
     done = command("check", REGION="EU", DRAIN_TIMEOUT_SECS="4.5", PROXY_PROTOCOL_FROM="127.0.0.2/32, ::1")
     assert (done.returncode, done.stderr) == (0, "")
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
-    assert {variable(name) for name in Config.model_fields} == set(lines) - {"variable"}
+    assert {variable(name) for name in Settings.model_fields} == set(lines) - {"variable"}
     assert " eu " in lines["EDGEPROXY_REGION"]
     assert " 4.5 " in lines["EDGEPROXY_DRAIN_TIMEOUT_SECS"]
     assert "127.0.0.2/32,::1/128" in lines["EDGEPROXY_PROXY_PROTOCOL_FROM"]
     assert "0.0.0.0:8080,[::]:8080" in lines["EDGEPROXY_LISTEN_ADDR"]
-    for name, field in Config.model_fields.items():
+    for name, field in Settings.model_fields.items():
         assert field.description in lines[variable(name)]
 
 
 def test_check_as_json_shows_the_defaults_and_the_derived_limit():
     shown = json.loads(command("check", "--json").stdout)
-    assert set(shown) == {variable(name) for name in Config.model_fields}
+    assert set(shown) == {variable(name) for name in Settings.model_fields} | {"frontends", "pools"}
     assert shown["EDGEPROXY_DB_PATH"] == "routing.db"
     assert shown["EDGEPROXY_BINDING_TTL_SECS"] == "600"
     assert shown["EDGEPROXY_SOFT_LIMIT_SPILL"] == "false"

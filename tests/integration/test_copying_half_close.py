@@ -88,7 +88,7 @@ def test_the_access_line_tells_the_connection_whole(stage):
         assert client.recv(1) == b""
     line = stage.line_of(source)
     assert line["event"] == "connection"
-    assert line["frontend"] == "{}:{}".format(*stage.edge.address)
+    assert (line["frontend"], line["listener"]) == ("edge", "{}:{}".format(*stage.edge.address))
     assert (line["backend"], line["affinity"], line["attempts"]) == ("a", "new", 1)
     assert (line["country"], line["region"], line["tier"]) == (None, None, 2)
     assert (line["bytes_up"], line["bytes_down"], line["reason"]) == (3, 5, None)

@@ -21,6 +21,7 @@ from gevent import monkey
 monkey.patch_all()
 import sys
 import gevent
+import pytest
 from actors import supervisor
 from actors.runtime import Crash, tell
 from app import bootstrap, cli

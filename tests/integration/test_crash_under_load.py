@@ -106,13 +106,13 @@ def crash(edge: EdgeInside, name: str) -> None:
     tell(edge.actor(name), Crash())
 
 
-ALL = ("registry", "bindings", "metrics")
+ALL = ("registry", "bindings", "metrics", "health")
 
 
 @pytest.mark.parametrize(
     ("crashing", "times"),
-    [(("registry",), 1), (("bindings",), 1), (("metrics",), 1), (ALL, 3)],
-    ids=["registry", "bindings", "metrics", "one after another, three times"],
+    [(("registry",), 1), (("bindings",), 1), (("metrics",), 1), (("health",), 1), (ALL, 3)],
+    ids=["registry", "bindings", "metrics", "health", "one after another, three times"],
 )
 def test_a_crash_breaks_no_connection_loses_no_lease_and_hardly_delays_newcomers(tmp_path, origin, crashing, times):
     rows = [row(name, origin(echo), weight=weight) for name, weight in (("a", 1), ("b", 1), ("c", 3))]
@@ -163,7 +163,7 @@ def test_a_restart_is_counted_also_when_the_metrics_have_crashed_too(tmp_path):
             crash(edge, name)
         eventually(lambda: all(edge.actor(name).epoch == 2 for name in ALL))
         metrics = edge.metrics()
-        assert [metrics.get(f'edgeproxy_actor_restarts_total{{actor="{name}"}}', 0.0) for name in ALL] == [1.0] * 3
+        assert [metrics.get(f'edgeproxy_actor_restarts_total{{actor="{name}"}}', 0.0) for name in ALL] == [1.0] * 4
 
 
 def test_a_hard_limit_holds_over_a_crash_of_the_registry(tmp_path, origin):

@@ -1,5 +1,6 @@
 """Backends that refuse, hang or are not there: who is tried instead, for how long, and what the client is told."""
 
+import re
 from contextlib import ExitStack
 
 import pytest
@@ -33,8 +34,9 @@ def errors(edge):
     found = {}
     for name, value in edge.metrics().items():
         if name.startswith("edgeproxy_backend_errors_total{"):
-            _, backend, _, reason, _ = name.split('"')
-            found[backend, reason] = value
+            labels = dict(re.findall(r'(\w+)="(.*?)"', name))
+            assert labels["pool"] == "default"
+            found[labels["backend"], labels["reason"]] = value
     return found
 
 
@@ -45,7 +47,7 @@ def test_a_refusing_backend_is_passed_over_for_the_next_best(edge, origin, refus
     line = lines_of(proxy, source)[0]
     assert (line["backend"], line["attempts"], line["tier"], line["termination"]) == ("far", 2, 3, "--")
     assert errors(proxy) == {("near", "econnrefused"): 1}
-    assert await_idle(proxy)['edgeproxy_backend_connections_total{backend="far"}'] == 1
+    assert await_idle(proxy)['edgeproxy_backend_connections_total{backend="far",pool="default"}'] == 1
 
 
 def test_a_hanging_backend_is_passed_over_after_the_connect_timeout(edge, origin):
@@ -86,7 +88,7 @@ def test_a_backend_that_fails_three_times_in_a_row_is_ejected(edge, origin, refu
     sources = [fresh_address() for _ in range(4)]
     for number, source in enumerate(sources):
         assert visit(proxy, source) == "far"
-        assert proxy.metrics()['edgeproxy_backend_available{backend="near"}'] == (1 if number < 2 else 0)
+        assert proxy.metrics()['edgeproxy_backend_available{backend="near",pool="default"}'] == (1 if number < 2 else 0)
     assert [lines_of(proxy, source)[0]["attempts"] for source in sources] == [2, 2, 2, 1]
     assert eventually(lambda: proxy.event("backend near is ejected for 10 s"))
     assert proxy.ready()["candidates"] == 1

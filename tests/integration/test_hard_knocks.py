@@ -60,7 +60,8 @@ def test_an_address_that_cannot_be_used_is_a_failed_dial_and_another_backend_ser
     rows = [row("odd", 9, wg_ip="fe80::1%nope"), row("good", origin(named("good")), region="eu", country="FR")]
     proxy = edge(rows, GEOIP_PATH="off")
     assert [who(proxy) for _ in range(5)] == ["good"] * 5
-    assert proxy.metrics()['edgeproxy_backend_errors_total{backend="odd",reason="unusable_address"}'] >= 1
+    errors = 'edgeproxy_backend_errors_total{backend="odd",pool="default",reason="unusable_address"}'
+    assert proxy.metrics()[errors] >= 1
     assert proxy.event("connection from") is None, "no traceback"
 
 

@@ -16,7 +16,7 @@ from tests.integration.peers import refusing_port
 from tests.traffic import ask, named, who
 
 ACCESS_KEYS = (
-    "ts event frontend client country region backend tier affinity attempts lease_ms connect_ms duration_ms "
+    "ts event frontend listener client country region backend tier affinity attempts lease_ms connect_ms duration_ms "
     "bytes_up bytes_down termination reason"
 ).split()
 RFC3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -28,10 +28,12 @@ class Line(msgspec.Struct):
 
 
 def is_flat(line):
-    """Whether every value is a scalar or a list of scalars."""
+    """Whether every value is a scalar or a list of scalars; addresses alone are told by frontend, too."""
     return all(
-        isinstance(value, FLAT) or (isinstance(value, list) and all(isinstance(one, FLAT) for one in value))
-        for value in line.values()
+        isinstance(value, FLAT)
+        or (isinstance(value, list) and all(isinstance(one, FLAT) for one in value))
+        or (name == "frontends" and is_flat(value))
+        for name, value in line.items()
     )
 
 
@@ -65,7 +67,7 @@ def test_an_access_line_tells_the_story_of_a_connection(edge, origin):
     first, second = eventually(lambda: proxy.access_lines()[1:] and proxy.access_lines())
     assert list(first) == ACCESS_KEYS, "in this order"
     host, port = proxy.address
-    assert (first["frontend"], first["client"]) == (f"{host}:{port}", "127.0.0.7")
+    assert (first["frontend"], first["listener"], first["client"]) == ("edge", f"{host}:{port}", "127.0.0.7")
     assert (first["backend"], first["tier"], first["affinity"], first["attempts"]) == ("a", 2, "new", 1)
     assert (first["bytes_up"], first["bytes_down"]) == (8, 4)
     assert (first["termination"], first["reason"]) == ("--", None)

@@ -11,7 +11,9 @@ from app.domain import metric_names as names
 from tests.harness import eventually, row, write_backends
 from tests.traffic import ask, named, who
 
-BACKEND_A = '{backend="a"}'
+BACKEND_A = '{backend="a",pool="default"}'
+OPEN = 'edgeproxy_connections_active{frontend="edge"}'
+ACCEPTED = 'edgeproxy_connections_total{frontend="edge"}'
 
 
 def request(edge, method, path):
@@ -45,18 +47,18 @@ def test_known_traffic_is_counted_exactly(edge, origin):
     with proxy.connect() as staying:
         assert ask(staying) == "a"
         assert ask(staying) == "a"
-        eventually(lambda: proxy.metrics()["edgeproxy_connections_active"] == 1)
+        eventually(lambda: proxy.metrics()[OPEN] == 1)
         samples = eventually(lambda: (found := proxy.metrics())["edgeproxy_bytes_sent_total"] == 16 and found)
-        assert samples["edgeproxy_connections_total"] == 7
+        assert samples[ACCEPTED] == 7
         assert samples["edgeproxy_bytes_received_total"] == 32
         assert samples["edgeproxy_backend_connections_active" + BACKEND_A] == 1
         assert samples['edgeproxy_connections_ended_total{state="--"}'] == 6
-    samples = eventually(lambda: (found := proxy.metrics())["edgeproxy_connections_active"] == 0 and found)
+    samples = eventually(lambda: (found := proxy.metrics())[OPEN] == 0 and found)
     assert samples['edgeproxy_connections_ended_total{state="--"}'] == 7
     assert samples["edgeproxy_backend_connections_total" + BACKEND_A] == 7
     assert samples["edgeproxy_backend_connections_active" + BACKEND_A] == 0
     assert samples["edgeproxy_backend_rtt_seconds_count" + BACKEND_A] == 7
-    assert samples['edgeproxy_backend_rtt_seconds_bucket{backend="a",le="+Inf"}'] == 7
+    assert samples['edgeproxy_backend_rtt_seconds_bucket{backend="a",le="+Inf",pool="default"}'] == 7
     assert 0 < samples["edgeproxy_backend_rtt_seconds_sum" + BACKEND_A] < 7
     assert samples['edgeproxy_leases_total{outcome="new"}'] == 1
     assert samples['edgeproxy_leases_total{outcome="hit"}'] == 6
@@ -79,9 +81,9 @@ def test_failed_dials_and_refusals_are_counted_by_their_reason(edge, origin):
         proxy = edge(rows, GEOIP_PATH="off", PROXY_PROTOCOL_FROM="127.0.0.5/32")
         assert who(proxy) == ""
         assert who(proxy, "127.0.0.5") == ""
-    samples = eventually(lambda: (found := proxy.metrics()).get("edgeproxy_connections_total") == 2 and found)
+    samples = eventually(lambda: (found := proxy.metrics()).get(ACCEPTED) == 2 and found)
     errors = {name: value for name, value in samples.items() if name.startswith("edgeproxy_backend_errors_total")}
-    assert errors == {'edgeproxy_backend_errors_total{backend="dead",reason="econnrefused"}': 1}
+    assert errors == {'edgeproxy_backend_errors_total{backend="dead",pool="default",reason="econnrefused"}': 1}
     assert samples['edgeproxy_connections_refused_total{reason="bad_proxy_header"}'] == 1
     assert samples['edgeproxy_connections_ended_total{state="SC"}'] == 1
     assert samples['edgeproxy_connections_ended_total{state="PA"}'] == 1
@@ -95,13 +97,13 @@ def test_the_series_of_vanished_backends_go(edge, origin, routing_db):
     write_backends(routing_db, [b])
     eventually(lambda: who(proxy) == "b")
     eventually(lambda: not [name for name in proxy.metrics() if BACKEND_A[1:-1] in name], what="a's series are gone")
-    assert proxy.metrics()['edgeproxy_backend_connections_total{backend="b"}'] >= 1
+    assert proxy.metrics()['edgeproxy_backend_connections_total{backend="b",pool="default"}'] >= 1
 
 
 def test_a_backends_id_may_hold_any_printable_text(edge, origin):
     proxy = edge([row('a "quoted" \\ é', origin(named("a")))], GEOIP_PATH="off")
     assert who(proxy) == "a"
-    assert proxy.metrics()['edgeproxy_backend_connections_total{backend="a \\"quoted\\" \\\\ é"}'] == 1
+    assert proxy.metrics()['edgeproxy_backend_connections_total{backend="a \\"quoted\\" \\\\ é",pool="default"}'] == 1
 
 
 def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
@@ -111,13 +113,16 @@ def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
     assert (status, ready["ready"], ready["reasons"]) == (200, True, [])
     assert (ready["backends"], ready["candidates"], ready["connections"]) == (2, 1, 0)
     assert ready["listeners"] == ["{}:{}".format(*proxy.address)]
+    assert ready["frontends"] == {"edge": ready["listeners"]}
+    assert ready["pools"] == {"default": {"backends": 2, "candidates": 1, "fails_open": False}}
     assert ready["routing"]["rows_refused"] == 1
     assert ready["geography"]["age_days"] >= 0
     write_backends(routing_db, [row("a", 9, healthy=0), row("b", 9, weight=0), row("c", 9, deleted=1)])
     status, body = eventually(lambda: (answer := proxy.get("/ready"))[0] == 503 and answer)
-    assert json.loads(body) | {"routing": 0, "geography": 0, "listeners": 0} == {
+    assert json.loads(body) | {"routing": 0, "geography": 0, "listeners": 0, "frontends": 0} == {
         "ready": False, "reasons": ["no candidate backend"], "backends": 3, "candidates": 0, "connections": 0,
-        "routing": 0, "geography": 0, "listeners": 0,
+        "pools": {"default": {"backends": 3, "candidates": 0, "fails_open": False}}, "configuration_is_current": True,
+        "routing": 0, "geography": 0, "listeners": 0, "frontends": 0,
     }  # fmt: skip
 
 

@@ -57,8 +57,8 @@ def test_a_row_that_returns_with_a_new_address_sends_its_bound_clients_there(edg
         write_backends(routing_db, [row("a", origin(named("third address")))])
         eventually(lambda: who(proxy) == "third address", what="the returned row serves")
         assert ask(staying) == "first address"
-        assert proxy.metrics()['edgeproxy_backend_connections_active{backend="a"}'] == 1
-    eventually(lambda: proxy.metrics()['edgeproxy_backend_connections_active{backend="a"}'] == 0)
+        assert proxy.metrics()['edgeproxy_backend_connections_active{backend="a",pool="default"}'] == 1
+    eventually(lambda: proxy.metrics()['edgeproxy_backend_connections_active{backend="a",pool="default"}'] == 0)
 
 
 def test_only_the_rows_of_the_app_serve(edge, origin, routing_db):

@@ -10,7 +10,7 @@ from tests.commands import backends
 from tests.harness import eventually, row
 from tests.traffic import ask, load, named, who
 
-ACTIVE = 'edgeproxy_backend_connections_active{{backend="{}"}}'
+ACTIVE = 'edgeproxy_backend_connections_active{{backend="{}",pool="default"}}'
 
 
 def update(path, backend_id, **columns):

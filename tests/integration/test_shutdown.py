@@ -126,7 +126,7 @@ def test_while_it_withdraws_it_is_unready_and_still_serves_and_the_metrics_go_la
         eventually(lambda: has_stopped_listening(proxy), what="the listeners close")
         assert ask(late) == "a"
         assert proxy.get("/ready")[0] == 503
-        assert proxy.metrics()["edgeproxy_connections_active"] == 1
+        assert proxy.metrics()['edgeproxy_connections_active{frontend="edge"}'] == 1
     assert proxy.wait() == 0
 
 

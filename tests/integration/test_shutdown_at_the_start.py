@@ -28,9 +28,9 @@ def test_a_port_already_taken_is_one_line_that_names_the_address(taken, tmp_path
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"edgeproxy: cannot listen on {taken}"
-        + (" (metrics)" if "METRICS" in variable else "")
-        + ": Address already in use"
+        f"edgeproxy: cannot listen on {taken} (metrics): Address already in use"
+        if "METRICS" in variable
+        else f"edgeproxy: frontend edge: cannot listen on {taken}: Address already in use"
     ]
 
 
@@ -45,13 +45,13 @@ def test_the_second_address_of_the_list_may_be_the_taken_one(taken, tmp_path):
         },
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"edgeproxy: cannot listen on {taken}: Address already in use"]
+    assert done.stderr.splitlines() == [f"edgeproxy: frontend edge: cannot listen on {taken}: Address already in use"]
 
 
 def test_an_address_that_is_not_of_this_machine_is_one_line_too():
     done = edgeproxy("serve", **ANYWHERE | {"LISTEN_ADDR": "192.0.2.1:0"})
     assert done.returncode == 2
-    assert "edgeproxy: cannot listen on 192.0.2.1:0: Cannot assign requested address" in done.stderr
+    assert "edgeproxy: frontend edge: cannot listen on 192.0.2.1:0: Cannot assign requested address" in done.stderr
 
 
 def test_every_fault_of_the_configuration_is_named_with_variable_value_and_rule():

@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from app.domain.election import GeoElection
+from app.domain.client import Client
+from app.domain.election import Election, make_election
+from app.domain.health import HealthRules, HealthState
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
-from app.domain.pool import MemberView, Pool
+from app.domain.plan import ElectionPlan
+from app.domain.pool import MemberView, Pool, Transition
 
 BRAZIL = GeoInfo("BR", "sa")
 ARGENTINA = GeoInfo("AR", "sa")
 FRANCE = GeoInfo("FR", "eu")
 JAPAN = GeoInfo("JP", "ap")
+
+FRONTEND = "edge"
+PROBED = HealthRules(is_probed=True)
 
 
 def backend(backend_id: str, place: str = "BR/sa", **fields: Any) -> Backend:
@@ -24,24 +30,68 @@ def backend(backend_id: str, place: str = "BR/sa", **fields: Any) -> Backend:
     return Backend(id=backend_id, country=country or None, region=region or None, **values)
 
 
+def somebody(geo: GeoInfo | None) -> Client:
+    """Return a client from there."""
+    return Client("192.0.2.1", "default 192.0.2.1", geo)
+
+
 class PoolUnderTest:
-    """A pool with a clock that tests turn, and lease ids that count themselves."""
+    """A pool with a clock that tests turn, and lease ids that count themselves.
+
+    It is elected in by `plans`, which begin as one election by geography; `changes` and `fail_opens` are what the pool
+    told its owner, `made` the elections that it asked for, in order.
+    """
 
     def __init__(
-        self, backends: Iterable[Backend], pop_region: str | None = "sa", *, seed: int = 1, spills: bool = False
+        self,
+        backends: Iterable[Backend],
+        pop_region: str | None = "sa",
+        *,
+        seed: int = 1,
+        spills: bool = False,
+        rules: HealthRules | None = None,
     ) -> None:
-        self.pool = Pool(GeoElection(pop_region, random.Random(seed), spills_at_soft_limit=spills))
-        self.pool.replace(backends)
+        self._pop_region, self._chance = pop_region, random.Random(seed)
         self.now = 1000.0
         self._ids = count(1)
+        self.changes: list[Transition] = []
+        self.fail_opens: list[bool] = []
+        self.made: list[Election] = []
+        self.pool = Pool(self.changes.append, self.fail_opens.append)
+        self.pool.adopt(rules or HealthRules(), self.now)
+        self.plan(ElectionPlan(FRONTEND, "geo", spills))
+        self.replace(backends)
+
+    def plan(self, *plans: ElectionPlan) -> None:
+        """Let these elections be held from now on."""
+        self.pool.hold(plans, self._make_election)
+
+    def _make_election(self, plan: ElectionPlan) -> Election:
+        self.made.append(
+            make_election(
+                plan.algorithm,
+                pop_region=self._pop_region,
+                chance=self._chance,
+                spills_at_soft_limit=plan.spills_at_soft_limit,
+            )
+        )
+        return self.made[-1]
+
+    def replace(self, backends: Iterable[Backend]) -> None:
+        self.pool.replace(backends, self.now)
 
     def ask(
-        self, client: GeoInfo | None = BRAZIL, *, bound: str | None = None, tried: tuple[str, ...] = ()
+        self,
+        client: GeoInfo | None = BRAZIL,
+        *,
+        bound: str | None = None,
+        tried: tuple[str, ...] = (),
+        frontend: str = FRONTEND,
     ) -> Lease | Unleased:
-        return self.pool.lease(next(self._ids), client, bound, tried, self.now)
+        return self.pool.lease(next(self._ids), frontend, somebody(client), bound, tried, self.now)
 
-    def lease(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = ()) -> Lease:
-        answer = self.ask(client, tried=tried)
+    def lease(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = (), frontend: str = FRONTEND) -> Lease:
+        answer = self.ask(client, tried=tried, frontend=frontend)
         assert isinstance(answer, Lease), answer
         return answer
 
@@ -49,24 +99,39 @@ class PoolUnderTest:
         """Keep connections open on one backend, as a registry's successor learns of them; returns their lease ids."""
         ids = [next(self._ids) for _ in range(connections)]
         for lease_id in ids:
-            self.pool.restore(lease_id, self.member(backend_id).backend)
+            self.pool.restore(lease_id, self.member(backend_id).backend, self.now)
         return ids
 
-    def visit(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = ()) -> str:
+    def visit(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = (), frontend: str = FRONTEND) -> str:
         """Connect and leave again; returns who answered."""
-        lease = self.lease(client, tried=tried)
+        lease = self.lease(client, tried=tried, frontend=frontend)
         self.pool.release(lease.lease_id)
         return lease.backend.id
 
     def fail(self, backend_id: str, times: int = 3) -> float | None:
-        """Fail dials; returns the cool-down when the last one ejected the backend."""
-        cooldown = None
+        """Fail in traffic; returns the cool-down when that ejected the backend."""
+        one, seen = self._row(backend_id), len(self.changes)
         for _ in range(times):
-            cooldown = self.pool.dial_failed(backend_id, self.now)
-        return cooldown
+            self.pool.traffic_failed(one, "econnrefused", self.now)
+        cooldowns = [change.seconds for change in self.changes[seen:] if change.after is HealthState.EJECTED]
+        return cooldowns[0] if cooldowns else None
+
+    def succeed(self, backend_id: str) -> None:
+        self.pool.traffic_succeeded(self._row(backend_id), self.now)
+
+    def probe(self, backend_id: str, failure: str | None = None, times: int = 1) -> None:
+        for _ in range(times):
+            self.pool.probed(self._row(backend_id), failure, self.now)
+
+    def _row(self, backend_id: str) -> Backend:
+        known = {view.backend.id: view.backend for view in self.pool.view(self.now)}
+        return known.get(backend_id) or backend(backend_id)
 
     def member(self, backend_id: str) -> MemberView:
         return next(view for view in self.pool.view(self.now) if view.backend.id == backend_id)
+
+    def states(self) -> dict[str, HealthState]:
+        return {view.backend.id: view.state for view in self.pool.view(self.now)}
 
     def counts(self) -> dict[str, int]:
         return {view.backend.id: view.connections for view in self.pool.view(self.now)}

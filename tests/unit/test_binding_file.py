@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from actors.bindings import BindingsActor
 from actors.runtime import Address
 from app.domain.affinity import SHARD_CLIENTS, AffinityTable, Binding
-from app.domain.limits import ClientLimits
 from app.domain.single_flight import SingleFlight
 from app.housekeeping import BindingKeeper
 from app.outbound.binding_file import FORMAT, BindingFile
@@ -220,9 +219,11 @@ def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path
     for client in expected:
         table.bind(client, "backend-with-a-rather-long-name", time.monotonic())
     bindings_address = Address("bindings")
-    actor = BindingsActor.start(table, ClientLimits(0, 0), SingleFlight())
+    actor = BindingsActor.start(table, {}, SingleFlight())
     bindings_address.publish(actor)
-    keeper = BindingKeeper(BindingFile(path), Actors(Address("registry"), bindings_address, Address("metrics")))
+    keeper = BindingKeeper(
+        BindingFile(path), Actors(Address("registry"), bindings_address, Address("metrics"), Address("health"))
+    )
     try:
         writers = [gevent.spawn(keeper.write) for _ in range(3)]
         gevent.joinall(writers, timeout=30, raise_error=True)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import config
-from app.config import Config, ConfigError, ListenAddress, load
+from app.config import Config, ConfigError, ListenAddress, Settings, load
 
 DEFAULTS: dict[str, Any] = {
+    "CONFIG": None,
     "LISTEN_ADDR": (ListenAddress("0.0.0.0", 8080), ListenAddress("::", 8080)),
     "DB_PATH": Path("routing.db"),
     "REGION": "sa",
@@ -38,8 +39,13 @@ DEFAULTS: dict[str, Any] = {
     "PROXY_PROTOCOL_FROM": (),
     "SEND_PROXY": "off",
     "SOFT_LIMIT_SPILL": False,
+    "HEALTH_CHECK": "off",
+    "HEALTH_CHECK_PATH": "/",
+    "HEALTH_CHECK_INTERVAL_SECS": 10,
     "METRICS_LISTEN_ADDR": ListenAddress("127.0.0.1", 9090),
     "LOG_PATH": None,
+    "LOG_LEVEL": "info",
+    "LOG_FORMAT": "json",
     "DEBUG": False,
 }
 
@@ -64,11 +70,11 @@ def addresses(text: str) -> list[str]:
 
 def test_an_empty_environment_is_the_defaults() -> None:
     effective = load({"PATH": "/bin", "PORT": "5000", "edgeproxy": "x", "EDGEPROXYX": "y"})
-    assert {config.variable(name)[10:]: getattr(effective, name) for name in Config.model_fields} == DEFAULTS
+    assert {config.variable(name)[10:]: getattr(effective, name) for name in Settings.model_fields} == DEFAULTS
 
 
 def test_every_variable_says_what_it_is_for() -> None:
-    assert all(field.description for field in Config.model_fields.values())
+    assert all(field.description for field in Settings.model_fields.values())
 
 
 @pytest.mark.parametrize(
@@ -100,9 +106,14 @@ def test_every_variable_says_what_it_is_for() -> None:
         ("PROXY_PROTOCOL_FROM", "", ()),
         ("SEND_PROXY", "V2", "v2"),
         ("SOFT_LIMIT_SPILL", "true", True),
+        ("HEALTH_CHECK", "TCP", "tcp"),
+        ("HEALTH_CHECK_PATH", "/healthz?full=1", "/healthz?full=1"),
+        ("HEALTH_CHECK_INTERVAL_SECS", "0.5", 0.5),
         ("METRICS_LISTEN_ADDR", "[::1]:0", ListenAddress("::1", 0)),
         ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
         ("LOG_PATH", " ", None),
+        ("LOG_LEVEL", "warning", "warning"),
+        ("LOG_FORMAT", "Text", "text"),
         ("DEBUG", "1", True),
     ],
 )
@@ -216,6 +227,12 @@ def test_what_is_no_list_of_networks_is_refused(text: str) -> None:
         ("SEND_PROXY", "v3"),
         ("SEND_PROXY", ""),
         ("SOFT_LIMIT_SPILL", "perhaps"),
+        ("CONFIG", "/nonexistent/edge.yaml"),
+        ("HEALTH_CHECK", "ping"),
+        ("HEALTH_CHECK_PATH", "healthz"),
+        ("HEALTH_CHECK_INTERVAL_SECS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
         ("DEBUG", ""),
     ],
 )
@@ -280,7 +297,7 @@ def test_a_variable_in_lower_case_is_unknown_and_not_a_second_way_to_say_it() ->
 
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load({}).region = "eu"  # type: ignore[misc]
+        load({}).region = "eu"
 
 
 # Descriptors
@@ -307,7 +324,9 @@ def test_a_lower_descriptor_limit_lowers_the_connection_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
     try:
-        assert load({}).effective_max_connections() == (512 - 2 * config.PIPES - config.RESERVED_DESCRIPTORS) // 2
+        assert load({}).effective_max_connections() == (
+            (512 - 2 * config.PIPES - config.RESERVED_DESCRIPTORS) * 7 // 8 // 2
+        ), "an eighth is for idle connections to backends"
         assert len(faults(MAX_CONNECTIONS="129")) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,14 +1,20 @@
-"""Elections worked by hand: the seed's score in tables, geography before load, limits, weight 0, spill, clients and
-POPs without a place. In each table the first backend named is the one that must win."""
+"""Elections by geography worked by hand: the seed's score in tables, geography before load, limits, weight 0, spill,
+clients and POPs without a place. In each table the first backend named is the one that must win."""
 
 from __future__ import annotations
 
 import pytest
 
-from app.domain.election import Member, score
-from app.domain.model import GeoInfo, Lease, Unleased
+from app.domain.election import score
+from app.domain.health import HealthRules
+from app.domain.member import Floor, Member
+from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import NoLease
 from tests.unit.pools import ARGENTINA, BRAZIL, FRANCE, JAPAN, PoolUnderTest, backend
+
+
+def member_of(row: Backend) -> Member:
+    return Member(row, HealthRules(), Floor(), now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +31,7 @@ from tests.unit.pools import ARGENTINA, BRAZIL, FRANCE, JAPAN, PoolUnderTest, ba
 def test_the_load_is_connections_by_soft_limit_by_weight(
     connections: int, soft_limit: int, weight: int, load: float
 ) -> None:
-    member = Member(backend("a", soft_limit=soft_limit, weight=weight))
+    member = member_of(backend("a", soft_limit=soft_limit, weight=weight))
     member.connections = connections
     assert member.load == pytest.approx(load)
 
@@ -36,7 +42,7 @@ def test_the_score_shown_is_a_hundred_a_tier_and_the_load(tier: int, load: float
 
 
 def test_soft_counts_as_hard_where_the_hard_limit_is_lower() -> None:
-    member = Member(backend("a", soft_limit=100, hard_limit=10))
+    member = member_of(backend("a", soft_limit=100, hard_limit=10))
     member.connections = 5
     assert member.load == 0.5
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from app.domain.election.geo import GeoElection
+from app.domain.election.ranking import Ranking
+from app.domain.health import HealthRules
+from app.domain.member import Floor, Member
+from tests.unit.elections import same_rows
 from tests.unit.pools import ARGENTINA, BRAZIL, PoolUnderTest, backend
 
 OPERATIONS = 100_000
@@ -12,7 +19,8 @@ OPERATIONS = 100_000
 
 def heap_sizes(pool: PoolUnderTest) -> list[tuple[int, int]]:
     """Return (entries, members) of every group."""
-    election = pool.pool._election
+    election = pool.made[-1]
+    assert isinstance(election, GeoElection)
     groups = [election._everyone, *election._countries.values(), *election._regions.values()]
     return [(len(group.heap), group.size) for group in groups]
 
@@ -46,7 +54,7 @@ def test_heaps_of_groups_that_nobody_is_elected_from_stay_bounded_too() -> None:
 def test_heaps_stay_bounded_while_the_set_is_replaced_over_and_over() -> None:
     pool = PoolUnderTest([])
     for round_number in range(3000):
-        pool.pool.replace([backend(f"b{number}", weight=1 + round_number % 2) for number in range(10)])
+        pool.replace([backend(f"b{number}", weight=1 + round_number % 2) for number in range(10)])
     assert_bounded(pool)
     assert [members for _entries, members in heap_sizes(pool)] == [10, 10, 10]
 
@@ -60,8 +68,47 @@ def test_heaps_stay_bounded_while_a_full_one_is_asked_for_in_vain() -> None:
 
 def test_a_backend_that_left_is_let_go_by_the_groups_that_live_on() -> None:
     pool = PoolUnderTest([backend("stays"), backend("gone")])
-    pool.pool.replace([backend("stays")])
+    pool.replace([backend("stays")])
     for _ in range(200):
         pool.visit()
-    held = {entry[-1].backend.id for entry in pool.pool._election._everyone.heap}
-    assert held == {"stays"}
+    (election,) = pool.made
+    assert isinstance(election, GeoElection)
+    assert {entry[-1].member.backend.id for entry in election._everyone.heap} == {"stays"}
+
+
+@pytest.fixture
+def ranking() -> Ranking[tuple[int]]:
+    return Ranking()
+
+
+@pytest.fixture
+def members() -> list[Member]:
+    return [Member(row, HealthRules(), Floor(), now=0.0) for row in same_rows("abc")]
+
+
+def test_a_ranking_stays_bounded_while_its_members_move_and_come_and_go(ranking, members) -> None:
+    for number in range(10_000):
+        ranking.place(members[number % 3], (number,))
+        if number % 7 == 0:
+            ranking.drop(members[number % 2])
+        assert len(ranking._heap) <= 65 + 4 * 3
+
+
+def test_a_ranking_gives_the_lowest_and_among_equals_the_one_placed_first(ranking, members) -> None:
+    a, b, c = members
+    for member, rank in ((a, 2), (b, 1), (c, 1), (a, 0), (a, 5)):
+        ranking.place(member, (rank,))
+    order = []
+    while (first := ranking.first()) is not None:
+        order.append(first)
+        ranking.drop(first[1])
+    assert order == [((1,), b), ((1,), c), ((5,), a)]
+    assert not ranking
+
+
+def test_a_ranking_passes_over_the_excluded_and_keeps_their_places(ranking, members) -> None:
+    for rank, member in enumerate(members):
+        ranking.place(member, (rank,))
+    assert ranking.first({"a", "b"}) == ((2,), members[2])
+    assert ranking.first({"a", "b", "c"}) is None
+    assert ranking.first() == ((0,), members[0])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.limits import ClientLimits
+from app.domain.limits import ClientLimits, LimitRules
 from app.domain.outcome import Refusal
 
 
@@ -18,7 +18,7 @@ class Door:
     """The limits, and the connections behind them as those who opened them know them."""
 
     def __init__(self, max_connections: int, connections_per_second: float) -> None:
-        self.limits = ClientLimits(max_connections, connections_per_second)
+        self.limits = ClientLimits(LimitRules(max_connections, connections_per_second))
         self._next = count(1)
         self._open: dict[str, list[int]] = {}
 
@@ -45,10 +45,15 @@ class Door:
 
 def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
     door = Door(0, 0)
-    assert not door.limits.is_on
+    assert not LimitRules(0, 0).are_on
     assert door.admitted(1000) == 1000
     door.leave("c")
     assert door.remembered() == 0
+
+
+@pytest.mark.parametrize("rules", [LimitRules(1, 0), LimitRules(0, 0.1), LimitRules(1, 1)])
+def test_either_limit_is_enough_to_have_any(rules: LimitRules) -> None:
+    assert rules.are_on
 
 
 # At once
@@ -56,7 +61,6 @@ def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
 
 def test_so_many_at_once_and_no_more() -> None:
     door = Door(2, 0)
-    assert door.limits.is_on
     assert [door.admit("c", 0.0) for _ in range(3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
     door.leave("c")
     assert door.admitted(5) == 1
@@ -222,17 +226,65 @@ def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> N
     assert door.remembered() == 0
 
 
+# Other rules
+
+
+def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
+    door = Door(3, 0)
+    door.admitted(3)
+    door.limits.adopt(LimitRules(max_connections=2))
+    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    door.leave("c")
+    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    door.leave("c")
+    assert door.admitted(5) == 1
+
+
+def test_a_higher_limit_counts_who_is_open_already() -> None:
+    door = Door(1, 0)
+    door.admitted(1)
+    door.limits.adopt(LimitRules(max_connections=3))
+    assert door.admitted(5) == 2
+
+
+def test_limits_switched_off_and_on_again_still_count_who_came_before() -> None:
+    door = Door(2, 0)
+    door.admitted(2)
+    door.limits.adopt(LimitRules())
+    assert door.admit("c", 0.0) is None
+    door.limits.adopt(LimitRules(max_connections=2))
+    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+
+
+def test_a_rate_that_changes_takes_effect_at_once_and_fills_no_bucket_above_its_own_burst() -> None:
+    door = Door(0, 10)
+    door.admitted(1)
+    door.limits.adopt(LimitRules(connections_per_second=2))
+    assert door.admitted(20) == 2
+    door.limits.adopt(LimitRules(connections_per_second=10))
+    assert door.admitted(20, now=0.5) == 5
+
+
+def test_who_has_left_is_forgotten_when_there_is_no_rate_to_remember_any_more() -> None:
+    door = Door(0, 10)
+    door.admitted(1)
+    door.leave("c")
+    door.limits.adopt(LimitRules(max_connections=5))
+    door.limits.sweep(0.0, 10)
+    assert door.remembered() == 0
+
+
 # Messages that come twice
 
 
 def test_a_connection_asked_about_again_counts_once_and_costs_one_token() -> None:
-    limits = ClientLimits(2, 2)
+    limits = ClientLimits(LimitRules(2, 2))
     assert [limits.admit("c", connection, 0.0) for connection in (1, 1, 1, 2, 2)] == [None] * 5
     assert limits.admit("c", 3, 0.0) is Refusal.CLIENT_CONNECTIONS
 
 
 def test_a_connection_that_leaves_twice_leaves_once_and_one_that_was_refused_takes_nobody_along() -> None:
-    limits = ClientLimits(2, 0)
+    limits = ClientLimits(LimitRules(2, 0))
     for connection in (1, 2, 3):
         limits.admit("c", connection, 0.0)
     limits.leave("c", 3)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.measures import RTT_BUCKETS_SECONDS, Measures
+from app.domain.measures import RTT_BUCKETS_SECONDS, Histogram, HistogramView, Measures
 
 
 def test_nothing_counted_is_nothing_shown() -> None:
@@ -64,25 +64,70 @@ def test_buckets_are_cumulative_whatever_is_observed(values: list[float]) -> Non
         assert view.total == pytest.approx(sum(values))
 
 
+seconds = st.lists(st.floats(0, 10))
+
+
+def observed(values: list[float]) -> Histogram:
+    histogram = Histogram()
+    for value in values:
+        histogram.observe(value)
+    return histogram
+
+
+@given(seconds, seconds)
+def test_histograms_added_are_as_if_all_had_been_observed_in_one(some: list[float], others: list[float]) -> None:
+    together = observed(some)
+    together.add(observed(others).view())
+    assert together.view().counts == observed(some + others).view().counts
+    assert together.view().total == pytest.approx(sum(some + others))
+
+
+def test_a_view_of_a_histogram_does_not_change_afterwards() -> None:
+    histogram = observed([0.1])
+    view = histogram.view()
+    histogram.observe(0.2)
+    histogram.add(observed([0.3, 0.4]).view())
+    assert (view.count, view.total, histogram.view().count) == (1, 0.1, 4)
+
+
+def test_histograms_with_other_buckets_are_not_added() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Histogram().add(HistogramView((1, 2), 3.0))
+
+
+def test_observations_made_elsewhere_are_added_series_by_series() -> None:
+    measures = Measures()
+    measures.add("h", ("a",), observed([0.1, 7.0]).view())
+    measures.observe("h", ("a",), 0.2)
+    measures.add("h", ("b",), observed([]).view())
+    views = measures.snapshot().histograms["h"]
+    assert views["a",] == observed([0.1, 7.0, 0.2]).view()
+    assert views["b",].count == 0
+
+
 def test_series_of_vanished_backends_go_and_the_others_stay() -> None:
     measures = Measures()
-    for backend_id in "ab":
-        measures.count("errors", (backend_id, "refused"))
-        measures.count("errors", (backend_id, "timeout"))
-        measures.observe("rtt", (backend_id,), 0.1)
-        measures.count("other", (backend_id,))
-    measures.keep_only("errors", frozenset({"b", "c"}))
-    measures.keep_only("rtt", frozenset({"b", "c"}))
+    for pool in ("one", "two"):
+        for backend_id in "ab":
+            measures.count("errors", (pool, backend_id, "refused"))
+            measures.count("errors", (pool, backend_id, "timeout"))
+            measures.observe("rtt", (pool, backend_id), 0.1)
+            measures.count("other", (pool, backend_id))
+    remaining = frozenset({("one", "b"), ("two", "a"), ("two", "c")})
+    measures.keep_only("errors", remaining)
+    measures.keep_only("rtt", remaining)
     measures.keep_only("never counted", frozenset())
     snapshot = measures.snapshot()
-    assert set(snapshot.counters["errors"]) == {("b", "refused"), ("b", "timeout")}
-    assert set(snapshot.histograms["rtt"]) == {("b",)}
-    assert set(snapshot.counters["other"]) == {("a",), ("b",)}
+    assert set(snapshot.counters["errors"]) == {
+        ("one", "b", "refused"), ("one", "b", "timeout"), ("two", "a", "refused"), ("two", "a", "timeout"),
+    }  # fmt: skip
+    assert set(snapshot.histograms["rtt"]) == {("one", "b"), ("two", "a")}
+    assert len(snapshot.counters["other"]) == 4
 
 
 def test_a_backend_that_comes_back_starts_from_nothing() -> None:
     measures = Measures()
-    measures.count("c", ("a",), 7)
+    measures.count("c", ("p", "a"), 7)
     measures.keep_only("c", frozenset())
-    measures.count("c", ("a",))
-    assert measures.snapshot().counters == {"c": {("a",): 1}}
+    measures.count("c", ("p", "a"))
+    assert measures.snapshot().counters == {"c": {("p", "a"): 1}}

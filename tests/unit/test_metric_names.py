@@ -13,6 +13,9 @@ PROMISED = """
     edgeproxy_backend_rtt_seconds edgeproxy_bindings edgeproxy_leases_total edgeproxy_routing_reloads_total
     edgeproxy_routing_rows_refused edgeproxy_actor_restarts_total edgeproxy_actor_mailbox_depth
     edgeproxy_loop_pause_max_seconds
+    edgeproxy_requests_total edgeproxy_request_duration_seconds edgeproxy_backend_bytes_sent_total
+    edgeproxy_backend_bytes_received_total edgeproxy_backend_health_changes_total edgeproxy_probes_total
+    edgeproxy_config_reloads_total edgeproxy_config_last_reload_success
 """.split()
 
 
@@ -40,6 +43,21 @@ def test_each_metric_says_what_it_is_in_a_sentence() -> None:
     assert len({metric.help for metric in ALL}) == len(ALL)
 
 
+def labels_of(name: str) -> tuple[str, ...]:
+    return next(metric.labels for metric in ALL if metric.name == name)
+
+
+def test_a_backend_is_always_named_with_its_pool_first() -> None:
+    assert {metric.labels[:2] for metric in ALL if "backend" in metric.labels} == {("pool", "backend")}
+
+
 def test_what_goes_with_its_backend_is_labelled_by_it_first() -> None:
-    kept_by_the_actor = {m.name for m in ALL if m.labels[:1] == ("backend",) and m.kind != GAUGE}
+    kept_by_the_actor = {m.name for m in ALL if "backend" in m.labels and m.kind != GAUGE}
     assert set(BY_BACKEND) == kept_by_the_actor
+
+
+def test_requests_are_told_apart_by_frontend_backend_and_status_and_counted_by_method_too() -> None:
+    by_method = labels_of(metric_names.REQUESTS)
+    assert by_method[-1] == "method"
+    assert labels_of(metric_names.REQUEST_SECONDS) == by_method[:-1]
+    assert {"frontend", "backend", "code"} <= set(by_method)

@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.model import Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
-from tests.unit.pools import BRAZIL, PoolUnderTest, backend
+from tests.unit.pools import BRAZIL, FRONTEND, PoolUnderTest, backend, somebody
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_question_asked_again_gets_the_same_answer_and_counts_once(
 ) -> None:
     pool = PoolUnderTest([backend("a", hard_limit=1), backend("b", "JP/ap")])
     pool.hold("a", held)
-    answers = [pool.pool.lease(77, BRAZIL, bound, (), pool.now) for _ in range(3)]
+    answers = [pool.pool.lease(77, FRONTEND, somebody(BRAZIL), bound, (), pool.now) for _ in range(3)]
     assert answers == [answers[0]] * 3
     assert isinstance(answers[0], Lease)
     assert (answers[0].affinity, answers[0].backend.id) == (affinity, who)
@@ -60,15 +60,15 @@ def test_a_burst_never_passes_the_hard_limit() -> None:
 def test_a_restored_lease_counts_once_and_only_when_it_is_not_known_already() -> None:
     pool = PoolUnderTest([backend("a")])
     lease = pool.lease()
-    pool.pool.restore(lease.lease_id, backend("a"))
-    pool.pool.restore(500, backend("a"))
-    pool.pool.restore(500, backend("a"))
+    pool.pool.restore(lease.lease_id, backend("a"), pool.now)
+    pool.pool.restore(500, backend("a"), pool.now)
+    pool.pool.restore(500, backend("a"), pool.now)
     assert pool.counts() == {"a": 2}
 
 
 def test_a_restored_lease_of_a_departed_backend_lives_until_it_is_released() -> None:
     pool = PoolUnderTest([backend("a")])
-    pool.pool.restore(500, backend("gone"))
+    pool.pool.restore(500, backend("gone"), pool.now)
     assert pool.counts() == {"a": 0, "gone": 1}
     assert {pool.visit() for _ in range(10)} == {"a"}
     pool.pool.release(500)
@@ -87,7 +87,7 @@ def test_a_binding_to_a_backend_that_is_out_is_broken(fields: dict[str, object])
 def test_a_binding_to_a_departed_backend_is_broken_also_while_connections_remain(pool: PoolUnderTest) -> None:
     assert pool.ask(bound="never-heard-of") == Unleased(NoLease.BINDING_BROKEN)
     pool.hold("a", 1)
-    pool.pool.replace([backend("b")])
+    pool.replace([backend("b")])
     assert pool.ask(bound="a") == Unleased(NoLease.BINDING_BROKEN)
 
 
@@ -125,7 +125,7 @@ def test_nobody_is_leased_for_a_reason(rows: list, reason: NoLease) -> None:
 
 def test_an_empty_set_is_applied() -> None:
     pool = PoolUnderTest([backend("a")])
-    pool.pool.replace([])
+    pool.replace([])
     assert pool.ask() == Unleased(NoLease.EMPTY)
 
 
@@ -135,10 +135,10 @@ def test_an_empty_set_is_applied() -> None:
 def test_a_backend_that_leaves_and_comes_back_keeps_its_count() -> None:
     pool = PoolUnderTest([backend("a", hard_limit=3), backend("b", "JP/ap")])
     leases = pool.hold("a", 2)
-    pool.pool.replace([backend("b", "JP/ap")])
+    pool.replace([backend("b", "JP/ap")])
     assert pool.counts() == {"a": 2, "b": 0}
     pool.pool.release(leases[0])
-    pool.pool.replace([backend("a", hard_limit=3), backend("b", "JP/ap")])
+    pool.replace([backend("a", hard_limit=3), backend("b", "JP/ap")])
     assert pool.counts() == {"a": 1, "b": 0}
     assert [pool.lease().backend.id for _ in range(3)] == ["a", "a", "b"]
 
@@ -146,8 +146,8 @@ def test_a_backend_that_leaves_and_comes_back_keeps_its_count() -> None:
 def test_a_departed_backend_is_forgotten_with_its_last_connection() -> None:
     pool = PoolUnderTest([backend("a"), backend("b")])
     (lease,) = pool.hold("a", 1)
-    pool.pool.replace([backend("b")])
-    pool.pool.replace([backend("b")])
+    pool.replace([backend("b")])
+    pool.replace([backend("b")])
     assert pool.counts() == {"a": 1, "b": 0}
     pool.pool.release(lease)
     assert pool.counts() == {"b": 0}
@@ -156,24 +156,24 @@ def test_a_departed_backend_is_forgotten_with_its_last_connection() -> None:
 def test_a_row_that_changes_keeps_its_count_and_takes_effect_at_once() -> None:
     pool = PoolUnderTest([backend("a"), backend("b", "AR/sa")])
     pool.hold("a", 5)
-    pool.pool.replace([backend("a", hard_limit=5), backend("b", "AR/sa")])
+    pool.replace([backend("a", hard_limit=5), backend("b", "AR/sa")])
     assert pool.visit() == "b"
-    pool.pool.replace([backend("a", "AR/sa"), backend("b", "BR/sa")])
+    pool.replace([backend("a", "AR/sa"), backend("b", "BR/sa")])
     assert pool.visit() == "b"
-    pool.pool.replace([backend("a", "BR/sa"), backend("b", "AR/sa")])
+    pool.replace([backend("a", "BR/sa"), backend("b", "AR/sa")])
     assert (pool.visit(), pool.counts()["a"]) == ("a", 5)
 
 
 def test_a_backend_that_moves_is_not_found_in_its_old_place() -> None:
     pool = PoolUnderTest([backend("a", "BR/sa"), backend("b", "AR/sa")])
-    pool.pool.replace([backend("a", "JP/ap"), backend("b", "AR/sa")])
+    pool.replace([backend("a", "JP/ap"), backend("b", "AR/sa")])
     assert pool.visit(BRAZIL) == "b"
     assert pool.lease(BRAZIL, tried=("b",)).tier == 3
 
 
 def test_running_connections_outlive_their_backends_deletion(pool: PoolUnderTest) -> None:
     (lease,) = pool.hold("a", 1)
-    pool.pool.replace([backend("a", is_deleted=True), backend("b")])
+    pool.replace([backend("a", is_deleted=True), backend("b")])
     assert pool.counts()["a"] == 1
     pool.pool.release(lease)
     assert pool.counts() == {"a": 0, "b": 0}
@@ -192,7 +192,7 @@ def test_two_failures_are_forgiven_three_in_a_row_are_not(pool: PoolUnderTest) -
 
 def test_a_success_between_starts_the_count_over(pool: PoolUnderTest) -> None:
     pool.fail("a", 2)
-    pool.pool.dial_succeeded("a")
+    pool.succeed("a")
     assert pool.fail("a", 2) is None
     assert pool.ejected() == set()
 
@@ -208,7 +208,7 @@ def test_the_cool_down_doubles_to_five_minutes_and_a_success_resets_it(pool: Poo
         cooldowns.append(pool.fail("a"))
         pool.now += cooldowns[-1] or 0
     assert cooldowns == [10, 20, 40, 80, 160, 300, 300, 300]
-    pool.pool.dial_succeeded("a")
+    pool.succeed("a")
     assert pool.fail("a") == 10
 
 
@@ -230,7 +230,7 @@ def test_a_question_alone_brings_back_whose_cool_down_is_over(pool: PoolUnderTes
 def test_the_end_of_an_earlier_cool_down_does_not_end_a_later_one(pool: PoolUnderTest) -> None:
     pool.fail("a")
     pool.now += 1
-    pool.pool.dial_succeeded("a")
+    pool.succeed("a")
     pool.fail("a")
     pool.now += 9.5
     assert pool.ejected() == {"a"}
@@ -254,7 +254,7 @@ def test_failures_that_come_in_late_do_not_lengthen_a_cool_down(pool: PoolUnderT
 
 def test_a_success_ends_an_ejection_at_once(pool: PoolUnderTest) -> None:
     pool.fail("a")
-    pool.pool.dial_succeeded("a")
+    pool.succeed("a")
     assert pool.ejected() == set()
     assert "a" in {pool.lease().backend.id for _ in range(4)}
 
@@ -293,9 +293,9 @@ def test_when_the_set_shrinks_too_large_an_ejection_is_lifted(pool: PoolUnderTes
     pool.now += 1
     pool.fail("b")
     assert pool.ejected() == {"a", "b"}
-    pool.pool.replace([backend("a"), backend("b"), backend("c")])
+    pool.replace([backend("a"), backend("b"), backend("c")])
     assert pool.ejected() == {"b"}, "the one that was to come back first comes back"
-    pool.pool.replace([backend("b"), backend("c", is_deleted=True)])
+    pool.replace([backend("b"), backend("c", is_deleted=True)])
     assert pool.ejected() == set()
     assert pool.visit() == "b"
 
@@ -303,14 +303,14 @@ def test_when_the_set_shrinks_too_large_an_ejection_is_lifted(pool: PoolUnderTes
 def test_a_drain_of_the_others_brings_the_ejected_one_back() -> None:
     pool = PoolUnderTest([backend("a"), backend("b")])
     pool.fail("a")
-    pool.pool.replace([backend("a"), backend("b", weight=0)])
+    pool.replace([backend("a"), backend("b", weight=0)])
     assert pool.visit() == "a"
 
 
 def test_an_ejected_backend_that_is_drained_leaves_room_for_another_ejection(pool: PoolUnderTest) -> None:
     pool.fail("a")
     pool.fail("b")
-    pool.pool.replace([backend("a", is_deleted=True), backend("b", is_deleted=True), backend("c"), backend("d")])
+    pool.replace([backend("a", is_deleted=True), backend("b", is_deleted=True), backend("c"), backend("d")])
     assert pool.fail("c") == 10
     assert pool.fail("d") is None
 
@@ -318,7 +318,7 @@ def test_an_ejected_backend_that_is_drained_leaves_room_for_another_ejection(poo
 @pytest.mark.parametrize("moved", [{"host": "10.0.0.2"}, {"port": 81}])
 def test_a_new_address_forgets_the_failures_of_the_old(pool: PoolUnderTest, moved: dict[str, object]) -> None:
     pool.fail("a")
-    pool.pool.replace([backend("a", **moved), backend("b"), backend("c"), backend("d")])
+    pool.replace([backend("a", **moved), backend("b"), backend("c"), backend("d")])
     assert pool.ejected() == set()
     assert pool.member("a").consecutive_failures == 0
     assert pool.fail("a") == 10, "the doubling starts over, too"
@@ -326,7 +326,7 @@ def test_a_new_address_forgets_the_failures_of_the_old(pool: PoolUnderTest, move
 
 def test_another_change_of_the_row_does_not_forget_failures(pool: PoolUnderTest) -> None:
     pool.fail("a")
-    pool.pool.replace([backend("a", weight=5), backend("b"), backend("c"), backend("d")])
+    pool.replace([backend("a", weight=5), backend("b"), backend("c"), backend("d")])
     assert pool.ejected() == {"a"}
 
 
@@ -334,15 +334,15 @@ def test_a_backend_that_left_comes_back_with_a_clean_record(pool: PoolUnderTest)
     pool.hold("a", 1)
     pool.fail("a")
     others = [backend(name) for name in "bcd"]
-    pool.pool.replace(others)
-    pool.pool.replace([backend("a"), *others])
+    pool.replace(others)
+    pool.replace([backend("a"), *others])
     assert pool.ejected() == set()
     pool.now += 10  # the old cool-down ends without harm
     assert pool.fail("a") == 10
 
 
 def test_dials_of_backends_nobody_knows_are_ignored(pool: PoolUnderTest) -> None:
-    pool.pool.dial_succeeded("stranger")
+    pool.succeed("stranger")
     assert pool.fail("stranger", 10) is None
     assert pool.ejected() == set()
 
@@ -351,7 +351,7 @@ def test_a_lease_says_whether_a_success_is_worth_reporting(pool: PoolUnderTest) 
     clean = pool.ask(bound="a")
     pool.fail("a", 1)
     stained = pool.ask(bound="a")
-    pool.pool.dial_succeeded("a")
+    pool.succeed("a")
     clean_again = pool.ask(bound="a")
     spotless = [lease.is_spotless for lease in (clean, stained, clean_again) if isinstance(lease, Lease)]
     assert spotless == [True, False, True]

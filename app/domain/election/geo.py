@@ -1,4 +1,4 @@
-"""Who gets the connection: the geo election, nearest tier first, then least load, then chance by weight.
+"""The edge's own election: nearest tier first, then least load, then chance by weight.
 
 An election must not scan the pool. Each country, each region and the pool as a whole keep a lazy heap of their
 members: whenever a member changes it is pushed again under a fresh ticket, and entries with an older ticket are
@@ -19,10 +19,12 @@ import random
 from collections.abc import Collection, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import log
 from typing import Final
 
+from app.domain.client import Client
 from app.domain.geography import geo_tier
-from app.domain.health import PassiveHealth
+from app.domain.member import Member
 from app.domain.model import Backend, GeoInfo
 
 FARTHEST_TIER: Final = 3
@@ -30,53 +32,20 @@ _COMPACT_ABOVE: Final = 64
 """A heap is rebuilt when it holds more than this many entries and four times as many as it has members."""
 
 
-class Member:
-    """A backend in its pool: its row, its live connections and its health."""
-
-    __slots__ = ("backend", "connections", "groups", "has_left", "health", "ticket")
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.connections = 0
-        self.health = PassiveHealth()
-        self.has_left = False
-        """The row is gone; only leases that still run keep the member."""
-        self.ticket = 0
-        self.groups: tuple[_Group, ...] = ()
-
-    @property
-    def is_available(self) -> bool:
-        """In the database, healthy there, not deleted, not ejected."""
-        return self.backend.is_serving and not self.has_left and not self.health.is_ejected
-
-    @property
-    def is_full(self) -> bool:
-        return 0 < self.backend.hard_limit <= self.connections
-
-    @property
-    def takes_bound_clients(self) -> bool:
-        return self.is_available and not self.is_full
-
-    @property
-    def takes_new_clients(self) -> bool:
-        """As for bound clients, but weight 0 takes no new ones."""
-        return self.backend.weight > 0 and self.takes_bound_clients
-
-    @property
-    def soft_limit(self) -> int:
-        """The backend's soft limit; a lower hard limit takes its place."""
-        backend = self.backend
-        return min(backend.soft_limit, backend.hard_limit) if backend.hard_limit else backend.soft_limit
-
-    @property
-    def load(self) -> float:
-        """connections / soft_limit / weight: the load term of the seed's score. 0 weight counts as 1."""
-        return self.connections / self.soft_limit / (self.backend.weight or 1)
-
-
 def score(tier: int, load: float) -> float:
     """Return the seed's score, for display. Elections compare (tier, load), so that geography always dominates."""
     return tier * 100 + load
+
+
+class _Entrant:
+    """A member, the groups it is in, and the ticket of its latest entries in their heaps."""
+
+    __slots__ = ("groups", "member", "ticket")
+
+    def __init__(self, member: Member, groups: tuple[_Group, ...]) -> None:
+        self.member = member
+        self.groups = groups
+        self.ticket = 0
 
 
 class _Group:
@@ -85,15 +54,15 @@ class _Group:
     __slots__ = ("clock", "heap", "size")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[bool, float, float, int, Member]] = []
+        self.heap: list[tuple[bool, float, float, int, _Entrant]] = []
         self.clock = 0.0
         self.size = 0
 
-    def push(self, is_over_soft: bool, load: float, wait: float, ticket: int, member: Member) -> None:
+    def push(self, is_over_soft: bool, load: float, wait: float, ticket: int, entrant: _Entrant) -> None:
         if len(self.heap) > _COMPACT_ABOVE + 4 * self.size:
             self.heap = [entry for entry in self.heap if entry[3] == entry[4].ticket]
             heapify(self.heap)
-        heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, member))
+        heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, entrant))
 
     def best(self, excluded: Collection[str], passed_over: list[Member]) -> tuple[bool, float, Member] | None:
         """Return (is over its soft limit, arrival, member) of the cheapest member not excluded.
@@ -102,8 +71,9 @@ class _Group:
         """
         heap = self.heap
         while heap:
-            is_over_soft, _load, arrival, ticket, member = heap[0]
-            if ticket != member.ticket:
+            is_over_soft, _load, arrival, ticket, entrant = heap[0]
+            member = entrant.member
+            if ticket != entrant.ticket or not member.takes_new_clients:
                 heappop(heap)
             elif member.backend.id in excluded:
                 heappop(heap)
@@ -120,21 +90,23 @@ class GeoElection:
     serves only when all the nearer ones are full.
     """
 
+    ranks_by_load = True
+
     def __init__(self, pop_region: str | None, chance: random.Random, *, spills_at_soft_limit: bool = False) -> None:
         self._pop_region = pop_region
         self._chance = chance
         self._spills = spills_at_soft_limit
         self._tickets = count(1)
+        self._entrants: dict[Member, _Entrant] = {}
         self._everyone = _Group()
         self._countries: dict[str, _Group] = {}
         self._regions: dict[str, _Group] = {}
 
-    def tier(self, backend: Backend, client: GeoInfo | None) -> int:
-        return geo_tier(backend.country, backend.region, client, self._pop_region)
+    def tier(self, backend: Backend, client: Client) -> int:
+        return geo_tier(backend.country, backend.region, client.geo, self._pop_region)
 
     def add(self, member: Member) -> None:
-        """Take a member in (again, when its row has changed)."""
-        self._leave_groups(member)
+        self.remove(member)
         backend, groups = member.backend, [self._everyone]
         if backend.country:
             groups.append(self._countries.setdefault(backend.country, _Group()))
@@ -142,35 +114,35 @@ class GeoElection:
             groups.append(self._regions.setdefault(backend.region, _Group()))
         for group in groups:
             group.size += 1
-        member.groups = tuple(groups)
+        self._entrants[member] = _Entrant(member, tuple(groups))
         self.update(member)
 
     def remove(self, member: Member) -> None:
-        member.ticket = next(self._tickets)
-        self._leave_groups(member)
-
-    def _leave_groups(self, member: Member) -> None:
-        for group in member.groups:
-            group.size -= 1
-        member.groups = ()
+        entrant = self._entrants.pop(member, None)
+        if entrant is not None:
+            entrant.ticket = next(self._tickets)
+            for group in entrant.groups:
+                group.size -= 1
 
     def update(self, member: Member) -> None:
-        """Rank a member anew after its connections or its health changed."""
-        member.ticket = ticket = next(self._tickets)
+        entrant = self._entrants.get(member)
+        if entrant is None:
+            return
+        entrant.ticket = ticket = next(self._tickets)
         if not member.takes_new_clients:
             return
         load = member.load
         is_over_soft = self._spills and member.connections >= member.soft_limit
-        weight, draw = member.backend.weight, self._chance.expovariate
-        for group in member.groups:
+        weight, chance = member.backend.weight, self._chance.random
+        for group in entrant.groups:
             # The soft limit decides among near members only: everyone's heap serves the farthest tier.
             is_over = is_over_soft and group is not self._everyone
-            group.push(is_over, load, draw(weight), ticket, member)
+            wait = -log(1.0 - chance()) / weight  # chance.expovariate(weight) without a call more
+            group.push(is_over, load, wait, ticket, entrant)
 
-    def elect(self, client: GeoInfo | None, excluded: Collection[str]) -> Member | None:
-        """Return the member for a client, or None when nobody is a candidate."""
+    def elect(self, client: Client, excluded: Collection[str]) -> Member | None:
         passed_over: list[Member] = []
-        elected = self._nearest(client, excluded, passed_over)
+        elected = self._nearest(client.geo, excluded, passed_over)
         if elected is not None:
             group, arrival, _member = elected
             group.clock = max(group.clock, arrival)

@@ -1,0 +1,51 @@
+"""The configuration: command line, environment and YAML file -> one frozen Config. Every fault is reported at once."""
+
+from app.config.effective import Config, load
+from app.config.environment import (
+    PIPES,
+    PREFIX,
+    RESERVED_DESCRIPTORS,
+    Settings,
+    descriptors_for_connections,
+    idle_upstreams,
+    option,
+    variable,
+)
+from app.config.faults import ConfigError
+from app.config.model import (
+    Frontend,
+    HeaderChanges,
+    HealthCheck,
+    HttpOptions,
+    Limits,
+    Pool,
+    Server,
+    TcpOptions,
+    json_schema,
+)
+from app.config.values import IPNetwork, ListenAddress
+
+__all__ = [
+    "PIPES",
+    "PREFIX",
+    "RESERVED_DESCRIPTORS",
+    "Config",
+    "ConfigError",
+    "Frontend",
+    "HeaderChanges",
+    "HealthCheck",
+    "HttpOptions",
+    "IPNetwork",
+    "Limits",
+    "ListenAddress",
+    "Pool",
+    "Server",
+    "Settings",
+    "TcpOptions",
+    "descriptors_for_connections",
+    "idle_upstreams",
+    "json_schema",
+    "load",
+    "option",
+    "variable",
+]

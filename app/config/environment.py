@@ -1,0 +1,195 @@
+"""The environment: variables that begin with EDGEPROXY_ -> Settings. One that is not in the table is a fault.
+
+So a misspelt variable never goes unnoticed. `.env` files are honcho's business (and scripts/start's), not read here.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from app.config.faults import ConfigError, did_you_mean, nearest
+from app.config.values import (
+    HealthCheckType,
+    ListenAddresses,
+    LogFormat,
+    LogLevel,
+    Networks,
+    OneListenAddress,
+    Region,
+    Seconds,
+    SendProxy,
+    none_if_empty,
+    not_empty,
+)
+
+PREFIX: Final = "EDGEPROXY_"
+
+PIPES: Final = 64
+"""Pipes for bulk copying, two descriptors each (see app.inbound.pipes)."""
+RESERVED_DESCRIPTORS: Final = 256
+"""For listeners, databases, logs, threads, the metrics server and up to 128 probes (see actors.health)."""
+MOST_IDLE_UPSTREAMS: Final = 512
+"""Idle connections to backends that HTTP frontends keep; those in use are counted with their clients."""
+FEWEST_DESCRIPTORS: Final = 32
+"""For connections: with fewer the edge does not start."""
+
+
+def _within_descriptors(connections: int) -> int:
+    allowed = descriptors_for_connections() // 2
+    if connections > allowed:
+        raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
+    return connections
+
+
+class Settings(BaseModel):
+    """What the environment says. Field NAME is environment variable EDGEPROXY_NAME; `*_secs` are seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="YAML file with frontends and backends; empty = one frontend, of these variables"
+    )
+    listen_addr: ListenAddresses = Field(
+        default="*:8080",
+        validate_default=True,
+        description="Where clients connect: a comma-separated list; * is IPv4 and IPv6",
+    )
+    db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
+        default=Path("routing.db"), description="The SQLite routing database"
+    )
+    region: Region = Field(default="sa", description="The region of this point of presence")
+    app: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        default="", description="Serve only this app's backends; empty = all rows"
+    )
+    db_reload_secs: Seconds = Field(default=5, description="A full reload of the routing database at the latest after")
+    geoip_path: str = Field(default="", description="Country database; empty = the shipped one, off = no geography")
+    binding_ttl_secs: Seconds = Field(default=600, description="How long an idle client stays bound to its backend")
+    binding_gc_interval_secs: Seconds = Field(default=60, description="Expired bindings are all freed within")
+    binding_ipv6_prefix: int = Field(
+        default=128, ge=1, le=128, description="Bits of an IPv6 address that make a client"
+    )
+    binding_max: int = Field(default=1_000_000, ge=0, le=10_000_000, description="Bindings held; the oldest goes first")
+    binding_snapshot: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="File that keeps the bindings over a restart; empty = off"
+    )
+    connect_timeout_secs: Seconds = Field(default=3, description="For one dial of a backend")
+    connect_attempts: int = Field(default=3, ge=1, le=10, description="Distinct backends dialled for one connection")
+    idle_timeout_secs: Seconds = Field(default=3600, description="Without a byte in either direction")
+    linger_timeout_secs: Seconds = Field(default=60, description="Without a byte after one side has closed")
+    drain_withdraw_secs: float = Field(
+        default=0, ge=0, le=3600, description="On SIGTERM: /ready is 503 and connections still welcome for"
+    )
+    drain_timeout_secs: float = Field(default=30, ge=0, le=86_400, description="On SIGTERM: open connections get")
+    max_connections: Annotated[int, AfterValidator(_within_descriptors)] = Field(
+        default=0, ge=0, description="Client connections at once; 0 = what the file-descriptor limit allows"
+    )
+    max_connections_per_client: int = Field(default=0, ge=0, description="At once; 0 = no limit")
+    connection_rate_per_client: float = Field(default=0, ge=0, le=1e6, description="New ones a second; 0 = no limit")
+    proxy_protocol_from: Networks = Field(
+        default=(), description="Networks that must send a PROXY header; empty = nobody may"
+    )
+    send_proxy: SendProxy = Field(default="off", description="Send a PROXY header to backends: off, v1 or v2")
+    soft_limit_spill: bool = Field(default=False, description="Prefer backends under their soft limit in tiers 0-2")
+    health_check: HealthCheckType = Field(
+        default="off", description="Probe the backends: off, tcp (connect) or http (GET)"
+    )
+    health_check_path: str = Field(
+        default="/", pattern=r"^/[!-~]{0,2047}$", description="What a probe of type http asks for"
+    )
+    health_check_interval_secs: Seconds = Field(default=10, description="Between two probes of a backend")
+    metrics_listen_addr: OneListenAddress = Field(
+        default="127.0.0.1:9090",
+        validate_default=True,
+        description="Where /metrics, /live and /ready answer",
+    )
+    log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Log file; empty = stderr"
+    )
+    log_level: LogLevel = Field(default="info", description="debug, info, warning or error")
+    log_format: LogFormat = Field(default="json", description="json, one object a line, or text for people")
+    debug: bool = Field(default=False, description="Log at DEBUG level")
+
+    def effective_max_connections(self) -> int:
+        """Return the limit in force: the configured one, or what the descriptor limit leaves, two per connection."""
+        return self.max_connections or descriptors_for_connections() // 2
+
+
+def descriptors_for_connections() -> int:
+    """Return how many file descriptors the process may spend on client connections and their backends."""
+    return max(2, _free_descriptors() - idle_upstreams())
+
+
+def idle_upstreams() -> int:
+    """Return how many idle connections to backends may be kept, an eighth of what there is at most."""
+    return min(MOST_IDLE_UPSTREAMS, max(0, _free_descriptors() // 8))
+
+
+def _free_descriptors() -> int:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft - RESERVED_DESCRIPTORS - 2 * PIPES
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def option(field: str) -> str:
+    """Return the option of the command line that says the same as a field."""
+    return "--" + field.replace("_", "-")
+
+
+def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str]) -> Settings:
+    """Read the variables, and by field name what the command line says instead. Raises ConfigError."""
+    field_of = {variable(field): field for field in Settings.model_fields}
+    given = {field_of[name]: text for name, text in environment.items() if name in field_of}
+    faults = [_unknown(name) for name in environment if name.startswith(PREFIX) and name not in field_of]
+    try:
+        settings = Settings.model_validate({**given, **overrides})
+    except ValidationError as error:
+        described = []
+        for fault in error.errors():
+            field = str(fault["loc"][0])
+            where = option(field) if field in overrides else variable(field)
+            described.append(f"{where}={fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+        raise ConfigError([*described, *faults]) from None
+    faults += _conflicts(settings)
+    if settings.debug and "log_level" in given and "log_level" not in overrides and settings.log_level != "debug":
+        faults.append(f"{variable('debug')}={given['debug']!r}: {variable('log_level')} says {settings.log_level}")
+    if faults:
+        raise ConfigError(faults)
+    return settings
+
+
+def _unknown(name: str) -> str:
+    near = nearest(name.removeprefix(PREFIX).lower(), Settings.model_fields)
+    return f"{name}: no such variable{did_you_mean(variable(near) if near else None)}"
+
+
+def _conflicts(settings: Settings) -> list[str]:
+    """Name what is wrong with the place that values, right each for itself, are to work in."""
+    faults = []
+    for field in ("db_path", "log_path"):
+        path = getattr(settings, field)
+        if path is not None and path.is_dir():
+            faults.append(f"{variable(field)}={str(path)!r}: is a folder")
+    snapshot = settings.binding_snapshot
+    if snapshot is not None and not snapshot.absolute().parent.is_dir():
+        faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
+        faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")
+    return faults

@@ -1,0 +1,62 @@
+"""What is wrong with a configuration, in lines for people: where it stands, the value, the rule, the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_LONGEST_VALUE: Final = 120
+"""Characters of a value that a fault shows."""
+
+_NEEDS: Final = {
+    "missing": "is required",
+    "model_type": "needs keys and values below it",
+    "dict_type": "needs keys and values below it",
+    "tuple_type": "needs a list",
+    "int_type": "needs a whole number, without quotes",
+    "float_type": "needs a number, without quotes",
+    "bool_type": "needs on or off",
+}
+"""pydantic's types of error, in the words of who writes YAML."""
+
+
+class ConfigError(ValueError):
+    """The configuration is unusable. `faults` has one line each: where, value, rule."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like this one, None when none is."""
+    return next(iter(difflib.get_close_matches(name, [*known], n=1)), None)
+
+
+def did_you_mean(name: str | None) -> str:
+    """Return the end of a fault that suggests a name, empty for None."""
+    return f", did you mean {name}?" if name else ""
+
+
+def shown(value: object) -> str:
+    """Return a value as a fault shows it: its Python notation, the middle of a long one left out."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE
+    return short.repr(value)
+
+
+def rule_of(fault: ErrorDetails) -> str:
+    """Return the rule that a value broke."""
+    given = fault["input"]
+    if given is None:
+        return "has no value: give it one, or remove the key"
+    if fault["type"] in _NEEDS:
+        return _NEEDS[fault["type"]]
+    if fault["type"] == "string_type" and isinstance(given, bool | int | float):
+        return f'needs text: put it in quotes, as in "{given}"'
+    return fault["msg"].removeprefix("Value error, ")

@@ -1,0 +1,208 @@
+"""The configuration file: YAML -> FileConfig. Every fault at once, each with line, path, value and rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.config.faults import ConfigError, did_you_mean, nearest, rule_of, shown
+from app.config.model import FileConfig
+from app.config.values import ListenAddress, listen_addresses, one_listen_address
+from app.config.yaml_text import Document, YamlPath, read_yaml
+
+_CONSEQUENCE: Final = "default_factory_not_called"
+"""What pydantic says of a default that depends on a value which is at fault itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong at one place of the file."""
+
+    path: YamlPath
+    rule: str
+
+
+def read_file(source: bytes, name: str, *, metrics: ListenAddress | None = None) -> FileConfig:
+    """Read the text of a configuration file. Raises ConfigError naming every fault.
+
+    `name` is what the faults call the file; `metrics` is where metrics answer if the file does not decide it.
+    """
+    document = read_yaml(source)
+    located = list(document.faults)
+    try:
+        if document.value is not None:
+            config = validate(document.value, metrics=metrics)
+    except Faults as found:
+        unread = {path for _, path, _ in document.faults}
+        located += [
+            (_line_of(document, fault.path), fault.path, fault.rule)
+            for fault in found.faults
+            if not any(fault.path[:length] in unread for length in range(len(fault.path) + 1))
+        ]
+    if located:
+        raise ConfigError([_line(name, *fault) for fault in sorted(located, key=_by_line)])
+    return config
+
+
+def read_mapping(values: Mapping[str, Any], *, metrics: ListenAddress | None = None) -> FileConfig:
+    """Read what a configuration file would say, from plain keys and values. Raises ConfigError naming every fault."""
+    try:
+        plain = json.loads(json.dumps(values))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError([f"needs plain keys and values: {error}"]) from None
+    try:
+        return validate(plain, metrics=metrics)
+    except Faults as found:
+        raise ConfigError([f"{written(fault.path)}{fault.rule}" for fault in found.faults]) from None
+
+
+class Faults(Exception):
+    """What is wrong with the values of a file."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+
+def validate(values: Mapping[str, Any], *, metrics: ListenAddress | None) -> FileConfig:
+    """Return the values of a file as a FileConfig. Raises Faults."""
+    faults = list(_conflicts(values, metrics))
+    try:
+        config = FileConfig.model_validate(values, by_alias=True, by_name=False)
+    except ValidationError as error:
+        found = [fault for fault in error.errors() if fault["type"] != _CONSEQUENCE]
+        raise Faults([*map(_fault, found), *faults]) from None
+    if faults:
+        raise Faults(faults)
+    return config
+
+
+def warnings_of(config: FileConfig) -> list[str]:
+    """Name what works and is hardly meant."""
+    used = {frontend.backend for frontend in config.frontends}
+    listed = {pool.name for pool in config.backends if pool.servers}
+    warnings = [f"backend {pool.name} is used by no frontend" for pool in config.backends if pool.name not in used]
+    for frontend in config.frontends:
+        if frontend.algorithm == "geo" and frontend.backend in listed:
+            warnings.append(
+                f"frontend {frontend.name}: geo needs locations, which the servers listed below backends lack"
+            )
+    return warnings
+
+
+# Faults in words
+
+
+def _by_line(fault: tuple[int, YamlPath, str]) -> int:
+    return fault[0]
+
+
+def _line(name: str, line: int, path: YamlPath, rule: str) -> str:
+    return f"{name}:{line}: {written(path)}{rule if path else rule.removeprefix(': ')}"
+
+
+def _line_of(document: Document, path: YamlPath) -> int:
+    """Return the line of a path, or of the nearest thing around it that stands in the file."""
+    while path not in document.line_of:
+        path = path[:-1]
+    return document.line_of[path]
+
+
+def written(path: YamlPath) -> str:
+    """Return a path as people write it: frontends[0].listen."""
+    parts = (part if isinstance(part, int) or part.isprintable() else ascii(part) for part in path)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+
+
+def _fault(fault: ErrorDetails) -> Fault:
+    path = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        return Fault(path, f": no such key{did_you_mean(nearest(str(path[-1]), _keys_at(path[:-1])))}")
+    given = fault["input"]
+    is_shown = fault["type"] != "missing" and given is not None and not isinstance(given, Mapping)
+    return Fault(path, f"={shown(given)}: {rule_of(fault)}" if is_shown else f": {rule_of(fault)}")
+
+
+def _keys_at(path: YamlPath) -> list[str]:
+    """Return the keys that the file may have below a path."""
+    model: type[BaseModel] = FileConfig
+    for part in path:
+        fields = {str(field.validation_alias or name): field for name, field in model.model_fields.items()}
+        if part in fields:
+            model = next(_models_in(fields[str(part)].annotation))
+    return [str(field.validation_alias or name) for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+# What contradicts each other. It reads raw values, so that it has its say also where others are wrong.
+
+
+def _conflicts(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
+    yield from _twice(values, "frontends")
+    yield from _twice(values, "backends")
+    yield from _unknown_pools(values)
+    yield from _clashes(values, metrics)
+
+
+def _items(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
+    items = values.get(key)
+    if isinstance(items, list | tuple):
+        for index, item in enumerate(items):
+            if isinstance(item, Mapping):
+                yield (key, index), item
+
+
+def _twice(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    first: dict[str, YamlPath] = {}
+    for path, item in _items(values, key):
+        name = item.get("name")
+        if isinstance(name, str) and first.setdefault(name, path) != path:
+            yield Fault((*path, "name"), f"={shown(name)}: {written(first[name])} has this name")
+
+
+def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
+    names = [name for _, item in _items(values, "backends") if isinstance(name := item.get("name"), str)]
+    for path, item in _items(values, "frontends"):
+        wanted = item.get("backend")
+        if isinstance(wanted, str) and wanted not in names:
+            rule = f"={shown(wanted)}: no backend has this name{did_you_mean(nearest(wanted, names))}"
+            yield Fault((*path, "backend"), rule)
+
+
+def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
+    """Name each address that Linux would not listen on because of one before it."""
+    answers = metrics or _metrics_of(values)
+    taken: list[tuple[ListenAddress, str]] = [(answers, "metrics")] if answers else []
+    for path, item in _items(values, "frontends"):
+        here = (*path, "listen")
+        for address in _parsed(listen_addresses, item.get("listen")):
+            other = next((user for user in taken if address.clashes_with(user[0])), None)
+            if other is not None:
+                yield Fault(here, f": {address} is taken by {other[1]}, which listens on {other[0]}")
+            taken.append((address, written(here)))
+
+
+def _metrics_of(values: Mapping[str, Any]) -> ListenAddress | None:
+    settings: Any = values.get("global", {})
+    for key in ("metrics", "listen"):
+        settings = settings.get(key, {}) if isinstance(settings, Mapping) else {}
+    return next(iter(_parsed(one_listen_address, settings or "127.0.0.1:9090")), None)
+
+
+def _parsed(parse: Any, value: object) -> tuple[ListenAddress, ...]:
+    try:
+        parsed = parse(value)
+    except ValueError:
+        return ()
+    return parsed if isinstance(parsed, tuple) else (parsed,)

@@ -1,0 +1,247 @@
+"""What a configuration is made of, text in, values out: addresses, networks, durations, HTTP statuses, switches."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
+
+T = TypeVar("T")
+
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen, or where a server does. `host` is an IP address in text; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def clashes_with(self, other: ListenAddress) -> bool:
+        """Say whether Linux refuses to listen on both: one port, and one host or a wildcard of the same family.
+
+        Listening sockets of the edge are IPV6_V6ONLY, so the wildcards of the two families do not clash.
+        """
+        if self.port != other.port or self.port == 0 or (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or not {self.host, other.host}.isdisjoint({"0.0.0.0", "::"})
+
+
+# Addresses and networks
+
+
+def listen_addresses(value: object) -> object:
+    """Parse `address:port, …` or a list of such texts; `*` is the wildcard of both families. Raises ValueError."""
+    if isinstance(value, tuple):
+        return value
+    return _each(value, _addresses_of) or _refuse("needs at least one address:port, as in *:8080")
+
+
+def one_listen_address(value: object) -> object:
+    """Parse exactly one `address:port`. Raises ValueError."""
+    addresses = value if isinstance(value, ListenAddress) else listen_addresses(value)
+    if isinstance(addresses, tuple) and len(addresses) != 1:
+        raise ValueError("needs exactly one address:port")
+    return addresses[0] if isinstance(addresses, tuple) else addresses
+
+
+def _server_address(value: object) -> object:
+    address = one_listen_address(value)
+    if isinstance(address, ListenAddress) and (address.port == 0 or address.host in ("0.0.0.0", "::")):
+        raise ValueError("needs the address and the port of a server")
+    return address
+
+
+def _addresses_of(item: str) -> list[ListenAddress]:
+    host, colon, port = item.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise ValueError(
+            f"{item!r}: needs an address and a port from 0 to 65535, as in *:8080, 127.0.0.1:8080 or [::1]:8080"
+        )
+    if host == "*":
+        return [ListenAddress("0.0.0.0", int(port)), ListenAddress("::", int(port))]
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if is_bracketed else host)
+    except ValueError:
+        raise ValueError(f"{item!r}: {host!r} is not an IP address (or * for both families)") from None
+    if is_bracketed != (address.version == 6):
+        raise ValueError(f"{item!r}: IPv6 addresses, and only those, stand in brackets, as in [::1]:8080")
+    if address in _MAPPED:
+        raise ValueError(f"{item!r}: listen on the IPv4 address itself")
+    return [ListenAddress(str(address), int(port))]
+
+
+def _networks(value: object) -> object:
+    if isinstance(value, tuple):
+        return value
+    try:
+        return _each(value, _network)
+    except ValueError as error:
+        raise ValueError(f"{error}; needs networks such as 10.0.0.0/8,2001:db8::/32") from None
+
+
+def _network(item: str) -> list[IPNetwork]:
+    network = ipaddress.ip_network(item)
+    if network.version == 6 and network.subnet_of(_MAPPED):
+        raise ValueError(f"{item!r}: clients of IPv4 are known by their IPv4 address, name that network")
+    return [network]
+
+
+def _each(value: object, parse: Callable[[str], Iterable[T]]) -> tuple[T, ...]:
+    """Parse each item of a comma-separated text or of a list. Raises ValueError naming every bad one."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    parsed: list[T] = []
+    faults = []
+    for item in filter(None, (str(item).strip() for item in items)):
+        try:
+            parsed += parse(item)
+        except ValueError as error:
+            faults.append(str(error))
+    return tuple(parsed) if not faults else _refuse("; ".join(faults))
+
+
+def _refuse(rule: str) -> NoReturn:
+    raise ValueError(rule)
+
+
+# Numbers and switches
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
+    return float(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+def _statuses(value: object) -> object:
+    if isinstance(value, frozenset):
+        return value
+    items = value if isinstance(value, list) else [value]
+    parsed: set[int] = set()
+    for item in items:
+        match = None if isinstance(item, bool) else _STATUSES.fullmatch(str(item))
+        if match is None or not 100 <= int(match[1]) <= int(match[2] or match[1]) <= 599:
+            raise ValueError(f"{item!r}: needs statuses from 100 to 599, as in 200, 200-399 or [200, 301-308]")
+        parsed.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(parsed)
+
+
+def lower(value: object) -> object:
+    """Strip a text and fold it to lower case."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def off_or_lower(value: object) -> object:
+    """Take YAML 1.1's boolean `off` for the word that was written."""
+    return "off" if value is False else lower(value)
+
+
+def _switch(value: object) -> object:
+    return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
+
+
+def none_if_empty(value: object) -> object:
+    """Take an empty text for none."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def not_empty(value: object) -> object:
+    """Refuse an empty text. Raises ValueError."""
+    return value if not isinstance(value, str) or value.strip() else _refuse("must not be empty")
+
+
+def filled(value: object) -> object:
+    """Refuse an empty list, before its items are judged. Raises ValueError."""
+    return value if not isinstance(value, list | tuple) or value else _refuse("needs at least one")
+
+
+def not_null(value: object) -> object:
+    """Refuse a key that was written without a value. Raises ValueError."""
+    return value if value is not None else _refuse("has no value")
+
+
+# What editors are told of them
+
+
+def _matching(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern}
+
+
+def _one_or_list(text: dict[str, Any], item: dict[str, Any], **of_list: Any) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [text, {"type": "array", "items": item, **of_list}]})
+
+
+_ADDRESS: Final = r"([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
+_LISTEN: Final = rf"(\*:[0-9]{{1,5}}|{_ADDRESS})"
+_NETWORK: Final = r"[0-9A-Fa-f:.]+(/[0-9.]+)?"
+_STATUS: Final = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        _matching("^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"),
+    ]
+}
+_DURATION_SCHEMA: Final = {
+    "anyOf": [
+        _matching(r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)$"),
+        {"type": "number", "minimum": 0.01, "maximum": 31_536_000},
+    ]
+}
+
+# The types
+
+Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
+Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+"""Seconds, from text such as 500ms, 10s, 2m, 1h or from a number; 10 ms to a year."""
+Region = Annotated[str, BeforeValidator(lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+ListenAddresses = Annotated[
+    tuple[ListenAddress, ...],
+    BeforeValidator(listen_addresses),
+    _one_or_list(_matching(rf"^\s*{_LISTEN}(\s*,\s*{_LISTEN})*[\s,]*$"), _matching(f"^{_LISTEN}$"), minItems=1),
+]
+OneListenAddress = Annotated[
+    ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))
+]
+ServerAddress = Annotated[ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))]
+Networks = Annotated[
+    tuple[IPNetwork, ...],
+    BeforeValidator(_networks),
+    _one_or_list(_matching(r"^[0-9A-Fa-f:./,\s]*$"), _matching(f"^{_NETWORK}$")),
+]
+Statuses = Annotated[frozenset[int], BeforeValidator(_statuses), _one_or_list(_STATUS, _STATUS)]
+Switch = Annotated[
+    bool, Strict(), BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
+]
+"""True or false; a file may write on or off, in quotes or not."""
+Whole = Annotated[int, Strict()]
+"""A whole number that was written as one."""
+SendProxy = Annotated[
+    Literal["off", "v1", "v2"],
+    BeforeValidator(off_or_lower),
+    WithJsonSchema({"enum": ["off", "v1", "v2", False], "type": ["string", "boolean"]}),
+]
+HealthCheckType = Annotated[
+    Literal["off", "tcp", "http"],
+    BeforeValidator(off_or_lower),
+    WithJsonSchema({"enum": ["off", "tcp", "http", False], "type": ["string", "boolean"]}),
+]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)]
+LogFormat = Annotated[Literal["json", "text"], BeforeValidator(lower)]

@@ -1,0 +1,33 @@
+"""A frontend as connections meet it. A reload puts another one into its door; who has come in keeps the old one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.config import Frontend, Pool
+from app.inbound.http_forwarding import HeaderRules
+from app.inbound.proxy_header import TrustedProxies
+from app.proxy_service import ProxyService
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenFrontend:
+    """What the configuration says of a frontend, and what serves it."""
+
+    config: Frontend
+    pool: Pool
+    service: ProxyService
+    proxies: TrustedProxies
+    """Who must speak the PROXY protocol."""
+    headers: HeaderRules
+
+
+class Door:
+    """Where the clients of a frontend come in: always the newest `frontend` of its name."""
+
+    __slots__ = ("frontend", "is_closing")
+
+    def __init__(self, frontend: OpenFrontend) -> None:
+        self.frontend = frontend
+        self.is_closing = False
+        """Nobody may stay: the edge drains, or the frontend is gone from the configuration."""

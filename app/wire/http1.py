@@ -1,0 +1,290 @@
+"""HTTP/1.1 heads: bytes to meaning and back (RFC 9112, RFC 9110).
+
+llhttp, through httptools, reads the bytes: it refuses control bytes, bare CR and LF, obs-fold, malformed names and
+numbers. What it lets pass although RFC 9112 does not is refused here: a request line with more than single spaces,
+versions other than 1.0 and 1.1, missing and repeated Host, targets in the wrong form, codings beside chunked. What
+comes back is unambiguous: both sides of the proxy read the same message in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    HttpResponseParser,
+)
+
+from app.wire.http1_diagnosis import framing_fault, header_fault
+from app.wire.http1_faults import TOKEN, BadMessage, refused
+from app.wire.http1_framing import NO_BODY, Framing, add_field, connection_of, framing_of, upgrade_of
+
+Headers = list[tuple[bytes, bytes]]
+
+HOP_BY_HOP: Final = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
+)
+"""The fields that speak to the next hop alone, in lower case: an intermediary removes them, and those that
+Connection lists, before it forwards (RFC 9110 7.6.1). Trailer is none of them: trailers are passed on."""
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request that may be forwarded.
+
+    `target` is in origin-form, or "*" for OPTIONS: an absolute-form one is taken apart, and its authority stands in
+    `host` and in the one Host header (RFC 9112 3.2.2). `host` is empty only where HTTP/1.0 named none. `headers` have
+    their names as received and their values without surrounding white space. `version` is 1.0 or 1.1.
+    `content_length` (bytes) counts with framing LENGTH, and is positive then. `upgrade`, in lower case, is None
+    unless Connection lists it (RFC 9110 7.8). `expects_continue`: the client waits for 100 before it sends the body
+    (RFC 9110 10.1.1). `connection_tokens` are the fields that Connection lists, in lower case, without close and
+    keep-alive, and without Host and Content-Length, which no sender may make hop-by-hop.
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: Headers
+    host: bytes
+    framing: Framing
+    content_length: int
+    is_persistent: bool
+    expects_continue: bool
+    upgrade: bytes | None
+    connection_tokens: frozenset[bytes]
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response that may be forwarded: fields as RequestHead has them. `status` is 100-599.
+
+    `is_persistent` is never true of a body that only the end of the connection ends. A 101 has framing NONE: what
+    follows is no longer HTTP.
+    """
+
+    status: int
+    reason: bytes
+    version: bytes
+    headers: Headers
+    framing: Framing
+    content_length: int
+    is_persistent: bool
+    upgrade: bytes | None
+    connection_tokens: frozenset[bytes]
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """Read one head, from the first byte of its request line to its empty line. Raises BadMessage.
+
+    Empty lines before it are the caller's to skip (RFC 9112 2.2).
+    """
+    line = _REQUEST_LINE.match(head)
+    if line is None:
+        raise refused(_request_line_fault(head))
+    if head.find(b"\r\n\r\n") != len(head) - 4:
+        raise refused("incomplete_head")
+    method, target, version = line.groups()
+    fields = _Fields()
+    # A parser costs 0.25 µs. One kept for the next head would save that, and would have to be known to stand at the
+    # beginning of a message: after one with a body, an upgrade or an error it does not.
+    try:
+        HttpRequestParser(fields).feed_data(head)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        raise refused(_parser_fault(error, head, method, version)) from None
+    if method == b"CONNECT":
+        raise refused("method_not_implemented")
+    headers = _without_trailing_space(head, fields.headers)
+    known = _known(headers, _READ_OF_A_REQUEST)
+    host = _host(known, version)
+    if target[0] != _SLASH:
+        target, host = _target(method, target, host, headers)
+    framing, length = framing_of(known, version)
+    is_persistent, options = connection_of(known.get(b"connection"), version)
+    return RequestHead(
+        method,
+        target,
+        version,
+        headers,
+        host,
+        framing,
+        length,
+        is_persistent,
+        # In HTTP/1.0 it is ignored (RFC 9110 10.1.1).
+        known.get(b"expect", b"").lower() == b"100-continue" and version == b"1.1" and framing is not Framing.NONE,
+        upgrade_of(known, options, version),
+        options - _NEVER_HOP_BY_HOP,
+    )
+
+
+def parse_response(head: bytes, method: bytes) -> ResponseHead:
+    """Read the head of an answer to a request with this method, 1xx included. Raises BadMessage, always with 502."""
+    try:
+        return _parse_response(head, method)
+    except BadMessage as fault:
+        raise BadMessage(502, fault.reason) from None
+
+
+def request_bytes(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write a head, in HTTP/1.1. Nothing is checked: parts come from parse_request or from the configuration."""
+    return _head_bytes(b"%b %b HTTP/1.1" % (method, target), headers)
+
+
+def response_bytes(status: int, reason: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write a head, in HTTP/1.1 whatever the request's version (RFC 9110 2.5). Nothing is checked."""
+    return _head_bytes(b"HTTP/1.1 %d %b" % (status, reason), headers)
+
+
+_READ_OF_A_REQUEST: Final = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect")
+)
+_READ_OF_A_RESPONSE: Final = _READ_OF_A_REQUEST - {b"host", b"expect"}
+_NEVER_HOP_BY_HOP: Final = frozenset((b"", b"close", b"keep-alive", b"host", b"content-length"))
+_SLASH: Final = ord("/")
+
+# The parser reads it too, but skips repeated spaces, and takes a bare LF for the end of an HTTP/0.9 line: "GET /\nX:
+# HTTP/1.1" would be a header to it. Without "#": a fragment is the client's own (RFC 9110 4.2.5). Without bytes
+# above ASCII: no URI has one, and the parser refuses them.
+_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!\"$-~]+) HTTP/(1\.[01])\r\n")
+_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
+# A registered name or IPv4 address (RFC 3986 3.2.2), or an IPv6 address, and a port. No user information: RFC 9110
+# 4.2.4 has it treated as an error.
+_AUTHORITY: Final = re.compile(
+    rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
+)
+_ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]+)(/[^?#]*)?(\?[^#]*)?")
+# The reason phrase and the space before it may be missing: servers leave them out, and nobody reads them.
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+
+
+class _Fields:
+    """What httptools calls back: it takes the header lines, in their order."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers: Headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+
+def _request_line_fault(head: bytes) -> str:
+    """Name what is wrong with a request line that _REQUEST_LINE does not match, or with the ends of the lines."""
+    if reason := header_fault(head):
+        return reason
+    parts = head[: head.find(b"\r\n")].split(b" ")
+    if len(parts) != 3 or not all(parts):
+        return "request_line"
+    method, _, version = parts
+    if not _VERSION.fullmatch(version) or version == b"HTTP/0.9":
+        return "bad_version"
+    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+        return "version_unsupported"
+    return "target" if TOKEN.fullmatch(method) else "request_line"
+
+
+def _parser_fault(error: HttpParserError, head: bytes, method: bytes, version: bytes) -> str:
+    """Name what the parser refused in a request, whose line _REQUEST_LINE matched."""
+    if isinstance(error, HttpParserInvalidURLError):
+        return "target"
+    if reason := header_fault(head) or framing_fault(head, version):
+        return reason
+    # The parser knows other protocols' methods, and HTTP/2's greeting, and has a text of its own for each.
+    if "method" in str(error) or method == b"PRI":
+        return "method_not_implemented" if TOKEN.fullmatch(method) else "request_line"
+    return "malformed"
+
+
+def _without_trailing_space(head: bytes, headers: Headers) -> Headers:
+    """Strip what the parser leaves at the end of a value (RFC 9112 5.1).
+
+    Two searches of the whole head tell whether there is any: hardly ever, and a loop over all values costs more.
+    """
+    if b" \r\n" in head or b"\t\r\n" in head:
+        return [(name, value.rstrip(b" \t")) for name, value in headers]
+    return headers
+
+
+def _known(headers: Headers, names: frozenset[bytes]) -> dict[bytes, bytes]:
+    """Collect the header lines with these names, which are in lower case."""
+    known: dict[bytes, bytes] = {}
+    for header in headers:
+        if (name := header[0].lower()) in names:
+            add_field(known, name, header[1])
+    return known
+
+
+def _host(known: dict[bytes, bytes], version: bytes) -> bytes:
+    """Check the Host header (RFC 9112 3.2)."""
+    host = known.get(b"host")
+    if host is None:
+        if version == b"1.1":
+            raise refused("host_missing")
+        return b""
+    if not _AUTHORITY.fullmatch(host):
+        raise refused("host_invalid")
+    return host
+
+
+def _target(method: bytes, target: bytes, host: bytes, headers: Headers) -> tuple[bytes, bytes]:
+    """Read a target that is not in origin-form; return it in origin-form, and its host. Replaces the Host header."""
+    if target == b"*" and method == b"OPTIONS":
+        return target, host
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        raise refused("target")
+    authority, path, query = absolute.groups(b"")
+    if not _AUTHORITY.fullmatch(authority):
+        raise refused("host_invalid")
+    headers[:] = [(b"Host", authority), *(header for header in headers if header[0].lower() != b"host")]
+    # RFC 9112 3.2.4: the last proxy before the origin writes the asterisk for a URI without path and query.
+    is_asterisk = method == b"OPTIONS" and not path and not query
+    return b"*" if is_asterisk else (path or b"/") + query, authority
+
+
+def _parse_response(head: bytes, method: bytes) -> ResponseHead:
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise refused("status_line")
+    if head.find(b"\r\n\r\n") != len(head) - 4:
+        raise refused("incomplete_head")
+    version, status, reason = line[1], int(line[2]), line[3] or b""
+    fields = _Fields()
+    try:
+        HttpResponseParser(fields).feed_data(head)
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError:
+        otherwise = "switching_without_upgrade" if status == 101 else "malformed"
+        raise refused(header_fault(head) or framing_fault(head, version) or otherwise) from None
+    headers = _without_trailing_space(head, fields.headers)
+    known = _known(headers, _READ_OF_A_RESPONSE)
+    framing, length = framing_of(known, version)
+    if method == b"HEAD" or status < 200 or status in (204, 304):
+        framing, length = NO_BODY
+    elif framing is Framing.NONE and b"content-length" not in known:
+        framing = Framing.UNTIL_CLOSE
+    is_persistent, options = connection_of(known.get(b"connection"), version)
+    return ResponseHead(
+        status,
+        reason,
+        version,
+        headers,
+        framing,
+        length,
+        is_persistent and framing is not Framing.UNTIL_CLOSE,
+        upgrade_of(known, options, version),
+        options - _NEVER_HOP_BY_HOP,
+    )
+
+
+def _head_bytes(line: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"\r\n".join([line, *[b"%b: %b" % header for header in headers], b"", b""])

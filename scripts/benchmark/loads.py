@@ -1,0 +1,57 @@
+"""The load generators wrk and iperf3: how they are run, and how their figures are read."""
+
+import json
+import re
+
+from scripts.benchmark.processes import MeasurementError, output_of
+
+MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+def wrk(port: int, connections: int, seconds: int, *options: str, path: str = "/") -> tuple[float, float, float]:
+    """Return requests a second, and the median and 99th percentile of their latency in milliseconds."""
+    argv = [
+        "wrk",
+        "--threads",
+        "1",
+        "--connections",
+        str(connections),
+        "--duration",
+        f"{seconds}s",
+        "--latency",
+    ]
+    text = output_of([*argv, *options, f"http://127.0.0.1:{port}{path}"], seconds)
+    faults = re.search(r"Socket errors:.*|Non-2xx.*", text)
+    if faults:
+        raise MeasurementError(f"wrk: {faults[0]}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    if rate is None:
+        raise MeasurementError(f"wrk gave no rate: {text}")
+    return float(rate[1]), percentile_ms(text, 50), percentile_ms(text, 99)
+
+
+def percentile_ms(text: str, percent: int) -> float:
+    """Read a percentile of wrk's latency distribution."""
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    if found is None:
+        raise MeasurementError(f"wrk gave no {percent} % latency: {text}")
+    return float(found[1]) * MILLISECONDS[found[2]]
+
+
+def iperf3(port: int, seconds: int, *options: str) -> float:
+    """Return what one stream carried as the receiver counted it, in Gbit/s."""
+    argv = [
+        "iperf3",
+        "--client",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--time",
+        str(seconds),
+        "--json",
+        *options,
+    ]
+    answer = json.loads(output_of(argv, seconds))
+    if "sum_received" not in answer.get("end", {}):
+        raise MeasurementError(f"iperf3: {answer.get('error', 'no sum of what was received')}")
+    return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9

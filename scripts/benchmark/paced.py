@@ -1,0 +1,90 @@
+"""Small requests at a fixed rate, whatever the answers take: what a pause of the proxy does to each of them."""
+
+import asyncio
+import re
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+from scripts.benchmark.processes import MeasurementError
+
+RATE_PER_SECOND = 500
+CONNECTIONS = 20
+ANSWER_SECONDS = 10.0
+REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How long an answer took from the moment its request was due, and its X-Generation where it had one."""
+
+    latency_ms: float
+    generation: str
+
+
+class PacedRequests(threading.Thread):
+    """Use as a context: requests flow inside the block; `latencies_ms()` of all of them is known after it."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.answers: list[Answer] = []
+        self.failure: Exception | None = None
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        """Share the requests out among the connections."""
+        try:
+            asyncio.run(self.request_all())
+        except (OSError, EOFError, MeasurementError) as error:
+            self.failure = error
+
+    async def request_all(self) -> None:
+        """Send request n on connection n modulo their number, n / RATE_PER_SECOND after the start."""
+        started = time.monotonic()
+        await asyncio.gather(*(self.request_on_one(started, first) for first in range(CONNECTIONS)))
+
+    async def request_on_one(self, started: float, number: int) -> None:
+        """Send every CONNECTIONS-th request when it is due, at once if the answer before came too late for that."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        while not self.is_over.is_set():
+            due = started + number / RATE_PER_SECOND
+            if time.monotonic() < due:
+                await asyncio.sleep(due - time.monotonic())
+                due = time.monotonic()  # our own late waking is not the proxy's
+            writer.write(REQUEST)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(2)
+            latency_ms = (time.monotonic() - due) * 1000
+            if not head.startswith(b"HTTP/1.1 200") or body != b"ok":
+                raise MeasurementError(f"the answer is not 200 with ok: {head + body!r}")
+            generation = re.search(r"\r\nx-generation: *(\d+)", head.decode("latin-1"), re.IGNORECASE)
+            self.answers.append(Answer(latency_ms, generation[1] if generation else ""))
+            number += CONNECTIONS
+        writer.close()
+
+    def await_generation(self, generation: str) -> None:
+        """Wait until an answer is of that generation; raise MeasurementError when none is within 10 s."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not self.answers or self.answers[-1].generation != generation:
+            if self.failure or time.monotonic() > deadline:
+                raise MeasurementError(f"no answer was of generation {generation}: {self.failure or 'not in 10 s'}")
+            time.sleep(0.01)
+
+    def latencies_ms(self) -> list[float]:
+        """Return the latencies in ascending order; raise MeasurementError when a request failed."""
+        if self.failure or not self.answers:
+            raise MeasurementError(f"the paced requests broke: {self.failure or 'no answer'}")
+        return sorted(answer.latency_ms for answer in self.answers)
+
+    def __enter__(self) -> "PacedRequests":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.is_over.set()
+        self.join()  # at most an answer's timeout of 10 s

@@ -1,0 +1,39 @@
+"""A server in a process of its own, to be killed and frozen: it answers every question with its name.
+
+`python named_server.py NAME PORT DELAY` listens on a port of loopback, says which on standard output, and takes DELAY
+seconds for each answer. To a GET it answers 200, so that probes of type http are content.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+
+
+def serve(sock: socket.socket, name: bytes, delay_seconds: float) -> None:
+    """Answer until the client has ended."""
+    with sock:
+        try:
+            while question := sock.recv(4096):
+                if question.startswith(b"GET "):
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                else:
+                    time.sleep(delay_seconds)
+                    sock.sendall(name + b"\n")
+        except ConnectionError:
+            pass  # the edge or the client has gone
+
+
+def main() -> None:
+    name, port, delay = sys.argv[1:]
+    with socket.create_server(("127.0.0.1", int(port)), backlog=1024) as server:
+        print(server.getsockname()[1], flush=True)
+        while True:
+            sock, _ = server.accept()
+            threading.Thread(target=serve, args=(sock, name.encode(), float(delay)), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

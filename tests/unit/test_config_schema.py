@@ -1,0 +1,157 @@
+"""The shipped JSON Schema: generated from the code, not stale, and of one mind with the validation about good files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.config import ConfigError, json_schema
+from app.config.file import read_mapping
+
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+SCHEMA = json_schema()
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+LEAST: dict[str, Any] = {
+    "frontends": [{"name": "web", "listen": "*:80", "backend": "pool"}],
+    "backends": [{"name": "pool", "app": ""}],
+}
+
+
+def properties() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Return every key of the file: its section, its name, its schema."""
+    for section, schema in {"": SCHEMA, **SCHEMA["$defs"]}.items():
+        for key, described in schema["properties"].items():
+            yield section, key, described
+
+
+def with_keys(section: str, keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the least file with keys more in one of its sections."""
+    content: dict[str, Any] = json.loads(json.dumps(LEAST))
+    front, pool = content["frontends"][0], content["backends"][0]
+    target: dict[str, Any] = {
+        "frontend": front,
+        "pool": pool,
+        "tcp": front.setdefault("tcp", {}),
+        "limits": front.setdefault("limits", {}),
+        "health_check": pool.setdefault("health_check", {}),
+        "file": content,
+    }[section]
+    target.update(keys)
+    return content
+
+
+def test_the_shipped_schema_is_what_the_code_says() -> None:
+    # After a change: python -m app schema > docs/edgeproxy.schema.json
+    assert json.loads((DOCS / "edgeproxy.schema.json").read_text()) == SCHEMA
+
+
+def test_it_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert all(schema["additionalProperties"] is False for schema in [SCHEMA, *SCHEMA["$defs"].values()])
+
+
+@pytest.mark.parametrize(("section", "key", "described"), [*properties()])
+def test_every_key_says_what_it_is_for_and_its_default_is_good(
+    section: str, key: str, described: dict[str, Any]
+) -> None:
+    assert described["description"]
+    if "default" in described:
+        jsonschema.Draft202012Validator({**described, "$defs": SCHEMA["$defs"]}).validate(described["default"])
+
+
+@pytest.mark.parametrize("key", sorted({key for _, key, _ in properties()}))
+def test_the_example_names_every_key(key: str) -> None:
+    assert f"{key}:" in (DOCS / "example.yaml").read_text()
+
+
+def test_the_example_is_good() -> None:
+    VALIDATOR.validate(yaml.safe_load((DOCS / "example.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("file", {}),
+        ("frontend", {"listen": ["*:80", "[::1]:81"]}),
+        ("frontend", {"listen": "*:80, [::1]:81,127.0.0.1:82 ,"}),
+        ("frontend", {"affinity": "off"}),
+        ("frontend", {"affinity": True}),
+        ("frontend", {"proxy_protocol_from": "10.0.0.0/8, ::1"}),
+        ("frontend", {"proxy_protocol_from": ["10.0.0.0/8", "2001:db8::/32"]}),
+        ("tcp", {"send_proxy": False, "idle_timeout": "1.5h", "linger_timeout": 3}),
+        ("health_check", {"type": "http", "expected_status": [200, "301-308"], "body": "ok"}),
+        ("health_check", {"type": False}),
+    ],
+)
+def test_a_good_file_is_good_to_both(section: str, keys: dict[str, Any]) -> None:
+    content = with_keys(section, keys)
+    read_mapping(content)
+    VALIDATOR.validate(content)
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("file", {"frontend": []}),
+        ("file", {"frontends": []}),
+        ("file", {"global": None}),
+        ("frontend", {"algoritm": "geo"}),
+        ("frontend", {"algorithm": "random"}),
+        ("frontend", {"name": 80}),
+        ("frontend", {"name": "a b"}),
+        ("frontend", {"listen": 80}),
+        ("frontend", {"listen": "80"}),
+        ("frontend", {"listen": "127.0.0.1:80 127.0.0.1:81"}),
+        ("frontend", {"listen": ["*:80, *:81"]}),
+        ("frontend", {"affinity": "maybe"}),
+        ("frontend", {"proxy_protocol_from": ["10.0.0.0/8, ::1"]}),
+        ("tcp", {"connect_timeout": "5 s"}),
+        ("tcp", {"connect_timeout": 0}),
+        ("tcp", {"connect_timeout_seconds": 1}),
+        ("tcp", {"connect_attempts": 11}),
+        ("tcp", {"send_proxy": True}),
+        ("limits", {"max_connections": "4"}),
+        ("pool", {"app": None}),
+        ("pool", {"servers": [{"address": "10.0.0.1:80"}]}),
+        ("health_check", {"body": None}),
+        ("health_check", {"type": "ping"}),
+        ("health_check", {"type": "http", "path": "x"}),
+        ("health_check", {"type": "http", "expected_status": "2xx"}),
+    ],
+)
+def test_a_bad_file_is_bad_to_both(section: str, keys: dict[str, Any]) -> None:
+    content = with_keys(section, keys)
+    with pytest.raises(ConfigError):
+        read_mapping(content)
+    assert not VALIDATOR.is_valid(content)
+
+
+VALUES = st.one_of(
+    st.sampled_from([None, True, False, 0, 1, 3, 200, 0.5, "", "on", "off", "v1", "tcp", "http", "geo", "1s", "5"]),
+    st.sampled_from(["*:80", "127.0.0.1:80", "[::1]:0", "10.0.0.0/8", "200-299", "/", "pool", [], {}, ["200"], [200]]),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_what_the_edge_takes_no_editor_marks(data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(["frontend", "pool", "tcp", "limits", "health_check"]))
+    model = {"frontend": "Frontend", "pool": "Pool", "tcp": "TcpOptions", "limits": "Limits"}.get(
+        section, "HealthCheck"
+    )
+    keys = st.sampled_from([*SCHEMA["$defs"][model]["properties"]])
+    content = with_keys(section, data.draw(st.dictionaries(keys, VALUES, max_size=2)))
+    try:
+        read_mapping(content)
+    except ConfigError:
+        return
+    VALIDATOR.validate(content)

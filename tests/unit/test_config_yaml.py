@@ -1,0 +1,116 @@
+"""YAML text to values and lines: what is no YAML, or more than a configuration needs, is named with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.config.yaml_text import LARGEST_FILE_BYTES, read_yaml
+
+
+def values(text: str) -> object:
+    document = read_yaml(text.encode())
+    assert document.faults == []
+    return document.value
+
+
+def fault(source: str | bytes) -> str:
+    document = read_yaml(source.encode() if isinstance(source, str) else source)
+    (one,) = document.faults
+    line, path, rule = one
+    return f"{line} {'.'.join(map(str, path))}{rule}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: 1", {"a": 1}),
+        ("a: 1.5", {"a": 1.5}),
+        ("a: 10s", {"a": "10s"}),
+        ("a: off", {"a": False}),
+        ("a: 'off'", {"a": "off"}),
+        ("a:", {"a": None}),
+        ("a: [x, {b: c}]", {"a": ["x", {"b": "c"}]}),
+        ("80: x", {"80": "x"}),  # keys are words, whatever they look like
+        ("on: x", {"on": "x"}),
+        ("a: 127.0.0.1:80", {"a": "127.0.0.1:80"}),
+        ("\ufeffa: é", {"a": "é"}),
+        ("%YAML 1.1\n---\na: b\n...", {"a": "b"}),
+        ("x: &x [1]\ny: *x", {"x": [1], "y": [1]}),
+        ("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}", {"x": {"a": 1, "b": 2}, "y": {"b": 3, "a": 1}}),
+        ("x: &x {a: 1}\ny: {<<: [{a: 2}, *x], b: 3}", {"x": {"a": 1}, "y": {"b": 3, "a": 2}}),
+    ],
+)
+def test_values(text: str, expected: object) -> None:
+    assert values(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", "1 : is empty: needs frontends and backends"),
+        ("# nothing\n", "1 : is empty: needs frontends and backends"),
+        ("- a", "1 : needs keys and values, such as frontends: and backends:"),
+        ("a", "1 : needs keys and values, such as frontends: and backends:"),
+        ("a: [", "1 column 5: expected the node content, but found '<stream end>'"),
+        ("a: 1\n b: 2", "2 column 3: mapping values are not allowed here"),
+        ("a: b\n---\nc: d", "2 a second document begins here; needs exactly one"),
+        ("a:\n\tb: 1", "2 column 1: a tab; YAML is indented with spaces"),
+        ("a: 1\na: 2", "2 a: is given twice, first in line 1"),
+        ("a:\n  b: 1\n  c: 1\n  b: 2", "4 a.b: is given twice, first in line 2"),
+        (b"a: 1\nb: \xff", "2 byte 0xff is not UTF-8"),
+        ("a: 1\nb: \x01", "2 character 0x1 is not allowed in YAML"),
+        ("a: *:80", "1 column 5: expected alphabetic or numeric character, but found ':'; text that begins with * "
+         "needs quotes"),
+        ("a: *b", "1 column 4: found undefined alias 'b'"),
+        ("a: 1\nb: &b [*b]", "2 b.0: contains itself"),
+        ("a: &a {<<: *a}", "1 a: contains itself"),
+        ("a: {<<: 1}", "1 a: << needs an alias of keys and values"),
+        ("a: {<<: [{}, 1]}", "1 a: << needs an alias of keys and values"),
+        ("? [a]\n: 1", "1 : a key must be a word"),
+        ("a: 2024-01-01", "1 a='2024-01-01': is neither text nor a number here: put text in quotes"),
+        ("a: !!int x", "1 a='x': is neither text nor a number here: put text in quotes"),
+        ("a: !!bool x", "1 a='x': is neither text nor a number here: put text in quotes"),
+        ("a: !!float ''", "1 a='': is neither text nor a number here: put text in quotes"),
+        ("a: !!python/name:os.system x", "1 a='x': is neither text nor a number here: put text in quotes"),
+        ("a: !!set {x}", "1 a: the tag set has no meaning here"),
+        ("a: 0x1ffffffffffffffff", "1 a='0x1ffffffffffffffff': is neither text nor a number here: put text in quotes"),
+        (r'a: "\ud800"', r"1 a='\ud800': is neither text nor a number here: put text in quotes"),
+        (r'a: "\U00110000"', "1 column 7: chr() arg not in range(0x110000)"),
+        ("%YAML 2.0\n---\na: 1", "1 column 1: found incompatible YAML document (version 1.* is required)"),
+        ("[" * 2_000, "1 is nested too deeply"),
+        (b"#" * (LARGEST_FILE_BYTES + 1), "1 is larger than 4 MiB"),
+    ],
+)  # fmt: skip
+def test_what_is_no_yaml_for_a_configuration(source: str | bytes, expected: str) -> None:
+    assert fault(source) == expected
+
+
+@pytest.mark.parametrize("use", ["[{}]", "{{<<: [{}]}}"])
+def test_a_short_text_that_says_a_very_long_one_is_refused(use: str) -> None:
+    levels = ["a0: &a0 {k: v}"]
+    levels += [f"a{n}: &a{n} " + use.format(", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 12)]
+    assert fault("\n".join(levels)) == "1 says more than 250,000 values, aliases written out"
+
+
+def test_the_line_of_every_value() -> None:
+    lines = read_yaml(b"a: 1\nb:\n  - c:\n      d\n  - &x {e: 1,\n     f: 2}\ng: *x\nh: {<<: *x,\n e: 5}").line_of
+    assert lines == {
+        (): 1,
+        ("a",): 1,
+        ("b",): 2,
+        ("b", 0): 3,
+        ("b", 0, "c"): 3,
+        ("b", 1): 5,
+        ("b", 1, "e"): 5,
+        ("b", 1, "f"): 6,
+        ("g",): 7,
+        ("g", "e"): 5,
+        ("g", "f"): 6,
+        ("h",): 8,
+        ("h", "e"): 9,
+        ("h", "f"): 6,
+    }
+
+
+def test_all_doubled_keys_are_named_at_once() -> None:
+    assert [line for line, _, _ in read_yaml(b"a: 1\nb: 1\na: 2\nb: 2").faults] == [3, 4]
