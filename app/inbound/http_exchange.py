@@ -36,6 +36,19 @@ class _UpstreamLostError(Exception):
     """The connection to the backend has failed or ended; the argument is a short word."""
 
 
+def _let_others_get_as_far(wake: Any) -> None:
+    """Go on when the others who were woken in this turn of the loop have come here too.
+
+    Requests that leave one right after the other wake a backend once: on loopback that is 4 of 50 µs a request.
+    """
+    callback = get_hub().loop.run_callback(wake)
+    try:
+        get_hub().switch()
+    except BaseException:  # thrown in: nobody may be woken for this any more
+        callback.stop()
+        raise
+
+
 class Exchange:
     """A request on its way. The public fields say what became of it."""
 
@@ -184,6 +197,7 @@ class Exchange:
         assert upstream is not None
         if not session.shares_upstreams:
             data = proxy_header(session.connection, session.client.sock) + data
+        _let_others_get_as_far(session.wake)
         try:
             self.sent = upstream.send(data)
         except SinkError:
