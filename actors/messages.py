@@ -252,10 +252,12 @@ class TrafficMoved(Message, frozen=True):
     """HTTP requests and how long they took, by the labels of the request metrics."""
 
 
-class ForgetBackends(Message, frozen=True):
-    """Drop the series of every backend that is not among these (pool, backend id) pairs."""
+class Forget(Message, frozen=True):
+    """Drop the series of every backend, and of every frontend, that is not among these."""
 
-    remaining: frozenset[tuple[str, str]]
+    backends: frozenset[tuple[str, str]]
+    """(pool, backend id)."""
+    frontends: frozenset[str]
 
 
 class TakeSnapshot(Request[Snapshot], frozen=True):

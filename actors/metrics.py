@@ -6,7 +6,7 @@ from actors.messages import (
     BackendConnected,
     ConnectionClosed,
     Count,
-    ForgetBackends,
+    Forget,
     TakeSnapshot,
     TrafficMoved,
 )
@@ -22,6 +22,7 @@ class MetricsActor(GeventActor):
         super().__init__()
         self._measures = measures
         self._backends: frozenset[tuple[str, str]] | None = None
+        self._frontends: frozenset[str] | None = None
         """Those that have not vanished; None until told."""
 
     def handle(self, message: object) -> object:
@@ -40,10 +41,12 @@ class MetricsActor(GeventActor):
                     measures.count(metric, labels)
             case TrafficMoved():
                 self._moved(message)
-            case ForgetBackends(remaining):
-                self._backends = remaining
+            case Forget(backends, frontends):
+                self._backends, self._frontends = backends, frontends
                 for metric in names.BY_BACKEND:
-                    measures.keep_only(metric, remaining)
+                    measures.keep_only(metric, slice(2), backends)
+                for metric, place in names.BY_FRONTEND.items():
+                    measures.keep_only(metric, place, frontends)
             case TakeSnapshot():
                 return measures.snapshot()
             case _:
@@ -61,7 +64,8 @@ class MetricsActor(GeventActor):
                 measures.count(names.BACKEND_BYTES_SENT, backend, sent)
                 measures.count(names.BACKEND_BYTES_RECEIVED, backend, received)
         for labels, observed in message.requests.items():
-            if self._exists(labels[:2]):
+            has_frontend = self._frontends is None or labels[names.BY_FRONTEND[names.REQUESTS]] in self._frontends
+            if has_frontend and self._exists(labels[:2]):
                 measures.count(names.REQUESTS, labels, observed.count)
                 measures.add(names.REQUEST_SECONDS, labels[:-1], observed)
 

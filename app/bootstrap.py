@@ -20,7 +20,7 @@ from actors.messages import (
     Bound,
     Count,
     Elect,
-    ForgetBackends,
+    Forget,
     ProbeEnded,
     ReplaceBackends,
     ReplaceLimits,
@@ -187,7 +187,8 @@ class Edge:
             self._stop_actors()
             raise
         self._log.start()
-        self._follow_routing()
+        if _needs_routing(config):
+            self.watcher.start()
         self._replace_backends()
         self._start_housekeeping()
         self._pauses.start()
@@ -300,11 +301,9 @@ class Edge:
 
     # Changing
 
-    def _follow_routing(self) -> None:
-        """Follow the routing database as long as a pool takes its backends from there."""
-        if any(pool.app is not None for pool in self.config.pools):
-            self.watcher.start()
-        else:
+    def _leave_routing(self) -> None:
+        """Follow the routing database no longer than a pool takes its backends from there."""
+        if not _needs_routing(self.config):
             self.watcher.stop()
 
     def _routing_changed(self, _found: BackendSet) -> None:
@@ -318,13 +317,14 @@ class Edge:
                 self._backends[pool.name] = backends
                 tell(self.actors.registry, ReplaceBackends(pool.name, backends))
         tell(self.actors.health, ReplaceTargets(self._targets()))
-        self._forget_backends()
+        self._forget_vanished()
 
-    def _forget_backends(self) -> None:
-        """Tell the metrics which backends there are; requests that got none are counted too."""
+    def _forget_vanished(self) -> None:
+        """Tell the metrics which backends and frontends there are; requests that got no backend are counted too."""
         known = {(pool, backend.id) for pool, backends in self._backends.items() for backend in backends}
         nobody = {(pool, "") for pool in self._backends}
-        tell(self.actors.metrics, ForgetBackends(frozenset(known | nobody)))
+        frontends = {election.frontend for plan in self._plans for election in plan.elections}
+        tell(self.actors.metrics, Forget(frozenset(known | nobody), frozenset(frontends)))
 
     def reload(self) -> None:
         """Handle SIGHUP: read the configuration file again."""
@@ -342,15 +342,19 @@ class Edge:
             logger.info("configuration read again: nothing has changed")
             return
         frontends = self._open_frontends(config)
+        if _needs_routing(config):
+            self.watcher.start()  # waits for the disk, while nothing has changed yet
         status = self.status
         if config.metrics_listen_addr != self.config.metrics_listen_addr:
             status = self._status_server(config)
-            status.start()
         try:
+            if status is not self.status:
+                status.start()
             bound = self.doors.prepare(frontends)
         except BindError:
             if status is not self.status:
                 status.stop()
+            self._leave_routing()
             raise
         self._swap(config, frontends)
         self.doors.open(frontends, bound)
@@ -361,6 +365,7 @@ class Edge:
         self._log.change(config.log_level, config.log_format)
         logger.info("configuration reloaded: {} frontends, {} backends", len(config.frontends), len(config.pools))
         self._say_where_it_listens()
+        self._leave_routing()
 
     def _swap(self, config: Config, frontends: list[OpenFrontend]) -> None:
         """Let the actors go by the new configuration; whoever came in under the old one still finds its pool."""
@@ -370,7 +375,6 @@ class Edge:
         self._backends = {plan.name: self._backends.get(plan.name, ()) for plan in self._plans}
         tell(self.actors.registry, ReplacePools(self._plans))
         tell(self.actors.bindings, ReplaceLimits(limit_rules(config)))
-        self._follow_routing()
         self._replace_backends()
 
     def _forget_retired(self) -> None:
@@ -381,7 +385,7 @@ class Edge:
             self._plans = plans
             self._backends = {plan.name: self._backends[plan.name] for plan in plans}
             tell(self.actors.registry, ReplacePools(plans))
-            self._forget_backends()
+            self._forget_vanished()
 
     # Ending
 
@@ -429,6 +433,7 @@ class Edge:
             except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
                 logger.error("bindings not kept: {}", error)
         self._housekeeping.stop()
+        self._http.stop()
         self.watcher.stop()
         self._pauses.stop()
         self.status.stop()
@@ -445,6 +450,10 @@ class Edge:
         deadline = time.monotonic() + seconds
         while len(self.connections) and time.monotonic() < deadline:
             gevent.sleep(0.02)
+
+
+def _needs_routing(config: Config) -> bool:
+    return any(pool.app is not None for pool in config.pools)
 
 
 def _route(frontend: Frontend) -> Route:

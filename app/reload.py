@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
@@ -33,7 +34,7 @@ class Reloader:
         self._thread = WorkerThread()  # a thousand servers take a second to parse
         self._turn = BoundedSemaphore(1)
         self._loaded = self._seen = self._signature()
-        self._is_stopped = False
+        self._stopped = Event()
         self.is_current = True
         """The file as it was read last is what serves."""
 
@@ -47,7 +48,7 @@ class Reloader:
 
     def stop(self) -> None:
         """Change nothing any more: the edge is on its way out."""
-        self._is_stopped = True
+        self._stopped.set()
 
     def look(self) -> None:
         """Reload if the file has changed and stands still."""
@@ -58,12 +59,14 @@ class Reloader:
     def reload(self) -> None:
         """Read the file, and hand it on if it is valid."""
         with self._turn:
-            if self._is_stopped:
+            if self._stopped.is_set():
                 logger.warning("configuration not read again: the edge is draining")
                 return
             self._loaded = self._signature()
             try:
                 config = self._thread.run(self._load)
+                if self._stopped.is_set():  # meanwhile
+                    return
                 self._apply(config)
             except (ConfigError, BindError) as error:
                 faults = error.faults if isinstance(error, ConfigError) else [str(error)]

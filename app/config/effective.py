@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -92,13 +94,20 @@ def _content(
     if not name.strip():
         return None
     try:
-        with Path(name).open("rb") as file:
+        with open(name, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("is no regular file")
             source = file.read(LARGEST_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         where = option("config") if "config" in overrides else variable("config")
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"{where}={name!r}: {reason}"]) from None
     return read_file(source, name, metrics=metrics)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; of a FIFO nobody waits for the other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _from_file(said: Settings, content: FileConfig) -> Config:

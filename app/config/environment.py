@@ -189,6 +189,9 @@ def _conflicts(settings: Settings) -> list[str]:
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
+    if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
+        name, path = variable("health_check_path"), settings.health_check_path
+        faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
         faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")

@@ -81,10 +81,10 @@ class Measures:
         """Add observations made elsewhere to a histogram."""
         self._histograms.setdefault(metric, {}).setdefault(labels, Histogram()).add(observed)
 
-    def keep_only(self, metric: str, backends: Collection[Labels]) -> None:
-        """Drop the series of a metric whose first two labels, pool and backend, are not among these."""
+    def keep_only(self, metric: str, place: int | slice, remaining: Collection[object]) -> None:
+        """Drop the series of a metric whose label, or labels, at this place are not among those that remain."""
         for series in (self._counters.get(metric), self._histograms.get(metric)):
-            for labels in [labels for labels in series or () if labels[:2] not in backends]:
+            for labels in [labels for labels in series or () if labels[place] not in remaining]:
                 del series[labels]  # type: ignore[union-attr]
 
     def snapshot(self) -> Snapshot:

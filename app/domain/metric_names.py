@@ -98,3 +98,5 @@ ALL: Final = (
 
 BY_BACKEND: Final = frozenset(m.name for m in ALL if m.kind != GAUGE and m.labels[:2] == ("pool", "backend"))
 """Metrics of the actor whose first labels name a backend: they go when it goes."""
+BY_FRONTEND: Final = {m.name: m.labels.index("frontend") for m in ALL if m.kind != GAUGE and "frontend" in m.labels}
+"""Metrics of the actor with a frontend among their labels, and its place: they go when it goes."""

@@ -239,7 +239,7 @@ class Connections:
             relay.notice_reset()
             if quiet_seconds >= options.linger_timeout_seconds:
                 connection.end(State.LINGER_TIMEOUT, "linger_timeout")
-        elif quiet_seconds >= options.idle_timeout_seconds:
+        elif quiet_seconds >= options.idle_timeout_seconds and connection.deadline is None:
             connection.end(State.IDLE_TIMEOUT, "idle_timeout")
 
     def totals(self) -> tuple[dict[str, int], dict[tuple[str, str], tuple[int, int]]]:

@@ -17,6 +17,7 @@ from app.domain.outcome import State
 from app.inbound.admission import proxy_header
 from app.inbound.direction import SinkError, SourceError
 from app.inbound.http_flow import Flow
+from app.inbound.http_forwarding import may_upgrade
 from app.inbound.http_stream import Stream
 from app.inbound.upstream import dial_leased, lease_backend
 from app.wire.http1 import RequestHead, ResponseHead, parse_response
@@ -425,7 +426,7 @@ class Exchange:
     def _switch_protocols(self, response: ResponseHead) -> bool:
         """Hand both sockets over to whoever speaks the protocol that was agreed upon: we only copy."""
         session = self._session
-        if self._head.upgrade is None:
+        if not may_upgrade(self._head):
             raise AnswerError(State.ANSWER_BAD, "switching_without_upgrade")
         if not self.is_request_read:  # the new protocol begins after the request's last byte (RFC 9110, section 7.8)
             raise AnswerError(State.ANSWER_BAD, "switching_within_request")

@@ -16,17 +16,25 @@ from app.inbound.proxy_header import TrustedProxies
 from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 
+_HYPHEN: Final = ord("-")
 _FORWARDING: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id")
 )
+_FOLDED: Final = (
+    frozenset(
+        b"".join(parts)
+        for name in _FORWARDING
+        for parts in itertools.product(*((b"-", b"_") if byte == _HYPHEN else (bytes((byte,)),) for byte in name))
+    )
+    - _FORWARDING
+)
+"""The same with underscores: CGI and WSGI fold both spellings into one variable, and so a client could speak for us."""
 _PROCESS: Final = os.urandom(6).hex().encode()
 _ids = itertools.count(1)
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 """What we accept for one, for it goes into the log."""
 _NO_CONTENT: Final = 204
 _LENGTH: Final = frozenset((b"content-length",))
-_H2C: Final = b"h2c"
-"""A change to HTTP/2 in the clear is not passed on: nobody looks at requests in it, and RFC 9113 has dropped it."""
 
 
 class HeaderRules:
@@ -38,7 +46,7 @@ class HeaderRules:
         self._response_lines, changed_back = _prepared(options.response_headers)
         self._given = changed & _FORWARDING
         self._gives_request_id = b"x-request-id" in changed
-        self._dropped = HOP_BY_HOP | changed
+        self._dropped = HOP_BY_HOP | changed | _FOLDED
         self._dropped_and_replaced = self._dropped | _FORWARDING
         self._dropped_from_answers = HOP_BY_HOP | changed_back
 
@@ -67,7 +75,7 @@ class HeaderRules:
             lines.append(b"Host: %b\r\n" % listener.encode())
         if head.framing is Framing.CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
-        if head.upgrade is not None and head.upgrade != _H2C:
+        if head.upgrade is not None and may_upgrade(head):
             lines.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
         request_id = received.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
@@ -96,6 +104,14 @@ class HeaderRules:
             lines.append(b"Upgrade: %b\r\n" % head.upgrade)
         lines.append(self._response_lines)
         return b"".join(lines)
+
+
+def may_upgrade(head: RequestHead) -> bool:
+    """Say whether a request asks for another protocol that is passed on.
+
+    A change to HTTP/2 in the clear is not: nobody would look at the requests in it, and RFC 9113 has dropped it.
+    """
+    return head.upgrade is not None and b"h2c" not in [name.strip() for name in head.upgrade.split(b",")]
 
 
 def _prepared(changes: HeaderChanges) -> tuple[bytes, frozenset[bytes]]:

@@ -94,5 +94,9 @@ class HttpServer:
         """End, at doors that are closing, the connections that wait for their next request."""
         self.connections.end_idle(CLOSING)
 
+    def stop(self) -> None:
+        """Let go of the idle connections to backends."""
+        self.idle.close()
+
     def sweep(self) -> None:
         self.idle.sweep(time.monotonic())

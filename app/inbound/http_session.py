@@ -264,6 +264,7 @@ class HttpSession:
         now = time.monotonic()
         connection, service, lease = self.connection, self.frontend.service, self.connection.last_lease
         connection.deadline = None
+        connection.quiet_since = now
         up, down = self._count_bytes(exchange)
         if exchange is not None and exchange.response is not None and status is None:
             status = exchange.response.status

@@ -56,18 +56,21 @@ class BackendWatcher:
     @property
     def status(self) -> RoutingStatus:
         silence = time.monotonic() - self._looked_at
-        if silence < SILENCE_SECONDS:
+        if self._greenlet is None or silence < SILENCE_SECONDS:
             return self._status
         return replace(self._status, error=f"no answer for {silence:.0f} s")
 
     def start(self) -> None:
-        """Load once, then follow in the background."""
+        """Load once, then follow in the background, unless that is being done already."""
+        if self._greenlet is not None:
+            return
         self.look()
         self._greenlet = gevent.spawn(self._follow)
 
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill()
+            self._greenlet = None
         with gevent.Timeout(STOP_SECONDS, False):  # a disk that hangs may keep the thread for ever
             self._thread.run(self._repository.close)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.messages import BackendConnected, ConnectionClosed, Count, ForgetBackends, TakeSnapshot, TrafficMoved
+from actors.messages import BackendConnected, ConnectionClosed, Count, Forget, TakeSnapshot, TrafficMoved
 from actors.metrics import MetricsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, ask, tell
 from app.domain import metric_names as names
@@ -68,7 +68,7 @@ def test_requests_are_counted_by_method_and_timed_over_all_methods(metrics):
 
 
 def test_what_vanished_backends_moved_counts_in_the_totals_of_the_process_alone(metrics):
-    tell(metrics, ForgetBackends(frozenset({("p", "b"), ("p", "")})))
+    tell(metrics, Forget(frozenset({("p", "b"), ("p", "")}), frozenset({"web"})))
     tally = RequestTally()
     for backend_id in ("a", "b", ""):
         tally.served(("p", backend_id, "web", "200", "GET"), 0.1)
@@ -126,21 +126,21 @@ def test_the_series_of_vanished_backends_go_and_those_of_the_others_stay(metrics
     live(metrics)
     tell(metrics, Count(names.CONNECTIONS_REFUSED, ("client_rate",)))
     tell(metrics, Count(names.FAIL_OPENS, ("p",)))
-    tell(metrics, ForgetBackends(REMAINING))
+    tell(metrics, Forget(REMAINING, frozenset({"web"})))
     assert_only_the_remaining_have_series(metrics)
     assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("client_rate",): 1}
     assert snapshot(metrics).counters[names.FAIL_OPENS] == {("p",): 1}
 
 
 def test_a_dial_that_ends_after_its_backend_vanished_does_not_bring_the_series_back(metrics):
-    tell(metrics, ForgetBackends(REMAINING))
+    tell(metrics, Forget(REMAINING, frozenset({"web"})))
     live(metrics)
     assert_only_the_remaining_have_series(metrics)
 
 
 def test_a_backend_that_comes_back_is_counted_again(metrics):
     for remaining in ("b", "ab"):
-        tell(metrics, ForgetBackends(frozenset(("p", name) for name in remaining)))
+        tell(metrics, Forget(frozenset(("p", name) for name in remaining), frozenset({"web"})))
         tell(metrics, BackendConnected("p", "a", "new", 0.001))
     assert snapshot(metrics).counters[names.BACKEND_CONNECTIONS] == {("p", "a"): 1}
 

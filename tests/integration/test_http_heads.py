@@ -298,6 +298,19 @@ def test_an_answer_that_has_no_body_is_over_with_its_head(scene, method, status,
     assert second.visit == first.visit, "the connection to the backend is kept"
 
 
+@pytest.mark.parametrize("upgrades", [["h2c"], ["h2c,"], ["H2C, x"], ["x", "h2c"]])
+def test_nobody_changes_to_http_2_in_the_clear_past_us(scene, upgrades):
+    lines = [f"Upgrade: {upgrade}" for upgrade in upgrades]
+    request = scene.arrived("Connection: Upgrade, HTTP2-Settings", *lines, "HTTP2-Settings: AAMA")
+    assert [name for name, _ in request.headers] == ["host", *FORWARDING, "x-request-id"]
+
+
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X-Forwarded_For", "x_request_id", "X_Forwarded_Proto"])
+def test_a_forwarding_header_spelt_with_underscores_is_not_passed_on(scene, name):
+    request = scene.arrived(f"{name}: 6.6.6.6", frontend="trusting", source=PROXY)
+    assert name.lower() not in [received for received, _ in request.headers]
+
+
 @pytest.mark.parametrize("length", ["0", "5"])
 def test_a_204_goes_on_without_content_length(scene, length):
     """RFC 9110, section 8.6: there must be none, and not every client knows to ignore it."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from contextlib import ExitStack
 
 import gevent
@@ -70,6 +71,14 @@ def dripped_answer(client, data):
     reading = gevent.spawn(client.answer)
     drip(client, data, reading.ready)
     return reading.get(timeout=10)
+
+
+def test_a_connection_that_is_kept_busy_is_not_quiet(scene):
+    with scene.client("quiet") as client:
+        deadline = time.monotonic() + 4 * LONG_AFTER_SECONDS
+        while time.monotonic() < deadline:
+            assert client.ask(get(fresh_path())).status == 200
+            gevent.sleep(0.02)
 
 
 # The head

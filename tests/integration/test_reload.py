@@ -254,7 +254,24 @@ def test_the_series_of_a_pool_that_nobody_is_left_for_go_with_it(stage):
         proxy.reload(stage.only(stage.a))
         assert ask(left_over) == "b"
     eventually(lambda: set(proxy.ready()["pools"]) == {"p"}, what="the pool is forgotten")
-    eventually(lambda: not [name for name in proxy.metrics() if 'pool="q"' in name], 3, what="its series too")
+    gone = ('pool="q"', 'frontend="other"')
+    eventually(
+        lambda: not [name for name in proxy.metrics() if any(label in name for label in gone)],
+        3,
+        what="its series, and those of its frontend, too",
+    )
+
+
+def test_what_is_no_file_is_refused_and_a_file_in_its_place_serves_again(stage):
+    proxy = stage.begin(stage.only(stage.a))
+    fifo = proxy.config_path.with_suffix(".fifo")
+    os.mkfifo(fifo)
+    fifo.replace(proxy.config_path)
+    eventually(lambda: proxy.metrics()[SUCCESS] == 0, what="nobody waits for the other end of a FIFO")
+    eventually(lambda: [line for line in proxy.log() if "no regular file" in line["event"]])
+    proxy.write_config(stage.only(stage.b))
+    eventually(lambda: proxy.metrics()[SUCCESS] == 1, what="it follows the file again")
+    assert who(proxy) == "b"
 
 
 def test_addresses_change_hands_between_frontends_without_being_closed(stage):

@@ -118,7 +118,8 @@ def test_every_variable_says_what_it_is_for() -> None:
     ],
 )
 def test_each_variable_is_read(name: str, text: str, value: object) -> None:
-    assert getattr(configured(**{name: text}), name.lower()) == value
+    beside = {"HEALTH_CHECK": "http"} if name == "HEALTH_CHECK_PATH" else {}
+    assert getattr(configured(**{name: text}, **beside), name.lower()) == value
 
 
 # Addresses

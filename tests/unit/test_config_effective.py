@@ -106,7 +106,10 @@ def test_the_pool_has_the_name_of_the_app_whatever_it_is(app: str) -> None:
 def test_active_checks_of_the_environment() -> None:
     (pool,) = configured(HEALTH_CHECK="http", HEALTH_CHECK_PATH="/up", HEALTH_CHECK_INTERVAL_SECS=0.5).pools
     assert pool.health_check == HealthCheck(type="http", path="/up", interval_seconds=0.5, cooldown_seconds=10)
-    (pool,) = configured(HEALTH_CHECK="tcp", HEALTH_CHECK_PATH="/up").pools
+    assert faults(HEALTH_CHECK="tcp", HEALTH_CHECK_PATH="/up") == [
+        "EDGEPROXY_HEALTH_CHECK_PATH='/up': works with EDGEPROXY_HEALTH_CHECK=http only"
+    ]
+    (pool,) = configured(HEALTH_CHECK="tcp").pools
     assert pool.health_check == HealthCheck(type="tcp", cooldown_seconds=10)
 
 
@@ -169,7 +172,13 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_whoever_named_it(tmp_path: Pat
 
 
 def test_a_file_without_end_is_refused() -> None:
-    assert faults(CONFIG="/dev/zero") == ["/dev/zero:1: is larger than 4 MiB"]
+    assert faults(CONFIG="/dev/zero") == ["EDGEPROXY_CONFIG='/dev/zero': is no regular file"]
+
+
+def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_bytes(b"#" * (4 << 20) + b"\n")
+    assert faults(CONFIG=str(path)) == [f"{path}:1: is larger than 4 MiB"]
 
 
 # Who goes before whom: command line > environment > file > default

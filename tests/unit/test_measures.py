@@ -36,7 +36,7 @@ def test_a_snapshot_does_not_change_afterwards() -> None:
     measures.count("c", ("a",))
     measures.count("c", ("b",))
     measures.observe("h", ("a",), 0.1)
-    measures.keep_only("h", frozenset())
+    measures.keep_only("h", slice(2), frozenset())
     assert snapshot.counters == {"c": {("a",): 1}}
     assert snapshot.histograms["h"]["a",].count == 1
 
@@ -114,9 +114,9 @@ def test_series_of_vanished_backends_go_and_the_others_stay() -> None:
             measures.observe("rtt", (pool, backend_id), 0.1)
             measures.count("other", (pool, backend_id))
     remaining = frozenset({("one", "b"), ("two", "a"), ("two", "c")})
-    measures.keep_only("errors", remaining)
-    measures.keep_only("rtt", remaining)
-    measures.keep_only("never counted", frozenset())
+    measures.keep_only("errors", slice(2), remaining)
+    measures.keep_only("rtt", slice(2), remaining)
+    measures.keep_only("never counted", slice(2), frozenset())
     snapshot = measures.snapshot()
     assert set(snapshot.counters["errors"]) == {
         ("one", "b", "refused"), ("one", "b", "timeout"), ("two", "a", "refused"), ("two", "a", "timeout"),
@@ -128,6 +128,6 @@ def test_series_of_vanished_backends_go_and_the_others_stay() -> None:
 def test_a_backend_that_comes_back_starts_from_nothing() -> None:
     measures = Measures()
     measures.count("c", ("p", "a"), 7)
-    measures.keep_only("c", frozenset())
+    measures.keep_only("c", slice(2), frozenset())
     measures.count("c", ("p", "a"))
     assert measures.snapshot().counters == {"c": {("p", "a"): 1}}
