@@ -12,9 +12,11 @@ from pydantic_core import ErrorDetails
 
 from app.config.faults import ConfigError, did_you_mean, nearest, rule_of, shown
 from app.config.model import FileConfig
-from app.config.values import ListenAddress, listen_addresses, one_listen_address
+from app.config.values import WILDCARDS, ListenAddress, listen_addresses, one_listen_address
 from app.config.yaml_text import Document, YamlPath, read_yaml
 
+MOST_HINTS: Final = 20
+"""Faults that suggest the nearest name: to look for it among thousands takes milliseconds."""
 _CONSEQUENCE: Final = "default_factory_not_called"
 """What pydantic says of a default that depends on a value which is at fault itself."""
 
@@ -172,25 +174,47 @@ def _twice(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
 
 
 def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
-    names = [name for _, item in _items(values, "backends") if isinstance(name := item.get("name"), str)]
+    names = {name for _, item in _items(values, "backends") if isinstance(name := item.get("name"), str)}
+    faults = 0
     for path, item in _items(values, "frontends"):
         wanted = item.get("backend")
         if isinstance(wanted, str) and wanted not in names:
-            rule = f"={shown(wanted)}: no backend has this name{did_you_mean(nearest(wanted, names))}"
-            yield Fault((*path, "backend"), rule)
+            faults += 1
+            near = nearest(wanted, sorted(names)) if faults <= MOST_HINTS else None
+            yield Fault((*path, "backend"), f"={shown(wanted)}: no backend has this name{did_you_mean(near)}")
 
 
 def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
     """Name each address that Linux would not listen on because of one before it."""
     answers = metrics or _metrics_of(values)
-    taken: list[tuple[ListenAddress, str]] = [(answers, "metrics")] if answers else []
+    taken = _Taken()
+    if answers is not None:
+        taken.take(answers, "metrics")
     for path, item in _items(values, "frontends"):
         here = (*path, "listen")
         for address in _parsed(listen_addresses, item.get("listen")):
-            other = next((user for user in taken if address.clashes_with(user[0])), None)
+            other = taken.take(address, written(here))
             if other is not None:
                 yield Fault(here, f": {address} is taken by {other[1]}, which listens on {other[0]}")
-            taken.append((address, written(here)))
+
+
+class _Taken:
+    """The addresses taken so far, by port and family: a file may have thousands."""
+
+    def __init__(self) -> None:
+        self._users: dict[tuple[int, bool], dict[str, tuple[ListenAddress, str]]] = {}
+
+    def take(self, address: ListenAddress, user: str) -> tuple[ListenAddress, str] | None:
+        """Take an address; returns another one that excludes it (see ListenAddress.clashes_with) and its user."""
+        if address.port == 0:
+            return None
+        users = self._users.setdefault((address.port, ":" in address.host), {})
+        if address.is_wildcard:
+            other = next(iter(users.values()), None)
+        else:
+            other = users.get(address.host) or next((users[host] for host in WILDCARDS if host in users), None)
+        users.setdefault(address.host, (address, user))
+        return other
 
 
 def _metrics_of(values: Mapping[str, Any]) -> ListenAddress | None:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
 
 T = TypeVar("T")
 
+WILDCARDS: Final = ("0.0.0.0", "::")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -37,7 +38,12 @@ class ListenAddress:
         """
         if self.port != other.port or self.port == 0 or (":" in self.host) != (":" in other.host):
             return False
-        return self.host == other.host or not {self.host, other.host}.isdisjoint({"0.0.0.0", "::"})
+        return self.host == other.host or self.is_wildcard or other.is_wildcard
+
+    @property
+    def is_wildcard(self) -> bool:
+        """It stands for every address of its family."""
+        return self.host in WILDCARDS
 
 
 # Addresses and networks

@@ -25,6 +25,8 @@ _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float"))
 _LONGEST_INTEGER_BITS: Final = 64
 """Longer ones cannot always be shown: Python refuses to write out those of more than 4,300 digits."""
+_LONGEST_NUMBER: Final = 64
+"""Characters. YAML has numbers to base 60, 1:1:1, which take a time that grows with the square of their length."""
 _COLLECTIONS: Final = frozenset({_TAG + "map", _TAG + "seq"})
 
 
@@ -136,7 +138,8 @@ class _Builder:
         if node.tag == _TAG + "str" and _is_unicode(node.value):
             return node.value
         try:
-            value = self._constructor.construct_object(node) if node.tag in _PLAIN else node
+            is_plain = node.tag in _PLAIN and len(node.value) <= _LONGEST_NUMBER
+            value = self._constructor.construct_object(node) if is_plain else node
         except (ValueError, LookupError, ArithmeticError):
             value = node
         if value is node or (isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS):

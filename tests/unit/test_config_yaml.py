@@ -114,3 +114,7 @@ def test_the_line_of_every_value() -> None:
 
 def test_all_doubled_keys_are_named_at_once() -> None:
     assert [line for line, _, _ in read_yaml(b"a: 1\nb: 1\na: 2\nb: 2").faults] == [3, 4]
+
+
+def test_a_number_without_end_is_refused_unread() -> None:
+    assert fault("a: " + ":".join(["1"] * 1_000_000)).endswith("is neither text nor a number here: put text in quotes")
