@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from actors.messages import (
     AdmitClient,
@@ -22,7 +21,7 @@ from actors.messages import (
 )
 from actors.runtime import GeventActor, GeventFuture
 from app.domain.affinity import AffinityTable
-from app.domain.limits import ClientLimits, LimitRules
+from app.domain.limits import ClientLimits, adopt_all
 from app.domain.outcome import Refusal
 from app.domain.single_flight import SingleFlight
 
@@ -66,7 +65,7 @@ class BindingsActor(GeventActor):
                 if frontend in self._limits:
                     self._limits[frontend].leave(client, admission)
             case ReplaceLimits(rules):
-                self._replace_limits(rules)
+                adopt_all(self._limits, rules)
             case SweepBindings():
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
@@ -107,16 +106,6 @@ class BindingsActor(GeventActor):
     def _admit(self, frontend: str, client: str, admission: int, now: float) -> Refusal | None:
         limits = self._limits.get(frontend)
         return limits.admit(client, admission, now) if limits is not None else None
-
-    def _replace_limits(self, rules: Mapping[str, LimitRules]) -> None:
-        """Change the limits in place: they are shared with a successor."""
-        for frontend in [frontend for frontend in self._limits if frontend not in rules]:
-            del self._limits[frontend]
-        for frontend, rule in rules.items():
-            if frontend in self._limits:
-                self._limits[frontend].adopt(rule)
-            else:
-                self._limits[frontend] = ClientLimits(rule)
 
     def _sweep(self, now: float) -> None:
         for _ in range(min(SHARDS_A_SWEEP, self._table.shard_count)):

@@ -36,10 +36,10 @@ from app.config import PIPES, Config, Frontend, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
-from app.domain.limits import ClientLimits
+from app.domain.limits import ClientLimits, adopt_all
 from app.domain.measures import Measures
 from app.domain.model import Backend
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import ElectionPlan
 from app.domain.probe import Target
 from app.domain.single_flight import SingleFlight
 from app.edge_view import EdgeView
@@ -119,7 +119,8 @@ class Edge:
         self._supervisor = Supervisor(on_give_up=self._give_up)
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
-        self._plans: tuple[PoolPlan, ...] = plan_pools(config)
+        self._configured = self._plans = plan_pools(config)
+        """The pools and elections of the configuration; and these with those of former ones that are still used."""
         self._backends: dict[str, tuple[Backend, ...]] = {p.name: backends_of(p, ()) for p in config.pools}
         self._frontends: list[OpenFrontend] = []
         self.connections = Connections()
@@ -221,9 +222,7 @@ class Edge:
 
     def _start_actors(self) -> None:
         table = self._bindings
-        limits: dict[str, ClientLimits] = {
-            name: ClientLimits(rules) for name, rules in limit_rules(self.config).items()
-        }
+        limits: dict[str, ClientLimits] = {}
         elections: SingleFlight[GeventFuture[Bound | Elect]] = SingleFlight()
         measures = Measures()
 
@@ -233,6 +232,7 @@ class Edge:
             )
 
         def start_bindings() -> object:
+            adopt_all(limits, limit_rules(self.config))
             for frontend, limit in limits.items():
                 limit.recount(self.connections.admissions(frontend))
             return BindingsActor.start(table, limits, elections)
@@ -371,7 +371,8 @@ class Edge:
         """Let the actors go by the new configuration; whoever came in under the old one still finds its pool."""
         self.config, self._frontends = config, frontends
         everything = {(plan.name, election.frontend) for plan in self._plans for election in plan.elections}
-        self._plans = with_retired(plan_pools(config), self._plans, everything)
+        self._configured = plan_pools(config)
+        self._plans = with_retired(self._configured, self._plans, everything)
         self._backends = {plan.name: self._backends.get(plan.name, ()) for plan in self._plans}
         tell(self.actors.registry, ReplacePools(self._plans))
         tell(self.actors.bindings, ReplaceLimits(limit_rules(config)))
@@ -379,8 +380,10 @@ class Edge:
 
     def _forget_retired(self) -> None:
         """Drop pools and elections of former configurations that nobody is left for."""
+        if self._plans == self._configured:
+            return
         used = {(f.service.route.pool, f.config.name) for f in self.connections.frontends()}
-        plans = with_retired(plan_pools(self.config), self._plans, used)
+        plans = with_retired(self._configured, self._plans, used)
         if plans != self._plans:
             self._plans = plans
             self._backends = {plan.name: self._backends[plan.name] for plan in plans}

@@ -41,7 +41,7 @@ THREAD_SWITCH_SECONDS = 0.0005
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """A geo-aware, sticky TCP proxy. Configured by EDGEPROXY_ variables; `check` lists them."""
+    """A geo-aware, sticky TCP and HTTP proxy. Configured by EDGEPROXY_ variables and a YAML file."""
 
 
 def _fail(*lines: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from app.domain.outcome import Refusal
@@ -103,3 +103,14 @@ class ClientLimits:
 
     def _has_long_been_full(self, entry: _Client, now: float) -> bool:
         return self._rate <= 0 or (now - entry.refilled_at) * self._rate >= self._burst
+
+
+def adopt_all(limits: dict[str, ClientLimits], rules: Mapping[str, LimitRules]) -> None:
+    """Make these the limits, by frontend; those of a frontend that stays keep what they have counted."""
+    for frontend in [frontend for frontend in limits if frontend not in rules]:
+        del limits[frontend]
+    for frontend, rule in rules.items():
+        if frontend in limits:
+            limits[frontend].adopt(rule)
+        else:
+            limits[frontend] = ClientLimits(rule)

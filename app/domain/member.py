@@ -42,12 +42,8 @@ class Member:
         return 0 < self.backend.hard_limit <= self.connections
 
     @property
-    def takes_bound_clients(self) -> bool:
-        return self.is_available and not self.is_full
-
-    @property
     def takes_new_clients(self) -> bool:
-        """As for bound clients, but weight 0 takes no new ones. Written out: every election asks several times."""
+        """Available, with room, and of some weight. Written out: every election asks several times."""
         backend = self.backend
         return (
             self.health.rank <= self.floor.rank

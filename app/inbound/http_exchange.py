@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gevent.hub import get_hub
 
+from app.config import ListenAddress
 from app.domain.errors import AnswerError, DownstreamError
 from app.domain.outcome import State
 from app.inbound.admission import proxy_header
+from app.inbound.dialer import set_keepalive
 from app.inbound.direction import SinkError, SourceError
 from app.inbound.http_flow import Flow
 from app.inbound.http_forwarding import may_upgrade
@@ -31,6 +33,11 @@ _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 _SWITCHING_PROTOCOLS: Final = 101
 _LATE_ANSWER: Final = (State.ANSWER_TIMEOUT, "response_timeout")
+
+
+def _authority(address: tuple[str, int]) -> bytes:
+    """Return where a client connected to, as a Host header says it."""
+    return str(ListenAddress(*address[:2])).encode()
 
 
 class _UpstreamLostError(Exception):
@@ -63,6 +70,7 @@ class Exchange:
         "_up",
         "_upstream",
         "answer_bytes",
+        "failure",
         "is_answered",
         "request_id",
         "response",
@@ -91,6 +99,8 @@ class Exchange:
         self.is_answered = False
         """The client has got the beginning of an answer: it is too late for one of ours."""
         self.request_id = b""
+        self.failure: str | None = None
+        """What speaks against the backend, a short word."""
 
     @property
     def bytes_up(self) -> int:
@@ -99,6 +109,13 @@ class Exchange:
     @property
     def bytes_down(self) -> int:
         return self.answer_bytes + (self._down.bytes_moved if self._down is not None else 0)
+
+    def keep_alive(self) -> None:
+        """Have the kernel probe the backend: not at once, because a short request need not pay system calls for it."""
+        upstream = self._upstream
+        if upstream is not None and not upstream.is_kept_alive:
+            upstream.is_kept_alive = True
+            set_keepalive(upstream.sock)
 
     @property
     def is_request_read(self) -> bool:
@@ -137,9 +154,8 @@ class Exchange:
     def _take_request(self, first: bytes) -> bytes:
         """Return what can be sent at once, and prepare for what has not come yet. Raises DownstreamError."""
         session, head = self._session, self._head
-        request, self.request_id = session.frontend.headers.request_head(
-            head, session.sender, session.connection.listener
-        )
+        authority = head.host or _authority(session.client.sock.getsockname())
+        request, self.request_id = session.frontend.headers.request_head(head, session.sender, authority)
         if head.framing is Framing.NONE:
             session.buffered = first
             return request
@@ -209,9 +225,11 @@ class Exchange:
             self._up = self._flow(session.client, upstream, Framing.NONE, 0)
         upstream.watch(session.wake)
         session.client.watch(session.wake)
-        if self._up is None:
+        if self._up is None or self._head.expects_continue:  # the client waits for the backend, too
             self._expect_answer()
-        elif self.sent < len(data):
+        if self._up is None:
+            return
+        if self.sent < len(data):
             self._move(self._up.send, data[self.sent :])
 
     def _expect_answer(self) -> None:
@@ -256,7 +274,7 @@ class Exchange:
 
     def _expect_progress(self, up: Flow) -> None:
         """While the backend takes nothing of the request, the backend is late; else it is the client's time."""
-        if not up.is_blocked:
+        if not up.is_blocked and (up.bytes_moved or not self._head.expects_continue):
             self._session.connection.deadline = None
         elif self._session.connection.deadline is None:
             self._expect_answer()
@@ -444,9 +462,8 @@ class Exchange:
         """Say what became of a request whose backend went away."""
         assert self._upstream is not None
         # A kept connection may end at any moment, which says nothing of its backend.
-        connection = self._session.connection
-        if connection.lease is not None and (self._has_heard or not self._upstream.is_reused):
-            connection.frontend.service.traffic_failed(connection.lease.backend, word)
+        if self._has_heard or not self._upstream.is_reused:
+            self.failure = word
         if self.is_answered:
             return AnswerError(State.SERVER_RESET, word)
         return AnswerError(State.ANSWER_FAILED, word)

@@ -177,11 +177,15 @@ class Flow:
             self.source.unwatch()
             self.sink.watch_writable(self._wake, self)
         else:
+            self._give_pipe_back()  # to whoever is quicker, until there is more
             self._go_on_reading()
+
+    def _give_pipe_back(self) -> None:
+        if self._pipe is not None:
+            self._pipes.give_back(self._pipe, is_empty=self._pipe_bytes == 0)
+            self._pipe = None
 
     def close(self) -> None:
         """Give the pipe back, and stop waiting for the sink."""
         self.sink.unwatch_writable()
-        if self._pipe is not None:
-            self._pipes.give_back(self._pipe, is_empty=self._pipe_bytes == 0)
-            self._pipe = None
+        self._give_pipe_back()

@@ -54,10 +54,10 @@ class HeaderRules:
         """Return what is told of a client with this address."""
         return Sender(address, is_trusted=address in self._trusted, left_out=self._given)
 
-    def request_head(self, head: RequestHead, sender: Sender, listener: str) -> tuple[bytes, bytes]:
+    def request_head(self, head: RequestHead, sender: Sender, authority: bytes) -> tuple[bytes, bytes]:
         """Return the head to send to the backend, and the request's id.
 
-        A request of HTTP/1.0 without Host gets the `listener`'s address for one: in HTTP/1.1 there must be one.
+        `authority` is the request's Host; for HTTP/1.0 without one, where the client connected to.
         """
         lines = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
         dropped = self._dropped if sender.is_trusted else self._dropped_and_replaced
@@ -72,7 +72,7 @@ class HeaderRules:
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
         if not head.host:
-            lines.append(b"Host: %b\r\n" % listener.encode())
+            lines.append(b"Host: %b\r\n" % authority)
         if head.framing is Framing.CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if head.upgrade is not None and may_upgrade(head):
@@ -102,7 +102,7 @@ class HeaderRules:
             lines.append(b"Connection: %b\r\n" % connection_option)
         if connection_option == b"upgrade" and head.upgrade is not None:
             lines.append(b"Upgrade: %b\r\n" % head.upgrade)
-        lines.append(self._response_lines)
+        lines.append(self._response_lines if head.status >= 200 else b"\r\n")
         return b"".join(lines)
 
 

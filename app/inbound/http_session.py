@@ -100,6 +100,8 @@ class HttpSession:
     def keep_alive(self) -> None:
         if self._relay is not None:
             self._relay.keep_alive()
+        elif self._exchange is not None:
+            self._exchange.keep_alive()
 
     def notice_reset(self) -> None:
         if self._relay is not None:
@@ -268,8 +270,8 @@ class HttpSession:
         up, down = self._count_bytes(exchange)
         if exchange is not None and exchange.response is not None and status is None:
             status = exchange.response.status
-        if connection.lease is not None and status is not None:
-            self._judge(connection.lease, status, state)
+        if connection.lease is not None and exchange is not None:
+            self._judge(connection.lease, exchange.failure, status, state)
         if connection.lease_id:
             service.release(connection.lease_id)
             connection.lease = None
@@ -302,11 +304,13 @@ class HttpSession:
             down, self._own_bytes = down + self._own_bytes, 0
         return up, down
 
-    def _judge(self, lease: Lease, status: int, state: State) -> None:
-        """Tell the registry what an answer, or our own in its place, says of the backend."""
+    def _judge(self, lease: Lease, failure: str | None, status: int | None, state: State) -> None:
+        """Tell the registry, once, what a request says of its backend: a failure, or that all went well."""
         service = self.frontend.service
-        if status in self.frontend.pool.health_check.passive_statuses and state is not State.ANSWER_FAILED:
-            service.traffic_failed(lease.backend, f"status_{status}")
+        if failure is None and status in self.frontend.pool.health_check.passive_statuses:
+            failure = f"status_{status}"
+        if failure is not None:
+            service.traffic_failed(lease.backend, failure)
         elif state is State.NORMAL:
             service.traffic_succeeded(lease)
 

@@ -26,13 +26,14 @@ window = memoryview(buffer)
 class Stream:
     """A non-blocking socket. `is_reused`: it has served a request before."""
 
-    __slots__ = ("_readable", "_writable", "idle_since", "is_reused", "server", "sock")
+    __slots__ = ("_readable", "_writable", "idle_since", "is_kept_alive", "is_reused", "server", "sock")
 
     def __init__(self, sock: _socket.socket, server: tuple[str, int] | None = None) -> None:
         self.sock = sock
         self.server = server
         """Host and port, of a connection to a backend."""
         self.is_reused = False
+        self.is_kept_alive = False
         self.idle_since = 0.0
         self._readable: Any = get_hub().loop.io(sock.fileno(), _READ)
         self._writable: Any = None

@@ -139,9 +139,7 @@ def test_a_killed_server_fails_only_whom_it_was_serving_and_comes_back(tmp_path)
         crowd.phase = "killed"
         bad.kill()
         crowd.wait_for("dead", lambda heard: heard["good"] + heard["better"] >= 100)
-        eventually(
-            lambda: [line for line in crowd.edge.access_lines() if line["attempts"] == 2], what="dials tried anew"
-        )
+        eventually(lambda: not is_available(crowd.edge, bad), what="probes or refused dials have found out")
         bad.start()
         crowd.wait_for("back", lambda heard: heard["bad"] >= 10)
     assert crowd.heard["dead"][""] + crowd.heard["back"][""] == 0, "every dial that is refused goes elsewhere"
