@@ -173,7 +173,9 @@ class Edge:
     # Starting
 
     def start(self) -> None:
-        """Start the actors, load what they need, open the doors. Raises BindError: nothing is open then."""
+        """Start the actors, load what they need, open the doors; once. Raises BindError: nothing is open then."""
+        if self.view.is_draining:
+            raise RuntimeError("this edge was stopped: make another one")
         config = self.config
         for warning in config.warnings:
             logger.warning("configuration: {}", warning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -35,6 +36,10 @@ CLOSING: Final = "closing"
 _LATE_HEAD: Final = (State.REQUEST_TIMEOUT, "head_timeout")
 _NO_REQUEST: Final = (State.IDLE_TIMEOUT, "no_request")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_TURN_SECONDS: Final = 0.0005
+"""A timer, because a callback alone would be run in the same turn."""
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"))
+_CODES: Final = {int(code): str(int(code)) for code in HTTPStatus}
 _LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 1 << 20
 """Read and thrown away before we close on a client that still sends: a close with unread bytes is a reset, which may
@@ -62,6 +67,7 @@ class HttpSession:
         """Bytes of the requests before this one, to backends and to the client."""
         self._is_handed_over = False
         """To another protocol, or to a reset: there is no leave to take of the client."""
+        self._has_answered_itself = False
         self._own_bytes = 0
         """Of our own answer to this request."""
         self._relay: Relay | None = None
@@ -132,6 +138,8 @@ class HttpSession:
         Raises BadMessage (400, 431, 501, 505), ConnectionEnded.
         """
         connection, options = self.connection, self._door.frontend.config.http
+        if self.buffered and self._has_answered_itself:
+            self._give_others_a_turn()
         data, self.buffered = self.buffered, b""
         limit = options.max_head_bytes
         self.started_at = time.monotonic()
@@ -165,6 +173,11 @@ class HttpSession:
             self.buffered = data[end:]
             data = data[:end]
         return parse_request(data)
+
+    def _give_others_a_turn(self) -> None:
+        """Let the loop turn: our own answers need nothing of it, and a client could pipeline requests for ever."""
+        self.client.unwatch()
+        gevent.sleep(_TURN_SECONDS)
 
     def _first_of_head(self) -> bytes:
         """Wait for the next request; empty at the end of the connection."""
@@ -238,6 +251,7 @@ class HttpSession:
             return None, False
         if status is None:
             return None, False
+        self._has_answered_itself = True
         goes_on = head.is_persistent and head.version == b"1.1" and exchange.is_request_read and not self.is_closing
         data = answer(status, reason, exchange.request_id.decode(), closes=not goes_on, has_body=head.method != b"HEAD")
         return status, self._send_answer(data) and goes_on
@@ -277,9 +291,9 @@ class HttpSession:
             connection.lease = None
         request_id = exchange.request_id if exchange is not None else b""
         seconds = now - self.started_at
-        method = head.method.decode() if head is not None else ""  # few: the parser knows no others
         backend = lease.backend.id if lease is not None else ""
-        self.server.requests.served((service.route.pool, backend, service.route.frontend, status or 0, method), seconds)
+        labels = (service.route.pool, backend, service.route.frontend, _code_label(status), _method_label(head))
+        self.server.requests.served(labels, seconds)
         self.server.access_log.request_ended(
             connection, ServedRequest(head, request_id, status, up, down, seconds, state, reason), now
         )
@@ -350,3 +364,16 @@ class HttpSession:
                     left -= len(data)
         except (OSError, Killed):
             return
+
+
+def _code_label(status: int | None) -> str:
+    """Return a status as a label: those that have a name, and classes for what else backends think of."""
+    if status is None:
+        return ""
+    return _CODES.get(status) or f"{status // 100}xx"
+
+
+def _method_label(head: RequestHead | None) -> str:
+    if head is None:
+        return ""
+    return head.method.decode() if head.method in _METHODS else "other"

@@ -64,6 +64,10 @@ for addresses in ([a], [a, b]):
     told["heard"].append([ask(address) for _ in range(3)])
     edge.stop()
     told["still open"] += [is_open(address), is_open(edge.status.address)]
+    try:
+        edge.start()
+    except RuntimeError as error:
+        told["again"] = str(error)
 
 try:
     load(environment, document=document("no address"))
@@ -94,6 +98,7 @@ def test_it_starts_serves_and_stops_twice_in_one_program(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     told = json.loads(done.stdout)
+    assert told["again"] == "this edge was stopped: make another one"
     assert told["heard"] == [["a", "a", "a"], ["a", "b", "a"]]
     assert told["still open"] == [False] * 5
     fault, unbound = told["refused"]

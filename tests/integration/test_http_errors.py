@@ -108,6 +108,15 @@ def test_without_a_backend_the_answer_says_why_and_the_connection_goes_on(scene,
         assert client.ask(post(fresh_path(), b"a body that is there")).status == status
 
 
+def test_a_client_that_pipelines_what_nobody_can_serve_does_not_keep_others_waiting(scene):
+    with scene.client("nobody") as many, scene.client("web") as other:
+        many.send(get("/") * 1000)
+        answers = gevent.spawn(lambda: [many.answer().status for _ in range(1000)])
+        assert other.ask(get(fresh_path())).status == 200
+        assert not answers.ready(), "the loop turns between the edge's own answers"
+        assert set(answers.get(timeout=10)) == {503}
+
+
 def test_all_refusing_servers_are_tried_once(scene):
     path = fresh_path()
     with scene.client("refusing") as client:
@@ -438,6 +447,18 @@ def test_a_backend_whose_statuses_count_as_failures_is_ejected(scene):
     assert sample(samples, "edgeproxy_backend_available", pool="judged", backend=bad) == 0
     errors = sample(samples, "edgeproxy_backend_errors_total", pool="judged", backend=bad, reason="status_503")
     assert errors == 2
+
+
+def test_a_request_counts_once_against_its_backend(scene):
+    good = {"pool": "judged", "backend": f"127.0.0.1:{scene.good.port}"}
+    path = scene.good.on(then_end(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9\r\n\r\nhalf"))
+    with scene.client("judged") as client:
+        client.send(get(path))
+        with pytest.raises(ConnectionResetError):
+            client.rest()
+    errors = "edgeproxy_backend_errors_total"
+    eventually(lambda: sample(scene.edge.metrics(), errors, **good, reason="closed_within_answer") == 1)
+    assert not sample(scene.edge.metrics(), errors, **good, reason="status_503")
 
 
 def test_after_all_that_nothing_is_held(scene):

@@ -319,8 +319,11 @@ def test_odd_codes_and_the_edges_own_are_counted_too(scene):
     with scene.client("odd") as client:
         assert client.ask(get(path)).status == 502
         assert client.ask(b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n").status == 501
+    with scene.client("odd") as client:
+        assert client.ask(get(fresh_path(), method="PROPFIND")).status == 200
     eventually(lambda: scene.requests("odd", "501", "", backend="")[0])
-    for code in ("299", "418", "599", "502"):
+    assert scene.requests("odd", "200", "other") == (1, 1), "methods that are seldom seen are counted together"
+    for code in ("2xx", "418", "5xx", "502"):
         assert scene.requests("odd", code, "GET") == (1, 1), code
     assert scene.requests("odd", "501", "", backend="") == (1, 1)
     assert not [name for name in scene.edge.metrics() if 'code="600"' in name or 'method="BREW"' in name]

@@ -195,6 +195,17 @@ def test_a_backend_that_does_not_answer_is_504_and_the_connection_goes_on(scene)
     assert line["duration_ms"] >= 300
 
 
+def test_a_backend_that_says_nothing_to_a_client_that_waits_for_100_is_504(scene):
+    def silent(visit, request):
+        visit.wire.to_end()
+        return True
+
+    path = scene.origin.on(silent)
+    with scene.client("answers") as client:
+        client.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert client.answer().status == 504
+
+
 def test_a_head_of_an_answer_that_stops_coming_is_504(scene):
     def half_a_head(visit, request):
         visit.send(b"HTTP/1.1 200 OK\r\nContent-Le")
