@@ -79,6 +79,7 @@ def _given(options: Mapping[str, str | None]) -> dict[str, str]:
 @configuration_options
 def serve(**options: str | None) -> None:
     """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the file again."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload: unhandled, it would end us
     overrides = _given(options)
     config = load_or_exit(overrides)
     try:

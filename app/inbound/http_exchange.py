@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
+MOST_INTERIM_ANSWERS: Final = 64
+"""1xx before the final answer. Without end they would hold the event loop for as long as an answer may take."""
 _SWITCHING_PROTOCOLS: Final = 101
 _LATE_ANSWER: Final = (State.ANSWER_TIMEOUT, "response_timeout")
 
@@ -64,6 +66,7 @@ class Exchange:
         "_down",
         "_has_heard",
         "_head",
+        "_interim_answers",
         "_is_upload_broken",
         "_received",
         "_session",
@@ -88,6 +91,7 @@ class Exchange:
         """The request cannot be sent whole; the backend may have answered all the same."""
         self._has_heard = False
         """The backend has sent something."""
+        self._interim_answers = 0
         self._received = b""
         """What has come of the answer and is not understood yet."""
         self.sent = 0
@@ -343,6 +347,9 @@ class Exchange:
 
     def _pass_on_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx on to clients that know of them (RFC 9110, section 15.2)."""
+        self._interim_answers += 1
+        if self._interim_answers > MOST_INTERIM_ANSWERS:
+            raise AnswerError(State.ANSWER_BAD, "too_many_interim_answers")
         if self._head.version == b"1.0":
             return
         headers = self._session.frontend.headers

@@ -27,8 +27,13 @@ _DATA_END: Final = re.compile(rb"\r\n")
 # What nearly always stands between two chunks, in one look. It does nothing that the lines one by one do not, and
 # costs a quarter: a peer that sends a byte a chunk has less of us.
 _BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,%d})\r\n" % _MOST_DIGITS)
-# RFC 9110 6.5.1. Whoever merged one of these into the head would have another message than we saw.
-_FORBIDDEN_TRAILERS: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
+# RFC 9110 6.5.1: framing, routing, authentication, and what says how the content is to be read. Whoever merged one of
+# these into the head would have another message than we saw; that goes for what only proxies may say, too.
+_FORBIDDEN_TRAILERS: Final = frozenset(
+    b"content-length transfer-encoding host connection keep-alive proxy-connection te trailer upgrade expect"
+    b" max-forwards authorization proxy-authorization cookie set-cookie content-encoding content-type content-range range"
+    b" forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id".split()
+)
 
 
 class _Part(Enum):

@@ -50,7 +50,7 @@ REASONS: Final[dict[str, int]] = {
     "bad_chunk_end": 400,  # no CRLF after the chunk's data (RFC 9112 7.1)
     "bad_trailer": 400,  # not a header line (RFC 9112 7.1.2)
     "trailer_too_long": 400,  # RFC 9112 7.1.2
-    "forbidden_trailer": 400,  # a field that frames or routes the message (RFC 9110 6.5.1)
+    "forbidden_trailer": 400,  # a field that frames, routes or authenticates the message (RFC 9110 6.5.1)
 }
 """Reason -> status of the answer to a request. In a message from an upstream every one is a 502 (RFC 9110 15.6.3)."""
 

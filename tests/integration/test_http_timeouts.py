@@ -217,6 +217,16 @@ def test_a_head_of_an_answer_that_stops_coming_is_504(scene):
         assert client.ask(get(path)).status == 504
 
 
+def test_interim_answers_without_end_are_502(scene):
+    path = scene.origin.on(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000)
+    with scene.client("answers") as client:
+        client.send(get(path))
+        while (head := client.head()).status == 103:
+            pass
+        assert head.status == 502
+    assert request_line(scene.edge, path)["reason"] == "too_many_interim_answers"
+
+
 def test_interim_answers_do_not_put_off_the_deadline(scene):
     def hint_for_ever(visit, request):
         while True:
