@@ -31,8 +31,8 @@ _BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,%d})\r\n" % _MOST_DIGITS)
 # these into the head would have another message than we saw; that goes for what only proxies may say, too.
 _FORBIDDEN_TRAILERS: Final = frozenset(
     b"content-length transfer-encoding host connection keep-alive proxy-connection te trailer upgrade expect"
-    b" max-forwards authorization proxy-authorization cookie set-cookie content-encoding content-type content-range range"
-    b" forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id".split()
+    b" max-forwards authorization proxy-authorization cookie set-cookie content-encoding content-type"
+    b" content-range range forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id".split()
 )
 
 
