@@ -203,7 +203,7 @@ def test_the_body_does_not_matter_unless_asked_for(origin):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nall well",),
         (UNTIL_CLOSE, b"all", b" well", b", and more"),
         (CHUNKED, b"8\r\nall well\r\n0\r\n\r\n"),
-        (CHUNKED, b"5;a=b\r\nall w\r\n", b"3\r\nell\r\n0\r\nTrailer: x\r\n\r\n"),
+        (CHUNKED, b"5;a=b\r\nall w\r\n", b"3\r\nell\r\n0\r\nX-Sum: x\r\n\r\n"),
         (CHUNKED, *(b"1\r\n%c\r\n" % letter for letter in b"all well")),
         (CHUNKED, b"8\r\nal", b"l well"),
     ],
