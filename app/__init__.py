@@ -16,7 +16,8 @@ The rooms, from the door inwards::
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
-    backend_commands                    the commands that write the routing database
+    gateway/                            requests answered here: routes, handlers swapped while they run, their calls
+    backend_commands, gateway_commands  the commands that write the routing database; those for authors of handlers
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

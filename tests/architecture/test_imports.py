@@ -47,9 +47,13 @@ MAY_IMPORT: dict[str, str] = {
     "actors.bindings": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.metrics": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
+    "actors.handler_messages": "app.domain actors.runtime.Request",
+    "actors.handlers": "app.domain actors.handler_messages actors.runtime gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
+    "app.gateway": "app.domain app.gateway actors.handler_messages actors.runtime gevent loguru msgspec werkzeug",
+    "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
     "app.backend_commands": "app.config app.domain app.ports app.outbound click rich",

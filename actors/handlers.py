@@ -1,0 +1,66 @@
+"""The handlers actor owns which version answers what. It translates messages to app.domain.handler_table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from loguru import logger
+
+from actors.handler_messages import (
+    AcquireHandler,
+    DeployHandler,
+    DescribeEndpoints,
+    ReleaseHandler,
+    ReplaceEndpoints,
+    UndeployHandler,
+)
+from actors.runtime import GeventActor
+from app.domain.handler_table import Dropped, HandlerTable
+
+
+class HandlersActor(GeventActor):
+    """The table is handed in, because it outlives a crash of the actor: requests hold grants of it.
+
+    `on_drop` is called after a version was dropped, whose module is garbage then. Nothing is compiled or loaded here.
+    """
+
+    def __init__(self, table: HandlerTable, on_drop: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._table = table
+        self._on_drop = on_drop
+
+    def handle(self, message: object) -> object:
+        table = self._table
+        match message:
+            case AcquireHandler(grant_id, host, path, method):
+                return table.acquire(grant_id, host, path, method)
+            case ReleaseHandler(grant_id, failed):
+                dropped = table.release(grant_id, failed)
+                if dropped is not None:
+                    self._say([dropped])
+            case DeployHandler(endpoint_id, version, handler):
+                return self._change(lambda: table.swap(endpoint_id, version, handler, time.time()))
+            case UndeployHandler(endpoint_id):
+                return self._change(lambda: table.undeploy(endpoint_id, time.time()))
+            case ReplaceEndpoints(endpoints, routes):
+                self._say(table.replace_endpoints(endpoints, routes, time.time()))
+            case DescribeEndpoints():
+                return table.views()
+            case _:
+                return super().handle(message)
+        return None
+
+    def _change(self, change: Callable[[], list[Dropped]]) -> bool:
+        try:
+            self._say(change())
+        except KeyError:
+            return False
+        return True
+
+    def _say(self, gone: Iterable[Dropped]) -> None:
+        for endpoint_id, version in gone:
+            logger.bind(endpoint=endpoint_id, version=version.number).info(
+                "endpoint {}: version {} was dropped, nobody uses it", endpoint_id, version.number
+            )
+            self._on_drop()

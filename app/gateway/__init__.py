@@ -1,0 +1,1 @@
+"""Requests answered in this process by handlers that are swapped while it runs: routes, modules, versions, calls."""

@@ -1,0 +1,105 @@
+"""Calls a handler and makes an answer of whatever comes of it: what it returned, 500 when it failed, 504 when late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import gevent
+import msgspec
+from loguru import logger
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request
+
+from app.domain.errors import ConnectionEnded
+from app.domain.handler_table import Grant
+from app.gateway.context import Context
+from app.gateway.responses import JSON, Answer, BadAnswer, answer_of
+
+HANDLER_FAILED: Final = "handler_failed"
+HANDLER_TIMEOUT: Final = "handler_timeout"
+_FAULTS: Final = {
+    # reason: status and phrase of the answer
+    HANDLER_FAILED: (500, "Internal Server Error"),
+    HANDLER_TIMEOUT: (504, "Gateway Timeout"),
+}
+
+
+class Called(NamedTuple):
+    """What came of a call. `reason` is a short word, None when the handler answered; then nothing has failed.
+
+    The grant is to be released when the body has been sent, and as failed when there is a reason or the body raised.
+    """
+
+    answer: Answer
+    reason: str | None
+
+
+class BodyFailed(Exception):
+    """A streamed body broke off: its handler failed, which was logged. What was sent must not look whole."""
+
+
+def call_handler(grant: Grant, request: Request, context: Context) -> Called:
+    """Run the granted handler within its endpoint's time.
+
+    Never raises for what the handler does. What is thrown into the greenlet from outside passes through: Killed (and
+    any ConnectionEnded, which no handler can know), GreenletExit, the caller's own gevent.Timeout.
+    """
+    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
+    timeout.start()
+    try:
+        answer = answer_of(grant.handler(request, context), request)
+    except HTTPException as raised:  # abort(404) is an answer
+        return _answer_to(raised, grant, request, context)
+    except ConnectionEnded:
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        return _failure(HANDLER_FAILED, error, grant, context)
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        return _failure(HANDLER_TIMEOUT, expired, grant, context)
+    finally:
+        timeout.close()
+    if isinstance(answer.body, bytes):
+        return Called(answer, None)
+    return Called(answer._replace(body=_watched(answer.body, grant, context)), None)
+
+
+def _answer_to(raised: HTTPException, grant: Grant, request: Request, context: Context) -> Called:
+    try:
+        return Called(answer_of(raised, request), None)
+    except Exception as error:
+        return _failure(HANDLER_FAILED, error, grant, context)
+
+
+def _failure(reason: str, error: BaseException, grant: Grant, context: Context) -> Called:
+    """Log what the handler did, with its traceback, and answer with the request id to find it by."""
+    status, phrase = _FAULTS[reason]
+    _log(reason, error, grant, context)
+    body = msgspec.json.encode({"status": status, "error": phrase, "reason": reason, "request_id": context.request_id})
+    return Called(Answer(status, [("Content-Type", JSON)], body + b"\n"), reason)
+
+
+def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> None:
+    name, number = grant.endpoint.id, grant.version.number
+    bound = logger.bind(endpoint=name, version=number, request_id=context.request_id, reason=reason)
+    if reason == HANDLER_TIMEOUT:
+        bound.opt(exception=error).error(
+            "endpoint {}: version {} took longer than {:g} s", name, number, grant.endpoint.timeout_seconds
+        )
+    elif isinstance(error, BadAnswer):
+        bound.error("endpoint {}: version {} gave no answer: {}", name, number, error)
+    else:
+        bound.opt(exception=error).error("endpoint {}: version {} failed: {!r}", name, number, error)
+
+
+def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
+    """Pass a streamed body on; raises BodyFailed, once logged, where the handler fails in it."""
+    try:
+        yield from parts
+    except (ConnectionEnded, GeneratorExit):
+        raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        _log(HANDLER_FAILED, error, grant, context)
+        raise BodyFailed from None

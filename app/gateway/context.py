@@ -1,0 +1,77 @@
+"""What a handler is given beside the request: who it serves, what the path says, a logger and the services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from loguru import logger
+
+
+class NoSuchService(LookupError):
+    """No service of this kind and name is configured."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"there is no {kind} service called {name!r}")
+
+
+class Services(Protocol):
+    """The clients of the service actors."""
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the client of a service. Raises NoSuchService."""
+        ...
+
+
+class NoServices:
+    """None are configured."""
+
+    def get(self, kind: str, name: str) -> Any:
+        raise NoSuchService(kind, name)
+
+
+class Context:
+    """The second argument of a handler.
+
+    `params` are the path's parameters, converted; `version` is the number of the version that runs.
+    """
+
+    __slots__ = ("_logger", "_services", "endpoint_id", "params", "request_id", "version")
+
+    def __init__(
+        self,
+        request_id: str,
+        endpoint_id: str,
+        version: int,
+        params: Mapping[str, Any],
+        services: Services,
+    ) -> None:
+        self.request_id = request_id
+        self.endpoint_id = endpoint_id
+        self.version = version
+        self.params = params
+        self._services = services
+        self._logger: Any = None
+
+    @property
+    def logger(self) -> Any:
+        """A loguru logger; its lines carry the endpoint, the version and the request id."""
+        if self._logger is None:
+            self._logger = logger.bind(endpoint=self.endpoint_id, version=self.version, request_id=self.request_id)
+        return self._logger
+
+    def db(self, name: str = "main") -> Any:
+        """Return the client of a database. Raises NoSuchService."""
+        return self._services.get("db", name)
+
+    def cache(self, name: str = "main") -> Any:
+        """Return the client of a cache. Raises NoSuchService."""
+        return self._services.get("cache", name)
+
+    def storage(self, name: str = "main") -> Any:
+        """Return the client of an object storage. Raises NoSuchService."""
+        return self._services.get("storage", name)
+
+    def email(self, name: str = "main") -> Any:
+        """Return the client of a mail server. Raises NoSuchService."""
+        return self._services.get("email", name)

@@ -1,0 +1,243 @@
+"""The use case: endpoints come, change and go; a source is kept, loaded, checked and swapped in, or swapped back.
+
+The order is: written down -> compiled -> imported -> entry point checked -> written down as deployed -> swapped.
+Whatever fails on the way, the version that served goes on serving. One change at a time: they queue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from gevent.lock import BoundedSemaphore
+from loguru import logger
+
+from actors.handler_messages import DeployHandler, DescribeEndpoints, ReplaceEndpoints, UndeployHandler
+from actors.runtime import Address, ask
+from app.domain.endpoints import Endpoint
+from app.domain.handler_table import EndpointView, Version
+from app.domain.stored import StoredVersion
+from app.gateway.handler_module import MAX_SOURCE_BYTES, HandlerError, LoadedHandler, Stage, load_handler
+from app.gateway.router import Router
+
+T = TypeVar("T")
+
+ASK_TIMEOUT_SECONDS: Final = 5.0
+
+
+class Store(Protocol):
+    """Where endpoints and their versions are kept. All calls block; all raise StoreError."""
+
+    def endpoints(self) -> list[tuple[Endpoint, int | None]]: ...
+
+    def create_endpoint(self, endpoint: Endpoint) -> bool: ...
+
+    def update_endpoint(self, endpoint: Endpoint) -> bool: ...
+
+    def remove_endpoint(self, endpoint_id: str) -> bool: ...
+
+    def add_version(self, endpoint_id: str, source: str) -> StoredVersion | None: ...
+
+    def versions(self, endpoint_id: str) -> list[StoredVersion]: ...
+
+    def version(self, endpoint_id: str, number: int) -> StoredVersion | None: ...
+
+    def set_deployed(self, endpoint_id: str, number: int | None, at: float) -> bool: ...
+
+
+class NotFound(LookupError):
+    """There is no such endpoint, or no such version of it."""
+
+
+class AlreadyExists(ValueError):
+    """There is an endpoint of this id."""
+
+
+class Deployment:
+    """Changes what the gateway serves, on disk and in the handlers actor.
+
+    `run(work, *arguments)` runs what blocks, off the event loop. Every method may raise StoreError and AskTimeoutError.
+    """
+
+    def __init__(self, store: Store, run: Callable[..., Any], handlers: Address) -> None:
+        self._store = store
+        self._run = run
+        self._handlers = handlers
+        self._turn = BoundedSemaphore()
+
+    def restore(self) -> None:
+        """Serve what is on disk. A version that cannot be loaded any more is logged; the others serve."""
+        with self._turn:
+            kept = self._in_thread(self._store.endpoints)
+            endpoints = [endpoint for endpoint, _ in kept]
+            self._serve(endpoints, self._in_thread(Router, endpoints))
+            for endpoint, number in kept:
+                if number is not None:
+                    self._restore(endpoint.id, number)
+
+    def _restore(self, endpoint_id: str, number: int) -> None:
+        try:
+            stored = self._stored(endpoint_id, number)
+            self._swap(stored, _load(stored), stored.deployed_at or stored.created_at)
+        except (HandlerError, NotFound) as error:
+            logger.bind(endpoint=endpoint_id, version=number).error(
+                "endpoint {}: version {} cannot serve: {}", endpoint_id, number, error
+            )
+
+    # Endpoints
+
+    def endpoints(self) -> list[EndpointView]:
+        """Return every endpoint with what its versions in memory do."""
+        return ask(self._handlers, DescribeEndpoints(), timeout_s=ASK_TIMEOUT_SECONDS)
+
+    def create(self, endpoint: Endpoint) -> None:
+        """Take requests for an endpoint from now on. Raises AlreadyExists, EndpointConflict."""
+        with self._turn:
+            others = self._endpoints()
+            if any(other.id == endpoint.id for other in others):
+                raise AlreadyExists(f"there is an endpoint {endpoint.id!r} already")
+            self._save(self._store.create_endpoint, endpoint, [*others, endpoint])
+
+    def update(self, endpoint: Endpoint) -> None:
+        """Replace an endpoint; its versions go on. Raises NotFound, EndpointConflict."""
+        with self._turn:
+            endpoints = {other.id: other for other in self._endpoints()}
+            if endpoint.id not in endpoints:
+                raise _no_endpoint(endpoint.id)
+            self._save(self._store.update_endpoint, endpoint, [*{**endpoints, endpoint.id: endpoint}.values()])
+
+    def _save(self, write: Callable[[Endpoint], bool], endpoint: Endpoint, endpoints: list[Endpoint]) -> None:
+        """Write a change down and serve by it, in this order, once the routes are known to be sound."""
+        router = self._in_thread(Router, endpoints)
+        self._in_thread(write, endpoint)
+        self._serve(endpoints, router)
+
+    def remove(self, endpoint_id: str) -> None:
+        """Take no more requests for an endpoint; those under way end as they would. Raises NotFound."""
+        with self._turn:
+            if not self._in_thread(self._store.remove_endpoint, endpoint_id):
+                raise _no_endpoint(endpoint_id)
+            endpoints = self._endpoints()
+            self._serve(endpoints, self._in_thread(Router, endpoints))
+
+    def _endpoints(self) -> list[Endpoint]:
+        return [endpoint for endpoint, _ in self._in_thread(self._store.endpoints)]
+
+    def _serve(self, endpoints: list[Endpoint], router: Router) -> None:
+        ask(self._handlers, ReplaceEndpoints(tuple(endpoints), router), timeout_s=ASK_TIMEOUT_SECONDS)
+
+    # Versions
+
+    def versions(self, endpoint_id: str) -> list[StoredVersion]:
+        """Return the versions kept, oldest first, without sources. Raises NotFound."""
+        found = self._in_thread(self._store.versions, endpoint_id)
+        if not found:
+            self._require(endpoint_id)
+        return found
+
+    def version(self, endpoint_id: str, number: int) -> StoredVersion:
+        """Return a version kept, with its source. Raises NotFound."""
+        return self._stored(endpoint_id, number)
+
+    def upload(self, endpoint_id: str, source: str) -> StoredVersion:
+        """Keep a source as the next version, without loading it. Raises NotFound, HandlerError (too long)."""
+        if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
+            raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+        with self._turn:
+            return self._upload(endpoint_id, source)
+
+    def _upload(self, endpoint_id: str, source: str) -> StoredVersion:
+        stored: StoredVersion | None = self._in_thread(self._store.add_version, endpoint_id, source)
+        if stored is None:
+            raise _no_endpoint(endpoint_id)
+        return stored
+
+    def compile(self, endpoint_id: str, number: int) -> StoredVersion:
+        """Load a version kept and throw it away: would it deploy? Raises NotFound, HandlerError."""
+        with self._turn:
+            stored = self._stored(endpoint_id, number)
+            _load(stored)
+            return stored
+
+    def deploy(self, endpoint_id: str, number: int) -> StoredVersion:
+        """Let a version kept serve, an older one as well. Raises NotFound, HandlerError."""
+        with self._turn:
+            return self._deploy(self._stored(endpoint_id, number))
+
+    def deploy_source(self, endpoint_id: str, source: str) -> StoredVersion:
+        """Keep a source as the next version and let it serve. Raises NotFound, HandlerError.
+
+        A source that fails is kept all the same, for its author to look at.
+        """
+        if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
+            raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+        with self._turn:
+            return self._deploy(self._upload(endpoint_id, source))
+
+    def roll_back(self, endpoint_id: str) -> StoredVersion:
+        """Let the version serve that was deployed before the one that does, or was the last. Raises as `deploy`."""
+        with self._turn:
+            current = self._require(endpoint_id)
+            former = [
+                (version.deployed_at, version.number)
+                for version in self._in_thread(self._store.versions, endpoint_id)
+                if version.deployed_at is not None and version.number != current
+            ]
+            if not former:
+                raise NotFound(f"endpoint {endpoint_id!r} has no version that was deployed before")
+            return self._deploy(self._stored(endpoint_id, max(former)[1]))
+
+    def undeploy(self, endpoint_id: str) -> None:
+        """Let no version serve; requests under way end as they would. Raises NotFound."""
+        with self._turn:
+            if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time()):
+                raise _no_endpoint(endpoint_id)
+            ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
+            logger.bind(endpoint=endpoint_id).info("endpoint {}: undeployed", endpoint_id)
+
+    def _deploy(self, stored: StoredVersion) -> StoredVersion:
+        handler = _load(stored)
+        endpoint_id, number, now = stored.endpoint_id, stored.number, time.time()
+        before = self._require(endpoint_id)
+        if not self._in_thread(self._store.set_deployed, endpoint_id, number, now):
+            raise NotFound(f"endpoint {endpoint_id!r} has no version {number} any more")
+        try:
+            self._swap(stored, handler, now)
+        except BaseException:
+            if before != number:
+                self._in_thread(self._store.set_deployed, endpoint_id, before, now)
+            raise
+        logger.bind(endpoint=endpoint_id, version=number, checksum=stored.checksum).info(
+            "endpoint {}: version {} serves", endpoint_id, number
+        )
+        return stored._replace(deployed_at=now)
+
+    def _swap(self, stored: StoredVersion, handler: LoadedHandler, now: float) -> None:
+        message = DeployHandler(stored.endpoint_id, Version(stored.number, stored.checksum, now), handler)
+        if not ask(self._handlers, message, timeout_s=ASK_TIMEOUT_SECONDS):
+            raise _no_endpoint(stored.endpoint_id)
+
+    def _stored(self, endpoint_id: str, number: int) -> StoredVersion:
+        stored: StoredVersion | None = self._in_thread(self._store.version, endpoint_id, number)
+        if stored is None:
+            raise NotFound(f"endpoint {endpoint_id!r} has no version {number}")
+        return stored
+
+    def _require(self, endpoint_id: str) -> int | None:
+        """Return the number of the version that is to serve. Raises NotFound."""
+        for endpoint, deployed in self._in_thread(self._store.endpoints):
+            if endpoint.id == endpoint_id:
+                return deployed
+        raise _no_endpoint(endpoint_id)
+
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return self._run(work, *arguments)  # type: ignore[no-any-return]
+
+
+def _load(stored: StoredVersion) -> LoadedHandler:
+    return load_handler(f"{stored.endpoint_id} v{stored.number}", stored.source)
+
+
+def _no_endpoint(endpoint_id: str) -> NotFound:
+    return NotFound(f"there is no endpoint {endpoint_id!r}")

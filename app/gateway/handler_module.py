@@ -1,0 +1,195 @@
+"""From source text to a checked handler: compile, import into a module of its own, check the entry point.
+
+The module is in `sys.modules` only while it is imported, so that nobody but the versions' table and the requests that
+hold a grant refer to it. Its source is in `linecache` as long as it lives: tracebacks show the lines. Compiling and
+importing hold the event loop, 1 ms for some 100 lines and whatever the imports of the source take.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import linecache
+import sys
+import traceback
+import weakref
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import count
+from types import CodeType, ModuleType, TracebackType
+from typing import Any, Final
+
+import gevent
+
+ENTRY_POINT: Final = "handle"
+MAX_SOURCE_BYTES: Final = 256 * 1024
+IMPORT_TIMEOUT_SECONDS: Final = 30.0
+"""For the import; only what waits can be ended so, not what computes."""
+
+_serials = count(1)
+
+
+class Stage(StrEnum):
+    """How far a source got."""
+
+    COMPILE = "compile"
+    IMPORT = "import"
+    ENTRY_POINT = "entry_point"
+
+
+class HandlerError(Exception):
+    """A source is no handler. `line` is the line at fault, None when there is none; `traceback` is for its author."""
+
+    def __init__(self, stage: Stage, message: str, line: int | None = None, traceback: str = "") -> None:
+        super().__init__(f"{stage}: {message}" + (f" (line {line})" if line is not None else ""))
+        self.stage = stage
+        self.message = message
+        self.line = line
+        self.traceback = traceback or f"{stage}: {message}\n"
+
+
+class LoadedHandler:
+    """A handler ready to be called, in a module of its own. Who drops the last reference frees the module."""
+
+    __slots__ = ("__weakref__", "_handle", "module")
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self._handle = getattr(module, ENTRY_POINT)
+
+    def __call__(self, request: Any, context: Any) -> Any:
+        return self._handle(request, context)
+
+
+def load_handler(name: str, source: str) -> LoadedHandler:
+    """Make a handler of a source; `name` is what tracebacks call it, such as `hello v3`. Raises HandlerError."""
+    serial = next(_serials)
+    filename = f"<handler {name} #{serial}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    try:
+        module = _import(_compile(source, filename), f"edgeproxy_handler_{serial}")
+        _check_entry_point(module)
+    except BaseException:
+        linecache.cache.pop(filename, None)
+        raise
+    weakref.finalize(module, linecache.cache.pop, filename, None).atexit = False
+    return LoadedHandler(module)
+
+
+def _compile(source: str, filename: str) -> CodeType:
+    if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
+        raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+    try:
+        tree = ast.parse(source, filename)
+        code = compile(tree, filename, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        text = "".join(traceback.format_exception_only(error))
+        raise HandlerError(Stage.COMPILE, error.msg, error.lineno, text) from None
+    except (ValueError, RecursionError, MemoryError, OverflowError) as error:  # null bytes, nested too deeply
+        raise HandlerError(Stage.COMPILE, f"{type(error).__name__}: {error}") from None
+    _check_dependencies(tree, filename)
+    return code
+
+
+def _check_dependencies(tree: ast.Module, filename: str) -> None:
+    """Name the first import that is not installed, without importing anything."""
+    for node in _required_imports(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            message = "a handler is one module: it has no package to import from"
+            raise HandlerError(Stage.COMPILE, message, node.lineno, _pointer(filename, node.lineno, message))
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        for name in names:
+            package = name.partition(".")[0]
+            if not _is_installed(package):
+                message = f"needs the module {package!r}, which is not installed"
+                raise HandlerError(Stage.COMPILE, message, node.lineno, _pointer(filename, node.lineno, message))
+
+
+def _required_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Walk the imports of a source but those in a `try`, which it can do without, and those for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif isinstance(child, ast.Try):
+            for part in (*child.orelse, *child.finalbody):
+                yield from _required_imports(part)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        else:
+            yield from _required_imports(child)
+
+
+def _is_installed(package: str) -> bool:
+    if package in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _pointer(filename: str, line: int, message: str) -> str:
+    return f'  File "{filename}", line {line}\n    {linecache.getline(filename, line).strip()}\n{message}\n'
+
+
+def _import(code: CodeType, name: str) -> ModuleType:
+    """Run the source in a fresh module."""
+    module = ModuleType(name)
+    module.__file__ = code.co_filename
+    sys.modules[name] = module  # dataclasses and the like look there for the module of a class
+    timeout = gevent.Timeout(IMPORT_TIMEOUT_SECONDS)
+    try:
+        with timeout:
+            exec(code, module.__dict__)
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        raise _import_error(error, code.co_filename) from None
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
+        raise HandlerError(Stage.IMPORT, message, traceback=_traceback(expired, code.co_filename)) from None
+    finally:
+        sys.modules.pop(name, None)
+    return module
+
+
+def _import_error(error: BaseException, filename: str) -> HandlerError:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        message = f"needs the module {error.name!r}, which is not installed"
+    else:
+        message = f"{type(error).__name__}: {error}"
+    line = None
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == filename:
+            line = number
+    return HandlerError(Stage.IMPORT, message, line, _traceback(error, filename))
+
+
+def _traceback(error: BaseException, filename: str) -> str:
+    """Format an error from the source's own first frame on."""
+    return "".join(traceback.format_exception(type(error), error, tb_of_source(error.__traceback__, filename)))
+
+
+def tb_of_source(tb: TracebackType | None, filename: str) -> TracebackType | None:
+    """Return what follows in a traceback from the first frame of a file on; all of it when there is none."""
+    first = tb
+    while first is not None and first.tb_frame.f_code.co_filename != filename:
+        first = first.tb_next
+    return first or tb
+
+
+def _check_entry_point(module: ModuleType) -> None:
+    entry = getattr(module, ENTRY_POINT, None)
+    expected = f"must define `def {ENTRY_POINT}(request, context)`"
+    if not callable(entry):
+        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, and has none" if entry is None else expected)
+    line = getattr(getattr(entry, "__code__", None), "co_firstlineno", None)
+    if inspect.iscoroutinefunction(entry) or inspect.isasyncgenfunction(entry):
+        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, not `async def`: waiting needs no `await` here", line)
+    try:
+        inspect.signature(entry).bind(None, None)
+    except TypeError:
+        raise HandlerError(Stage.ENTRY_POINT, f"{expected}: it cannot be called with two arguments", line) from None
+    except ValueError:  # a callable written in C, which does not tell
+        return

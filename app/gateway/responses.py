@@ -1,0 +1,147 @@
+"""What a handler returned, as an answer: status, headers and body.
+
+A werkzeug Response or HTTPException is itself; a dict or list becomes JSON, text HTML in UTF-8 (as with Flask), bytes
+`application/octet-stream`, an iterator a streamed body, None a 204. `(body, status)`, `(body, headers)` and `(body,
+status, headers)` say more. How the message is framed is the front's affair: headers of the connection are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Request, Response
+
+JSON: Final = "application/json"
+HTML: Final = "text/html; charset=utf-8"
+BYTES: Final = "application/octet-stream"
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_OF_THE_CONNECTION: Final = frozenset(
+    ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
+)
+_WITHOUT_BODY: Final = (204, 304)
+
+
+class BadAnswer(TypeError):
+    """A handler returned what is no answer."""
+
+
+class Answer(NamedTuple):
+    """What goes to the client. `body` is whole, or an iterator of parts that are to be sent as they come.
+
+    `Content-Length` is among the headers only with an iterator, when the handler promised one. `on_close` is to be
+    called when the body has been sent or given up, once.
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | Iterator[bytes]
+    on_close: Callable[[], None] | None = None
+
+
+def answer_of(returned: object, request: Request) -> Answer:
+    """Make an answer of what a handler returned. Raises BadAnswer."""
+    if isinstance(returned, tuple):
+        body, status, headers = _parts(returned)
+        if isinstance(body, tuple):
+            raise BadAnswer("the body in a tuple must not be a tuple itself")
+        answer = answer_of(body, request)
+        names = {name.lower() for name, _ in headers}
+        kept = [(name, value) for name, value in answer.headers if name.lower() not in names]
+        if status is not None and status in _WITHOUT_BODY and isinstance(answer.body, bytes):
+            return answer._replace(status=status, headers=[*kept, *headers], body=b"")
+        return answer._replace(status=answer.status if status is None else status, headers=[*kept, *headers])
+    if isinstance(returned, str):
+        return Answer(200, [("Content-Type", HTML)], returned.encode(errors="surrogateescape"))
+    if isinstance(returned, dict | list):
+        return Answer(200, [("Content-Type", JSON)], _json(returned))
+    if returned is None:
+        return Answer(204, [], b"")
+    if isinstance(returned, bytes | bytearray | memoryview):
+        return Answer(200, [("Content-Type", BYTES)], bytes(returned))
+    if isinstance(returned, HTTPException):
+        returned = returned.get_response(request.environ)
+    if isinstance(returned, Response):
+        return _of_response(returned, request)
+    if isinstance(returned, Iterator):
+        return Answer(200, [("Content-Type", BYTES)], _encoded(returned), getattr(returned, "close", None))
+    raise BadAnswer(f"a handler must return a Response, dict, list, str, bytes, tuple or None, not {returned!r:.100}")
+
+
+def _json(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadAnswer(f"cannot be written as JSON: {error}") from error
+
+
+def _parts(returned: tuple[Any, ...]) -> tuple[object, int | None, list[tuple[str, str]]]:
+    match returned:
+        case (body, int() | str() as status):
+            return body, _status(status), []
+        case (body, headers):
+            return body, None, _headers(headers)
+        case (body, status, headers):
+            return body, _status(status), _headers(headers)
+    raise BadAnswer(
+        f"a tuple must be (body, status), (body, headers) or (body, status, headers), not {returned!r:.100}"
+    )
+
+
+def _status(status: object) -> int:
+    """Return a status given as a number, or as text that begins with one. An interim one is no answer."""
+    if isinstance(status, str) and status[:3].isdecimal() and status[3:4] in ("", " "):
+        status = int(status[:3])
+    if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
+        return int(status)
+    raise BadAnswer(f"a status must be a number from 200 to 599, not {status!r:.100}")
+
+
+def _headers(headers: Any) -> list[tuple[str, str]]:
+    """Return checked headers without those of the connection and the length. Raises BadAnswer."""
+    pairs: Iterable[Any] = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers
+    checked = []
+    try:
+        for name, value in pairs:
+            text = value if isinstance(value, str) else str(value)
+            if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(text):
+                raise BadAnswer(f"not a header: {name!r:.100}: {text!r:.100}")
+            text.encode("latin-1")
+            lower = name.lower()
+            if lower not in _OF_THE_CONNECTION and lower != "content-length":
+                checked.append((name, text))
+    except UnicodeEncodeError:
+        raise BadAnswer("a header's value must be Latin-1 (RFC 9110, section 5.5)") from None
+    except BadAnswer:
+        raise
+    except (TypeError, ValueError):
+        raise BadAnswer(f"headers must be a dict or pairs, not {headers!r:.100}") from None
+    return checked
+
+
+def _of_response(response: Response, request: Request) -> Answer:
+    status = _status(response.status_code)
+    headers = _headers(response.get_wsgi_headers(request.environ))
+    if status in _WITHOUT_BODY:
+        return Answer(status, headers, b"", response.close)
+    if response.is_sequence:
+        return Answer(status, headers, response.get_data(), response.close)
+    length = response.headers.get("Content-Length")
+    if length is not None:
+        headers.append(("Content-Length", length))
+    return Answer(status, headers, _encoded(response.response), response.close)
+
+
+def _encoded(parts: Iterable[Any]) -> Iterator[bytes]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part.encode()
+        elif isinstance(part, bytes | bytearray | memoryview):
+            yield bytes(part)
+        else:
+            raise BadAnswer(f"a streamed body must consist of bytes or str, not {part!r:.100}")

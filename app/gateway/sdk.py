@@ -1,0 +1,18 @@
+"""For authors of handlers: `from app.gateway.sdk import Request, Response, Context` gives the types.
+
+A handler is one module with::
+
+    def handle(request: Request, context: Context) -> Response | dict | str | bytes | tuple | None:
+        return {"hello": context.params["name"]}
+
+Request and Response are werkzeug's. `python -m app handler run FILE GET /path` runs it without an edge.
+"""
+
+from __future__ import annotations
+
+from werkzeug.exceptions import abort
+from werkzeug.wrappers import Request, Response
+
+from app.gateway.context import Context, NoSuchService
+
+__all__ = ["Context", "NoSuchService", "Request", "Response", "abort"]

@@ -1,0 +1,278 @@
+"""The gateway's own SQLite file through peewee: endpoints, versions of their sources, services, tokens.
+
+One object a file, used by one thread (its caller has a WorkerThread). The file is readable by its owner alone: settings
+of services contain passwords. Tables that are not there are made; what others added to the file stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
+from app.domain.stored import ServiceRow, StoredVersion, StoreError, TokenRow
+
+PATIENCE_SECONDS: Final = 5
+VERSIONS_KEPT: Final = 20
+"""Of each endpoint; the deployed one and the newest stay whatever their number."""
+
+
+class EndpointTable(peewee.Model):
+    """An endpoint; `deployed` is the number of the version that serves, NULL when none does."""
+
+    id = peewee.TextField(primary_key=True)
+    name = peewee.TextField()
+    domain = peewee.TextField(null=True)
+    path = peewee.TextField()
+    methods = peewee.TextField()
+    timeout_seconds = peewee.FloatField()
+    max_concurrency = peewee.IntegerField()
+    max_body_bytes = peewee.IntegerField()
+    is_enabled = peewee.BooleanField()
+    deployed = peewee.IntegerField(null=True)
+    last_number = peewee.IntegerField(default=0)
+    created_at = peewee.FloatField()
+    updated_at = peewee.FloatField()
+
+    class Meta:
+        table_name = "endpoints"
+
+
+class VersionTable(peewee.Model):
+    """A source of an endpoint's handler; `deployed_at` is when it was last put to serve."""
+
+    endpoint_id = peewee.TextField()
+    number = peewee.IntegerField()
+    checksum = peewee.TextField()
+    source = peewee.TextField()
+    created_at = peewee.FloatField()
+    deployed_at = peewee.FloatField(null=True)
+
+    class Meta:
+        table_name = "versions"
+        primary_key = peewee.CompositeKey("endpoint_id", "number")
+
+
+class ServiceTable(peewee.Model):
+    """A service; `settings` is a JSON object."""
+
+    name = peewee.TextField(primary_key=True)
+    kind = peewee.TextField()
+    settings = peewee.TextField()
+
+    class Meta:
+        table_name = "services"
+
+
+class TokenTable(peewee.Model):
+    """A token of the admin API by its hash; `scopes` are words with spaces between."""
+
+    name = peewee.TextField(primary_key=True)
+    hash = peewee.TextField(unique=True)
+    scopes = peewee.TextField()
+    created_at = peewee.FloatField()
+
+    class Meta:
+        table_name = "tokens"
+
+
+TABLES: Final = (EndpointTable, VersionTable, ServiceTable, TokenTable)
+
+
+def checksum_of(source: str) -> str:
+    """Return the SHA-256 of a source in hex."""
+    return hashlib.sha256(source.encode(errors="surrogatepass")).hexdigest()
+
+
+class SqliteGatewayStore:
+    """Reads and writes the file. Every method may raise StoreError, and changes all or nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file."""
+        self._path = path
+        # thread_safe=False: the connection belongs to this object, not to whichever greenlet calls.
+        self._database = peewee.SqliteDatabase(
+            str(path),
+            pragmas={"journal_mode": "wal", "busy_timeout": PATIENCE_SECONDS * 1000},
+            thread_safe=False,
+            check_same_thread=False,
+        )
+        with self._translated():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._database.connect()
+            with self._database.atomic("IMMEDIATE"):
+                for table in TABLES:
+                    peewee.SchemaManager(table, self._database).create_all(safe=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):
+            self._database.close()
+
+    # Endpoints
+
+    def endpoints(self) -> list[tuple[Endpoint, int | None]]:
+        """Return every endpoint by id, with the number of the version that is to serve."""
+        with self._translated():
+            rows = list(EndpointTable.select().order_by(EndpointTable.id).dicts().execute(self._database))
+            return [(_endpoint(row), row["deployed"]) for row in rows]
+
+    def create_endpoint(self, endpoint: Endpoint) -> bool:
+        """Add an endpoint; false when there is one of this id."""
+        now = time.time()
+        with self._change():
+            if self._has(endpoint.id):
+                return False
+            row = {**_row(endpoint), "created_at": now, "updated_at": now}
+            EndpointTable.insert(**row).execute(self._database)
+            return True
+
+    def update_endpoint(self, endpoint: Endpoint) -> bool:
+        """Replace an endpoint; its versions stay. False when there is none of this id."""
+        row = {**_row(endpoint), "updated_at": time.time()}
+        with self._change():
+            return bool(EndpointTable.update(**row).where(EndpointTable.id == endpoint.id).execute(self._database))
+
+    def remove_endpoint(self, endpoint_id: str) -> bool:
+        """Delete an endpoint and its versions; false when there is none of this id."""
+        with self._change():
+            VersionTable.delete().where(VersionTable.endpoint_id == endpoint_id).execute(self._database)
+            return bool(EndpointTable.delete().where(EndpointTable.id == endpoint_id).execute(self._database))
+
+    # Versions
+
+    def add_version(self, endpoint_id: str, source: str) -> StoredVersion | None:
+        """Keep a source under the endpoint's next number, which is never used again; None without such an endpoint.
+
+        The oldest beyond VERSIONS_KEPT go.
+        """
+        with self._change():
+            known = EndpointTable.select(EndpointTable.last_number, EndpointTable.deployed).where(
+                EndpointTable.id == endpoint_id
+            )
+            found = list(known.tuples().execute(self._database))
+            if not found:
+                return None
+            [(last, deployed)] = found
+            version = StoredVersion(endpoint_id, last + 1, checksum_of(source), time.time(), None, source)
+            VersionTable.insert(**version._asdict()).execute(self._database)
+            EndpointTable.update(last_number=last + 1).where(EndpointTable.id == endpoint_id).execute(self._database)
+            self._forget_old(endpoint_id, deployed)
+            return version
+
+    def _forget_old(self, endpoint_id: str, deployed: int | None) -> None:
+        numbers = (
+            VersionTable.select(VersionTable.number)
+            .where(VersionTable.endpoint_id == endpoint_id)
+            .order_by(VersionTable.number.desc())
+        )
+        old = [number for (number,) in numbers.tuples().execute(self._database)][VERSIONS_KEPT:]
+        for number in old:
+            if number != deployed:
+                VersionTable.delete().where(*_is(endpoint_id, number)).execute(self._database)
+
+    def versions(self, endpoint_id: str) -> list[StoredVersion]:
+        """Return the versions kept of an endpoint, oldest first, without their sources."""
+        columns = [column for name, column in VersionTable._meta.fields.items() if name != "source"]
+        with self._translated():
+            query = VersionTable.select(*columns).where(VersionTable.endpoint_id == endpoint_id)
+            rows = list(query.order_by(VersionTable.number).dicts().execute(self._database))
+            return [StoredVersion(**row, source="") for row in rows]
+
+    def version(self, endpoint_id: str, number: int) -> StoredVersion | None:
+        """Return a version with its source."""
+        with self._translated():
+            rows = VersionTable.select().where(*_is(endpoint_id, number)).dicts().execute(self._database)
+            return next((StoredVersion(**row) for row in rows), None)
+
+    def set_deployed(self, endpoint_id: str, number: int | None, at: float) -> bool:
+        """Write down which version is to serve from now on; false when there is no such endpoint or version."""
+        with self._change():
+            if number is not None and not VersionTable.update(deployed_at=at).where(*_is(endpoint_id, number)).execute(
+                self._database
+            ):
+                return False
+            update = EndpointTable.update(deployed=number, updated_at=at).where(EndpointTable.id == endpoint_id)
+            return bool(update.execute(self._database))
+
+    # Services
+
+    def services(self) -> list[ServiceRow]:
+        """Return every service by name."""
+        with self._translated():
+            rows = ServiceTable.select().order_by(ServiceTable.name).dicts().execute(self._database)
+            return [ServiceRow(row["name"], row["kind"], _object(row["settings"])) for row in rows]
+
+    def save_service(self, service: ServiceRow) -> None:
+        """Insert or replace a service."""
+        with self._change():
+            row = {"name": service.name, "kind": service.kind, "settings": json.dumps(dict(service.settings))}
+            ServiceTable.replace(**row).execute(self._database)
+
+    def remove_service(self, name: str) -> bool:
+        with self._change():
+            return bool(ServiceTable.delete().where(ServiceTable.name == name).execute(self._database))
+
+    # Tokens
+
+    def tokens(self) -> list[TokenRow]:
+        """Return every token by name."""
+        with self._translated():
+            rows = TokenTable.select().order_by(TokenTable.name).dicts().execute(self._database)
+            return [TokenRow(r["name"], r["hash"], tuple(r["scopes"].split()), r["created_at"]) for r in rows]
+
+    def save_token(self, token: TokenRow) -> None:
+        """Insert or replace a token."""
+        with self._change():
+            TokenTable.replace(**{**token._asdict(), "scopes": " ".join(token.scopes)}).execute(self._database)
+
+    def remove_token(self, name: str) -> bool:
+        with self._change():
+            return bool(TokenTable.delete().where(TokenTable.name == name).execute(self._database))
+
+    def _has(self, endpoint_id: str) -> bool:
+        query = EndpointTable.select(EndpointTable.id).where(EndpointTable.id == endpoint_id)
+        return bool(list(query.tuples().execute(self._database)))
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
+        with self._translated(), self._database.atomic("IMMEDIATE"):
+            yield
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what SQLite, the file system and a damaged row raise into StoreError."""
+        try:
+            yield
+        except (peewee.PeeweeException, sqlite3.Error, OSError, BadEndpoint, ValueError, TypeError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+
+def _is(endpoint_id: str, number: int) -> tuple[Any, Any]:
+    return VersionTable.endpoint_id == endpoint_id, VersionTable.number == number
+
+
+def _row(endpoint: Endpoint) -> dict[str, object]:
+    row = {name: getattr(endpoint, name) for name in Endpoint.__slots__}
+    return {**row, "methods": " ".join(endpoint.methods)}
+
+
+def _endpoint(row: Mapping[str, Any]) -> Endpoint:
+    given = {name: row[name] for name in Endpoint.__slots__}
+    return parse_endpoint({**given, "methods": str(row["methods"]).split()})
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object: {text:.100}")
+    return value

@@ -1,0 +1,163 @@
+"""The router: hosts, typed parameters, the stated order where endpoints overlap, and 405."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.endpoints import EndpointConflict, Match, MethodNotAllowed, parse_endpoint
+from app.gateway.router import Router
+
+
+def router(**paths: Any) -> Router:
+    """Return a router of endpoints, given as id=path or id=fields."""
+    return Router(
+        parse_endpoint({"id": name, **(given if isinstance(given, dict) else {"path": given})})
+        for name, given in paths.items()
+    )
+
+
+def who(found: Match | MethodNotAllowed | None) -> str | None:
+    """Return the id of the endpoint that was found."""
+    assert not isinstance(found, MethodNotAllowed)
+    return found.endpoint_id if found is not None else None
+
+
+def test_parameters_have_the_types_of_their_kinds() -> None:
+    routes = router(
+        a="/i/<int:n>", b="/f/<float:x>", c="/u/<uuid:u>", d="/p/<path:rest>", e="/s/<s>", f="/a/<any(on,off):to>"
+    )
+    one = uuid.uuid4()
+    assert routes.match("h", "/i/007", "GET") == Match("a", {"n": 7})
+    assert routes.match("h", "/f/1.5", "GET") == Match("b", {"x": 1.5})
+    assert routes.match("h", f"/u/{one}", "GET") == Match("c", {"u": one})
+    assert routes.match("h", "/p/a/b//c", "GET") == Match("d", {"rest": "a/b//c"})
+    assert routes.match("h", "/s/x-y", "GET") == Match("e", {"s": "x-y"})
+    assert routes.match("h", "/a/off", "GET") == Match("f", {"to": "off"})
+    for path in ("/i/x", "/i/-1", "/i/" + "9" * 5000, "/f/1", "/u/1", "/p/", "/s/", "/s/a/b", "/a/of", "/", "", "*"):
+        assert routes.match("h", path, "GET") is None, path
+
+
+def test_a_path_is_decoded_before_it_is_matched() -> None:
+    routes = router(a="/café/<name>", b="/x/y")
+    assert routes.match("h", "/caf%C3%A9/a%20b%FF", "GET") == Match("a", {"name": "a b\ufffd"})
+    assert who(routes.match("h", "/x%2Fy", "GET")) == "b", "as in WSGI, an encoded slash is a slash"
+
+
+def test_a_slash_at_the_end_makes_no_difference_and_doubled_ones_do() -> None:
+    routes = router(a="/a", root="/")
+    assert [who(routes.match("h", path, "GET")) for path in ("/a", "/a/", "/", "//", "//a", "/a//", "/%2Fa")] == [
+        "a", "a", "root", None, None, None, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("api.example.com", "exact"),
+        ("API.example.com.:8080", "exact"),
+        ("x.example.com", "wide"),
+        ("x.y.example.com", "wide"),
+        ("x.eu.example.com", "wide-eu"),
+        ("example.com", "any"),
+        ("badexample.com", "any"),
+        ("127.0.0.1:80", "any"),
+        ("[::1]:80", "any"),
+        ("[::1]", "any"),
+        ("", "any"),
+        ("a..b", "any"),
+        ("x" * 300, "any"),
+        ("é", "any"),
+        ("a/b", "any"),
+        ("a|b", "any"),
+        (":80", "any"),
+    ],
+)
+def test_domains_by_name_go_before_wide_ones_the_longer_first_and_those_before_none(host: str, found: str) -> None:
+    routes = router(
+        **{
+            "any": {"path": "/<a>"},
+            "exact": {"path": "/<a>", "domain": "api.example.com"},
+            "wide": {"path": "/<a>", "domain": "*.example.com"},
+            "wide-eu": {"path": "/<a>", "domain": "*.eu.example.com"},
+        }
+    )
+    assert routes.match(host, "/x", "GET") == Match(found, {"a": "x"})
+
+
+def test_what_a_nearer_domain_does_not_have_a_wider_one_may() -> None:
+    routes = router(a={"path": "/a", "domain": "api.example.com"}, b={"path": "/b", "domain": "*.example.com"}, c="/c")
+    assert [who(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
+
+
+def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None:
+    routes = router(
+        text="/x/me",
+        around="/x/m<a>",
+        choice="/x/<any(you,them):a>",
+        number="/x/<int:a>",
+        uuid="/x/<uuid:a>",
+        string="/x/<a>",
+        path="/x/<path:a>",
+    )
+    found = [who(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")]
+    assert found == ["text", "around", "choice", "number", "uuid", "string", "path"]
+
+
+def test_from_the_left_and_back_again() -> None:
+    routes = router(left="/a/<x>/c", right="/<x>/b/c", deep="/a/b/d")
+    assert [who(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == ["left", "deep", "right"]
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_equals_go_by_id_whichever_came_first(order: tuple[str, str]) -> None:
+    paths = {"a": "/<string(minlength=2):x>", "b": "/<string(maxlength=9):x>"}
+    assert who(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
+
+
+def test_a_number_out_of_bounds_matches_nothing() -> None:
+    routes = router(a="/<int(max=5):n>", b="/<s>")
+    assert [who(routes.match("h", path, "GET")) for path in ("/5", "/x", "/6")] == ["a", "b", None]
+
+
+def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
+    routes = router(
+        a={"path": "/a", "methods": ["GET"]},
+        b={"path": "/<x>", "methods": ["PUT"]},
+        c={"path": "/<path:x>", "methods": ["DELETE"]},
+    )
+    assert routes.match("h", "/a", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
+    assert routes.match("h", "/a/", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
+    assert who(routes.match("h", "/a", "HEAD")) == "a"
+    assert who(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
+
+
+def test_a_disabled_endpoint_takes_nothing_and_keeps_its_place() -> None:
+    assert router(a={"path": "/a", "is_enabled": False}).match("h", "/a", "GET") is None
+    with pytest.raises(EndpointConflict):
+        router(a={"path": "/a", "is_enabled": False}, b="/a")
+
+
+def test_a_router_of_nothing() -> None:
+    assert Router().match("h", "/", "GET") is None
+
+
+def test_many_hosts_take_bounded_memory() -> None:
+    routes = router(a="/a")
+    for number in range(2000):
+        assert who(routes.match(f"h{number}", "/a", "GET")) == "a"
+    assert len(routes._hosts) <= 256
+
+
+ROUTES = router(a="/a/<int:n>", b={"path": "/<path:p>/x", "domain": "*.example.com", "methods": ["POST"]}, c="/<s>")
+
+
+@given(st.text(max_size=40), st.text(max_size=60), st.text(max_size=8))
+def test_any_request_is_matched_or_not_and_never_raises(host: str, path: str, method: str) -> None:
+    for one in (path, f"/{path}"):
+        found = ROUTES.match(host, one, method)
+        assert found is None or isinstance(found, Match | MethodNotAllowed)
