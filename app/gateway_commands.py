@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -138,14 +139,13 @@ def _print(answer: Answer, *, has_body: bool) -> bool:
     for name, value in answer.headers:
         click.echo(f"{name}: {value}", err=True)
     click.echo(err=True)
-    output, on_close = click.get_binary_stream("stdout"), answer.on_close
+    parts: Iterable[bytes] = [answer.body] if isinstance(answer.body, bytes) else answer.body
     try:
-        for part in [answer.body] if isinstance(answer.body, bytes) else answer.body:
-            output.write(part if has_body else b"")
+        for part in parts:
+            click.echo(part if has_body else b"", nl=False)
     except BodyFailed:
         return False
     finally:
-        output.flush()
-        if on_close is not None:
-            on_close()
+        if answer.on_close is not None:
+            answer.on_close()
     return True

@@ -84,6 +84,8 @@ def _compile(source: str, filename: str) -> CodeType:
         tree = ast.parse(source, filename)
         code = compile(tree, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
+        if error.text is None and error.lineno is not None:  # found by the compiler, which looks for a file
+            error.text = linecache.getline(filename, error.lineno)
         text = "".join(traceback.format_exception_only(error))
         raise HandlerError(Stage.COMPILE, error.msg, error.lineno, text) from None
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:  # null bytes, nested too deeply

@@ -206,7 +206,22 @@ def test_the_edges_of_the_limits() -> None:
 
 
 PIECES = st.sampled_from(
-    ["a", "<b>", "<int:c>", "<path:d>", "<any(x,y):e>", "<string(length=2):f>", "<", ">", "(", ":", "%", "x<g>y", "", ","]
+    [
+        "a",
+        "<b>",
+        "<int:c>",
+        "<path:d>",
+        "<any(x,y):e>",
+        "<string(length=2):f>",
+        "<",
+        ">",
+        "(",
+        ":",
+        "%",
+        "x<g>y",
+        "",
+        ",",
+    ]
 )
 
 

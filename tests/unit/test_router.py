@@ -104,7 +104,9 @@ def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None
         string="/x/<a>",
         path="/x/<path:a>",
     )
-    found = [who(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")]
+    found = [
+        who(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")
+    ]
     assert found == ["text", "around", "choice", "number", "uuid", "string", "path"]
 
 

@@ -1,0 +1,207 @@
+"""A call never raises for what a handler does: it answers, or it is a 500 or a 504 that the log explains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from loguru import logger
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from app.domain.endpoints import Endpoint
+from app.domain.errors import Killed
+from app.domain.handler_table import Grant, Version
+from app.domain.outcome import State
+from app.gateway.call import BodyFailed, Called, call_handler
+from app.gateway.context import Context, NoServices, NoSuchService
+from app.gateway.handler_module import load_handler
+from tests.harness import eventually
+
+
+class CannedServices:
+    """Answers with what was asked for."""
+
+    def get(self, kind: str, name: str) -> Any:
+        return f"{kind}:{name}"
+
+
+@pytest.fixture
+def records() -> Iterator[list[Any]]:
+    """What is logged during the test."""
+    found: list[Any] = []
+    sink = logger.add(lambda message: found.append(message.record), level="DEBUG", format="{message}")
+    yield found
+    logger.remove(sink)
+
+
+def call(
+    handler: Any, *, timeout_seconds: float = 5.0, params: Any = (), services: Any = None, **request: Any
+) -> Called:
+    """Call a handler, given as a function or as the body of one."""
+    if isinstance(handler, str):
+        body = "".join(f"    {line}\n" for line in handler.splitlines())
+        handler = load_handler("thing v4", f"from app.gateway.sdk import *\n\ndef handle(request, context):\n{body}")
+    endpoint = Endpoint("thing", "thing", "/thing", timeout_seconds=timeout_seconds)
+    grant = Grant(1, endpoint, dict(params), Version(4, "sum", 0.0), handler)
+    context = Context("req-1", "thing", 4, grant.params, services or NoServices())
+    return call_handler(grant, Request(EnvironBuilder(**{"path": "/thing", **request}).get_environ()), context)
+
+
+def assert_fault(called: Called, status: int, reason: str) -> None:
+    assert called.reason == reason
+    assert called.answer.status == status
+    assert isinstance(called.answer.body, bytes)
+    said = json.loads(called.answer.body)
+    assert (said["status"], said["reason"], said["request_id"]) == (status, reason, "req-1")
+
+
+def test_a_handler_sees_the_request_and_the_context():
+    called = call(
+        "return {'method': request.method, 'q': request.args['q'], 'got': request.get_json(), 'id': context.request_id,"
+        " 'params': context.params, 'who': [context.endpoint_id, context.version]}",
+        method="POST",
+        query_string="q=1",
+        json={"a": 1},
+        params={"n": 7},
+    )
+    assert called.reason is None
+    assert json.loads(called.answer.body) == {
+        "method": "POST", "q": "1", "got": {"a": 1}, "id": "req-1", "params": {"n": 7}, "who": ["thing", 4],
+    }  # fmt: skip
+
+
+def test_services_are_found_by_kind_and_name():
+    called = call(
+        "return [context.db('a'), context.cache('b'), context.storage('c'), context.email('d'), context.db()]",
+        services=CannedServices(),
+    )
+    assert json.loads(called.answer.body) == ["db:a", "cache:b", "storage:c", "email:d", "db:main"]
+
+
+def test_a_service_that_is_not_there_is_said_by_name():
+    with pytest.raises(NoSuchService, match="there is no cache service called 'sessions'"):
+        NoServices().get("cache", "sessions")
+
+
+def test_what_a_handler_logs_carries_endpoint_version_and_request(records):
+    call("context.logger.info('seen {}', 1)\ncontext.logger.warning('again')")
+    assert [(one["message"], one["level"].name, one["extra"]) for one in records] == [
+        (text, level, {"endpoint": "thing", "version": 4, "request_id": "req-1"})
+        for text, level in (("seen 1", "INFO"), ("again", "WARNING"))
+    ]
+
+
+def test_an_exception_is_a_500_and_a_traceback_in_the_log(records):
+    called = call("value = {}\nreturn value['missing']")
+    assert_fault(called, 500, "handler_failed")
+    [record] = records
+    assert record["extra"] == {"endpoint": "thing", "version": 4, "request_id": "req-1", "reason": "handler_failed"}
+    assert record["message"] == "endpoint thing: version 4 failed: KeyError('missing')"
+    assert record["exception"].type is KeyError
+    assert b"missing" not in called.answer.body, "the client is told nothing of the inside"
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(3)", "raise KeyboardInterrupt", "return object()", "return 'a', 99",
+                                  "def f(): return f()\nf()", "return {'a': f'{1/0}'}"])  # fmt: skip
+def test_whatever_it_does_is_a_500(body, records):
+    assert_fault(call(body), 500, "handler_failed")
+    assert len(records) == 1
+
+
+def test_an_abort_is_an_answer_and_no_failure(records):
+    called = call("abort(404, 'nothing')")
+    assert (called.answer.status, called.reason) == (404, None)
+    assert b"nothing" in called.answer.body
+    assert records == []
+
+
+def test_a_body_that_is_not_json_is_the_clients_fault():
+    assert call("return request.json", method="POST", data="{", content_type="application/json").answer.status == 400
+
+
+def test_one_that_takes_too_long_is_a_504(records):
+    called = call("import time\ntime.sleep(60)", timeout_seconds=0.05)
+    assert_fault(called, 504, "handler_timeout")
+    [record] = records
+    assert record["message"] == "endpoint thing: version 4 took longer than 0.05 s"
+    assert record["exception"].traceback is not None, "where it hung"
+
+
+def test_a_handler_that_catches_exceptions_does_not_catch_its_end():
+    assert_fault(
+        call("import time\ntry:\n    time.sleep(60)\nexcept Exception:\n    return 'caught'", timeout_seconds=0.05),
+        504,
+        "handler_timeout",
+    )
+
+
+def test_a_timeout_of_the_handlers_own_is_its_failure():
+    assert_fault(call("import socket\nraise socket.timeout('own')"), 500, "handler_failed")
+
+
+def test_no_timer_is_left_behind():
+    call("return 'quick'", timeout_seconds=0.01)
+    gevent.sleep(0.05)
+
+
+def thrown_into(handler: Callable[[Any, Any], Any], error: BaseException) -> BaseException:
+    """Throw into a greenlet that waits in its handler; returns what comes out of the call."""
+    seen = SimpleNamespace(out=None, waits=False)
+
+    def waiting(_request: Any, _context: Any) -> Any:
+        seen.waits = True
+        return handler(_request, _context)
+
+    def run() -> None:
+        try:
+            call(waiting)
+        except BaseException as out:
+            seen.out = out
+
+    greenlet = gevent.spawn(run)
+    eventually(lambda: seen.waits)
+    greenlet.kill(error)
+    return seen.out  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("error", [Killed(State.KILLED, "drain"), gevent.GreenletExit(), gevent.Timeout()])
+def test_what_is_thrown_in_from_outside_passes_through(error):
+    assert thrown_into(lambda _request, _context: gevent.sleep(60), error) is error
+
+
+def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
+    called = call("def parts():\n    yield 'a'\n    1 / 0\nreturn parts()")
+    assert called.reason is None
+    parts = iter(called.answer.body)
+    assert next(parts) == b"a"  # type: ignore[comparison-overlap]
+    with pytest.raises(BodyFailed):
+        next(parts)
+    [record] = records
+    assert record["message"] == "endpoint thing: version 4 failed: ZeroDivisionError('division by zero')"
+
+
+def test_a_streamed_body_that_is_given_up_is_closed():
+    closed: list[str] = []
+
+    def handler(_request: Any, _context: Any) -> Any:
+        def parts() -> Iterator[str]:
+            try:
+                while True:
+                    yield "a"
+            finally:
+                closed.append("closed")
+
+        return parts()
+
+    answer = call(handler).answer
+    assert next(iter(answer.body)) == b"a"  # type: ignore[comparison-overlap]
+    assert not isinstance(answer.body, bytes)
+    answer.body.close()  # type: ignore[attr-defined]
+    assert answer.on_close is not None
+    answer.on_close()
+    assert closed == ["closed"]
