@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Final
 
+import gevent
+
 from actors.handler_messages import AcquireHandler, ReleaseHandler
 from actors.runtime import Address, AskTimeoutError, ask
 from app.domain.handler_table import Acquired
@@ -26,12 +28,19 @@ class Dispatch:
         try:
             return ask(self._handlers, AcquireHandler(grant_id, host, path, method), timeout_s=ASK_TIMEOUT_SECONDS)
         except BaseException:  # also thrown in from outside: the request may still be carried out
-            self.release(grant_id, failed=False)
+            gevent.spawn(self._release, grant_id, False)
             raise
 
     def release(self, grant_id: int, *, failed: bool) -> None:
         """Give a grant back, once however often it is called. Says nothing of an actor that is down or failed."""
         try:
+            self._release(grant_id, failed)
+        except BaseException:  # thrown in from outside, while the actor was down
+            gevent.spawn(self._release, grant_id, failed)
+            raise
+
+    def _release(self, grant_id: int, failed: bool) -> None:
+        try:
             ask(self._handlers, ReleaseHandler(grant_id, failed), timeout_s=ASK_TIMEOUT_SECONDS)
-        except (AskTimeoutError, RuntimeError):  # logged by the actor; a late one is carried out still
+        except (AskTimeoutError, RuntimeError):  # a late one is carried out still, a failed one was logged
             return

@@ -1,4 +1,4 @@
-"""A source becomes a handler in a module of its own, or a fault with its stage, line and traceback; and it goes again."""
+"""A source becomes a handler in a module of its own, or a fault with stage, line and traceback; and it goes again."""
 
 from __future__ import annotations
 

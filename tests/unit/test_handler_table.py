@@ -1,4 +1,4 @@
-"""The table of versions: grants name one version, what drains is dropped with its last grant, and every count is true."""
+"""The table of versions: grants name one version, what drains is dropped with its last grant, counts are true."""
 
 from __future__ import annotations
 
