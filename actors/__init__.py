@@ -10,6 +10,8 @@
                        ^            │
                        └──tell── health   when which backend is probed; a greenlet runs each probe and tells its end
 
+    app.gateway.dispatch ──ask──> handlers   which version of which handler answers a request, and who still holds one
+
     supervisor ── watches all of them; a successor is built from the facts of the moment and published under the name
 
 Asks go inwards only: greenlets (connections, /ready, /metrics, the snapshot of bindings) ask actors. An actor never
