@@ -23,6 +23,8 @@ _FAULTS: Final = {
     HANDLER_FAILED: (500, "Internal Server Error"),
     HANDLER_TIMEOUT: (504, "Gateway Timeout"),
 }
+_FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, gevent.Timeout)
+"""What a handler may raise; of what is not among Exception, a greenlet's end is none of its doing."""
 
 
 class Called(NamedTuple):
@@ -42,8 +44,9 @@ class BodyFailed(Exception):
 def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     """Run the granted handler within its endpoint's time.
 
-    Never raises for what the handler does. What is thrown into the greenlet from outside passes through: Killed (and
-    any ConnectionEnded, which no handler can know), GreenletExit, the caller's own gevent.Timeout.
+    Never raises for what the handler does. What ends the greenlet from outside passes through: Killed (and any
+    ConnectionEnded, which no handler can know) and GreenletExit. A gevent.Timeout is always taken for the handler's:
+    the caller has none pending. The time is until the handler returns; a streamed body takes what the client takes.
     """
     timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     timeout.start()
@@ -53,12 +56,8 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
         return _answer_to(raised, grant, request, context)
     except ConnectionEnded:
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        return _failure(HANDLER_FAILED, error, grant, context)
-    except gevent.Timeout as expired:
-        if expired is not timeout:
-            raise
-        return _failure(HANDLER_TIMEOUT, expired, grant, context)
+    except _FAILURES as error:
+        return _failure(HANDLER_TIMEOUT if error is timeout else HANDLER_FAILED, error, grant, context)
     finally:
         timeout.close()
     if isinstance(answer.body, bytes):
@@ -100,6 +99,6 @@ def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator
         yield from parts
     except (ConnectionEnded, GeneratorExit):
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except _FAILURES as error:
         _log(HANDLER_FAILED, error, grant, context)
         raise BodyFailed from None

@@ -15,7 +15,7 @@ from loguru import logger
 
 from actors.handler_messages import DeployHandler, DescribeEndpoints, ReplaceEndpoints, UndeployHandler
 from actors.runtime import Address, ask
-from app.domain.endpoints import Endpoint
+from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import EndpointView, Version
 from app.domain.stored import StoredVersion
 from app.gateway.handler_module import MAX_SOURCE_BYTES, HandlerError, LoadedHandler, Stage, load_handler
@@ -69,10 +69,9 @@ class Deployment:
     def restore(self) -> None:
         """Serve what is on disk. A version that cannot be loaded any more is logged; the others serve."""
         with self._turn:
-            kept = self._in_thread(self._store.endpoints)
-            endpoints = [endpoint for endpoint, _ in kept]
-            self._serve(endpoints, self._in_thread(Router, endpoints))
-            for endpoint, number in kept:
+            deployed = {endpoint: number for endpoint, number in self._in_thread(self._store.endpoints)}
+            for endpoint in self._serve_sound(list(deployed)):
+                number = deployed[endpoint]
                 if number is not None:
                     self._restore(endpoint.id, number)
 
@@ -118,8 +117,19 @@ class Deployment:
         with self._turn:
             if not self._in_thread(self._store.remove_endpoint, endpoint_id):
                 raise _no_endpoint(endpoint_id)
-            endpoints = self._endpoints()
-            self._serve(endpoints, self._in_thread(Router, endpoints))
+            self._serve_sound(self._endpoints())
+
+    def _serve_sound(self, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """Serve by what is on disk; of two that conflict there, which others wrote, one is left out, and said."""
+        while True:
+            try:
+                router = self._in_thread(Router, endpoints)
+            except EndpointConflict as conflict:
+                logger.bind(endpoint=conflict.endpoint_id).error("{}: it takes no requests", conflict)
+                endpoints = [endpoint for endpoint in endpoints if endpoint.id != conflict.endpoint_id]
+                continue
+            self._serve(endpoints, router)
+            return endpoints
 
     def _endpoints(self) -> list[Endpoint]:
         return [endpoint for endpoint, _ in self._in_thread(self._store.endpoints)]

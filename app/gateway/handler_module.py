@@ -14,7 +14,7 @@ import linecache
 import sys
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import count
 from types import CodeType, ModuleType, TracebackType
@@ -26,6 +26,8 @@ ENTRY_POINT: Final = "handle"
 MAX_SOURCE_BYTES: Final = 256 * 1024
 IMPORT_TIMEOUT_SECONDS: Final = 30.0
 """For the import; only what waits can be ended so, not what computes."""
+
+_WITH_STATEMENTS: Final = (ast.stmt, ast.match_case)
 
 _serials = count(1)
 
@@ -96,7 +98,7 @@ def _compile(source: str, filename: str) -> CodeType:
 
 def _check_dependencies(tree: ast.Module, filename: str) -> None:
     """Name the first import that is not installed, without importing anything."""
-    for node in _required_imports(tree):
+    for node in _required_imports(tree.body):
         if isinstance(node, ast.ImportFrom) and node.level:
             message = "a handler is one module: it has no package to import from"
             raise HandlerError(Stage.COMPILE, message, node.lineno, _pointer(filename, node.lineno, message))
@@ -108,18 +110,17 @@ def _check_dependencies(tree: ast.Module, filename: str) -> None:
                 raise HandlerError(Stage.COMPILE, message, node.lineno, _pointer(filename, node.lineno, message))
 
 
-def _required_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Walk the imports of a source but those in a `try`, which it can do without, and those for type checkers."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child
-        elif isinstance(child, ast.Try):
-            for part in (*child.orelse, *child.finalbody):
-                yield from _required_imports(part)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        else:
-            yield from _required_imports(child)
+def _required_imports(nodes: Iterable[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Walk the imports among statements but those in a `try`, which may be missing, and those for type checkers."""
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.Try | ast.TryStar) and node.handlers:
+            yield from _required_imports([*node.orelse, *node.finalbody])
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from _required_imports(node.orelse)
+        elif isinstance(node, _WITH_STATEMENTS):  # and not into expressions, which may be nested without end
+            yield from _required_imports(ast.iter_child_nodes(node))
 
 
 def _is_installed(package: str) -> bool:

@@ -190,6 +190,21 @@ def test_a_version_that_cannot_be_loaded_any_more_is_logged_and_the_others_serve
     again.close()
 
 
+def test_of_a_conflict_on_disk_one_is_left_out_and_said(served, logged):
+    with sqlite3.connect(served.path) as database:
+        columns = "name, domain, path, methods, timeout_seconds, max_concurrency, max_body_bytes, is_enabled, deployed"
+        rest = "last_number, created_at, updated_at"
+        database.execute(f"INSERT INTO endpoints (id, {columns}, {rest}) SELECT 'zz', {columns}, {rest} FROM endpoints")
+    database.close()
+    served.close()
+    again = Gateway(served.path)
+    assert again.answer() == "one"
+    assert any("'zz' conflicts with 'hello'" in line for line in logged)
+    again.deployment.remove("hello")
+    assert again.acquire() == NotDeployed("zz")
+    again.close()
+
+
 def test_endpoints_change_while_they_serve(served):
     served.deployment.update(replace(HELLO, path="/moved"))
     assert served.acquire() == NoEndpoint()

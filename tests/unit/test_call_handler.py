@@ -142,6 +142,11 @@ def test_a_handler_that_catches_exceptions_does_not_catch_its_end():
 
 def test_a_timeout_of_the_handlers_own_is_its_failure():
     assert_fault(call("import socket\nraise socket.timeout('own')"), 500, "handler_failed")
+    own = "import gevent\nwith gevent.Timeout(0.01):\n    gevent.sleep(60)"
+    assert_fault(call(own), 500, "handler_failed")
+    called = call("import gevent\ndef parts():\n    yield 'a'\n    raise gevent.Timeout(1)\nreturn parts()")
+    with pytest.raises(BodyFailed):
+        list(called.answer.body)
 
 
 def test_no_timer_is_left_behind():
@@ -169,7 +174,7 @@ def thrown_into(handler: Callable[[Any, Any], Any], error: BaseException) -> Bas
     return seen.out  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("error", [Killed(State.KILLED, "drain"), gevent.GreenletExit(), gevent.Timeout()])
+@pytest.mark.parametrize("error", [Killed(State.KILLED, "drain"), gevent.GreenletExit()])
 def test_what_is_thrown_in_from_outside_passes_through(error):
     assert thrown_into(lambda _request, _context: gevent.sleep(60), error) is error
 

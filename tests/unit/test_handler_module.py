@@ -88,6 +88,11 @@ def test_anything_that_takes_two_arguments_is_an_entry_point(source):
         ("#" * (MAX_SOURCE_BYTES + 1), None, f"longer than {MAX_SOURCE_BYTES} bytes"),
         ("import os\nimport no_such_thing.at_all\n", 2, "needs the module 'no_such_thing', which is not installed"),
         ("def handle(r, c):\n    from no_such_thing import x\n", 2, "needs the module 'no_such_thing'"),
+        ("class A:\n    if 1:\n        import no_such_thing\n", 3, "'no_such_thing'"),
+        ("try:\n    import no_such_thing\nfinally:\n    pass\n", 2, "'no_such_thing'"),
+        ("try:\n    pass\nexcept E:\n    pass\nelse:\n    import no_such_thing\n", 6, "'no_such_thing'"),
+        ("import typing\nif typing.TYPE_CHECKING:\n    pass\nelse:\n    import nothing\n", 5, "'nothing'"),
+        ("match 1:\n    case 1:\n        import no_such_thing\n", 3, "'no_such_thing'"),
         ("from . import x\n", 1, "no package to import from"),
         ("from .. import x\n", 1, "no package to import from"),
     ],
@@ -105,6 +110,8 @@ def test_what_does_not_compile(source, line, text):
 def test_deep_nesting_is_a_fault_and_no_crash():
     assert failure("x = " + "-" * 100_000 + "1").stage is Stage.COMPILE
     assert failure("x = " + "a." * 50_000 + "b").stage is Stage.COMPILE
+    for depth in (300, 900, 1100, 2000):
+        assert failure("a = 1\nx = " + "a" + ".real" * depth + "\n").stage in (Stage.COMPILE, Stage.ENTRY_POINT)
 
 
 def test_an_import_that_the_source_can_do_without_may_be_missing():
