@@ -18,7 +18,7 @@ from actors.runtime import Address, ask
 from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import EndpointView, Version
 from app.domain.stored import StoredVersion
-from app.gateway.handler_module import MAX_SOURCE_BYTES, HandlerError, LoadedHandler, Stage, load_handler
+from app.gateway.handler_module import HandlerError, LoadedHandler, check_text, load_handler
 from app.gateway.router import Router
 
 T = TypeVar("T")
@@ -151,9 +151,8 @@ class Deployment:
         return self._stored(endpoint_id, number)
 
     def upload(self, endpoint_id: str, source: str) -> StoredVersion:
-        """Keep a source as the next version, without loading it. Raises NotFound, HandlerError (too long)."""
-        if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
-            raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+        """Keep a source as the next version, without loading it. Raises NotFound, HandlerError (no text, too long)."""
+        check_text(source)
         with self._turn:
             return self._upload(endpoint_id, source)
 
@@ -180,8 +179,7 @@ class Deployment:
 
         A source that fails is kept all the same, for its author to look at.
         """
-        if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
-            raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+        check_text(source)
         with self._turn:
             return self._deploy(self._upload(endpoint_id, source))
 

@@ -64,6 +64,16 @@ class LoadedHandler:
         return self._handle(request, context)
 
 
+def check_text(source: str) -> None:
+    """Raise HandlerError for a source that is too long, or no text that could be kept."""
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError as error:
+        raise HandlerError(Stage.COMPILE, f"the source is not Unicode text: {error}") from None
+    if size > MAX_SOURCE_BYTES:
+        raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+
+
 def load_handler(name: str, source: str) -> LoadedHandler:
     """Make a handler of a source; `name` is what tracebacks call it, such as `hello v3`. Raises HandlerError."""
     serial = next(_serials)
@@ -80,8 +90,7 @@ def load_handler(name: str, source: str) -> LoadedHandler:
 
 
 def _compile(source: str, filename: str) -> CodeType:
-    if len(source.encode(errors="replace")) > MAX_SOURCE_BYTES:
-        raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
+    check_text(source)
     try:
         tree = ast.parse(source, filename)
         code = compile(tree, filename, "exec", dont_inherit=True)

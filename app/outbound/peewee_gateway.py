@@ -90,7 +90,7 @@ TABLES: Final = (EndpointTable, VersionTable, ServiceTable, TokenTable)
 
 def checksum_of(source: str) -> str:
     """Return the SHA-256 of a source in hex."""
-    return hashlib.sha256(source.encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 class SqliteGatewayStore:

@@ -111,6 +111,7 @@ def test_the_next_version_replaces_it_and_is_kept(served):
         (answering("x", "import no_such_thing"), Stage.COMPILE, "no_such_thing"),
         (answering("x", "1 / 0"), Stage.IMPORT, "ZeroDivisionError"),
         ("x = 1\n", Stage.ENTRY_POINT, "def handle(request, context)"),
+        ("# \ud800", Stage.COMPILE, "not Unicode text"),
         ("#" * (MAX_SOURCE_BYTES + 1), Stage.COMPILE, "longer than"),
     ],
 )

@@ -84,6 +84,7 @@ def test_anything_that_takes_two_arguments_is_an_entry_point(source):
         ("x = 'abc\n", 1, "unterminated string"),
         ("a = " + "(" * 500 + ")" * 500, 1, "too many nested parentheses"),
         ("x = 1\0", None, "null bytes"),
+        ("x = '\ud800'", None, "not Unicode text"),
         ("return 1", 1, "'return' outside function"),
         ("#" * (MAX_SOURCE_BYTES + 1), None, f"longer than {MAX_SOURCE_BYTES} bytes"),
         ("import os\nimport no_such_thing.at_all\n", 2, "needs the module 'no_such_thing', which is not installed"),
