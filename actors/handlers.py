@@ -53,9 +53,10 @@ class HandlersActor(GeventActor):
 
     def _change(self, change: Callable[[], list[Dropped]]) -> bool:
         try:
-            self._say(change())
+            gone = change()
         except KeyError:
             return False
+        self._say(gone)
         return True
 
     def _say(self, gone: Iterable[Dropped]) -> None:

@@ -51,9 +51,7 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     timeout.start()
     try:
-        answer = answer_of(grant.handler(request, context), request)
-    except HTTPException as raised:  # abort(404) is an answer
-        return _answer_to(raised, grant, request, context)
+        answer = answer_of(_returned(grant, request, context), request)
     except ConnectionEnded:
         raise
     except _FAILURES as error:
@@ -65,11 +63,12 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     return Called(answer._replace(body=_watched(answer.body, grant, context)), None)
 
 
-def _answer_to(raised: HTTPException, grant: Grant, request: Request, context: Context) -> Called:
+def _returned(grant: Grant, request: Request, context: Context) -> object:
+    """Call the handler; one that aborts has returned that."""
     try:
-        return Called(answer_of(raised, request), None)
-    except Exception as error:
-        return _failure(HANDLER_FAILED, error, grant, context)
+        return grant.handler(request, context)
+    except HTTPException as raised:
+        return raised
 
 
 def _failure(reason: str, error: BaseException, grant: Grant, context: Context) -> Called:

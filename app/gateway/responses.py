@@ -133,6 +133,8 @@ def _of_response(response: Response, request: Request) -> Answer:
         return Answer(status, headers, response.get_data(), response.close)
     length = response.headers.get("Content-Length")
     if length is not None:
+        if not (length.isascii() and length.isdecimal()):
+            raise BadAnswer(f"not a Content-Length: {length!r:.100}")
         headers.append(("Content-Length", length))
     return Answer(status, headers, _encoded(response.response), response.close)
 

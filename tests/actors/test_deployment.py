@@ -273,6 +273,29 @@ def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, mo
     assert served.answer() == "one"
 
 
+def test_what_vanished_meanwhile_is_said(served, monkeypatch):
+    """Another process may write the file; here it seems to."""
+    monkeypatch.setattr(served.store, "set_deployed", lambda *_arguments: False)
+    with pytest.raises(NotFound, match="no version 1 any more"):
+        served.deployment.deploy("hello", 1)
+    monkeypatch.undo()
+    served.run(served.store.create_endpoint, replace(HELLO, id="unknown", path="/unknown"))
+    with pytest.raises(NotFound, match="no endpoint 'unknown'"):
+        served.deployment.deploy_source("unknown", answering("x"))
+    assert served.on_disk() == {"hello": 1, "unknown": None}
+
+
+def test_deploying_what_serves_loads_it_afresh(served, monkeypatch):
+    before = served.acquire().handler
+    served.deployment.deploy("hello", 1)
+    assert served.acquire().handler is not before
+    monkeypatch.setattr(deploying, "ASK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(served.deployment, "_handlers", Address("nobody"))
+    with pytest.raises(AskTimeoutError):
+        served.deployment.deploy("hello", 1)
+    assert served.on_disk() == {"hello": 1}
+
+
 def test_changes_queue(served):
     """A source that waits in its import does not let the next one overtake it, nor hold up requests."""
     slow = gevent.spawn(served.deployment.deploy_source, "hello", answering("slow", "import time\ntime.sleep(0.2)\n"))

@@ -120,6 +120,18 @@ def test_an_abort_is_an_answer_and_no_failure(records):
     assert records == []
 
 
+def test_an_abort_that_cannot_be_written_is_a_failure(records):
+    assert_fault(call("abort(404, response=Response('x', 999))"), 500, "handler_failed")
+
+
+def test_a_stream_in_an_abort_is_watched_too(records):
+    called = call("abort(Response((1 / n for n in range(1)), 503))")
+    assert called.answer.status == 503
+    with pytest.raises(BodyFailed):
+        list(called.answer.body)
+    assert len(records) == 1
+
+
 def test_a_body_that_is_not_json_is_the_clients_fault():
     assert call("return request.json", method="POST", data="{", content_type="application/json").answer.status == 400
 

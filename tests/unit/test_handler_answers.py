@@ -98,9 +98,10 @@ def test_a_stream_is_passed_on_part_by_part_and_closed():
     assert steps == []
     assert next(answer.body) == b"a"
     assert steps == ["a"]
+    assert next(answer.body) == b"b"
     assert answer.on_close is not None
     answer.on_close()
-    assert steps == ["a", "closed"]
+    assert steps == ["a", b"b", "closed"]
 
 
 def test_a_streamed_response_keeps_the_length_it_promised():
@@ -108,6 +109,18 @@ def test_a_streamed_response_keeps_the_length_it_promised():
     assert answered(streamed)[1]["Content-Length"] == "3"
     assert answered(streamed)[0] == 200
     assert "Content-Length" not in answered(Response(part for part in ("ab", "c")))[1]
+
+
+def test_answers_without_a_body_have_none_whatever_was_returned():
+    for status in (204, 304):
+        assert answered(Response("body", status))[::2] == (status, b"")
+        assert answered(("body", status))[::2] == (status, b"")
+
+
+@pytest.mark.parametrize("length", ["three", "-1", "1, 1", "", "٣"])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(BadAnswer):
+        answer_of(Response(iter(["abc"]), headers={"Content-Length": length}), REQUEST)
 
 
 def test_headers_of_the_connection_and_the_length_are_the_fronts():

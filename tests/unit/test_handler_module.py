@@ -131,6 +131,13 @@ def handle(request, context):
     assert load_handler("a v1", source)(None, None) is None
 
 
+def test_a_name_that_cannot_be_looked_up_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "half_gone", None)
+    assert failure("import half_gone\n").stage is Stage.IMPORT
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: (_ for _ in ()).throw(ValueError(name)))
+    assert failure("import no_such_thing\n").stage is Stage.COMPILE
+
+
 def test_a_missing_part_of_an_installed_package_is_named_with_its_line():
     error = failure("x = 1\n\nimport os.no_such_part\n")
     assert (error.stage, error.line) == (Stage.IMPORT, 3)
