@@ -1,18 +1,15 @@
-"""What an endpoint is: the requests it takes by domain, path and method, its limits, and the one validation of it.
-
-The path is a rule of werkzeug's: `/users/<int:id>/files/<path:name>`. Of its syntax only what cannot go wrong later is
-accepted: one parameter a segment, one of kind `path` a rule, arguments that the parameter's kind knows.
-"""
+"""What an endpoint is: the requests it takes by domain, path and method, its limits, and the one validation of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from app.domain.model import Fault
+from app.domain.path_rules import path_faults, shape_of
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
@@ -21,32 +18,10 @@ DEFAULT_CONCURRENCY: Final = 100
 DEFAULT_BODY_BYTES: Final = 1 << 20
 MOST_BODY_BYTES: Final = 1 << 30
 LONGEST_RULE: Final = 500
-_LARGEST_COUNT: Final = 10_000
-"""Of what a parameter's argument may count: characters, digits."""
 
 _ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})")
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
-_LITERAL: Final = re.compile(r"[^<>%?#|\\\s]*")
-_SEGMENT: Final = re.compile(
-    r"(?P<before>[^<>]*)<(?:(?P<kind>[a-z]+)(?:\((?P<arguments>[^()<>]+)\))?:)?(?P<name>[A-Za-z]\w*)>(?P<after>[^<>]*)",
-    re.ASCII,
-)
-_ARGUMENT: Final = re.compile(
-    r"""\s*(?:(?P<name>[a-z_]+)=(?P<value>True|False|\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|"(?P<quoted>[^"]+)")\s*""",
-    re.ASCII,
-)
-_COUNTS: Final = ("fixed_digits", "minlength", "maxlength", "length")
-_KINDS: Final[Mapping[str, frozenset[str]]] = {
-    # kind of parameter: the arguments it knows, as werkzeug's converters do; `any` takes words instead
-    "string": frozenset({"minlength", "maxlength", "length"}),
-    "int": frozenset({"fixed_digits", "min", "max", "signed"}),
-    "float": frozenset({"min", "max", "signed"}),
-    "any": frozenset(),
-    "uuid": frozenset(),
-    "path": frozenset(),
-}
-_NOT_WORDS: Final = ("True", "False", "None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +45,7 @@ class Endpoint:
     @property
     def shape(self) -> str:
         """The path without the names of its parameters: two rules of one shape match the same paths."""
-        return "/".join(map(_shape, self.path.split("/")))
+        return shape_of(self.path)
 
     @property
     def effective_methods(self) -> frozenset[str]:
@@ -242,98 +217,3 @@ class _Reader:
             return value
         self.fault(key, "must be true or false")
         return default
-
-
-def path_faults(rule: str) -> list[str]:
-    """Say what is wrong with a path rule that begins with a slash."""
-    faults: list[str] = []
-    names: list[str] = []
-    kinds: list[str] = []
-    segments = rule[1:].split("/")
-    if segments[-1] == "":  # a slash at the end, or the root
-        segments.pop()
-    for segment in segments:
-        if "<" not in segment and ">" not in segment:
-            faults += _literal_faults(segment)
-            continue
-        found = _SEGMENT.fullmatch(segment)
-        if found is None:
-            faults.append(
-                f"{segment!r} must have one parameter such as <name> or <int:name>, its name without a first _"
-            )
-            continue
-        faults += [wrong for text in (found["before"], found["after"]) if text for wrong in _literal_faults(text)]
-        names.append(found["name"])
-        kinds.append(found["kind"] or "string")
-        faults += _kind_faults(kinds[-1], found["arguments"])
-    faults += [f"<{name}> is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    if kinds.count("path") > 1:
-        faults.append("only one parameter may be a path")
-    return faults
-
-
-def _literal_faults(text: str) -> list[str]:
-    if text in ("", ".", ".."):
-        return [f"a segment must not be {text!r}"]
-    if not text.isprintable() or not _LITERAL.fullmatch(text):
-        return [f"{text!r} must be printable, not percent-encoded, without spaces and any of ? # | \\"]
-    return []
-
-
-def _kind_faults(kind: str, arguments: str | None) -> list[str]:
-    """Say what is wrong with a parameter's kind and the arguments to it."""
-    if kind not in _KINDS:
-        return [f"{kind!r} is no kind of parameter: {', '.join(sorted(_KINDS))}"]
-    if kind == "any":
-        return _choice_faults(arguments or "")
-    if arguments is None:
-        return []
-    values: dict[str, str] = {}
-    for text in arguments.split(","):
-        found = _ARGUMENT.fullmatch(text)
-        name = found["name"] if found is not None else None
-        if found is None or name not in _KINDS[kind] or name in values:
-            return [
-                f"{kind}({arguments}): knows {', '.join(sorted(_KINDS[kind])) or 'no arguments'}, as name=value, once"
-            ]
-        values[name] = found["value"]
-    return [f"{kind}({arguments}): {wrong}" for wrong in _value_faults(kind, values)]
-
-
-def _choice_faults(arguments: str) -> list[str]:
-    found = [_ARGUMENT.fullmatch(text) for text in arguments.split(",")]
-    if all(one is not None and (one["quoted"] or one["word"]) for one in found) and not any(
-        one is not None and one["word"] in _NOT_WORDS for one in found
-    ):
-        return []
-    return [f'any({arguments}): needs words such as any(one,two,"in quotes")']
-
-
-def _value_faults(kind: str, values: Mapping[str, str]) -> list[str]:
-    faults = []
-    for name, value in values.items():
-        is_whole: Callable[[str], bool] = str.isdecimal
-        if name == "signed":
-            if value not in ("True", "False"):
-                faults.append("signed must be True or False")
-        elif value in ("True", "False") or (kind != "float" and not is_whole(value)):
-            faults.append(f"{name} must be a {'number' if kind == 'float' else 'whole number'}")
-        elif name in _COUNTS and not 1 <= int(value) <= _LARGEST_COUNT:
-            faults.append(f"{name} must be from 1 to {_LARGEST_COUNT}")
-    if faults:
-        return faults
-    if "length" in values and len(values) > 1:
-        return ["length goes alone"]
-    for low, high in (("minlength", "maxlength"), ("min", "max")):
-        if low in values and high in values and float(values[low]) > float(values[high]):
-            return [f"{low} is above {high}"]
-    return []
-
-
-def _shape(segment: str) -> str:
-    """Return a segment with nothing of its parameter but kind and arguments, in one order."""
-    found = _SEGMENT.fullmatch(segment)
-    if found is None:
-        return segment
-    arguments = ",".join(sorted(text.strip() for text in (found["arguments"] or "").split(",")))
-    return f"{found['before']}<{found['kind'] or 'string'}({arguments})>{found['after']}"
