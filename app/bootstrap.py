@@ -15,6 +15,7 @@ from gevent.event import Event
 from loguru import logger
 
 from actors.bindings import SHARDS_A_SWEEP, BindingsActor
+from actors.handlers import HandlersActor
 from actors.health import HealthActor
 from actors.messages import (
     Bound,
@@ -36,14 +37,21 @@ from app.config import PIPES, Config, Frontend, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
+from app.domain.handler_table import HandlerTable
 from app.domain.limits import ClientLimits, adopt_all
 from app.domain.measures import Measures
 from app.domain.model import Backend
 from app.domain.plan import ElectionPlan
 from app.domain.probe import Target
 from app.domain.single_flight import SingleFlight
+from app.domain.stored import StoreError
 from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
+from app.gateway.context import NoServices
+from app.gateway.deployment import Deployment
+from app.gateway.dispatch import Dispatch
+from app.gateway.module_garbage import ModuleGarbage
+from app.gateway.router import Router
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
@@ -60,6 +68,7 @@ from app.inbound.connections import Connections
 from app.inbound.door import OpenFrontend
 from app.inbound.doors import Doors
 from app.inbound.http_forwarding import HeaderRules
+from app.inbound.http_gateway import Gateway
 from app.inbound.http_server import HttpServer
 from app.inbound.listener import BindError
 from app.inbound.pipes import PipePool
@@ -74,7 +83,9 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.peewee_backends import SqliteBackendRepository
+from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.probes import probe
+from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
@@ -114,8 +125,11 @@ class Edge:
         self._log = log or JsonLog(config.log_path, config.log_format)
         self._exit = Event()
         self.exit_code = 0
+        self.deployment: Deployment | None = None
+        """Of the gateway's handlers, once a frontend has it on."""
 
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
+        self.handlers = Address("handlers")
         self._supervisor = Supervisor(on_give_up=self._give_up)
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
@@ -136,7 +150,13 @@ class Edge:
         limit = config.effective_max_connections()
         self._tcp = TcpServer(limit, self.connections, self.access_log, pipes)
         self._http = HttpServer(
-            limit, self.connections, self.access_log, requests, pipes, UpstreamPool(idle_upstreams())
+            limit,
+            self.connections,
+            self.access_log,
+            requests,
+            pipes,
+            UpstreamPool(idle_upstreams()),
+            Gateway(Dispatch(self.handlers), NoServices()),
         )
         self.doors = Doors(
             {"tcp": self._tcp.accept, "http": self._http.accept}, lambda code: self._count(names.ACCEPT_ERRORS, code)
@@ -193,6 +213,7 @@ class Edge:
         if _needs_routing(config):
             self.watcher.start()
         self._replace_backends()
+        self._restore_handlers(config)
         self._start_housekeeping()
         self._pauses.start()
         self.doors.open(self._frontends, bound)
@@ -248,6 +269,8 @@ class Edge:
         self._supervisor.supervise(self.actors.registry, start_registry)
         self._supervisor.supervise(self.actors.bindings, start_bindings)
         self._supervisor.supervise(self.actors.health, start_health)
+        handlers, garbage = HandlerTable(Router(())), ModuleGarbage()
+        self._supervisor.supervise(self.handlers, lambda: HandlersActor.start(handlers, garbage.dropped))
 
     def _make_election(self, plan: ElectionPlan) -> Election:
         return make_election(
@@ -274,6 +297,16 @@ class Edge:
         for binding in restored:
             self._bindings.restore(binding)
         logger.info("{} bindings restored", len(restored))
+
+    def _restore_handlers(self, config: Config) -> None:
+        """Let what was deployed serve again, from the first frontend with a gateway on."""
+        if self.deployment is not None or not any(frontend.gateway for frontend in config.frontends):
+            return
+        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db), WorkerThread().run, self.handlers)
+        try:
+            self.deployment.restore()
+        except StoreError as error:
+            logger.error("gateway: {}", error)
 
     def _start_housekeeping(self) -> None:
         every = self._housekeeping.every
@@ -324,7 +357,7 @@ class Edge:
     def _forget_vanished(self) -> None:
         """Tell the metrics which backends and frontends there are; requests that got no backend are counted too."""
         known = {(pool, backend.id) for pool, backends in self._backends.items() for backend in backends}
-        nobody = {(pool, "") for pool in self._backends}
+        nobody = {(pool, "") for pool in (*self._backends, "")}
         frontends = {election.frontend for plan in self._plans for election in plan.elections}
         tell(self.actors.metrics, Forget(frozenset(known | nobody), frozenset(frontends)))
 
@@ -358,6 +391,7 @@ class Edge:
                 status.stop()
             self._leave_routing()
             raise
+        self._restore_handlers(config)
         self._swap(config, frontends)
         self.doors.open(frontends, bound)
         self._http.end_idle()
@@ -449,7 +483,7 @@ class Edge:
     def _stop_actors(self) -> None:
         self._supervisor.stop()
         actors = self.actors
-        stop((actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
+        stop((self.handlers, actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
 
     def _await_connections(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

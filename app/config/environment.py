@@ -76,6 +76,9 @@ class Settings(BaseModel):
     )
     db_reload_secs: Seconds = Field(default=5, description="A full reload of the routing database at the latest after")
     geoip_path: str = Field(default="", description="Country database; empty = the shipped one, off = no geography")
+    gateway_db: Annotated[Path, BeforeValidator(not_empty)] = Field(
+        default=Path("gateway.db"), description="Endpoints and handlers of frontends with gateway: on (SQLite)"
+    )
     binding_ttl_secs: Seconds = Field(default=600, description="How long an idle client stays bound to its backend")
     binding_gc_interval_secs: Seconds = Field(default=60, description="Expired bindings are all freed within")
     binding_ipv6_prefix: int = Field(
@@ -182,7 +185,7 @@ def _unknown(name: str) -> str:
 def _conflicts(settings: Settings) -> list[str]:
     """Name what is wrong with the place that values, right each for itself, are to work in."""
     faults = []
-    for field in ("db_path", "log_path"):
+    for field in ("db_path", "gateway_db", "log_path"):
         path = getattr(settings, field)
         if path is not None and path.is_dir():
             faults.append(f"{variable(field)}={str(path)!r}: is a folder")

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticCustomError
 
 from app.config.values import (
     Duration,
@@ -146,7 +147,7 @@ class Pool(_Model):
 
     @model_validator(mode="after")
     def _one_source(self) -> Pool:
-        if bool(self.servers) == (self.app is not None):
+        if self.name and bool(self.servers) == (self.app is not None):  # NO_POOL has no name, and nobody
             raise ValueError("needs either servers or app")
         return self
 
@@ -239,7 +240,14 @@ class Frontend(_Model):
         description="Where clients connect: address:port, a list or comma-separated; * is IPv4 and IPv6"
     )
     protocol: Literal["tcp", "http"] = Field(default="tcp", description="What is balanced: connections or requests")
-    backend: str = Field(description="Name of the pool in `backends` that serves")
+    gateway: Switch = Field(
+        default=False, description="http: requests that an endpoint takes are answered by its handler"
+    )
+    backend: str = Field(
+        default="",
+        validate_default=True,
+        description="Name of the pool in `backends` that serves; with `gateway: on` it may be left out",
+    )
     algorithm: Literal["geo", "round_robin", "weighted", "least_connections", "ip_hash"] = Field(
         default="round_robin", description="Which server gets a connection or request"
     )
@@ -256,6 +264,20 @@ class Frontend(_Model):
     limits: Limits = Field(default_factory=Limits, description="What it admits")
     tcp: TcpOptions = Field(default_factory=TcpOptions, description="Connections, of either protocol")
     http: HttpOptions = Field(default_factory=HttpOptions, description="Requests, with protocol http only")
+
+    @field_validator("gateway")
+    @classmethod
+    def _only_with_http(cls, is_on: bool, info: ValidationInfo) -> bool:
+        if is_on and info.data.get("protocol", "http") != "http":
+            raise ValueError("works with protocol: http only")
+        return is_on
+
+    @field_validator("backend")
+    @classmethod
+    def _required(cls, backend: str, info: ValidationInfo) -> str:
+        if not backend and not info.data.get("gateway", True):
+            raise PydanticCustomError("missing", "is required")
+        return backend
 
     @field_validator("soft_limit_spill")
     @classmethod
@@ -298,17 +320,22 @@ class FileConfig(_Model):
     frontends: Annotated[tuple[Frontend, ...], BeforeValidator(filled)] = Field(
         description="The front doors", json_schema_extra={"minItems": 1}
     )
-    backends: Annotated[tuple[Pool, ...], BeforeValidator(filled)] = Field(
-        description="The pools behind them", json_schema_extra={"minItems": 1}
-    )
+    backends: tuple[Pool, ...] = Field(default=(), description="The pools behind them")
 
     def pools(self) -> tuple[Pool, ...]:
         """Return the pools with the defaults filled in."""
         defaults = self.health_check_defaults
-        return tuple(
+        pools = [
             pool.model_copy(update={"health_check": pool.health_check.with_defaults(defaults)})
             for pool in self.backends
-        )
+        ]
+        if not all(frontend.backend for frontend in self.frontends):
+            pools.append(NO_POOL)
+        return tuple(pools)
+
+
+NO_POOL: Final = Pool.model_construct(name="", servers=(), app=None, health_check=HealthCheck())
+"""Of frontends that have none: nobody is there."""
 
 
 class _PlainSchema(GenerateJsonSchema):

@@ -73,6 +73,8 @@ class RequestLine(msgspec.Struct, omit_defaults=False):
     termination: str
     reason: str | None
     request_id: str | None
+    endpoint: str | None
+    """Whose handler answered, instead of a backend."""
 
 
 class ServedRequest(NamedTuple):
@@ -86,6 +88,7 @@ class ServedRequest(NamedTuple):
     seconds: float
     state: State
     reason: str | None
+    endpoint: str | None = None
 
 
 class AccessLog:
@@ -130,7 +133,7 @@ class AccessLog:
     def request_ended(self, connection: Connection, request: ServedRequest, now: float) -> None:
         """Write the line of an HTTP request; `now` is monotonic seconds."""
         lease, client, head = connection.last_lease, connection.client, request.head
-        if lease is None and self._is_flood(request.reason or request.state, now):
+        if lease is None and request.endpoint is None and self._is_flood(request.reason or request.state, now):
             return
         geo = client.geo if client is not None else None
         self._write(
@@ -158,6 +161,7 @@ class AccessLog:
                 request.state,
                 request.reason,
                 request.request_id.decode() if request.request_id else None,
+                request.endpoint,
             )
         )
 

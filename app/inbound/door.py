@@ -21,6 +21,11 @@ class OpenFrontend:
     """Who must speak the PROXY protocol."""
     headers: HeaderRules
 
+    @property
+    def has_pool(self) -> bool:
+        """There is somebody to send requests to that no endpoint takes."""
+        return bool(self.pool.servers) or self.pool.app is not None
+
 
 class Door:
     """Where the clients of a frontend come in: always the newest `frontend` of its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -33,10 +34,19 @@ class _Body(msgspec.Struct):
     request_id: str | None
 
 
-def answer(status: int, reason: str, request_id: str | None, *, closes: bool, has_body: bool = True) -> bytes:
-    """Return a whole answer (RFC 9110, section 15); `has_body` is false for HEAD."""
+def answer(
+    status: int,
+    reason: str,
+    request_id: str | None,
+    *,
+    closes: bool,
+    has_body: bool = True,
+    extra: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """Return a whole answer (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
     phrase = HTTPStatus(status).phrase
     body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in extra)
     closing = "Connection: close\r\n\r\n" if closes else "\r\n"
     return (head + closing).encode() + (body if has_body else b"")

@@ -79,12 +79,19 @@ class HeaderRules:
             lines.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
         request_id = received.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = b"%b-%x" % (_PROCESS, next(_ids))
+            request_id = new_request_id()
         lines.append(sender.lines(head.host, received))
         if not self._gives_request_id:
             lines.append(b"X-Request-Id: %b\r\n" % request_id)
         lines.append(self._request_lines)
         return b"".join(lines), request_id
+
+    def request_id(self, head: RequestHead, sender: Sender) -> bytes:
+        """Return the id of a request that no backend gets: a trusted proxy's, or a new one."""
+        for name, value in head.headers if sender.is_trusted else ():
+            if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return value
+        return new_request_id()
 
     def response_head(self, head: ResponseHead, *, connection_option: bytes, is_chunked: bool) -> bytes:
         """Return the head to send to the client; `connection_option` is close, keep-alive, upgrade or empty."""
@@ -104,6 +111,10 @@ class HeaderRules:
             lines.append(b"Upgrade: %b\r\n" % head.upgrade)
         lines.append(self._response_lines if head.status >= 200 else b"\r\n")
         return b"".join(lines)
+
+
+def new_request_id() -> bytes:
+    return b"%b-%x" % (_PROCESS, next(_ids))
 
 
 def may_upgrade(head: RequestHead) -> bool:

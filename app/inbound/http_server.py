@@ -17,6 +17,7 @@ from app.inbound.connections import Connection, Connections
 from app.inbound.door import Door
 from app.inbound.greenlets import ReusedGreenlets
 from app.inbound.http_answers import STATUS_OF, answer
+from app.inbound.http_gateway import Gateway
 from app.inbound.http_session import CLOSING, HttpSession
 from app.inbound.http_stream import Stream
 from app.inbound.pipes import PipePool
@@ -36,6 +37,7 @@ class HttpServer:
         requests: RequestTally,
         pipes: PipePool,
         idle: UpstreamPool,
+        gateway: Gateway,
     ) -> None:
         self._max_connections = max_connections
         self.connections = connections
@@ -43,6 +45,7 @@ class HttpServer:
         self.requests = requests
         self.pipes = pipes
         self.idle = idle
+        self.gateway = gateway
         self._greenlets = ReusedGreenlets(self._serve)
 
     def accept(self, door: Door, descriptor: int, peer: tuple[str, int], listener: str) -> None:

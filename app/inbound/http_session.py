@@ -23,6 +23,7 @@ from app.inbound.direction import SinkError, SourceError
 from app.inbound.door import Door, OpenFrontend
 from app.inbound.http_answers import STATUS_OF, answer
 from app.inbound.http_exchange import Exchange
+from app.inbound.http_gateway import Handled
 from app.inbound.http_stream import Stream
 from app.inbound.relay import Relay, reset_on_close
 from app.wire.http1 import RequestHead, parse_request
@@ -164,7 +165,7 @@ class HttpSession:
                 raise BadMessage(431, "head_too_long")
             if connection.deadline is None:  # one deadline for the whole head
                 connection.expect(options.head_timeout_seconds, _LATE_HEAD)
-            more = self._receive()
+            more = self.receive()
             if not more:
                 raise DownstreamError(State.CLIENT_GONE_IN_REQUEST, "client_gone")
             data += more
@@ -189,7 +190,7 @@ class HttpSession:
         if connection.deadline is None:  # empty lines do not renew it
             connection.expect(seconds, _NO_REQUEST)
         try:
-            data = self._receive()
+            data = self.receive()
         except Killed as killed:
             if killed.reason != CLOSING:
                 raise
@@ -203,7 +204,7 @@ class HttpSession:
         except SourceError:
             return b""
 
-    def _receive(self) -> bytes:
+    def receive(self) -> bytes:
         """Wait until the client sends something; empty at its end."""
         client, sleep = self.client, get_hub().switch
         client.watch(self.wake)
@@ -221,6 +222,10 @@ class HttpSession:
         if self._door.frontend is not self.frontend:
             self._take_frontend(self._door.frontend)
         self.connection.begin_request()
+        if self.frontend.config.gateway:
+            ended = self._serve_by_handler(head)
+            if ended is not None:
+                return ended
         exchange = self._exchange = Exchange(self, head)
         state, reason, own_status, goes_on = State.INTERNAL_ERROR, None, None, False
         try:
@@ -239,6 +244,56 @@ class HttpSession:
         if not goes_on and not self._is_handed_over:
             self._take_leave(is_request_read=exchange.is_request_read)
         return state, goes_on
+
+    def _serve_by_handler(self, head: RequestHead) -> tuple[State, bool] | None:
+        """Let a handler of the gateway answer; None when the request is for the frontend's pool."""
+        request_id = self.frontend.headers.request_id(head, self.sender)
+        handled, state, reason = Handled(self, head), State.INTERNAL_ERROR, None
+        try:
+            if not self.server.gateway.handle(handled, request_id.decode()):
+                if self.frontend.has_pool:
+                    return None
+                handled.refuse(404, "no_endpoint", request_id.decode())
+            state, reason = State.NORMAL, handled.reason
+        except ConnectionEnded as ended:
+            state, reason = ended.state, ended.reason
+            status = STATUS_OF.get(state)
+            if status is not None and not handled.bytes_down:
+                handled.refuse(status, reason, request_id.decode())
+                handled.goes_on = False
+        except Exception:
+            reason = "internal_error"
+            logger.exception("request from {} failed", self.connection.peer[0])
+            self.frontend.service.failed("request")
+            if not handled.bytes_down:
+                handled.refuse(500, reason, request_id.decode())
+            handled.goes_on = False
+        self._account_handled(handled, head, request_id, state, reason)
+        goes_on = handled.goes_on and state is State.NORMAL
+        if not goes_on and not self._is_handed_over:
+            self._take_leave(is_request_read=handled.is_request_read)
+        return state, goes_on
+
+    def _account_handled(
+        self, handled: Handled, head: RequestHead, request_id: bytes, state: State, reason: str | None
+    ) -> None:
+        """Count a request that a handler, or the gateway in its place, has answered, and write the access line."""
+        now = time.monotonic()
+        connection, name = self.connection, self.frontend.config.name
+        connection.deadline, connection.quiet_since = None, now
+        seconds = now - self.started_at
+        up, down = handled.bytes_up, handled.bytes_down
+        self.server.connections.moved("", "", down, up)
+        self.server.requests.served(("", "", name, _code_label(handled.status), _method_label(head)), seconds)
+        served = ServedRequest(
+            head, request_id, handled.status, up, down, seconds, state, reason, handled.endpoint_id or None
+        )
+        self.server.access_log.request_ended(connection, served, now)
+
+    def reset(self) -> None:
+        """End the connection so that the client sees half an answer for what it is."""
+        self._is_handed_over = True
+        reset_on_close(self.client.sock)
 
     def _answer_instead(
         self, exchange: Exchange, head: RequestHead, state: State, reason: str
@@ -358,7 +413,7 @@ class HttpSession:
             client.sock.shutdown(socket.SHUT_WR)
             with gevent.Timeout(_LINGER_SECONDS, False):
                 while left > 0:
-                    data = self._receive()
+                    data = self.receive()
                     if not data:
                         return
                     left -= len(data)

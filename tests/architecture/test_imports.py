@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
+    "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.runtime gevent loguru msgspec werkzeug",
     "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "

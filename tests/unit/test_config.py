@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "APP": "",
     "DB_RELOAD_SECS": 5,
     "GEOIP_PATH": "",
+    "GATEWAY_DB": Path("gateway.db"),
     "BINDING_TTL_SECS": 600,
     "BINDING_GC_INTERVAL_SECS": 60,
     "BINDING_IPV6_PREFIX": 128,
