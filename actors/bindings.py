@@ -13,6 +13,7 @@ from actors.messages import (
     ConfirmBinding,
     CopyBindings,
     CountBindings,
+    DescribeBinding,
     Elect,
     ElectionHeld,
     FindBinding,
@@ -71,6 +72,8 @@ class BindingsActor(GeventActor):
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
                 return self._table.shard_bindings(shard)
+            case DescribeBinding(client):
+                return self._table.get(client, time.monotonic())
             case CountBindings():
                 return BindingCounts(len(self._table), self._table.shard_count, self._table.evictions)
             case _:

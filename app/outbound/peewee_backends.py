@@ -220,6 +220,13 @@ class SqliteBackendStore:
             for backend in backends:
                 BackendRow.replace(**row_of(backend)).execute()
 
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
+        with _translated(self._path), self._transaction():
+            if BackendRow.get_or_none(BackendRow.id == backend.id) is not None:
+                raise KeyError(backend.id)
+            BackendRow.create(**row_of(backend))
+
     def rows(self) -> list[dict[str, object]]:
         """Return every row as it stands, also those the edge would refuse."""
         with _translated(self._path):
