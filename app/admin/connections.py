@@ -103,7 +103,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
 
     @api.delete("/api/connections/<connection_id>", Scope.OPERATE, tag=TAG, problems=(404,))
     def drop_connection(path: ConnectionPath) -> None:
-        """Drop a connection: both sides are reset."""
+        """Drop a connection, whatever it is doing."""
         connection = next((one for one in edge.connections if _id_of(one) == path.connection_id), None)
         if connection is None:
             raise Problem(404, f"no such connection: {path.connection_id}")
