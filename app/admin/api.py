@@ -77,7 +77,7 @@ class Api:
             static_folder=None,
         )
         app.openapi_version = OPENAPI_VERSION  # the library speaks 3.2; nothing it writes needs more than 3.1
-        app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES
+        app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES + 1  # a chunked body is cut there, not refused
         app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         app.url_map.merge_slashes = False
         app.before_request(self._admit)
@@ -183,14 +183,10 @@ class Api:
         response.headers["X-Content-Type-Options"] = "nosniff"
         token = cast("Token | None", g.get("token"))
         if request.method in _CHANGING and token is not None:
+            action = request.endpoint or request.method  # a route that there is not has no name
             self._write_line(
                 audit_line(
-                    token.name,
-                    request.remote_addr or "",
-                    request.endpoint or f"{request.method} {request.path}",
-                    g.get("target") or " ".join(map(str, (request.view_args or {}).values())),
-                    response.status_code,
-                    g.get("problem"),
+                    token.name, request.remote_addr or "", action, _target(), response.status_code, g.get("problem")
                 )
             )
         return response
@@ -199,6 +195,13 @@ class Api:
 def current_token() -> Token:
     """Return the token that the request being answered has shown."""
     return cast(Token, g.token)
+
+
+def _target() -> str:
+    """Return what the request changes, for the audit."""
+    if request.endpoint is None:
+        return request.path
+    return g.get("target") or " ".join(map(str, (request.view_args or {}).values()))
 
 
 def say_target(target: str) -> None:
@@ -236,12 +239,14 @@ def _documented(status: int) -> dict[str, Any]:
 def _read_body(*, is_expected: bool) -> None:
     """Read the body in time and see that it is a JSON object. Raises Problem."""
     if (request.content_length or 0) > LARGEST_BODY_BYTES:
-        raise Problem(413, f"a body has {LARGEST_BODY_BYTES} bytes at most", headers={"Connection": "close"})
+        raise _too_large()
     try:
         with gevent.Timeout(BODY_SECONDS, TimeoutError()):
             body = request.get_data()
     except TimeoutError:
         raise Problem(408, "the body did not come in time", headers={"Connection": "close"}) from None
+    if len(body) > LARGEST_BODY_BYTES:
+        raise _too_large()
     if not is_expected:
         if body:
             raise Problem(400, "this request takes no body")
@@ -258,6 +263,10 @@ def _read_body(*, is_expected: bool) -> None:
         raise Problem(422, "the body must be a JSON object")
 
 
+def _too_large() -> Problem:
+    return Problem(413, f"a body has {LARGEST_BODY_BYTES} bytes at most", headers={"Connection": "close"})
+
+
 def _refuse_invalid(error: ValidationError) -> NoReturn:
     raise invalid(error) from None
 
@@ -270,13 +279,10 @@ def _answer_problem(problem: Problem) -> Response:
 
 
 def _answer_http_exception(error: HTTPException) -> Response:
-    """Answer what Flask itself refuses: an unknown path, a wrong method, a body that is too large."""
-    status = error.code or 500
-    details = {404: "there is nothing here", 413: f"a body has {LARGEST_BODY_BYTES} bytes at most"}
-    headers = {name: text for name, text in error.get_headers() if name in ("Allow", "Location")}
-    if status == 413:
-        headers["Connection"] = "close"
-    return _answer_problem(Problem(status, details.get(status, error.description or ""), headers=headers))
+    """Answer what Flask itself refuses: an unknown path, a wrong method."""
+    detail = "there is nothing here" if error.code == 404 else error.description
+    headers = {name: text for name, text in error.get_headers() if name == "Allow"}
+    return _answer_problem(Problem(error.code or 500, detail or "refused", headers=headers))
 
 
 def _answer_exception(error: Exception) -> Response:
