@@ -12,6 +12,7 @@ from actors.messages import (
     ConfirmBinding,
     CopyBindings,
     CountBindings,
+    DescribeBinding,
     Elect,
     ElectionHeld,
     FindBinding,
@@ -49,7 +50,7 @@ class BindingsActor(GeventActor):
         for elector in self._elections.pass_on_all(time.monotonic()):
             elector.set(Elect())
 
-    def handle(self, message: object) -> object:
+    def handle(self, message: object) -> object:  # noqa: PLR0912 - an arm a message
         match message:
             case FindBinding():
                 return self._find(message, time.monotonic())
@@ -70,6 +71,8 @@ class BindingsActor(GeventActor):
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
                 return self._table.shard_bindings(shard)
+            case DescribeBinding(client):
+                return self._table.get(client, time.monotonic())
             case CountBindings():
                 return BindingCounts(len(self._table), self._table.shard_count, self._table.evictions)
             case _:

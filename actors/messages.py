@@ -204,6 +204,13 @@ class CopyBindings(Request[list[Binding]], frozen=True):
     shard: int
 
 
+class DescribeBinding(Request[Binding | None], frozen=True):
+    """Look a client's binding up, and change nothing."""
+
+    client: str
+    """See app.domain.client.client_key."""
+
+
 class BindingCounts(Message, frozen=True):
     """`bindings` held now, `shards` of the table, `evictions` since the start."""
 

@@ -33,7 +33,10 @@ from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
 from actors.supervisor import EXIT_CODE, Supervisor
-from app.config import PIPES, Config, Frontend, idle_upstreams
+from app.admin.application import make_api
+from app.admin.edge import RunningEdge
+from app.admin.token_keeper import TokenKeeper
+from app.config import PIPES, Config, Frontend, ListenAddress, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
@@ -64,6 +67,7 @@ from app.housekeeping import (
     sweep_seconds,
 )
 from app.inbound.access_log import AccessLog
+from app.inbound.admin_server import AdminServer
 from app.inbound.connections import Connections
 from app.inbound.door import OpenFrontend
 from app.inbound.doors import Doors
@@ -81,9 +85,11 @@ from app.loop_pauses import LoopPauses
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
+from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_gateway import SqliteGatewayStore
+from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
 from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
@@ -186,14 +192,37 @@ class Edge:
             self._sweeper.report_traffic,
         )
         self.status = self._status_server(config)
+        self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
+        self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
 
     def _status_server(self, config: Config) -> StatusServer:
         return StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
 
+    def _admin_server(self, address: ListenAddress) -> AdminServer:
+        tail = LogTail()
+        self._log.tap = tail.append
+        running = RunningEdge(
+            actors=self.actors,
+            supervisor=self._supervisor,
+            connections=self.connections,
+            doors=self.doors,
+            geo=self.geo,
+            view=self.view,
+            reloader=self._reloader,
+            log_tail=tail,
+            write_line=self._log.write_access,
+            config=lambda: self.config,
+            backends=lambda: self._backends,
+        )
+        return AdminServer(address, make_api(running, self._tokens).wsgi, on_stop=running.has_stopped.set)
+
     # Starting
 
     def start(self) -> None:
-        """Start the actors, load what they need, open the doors; once. Raises BindError: nothing is open then."""
+        """Start the actors, load what they need, open the doors; once.
+
+        Raises BindError and TokenStoreError: nothing is open then.
+        """
         if self.view.is_draining:
             raise RuntimeError("this edge was stopped: make another one")
         config = self.config
@@ -204,8 +233,10 @@ class Edge:
         self._restore_bindings()
         try:
             self.status.start()
+            self._start_admin()
             bound = self.doors.prepare(self._frontends)
-        except BindError:
+        except (BindError, TokenStoreError):
+            self._stop_admin()
             self.status.stop()
             self._stop_actors()
             raise
@@ -219,11 +250,25 @@ class Edge:
         self.doors.open(self._frontends, bound)
         self._say_where_it_listens()
 
+    def _start_admin(self) -> None:
+        if self.admin is not None:
+            self._tokens.load()
+            self.admin.start()
+
+    def _stop_admin(self) -> None:
+        if self.admin is not None:
+            self.admin.stop()
+
     def _say_where_it_listens(self) -> None:
         listening = [(name, str(a)) for name, addresses in self.doors.addresses.items() for a in addresses]
         frontends, listeners = [name for name, _ in listening], [address for _, address in listening]
-        logger.bind(listeners=listeners, frontends=frontends, metrics=str(self.status.address)).info(
-            "listening on {}; metrics on {}", ", ".join(listeners), self.status.address
+        admin = str(self.admin.address) if self.admin is not None else None
+        bound = logger.bind(listeners=listeners, frontends=frontends, metrics=str(self.status.address), admin=admin)
+        bound.info(
+            "listening on {}; metrics on {}; admin API {}",
+            ", ".join(listeners),
+            self.status.address,
+            f"on {admin}" if admin else "off",
         )
 
     def _open_frontends(self, config: Config) -> list[OpenFrontend]:
@@ -302,7 +347,7 @@ class Edge:
         """Let what was deployed serve again, from the first frontend with a gateway on."""
         if self.deployment is not None or not any(frontend.gateway for frontend in config.frontends):
             return
-        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db), WorkerThread().run, self.handlers)
+        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db_path), WorkerThread().run, self.handlers)
         try:
             self.deployment.restore()
         except StoreError as error:
@@ -475,6 +520,7 @@ class Edge:
         self._http.stop()
         self.watcher.stop()
         self._pauses.stop()
+        self._stop_admin()
         self.status.stop()
         self._stop_actors()
         logger.info("stopped")

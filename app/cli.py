@@ -30,6 +30,7 @@ from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
 from app.outbound.peewee_backends import SqliteBackendRepository
+from app.outbound.peewee_tokens import TokenStoreError
 from app.plans import backends_of
 from app.ports import BackendSet, RepositoryError
 
@@ -96,7 +97,7 @@ def serve(**options: str | None) -> None:
         edge.start()
     except GeoDatabaseError as error:
         _fail(f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
-    except BindError as error:
+    except (BindError, TokenStoreError) as error:
         _fail(str(error))
     tame_garbage_collector()
     code = edge.run()

@@ -100,9 +100,9 @@ class EdgeView:
 
     def metrics(self) -> tuple[str, bytes]:
         """Return content type and text of everything counted, formatted off the event loop."""
-        return CONTENT_TYPE, self._thread.run(self._text.render, *self._gather())
+        return CONTENT_TYPE, self._thread.run(self._text.render, *self.gather())
 
-    def _gather(self) -> tuple[Snapshot, Gauges]:
+    def gather(self) -> tuple[Snapshot, Gauges]:
         """Collect what the actors counted and the gauges of the moment."""
         self._report_traffic()
         pools = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)

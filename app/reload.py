@@ -37,6 +37,8 @@ class Reloader:
         self._stopped = Event()
         self.is_current = True
         """The file as it was read last is what serves."""
+        self.faults: list[str] = []
+        """Why it does not, when it does not."""
 
     def _signature(self) -> _Signature:
         """Return what tells one state of the file from another, through symbolic links; None when there is none."""
@@ -71,14 +73,14 @@ class Reloader:
             except (ConfigError, BindError) as error:
                 faults = error.faults if isinstance(error, ConfigError) else [str(error)]
                 logger.bind(faults=faults).error("configuration refused, the old one serves on: {}", "; ".join(faults))
-                self._refused()
-            except Exception:
+                self._refused(faults)
+            except Exception as error:
                 logger.exception("reading the configuration again failed, the old one serves on")
-                self._refused()
+                self._refused([f"internal error: {type(error).__name__}; the log has its traceback"])
             else:
-                self.is_current = True
+                self.is_current, self.faults = True, []
                 self._on_result("ok")
 
-    def _refused(self) -> None:
-        self.is_current = False
+    def _refused(self, faults: list[str]) -> None:
+        self.is_current, self.faults = False, faults
         self._on_result("refused")

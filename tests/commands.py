@@ -19,9 +19,9 @@ Done = subprocess.CompletedProcess[str]
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with these EDGEPROXY_ variables and no others."""
+    """Return this process's environment with these EDGEPROXY_ variables, no others, and no admin API by default."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
-    return kept | {f"EDGEPROXY_{name}": text for name, text in variables.items()}
+    return kept | {f"EDGEPROXY_{name}": text for name, text in {"ADMIN_LISTEN_ADDR": "", **variables}.items()}
 
 
 def run(command: list[str], stdin: str = "", cwd: Path = ROOT, **variables: str) -> Done:

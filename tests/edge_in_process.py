@@ -72,6 +72,7 @@ def edge_in_process(folder: Path, rows: list[dict[str, Any]], **variables: objec
     settings = {
         "LISTEN_ADDR": "127.0.0.1:0",
         "METRICS_LISTEN_ADDR": "127.0.0.1:0",
+        "ADMIN_LISTEN_ADDR": "",
         "DB_PATH": database,
         "GEOIP_PATH": "off",
         "DRAIN_TIMEOUT_SECS": 0,

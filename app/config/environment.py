@@ -5,6 +5,7 @@ So a misspelt variable never goes unnoticed. `.env` files are honcho's business 
 
 from __future__ import annotations
 
+import ipaddress
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydantic import (
 from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
     HealthCheckType,
+    ListenAddress,
     ListenAddresses,
     LogFormat,
     LogLevel,
@@ -33,6 +35,7 @@ from app.config.values import (
     SendProxy,
     none_if_empty,
     not_empty,
+    one_listen_address,
 )
 
 PREFIX: Final = "EDGEPROXY_"
@@ -52,6 +55,11 @@ def _within_descriptors(connections: int) -> int:
     if connections > allowed:
         raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
     return connections
+
+
+def _listen_address_or_none(value: object) -> object:
+    text = none_if_empty(value)
+    return text if text is None else one_listen_address(text)
 
 
 class Settings(BaseModel):
@@ -76,9 +84,6 @@ class Settings(BaseModel):
     )
     db_reload_secs: Seconds = Field(default=5, description="A full reload of the routing database at the latest after")
     geoip_path: str = Field(default="", description="Country database; empty = the shipped one, off = no geography")
-    gateway_db: Annotated[Path, BeforeValidator(not_empty)] = Field(
-        default=Path("gateway.db"), description="Endpoints and handlers of frontends with gateway: on (SQLite)"
-    )
     binding_ttl_secs: Seconds = Field(default=600, description="How long an idle client stays bound to its backend")
     binding_gc_interval_secs: Seconds = Field(default=60, description="Expired bindings are all freed within")
     binding_ipv6_prefix: int = Field(
@@ -117,6 +122,18 @@ class Settings(BaseModel):
         default="127.0.0.1:9090",
         validate_default=True,
         description="Where /metrics, /live and /ready answer",
+    )
+    admin_listen_addr: Annotated[ListenAddress | None, BeforeValidator(_listen_address_or_none)] = Field(
+        default="127.0.0.1:8081", validate_default=True, description="Where the admin API answers; empty = off"
+    )
+    admin_insecure: bool = Field(
+        default=False, description="Let the admin API listen without TLS on an address that is not loopback"
+    )
+    admin_token_file: Annotated[Path, BeforeValidator(not_empty)] = Field(
+        default=Path("admin.token"), description="Gets the first token for the admin API, at the first start"
+    )
+    gateway_db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
+        default=Path("gateway.db"), description="The SQLite database of the admin API's tokens"
     )
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
@@ -185,13 +202,14 @@ def _unknown(name: str) -> str:
 def _conflicts(settings: Settings) -> list[str]:
     """Name what is wrong with the place that values, right each for itself, are to work in."""
     faults = []
-    for field in ("db_path", "gateway_db", "log_path"):
+    for field in ("db_path", "log_path", "gateway_db_path", "admin_token_file"):
         path = getattr(settings, field)
         if path is not None and path.is_dir():
             faults.append(f"{variable(field)}={str(path)!r}: is a folder")
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
+    faults += _open_doors(settings)
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
         name, path = variable("health_check_path"), settings.health_check_path
         faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")
@@ -199,3 +217,12 @@ def _conflicts(settings: Settings) -> list[str]:
     if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
         faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")
     return faults
+
+
+def _open_doors(settings: Settings) -> list[str]:
+    """Refuse to carry tokens in the clear over a network, unless that was asked for."""
+    address = settings.admin_listen_addr
+    if address is None or settings.admin_insecure or ipaddress.ip_address(address.host).is_loopback:
+        return []
+    name, override = variable("admin_listen_addr"), variable("admin_insecure")
+    return [f"{name}={str(address)!r}: is no loopback address, and there is no TLS ({override}=true allows it)"]

@@ -57,6 +57,11 @@ class AffinityTable:
         expiry = shard.expiry_of.get(client)
         return shard.backend_of[client] if expiry is not None and now < expiry else None
 
+    def get(self, client: str, now: float) -> Binding | None:
+        """Return a client's binding; an expired one is absent."""
+        backend_id = self.find(client, now)
+        return Binding(client, backend_id, self._shard(client).expiry_of[client]) if backend_id is not None else None
+
     def bind(self, client: str, backend_id: str, now: float) -> None:
         """Bind a client, or touch the binding it has."""
         self.restore(Binding(client, backend_id, now + self._ttl))

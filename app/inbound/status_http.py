@@ -40,9 +40,9 @@ class StatusServer:
             (address.host, address.port),
             self._answer,
             log=None,
-            error_log=_ErrorLog(),
+            error_log=ErrorLog("metrics"),
             spawn=CLIENTS_AT_ONCE,
-            handler_class=_Handler,
+            handler_class=ImpatientHandler,
             environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
         )
         self._wanted = address
@@ -95,7 +95,7 @@ def _json(value: object) -> bytes:
     return msgspec.json.encode(value) + b"\n"
 
 
-class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
+class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
     """Serves one client, which may keep its connection while it keeps asking."""
 
     def read_requestline(self) -> object:
@@ -112,12 +112,15 @@ class _Handler(pywsgi.WSGIHandler):  # type: ignore[misc]
         return is_valid
 
 
-class _ErrorLog:
+class ErrorLog:
     """Where pywsgi writes what goes wrong with a request."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
 
     def write(self, text: str) -> None:
         if text.strip():
-            logger.warning("metrics server: {}", text.strip())
+            logger.warning("{} server: {}", self._server, text.strip())
 
     def flush(self) -> None:
         pass

@@ -14,6 +14,7 @@ import os
 import stat
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -56,6 +57,8 @@ class JsonLog:
         self._thread = ThreadPool(1)
         self._flusher: gevent.Greenlet[..., Any] | None = None
         self.lines_dropped = 0
+        self.tap: Callable[[bytes], None] | None = None
+        """Gets every line too, always as JSON. It must be quick and not fail."""
 
     def _open(self) -> int:
         if self._path is None:
@@ -91,7 +94,10 @@ class JsonLog:
 
     def write_access(self, line: msgspec.Struct) -> None:
         """Append one encoded struct as a line."""
-        self._append(_text(msgspec.structs.asdict(line)) if self._is_text else _encode(line))
+        encoded = b"" if self._is_text and self.tap is None else _encode(line)
+        if self.tap is not None:
+            self.tap(encoded)
+        self._append(_text(msgspec.structs.asdict(line)) if self._is_text else encoded)
 
     def write_event(self, message: Any) -> None:
         """Append a loguru message: the loguru sink."""
@@ -105,14 +111,9 @@ class JsonLog:
         }
         if record["exception"] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record["exception"]))
-        if self._is_text:
-            self._append_event(_text(fields))
-            return
-        try:
-            line = msgspec.json.encode(fields, enc_hook=str)
-        except UnicodeEncodeError:  # a path or a text from outside that is no UTF-8
-            line = json.dumps(fields, default=str).encode()
-        self._append_event(line)
+        if self.tap is not None:
+            self.tap(_json(fields))
+        self._append_event(_text(fields) if self._is_text else _json(fields))
 
     def _append_event(self, line: bytes) -> None:
         self._append(line)
@@ -195,6 +196,13 @@ class _Bridge(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "INFO"
         logger.opt(depth=6, exception=record.exc_info).log(level, record.getMessage())
+
+
+def _json(fields: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(fields, enc_hook=str)
+    except UnicodeEncodeError:  # a path or a text from outside that is no UTF-8
+        return json.dumps(fields, default=str).encode()
 
 
 def _text(fields: dict[str, Any]) -> bytes:

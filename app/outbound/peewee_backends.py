@@ -220,11 +220,21 @@ class SqliteBackendStore:
             for backend in backends:
                 BackendRow.replace(**row_of(backend)).execute()
 
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
+        with _translated(self._path), self._transaction():
+            if BackendRow.get_or_none(BackendRow.id == backend.id) is not None:
+                raise KeyError(backend.id)
+            BackendRow.create(**row_of(backend))
+
     def rows(self) -> list[dict[str, object]]:
         """Return every row as it stands, also those the edge would refuse."""
+        names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
         with _translated(self._path):
-            query: Any = BackendRow.select().order_by(BackendRow.id).dicts()
-            return list(query)
+            # Not through the model: its fields convert what they find, and fail at what is not of their type.
+            self._database.connection().text_factory = _text
+            found = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id").fetchall()
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
         """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""

@@ -141,6 +141,7 @@ def longest_pause_ms() -> float:
             | {
                 "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}",
                 "EDGEPROXY_METRICS_LISTEN_ADDR": f"127.0.0.1:{metrics_port}",
+                "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
                 "EDGEPROXY_DB_PATH": str(folder / "routing.db"),
                 "EDGEPROXY_LOG_PATH": str(folder / "edge.jsonl"),
                 "EDGEPROXY_BINDING_SNAPSHOT": str(folder / "bindings.jsonl"),

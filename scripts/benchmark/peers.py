@@ -80,6 +80,7 @@ def edge_command(folder: Path, upstream_port: int, settings: dict[str, str], *op
         "PYTHONPATH": str(ROOT),  # the working directory is the temporary folder, to keep the clone clean
         "EDGEPROXY_DB_PATH": str(folder / "routing.db"),
         "EDGEPROXY_METRICS_LISTEN_ADDR": f"127.0.0.1:{metrics_port}",
+        "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
         "EDGEPROXY_LOG_PATH": str(folder / "edge.jsonl"),
     }
     argv = [str(ROOT / ".venv/bin/python"), "-m", "app", "serve", *options]

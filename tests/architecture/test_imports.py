@@ -20,8 +20,8 @@ ANYTHING = "anything"
 
 # Pure data modules: no input or output, no clock, no process. random is for the type of a generator handed in.
 PURE_STDLIB = frozenset(
-    "__future__ bisect collections dataclasses enum functools hashlib heapq ipaddress itertools math operator random "
-    "re struct typing".split()
+    "__future__ base64 bisect collections dataclasses enum functools hashlib heapq hmac ipaddress itertools math "
+    "operator random re struct typing".split()
 )  # fmt: skip
 
 MAY_IMPORT: dict[str, str] = {
@@ -55,6 +55,9 @@ MAY_IMPORT: dict[str, str] = {
     "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.runtime gevent loguru msgspec werkzeug",
     "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
+    "app.admin": "app.admin app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
+    "app.reload actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru msgspec pydantic "
+    "werkzeug",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
     "app.backend_commands": "app.config app.domain app.ports app.outbound click rich",

@@ -49,6 +49,7 @@ def test_serve_ends_with_the_supervisors_exit_code_and_says_why(tmp_path: Path, 
     environment = {name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")} | {
         "EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0",
         "EDGEPROXY_METRICS_LISTEN_ADDR": "127.0.0.1:0",
+        "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
         "EDGEPROXY_DB_PATH": str(routing_db),
         "EDGEPROXY_GEOIP_PATH": "off",
         "EDGEPROXY_LOG_PATH": str(log_path),

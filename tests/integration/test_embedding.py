@@ -54,7 +54,11 @@ def is_open(address):
     return True
 
 
-environment = {"EDGEPROXY_LOG_PATH": sys.argv[1], "EDGEPROXY_GEOIP_PATH": "off"}
+environment = {
+    "EDGEPROXY_LOG_PATH": sys.argv[1],
+    "EDGEPROXY_GEOIP_PATH": "off",
+    "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
+}
 a, b = origin(b"a"), origin(b"b")
 told = {"heard": [], "still open": [], "refused": []}
 for addresses in ([a], [a, b]):

@@ -75,7 +75,7 @@ class Scene:
             ],
             "backends": [pool("web", port)],
         }
-        variables = {"GEOIP_PATH": "off", "GATEWAY_DB": str(folder / "gateway.db")}
+        variables = {"GEOIP_PATH": "off", "GATEWAY_DB_PATH": str(folder / "gateway.db")}
         self.edge = EdgeProcess(folder, folder / "no.db", "", variables, config)
         stack.callback(self.edge.kill)
 

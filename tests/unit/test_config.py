@@ -22,7 +22,6 @@ DEFAULTS: dict[str, Any] = {
     "APP": "",
     "DB_RELOAD_SECS": 5,
     "GEOIP_PATH": "",
-    "GATEWAY_DB": Path("gateway.db"),
     "BINDING_TTL_SECS": 600,
     "BINDING_GC_INTERVAL_SECS": 60,
     "BINDING_IPV6_PREFIX": 128,
@@ -44,6 +43,10 @@ DEFAULTS: dict[str, Any] = {
     "HEALTH_CHECK_PATH": "/",
     "HEALTH_CHECK_INTERVAL_SECS": 10,
     "METRICS_LISTEN_ADDR": ListenAddress("127.0.0.1", 9090),
+    "ADMIN_LISTEN_ADDR": ListenAddress("127.0.0.1", 8081),
+    "ADMIN_INSECURE": False,
+    "ADMIN_TOKEN_FILE": Path("admin.token"),
+    "GATEWAY_DB_PATH": Path("gateway.db"),
     "LOG_PATH": None,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
@@ -111,6 +114,11 @@ def test_every_variable_says_what_it_is_for() -> None:
         ("HEALTH_CHECK_PATH", "/healthz?full=1", "/healthz?full=1"),
         ("HEALTH_CHECK_INTERVAL_SECS", "0.5", 0.5),
         ("METRICS_LISTEN_ADDR", "[::1]:0", ListenAddress("::1", 0)),
+        ("ADMIN_LISTEN_ADDR", "", None),
+        ("ADMIN_LISTEN_ADDR", "[::1]:8443", ListenAddress("::1", 8443)),
+        ("ADMIN_INSECURE", "true", True),
+        ("ADMIN_TOKEN_FILE", "/run/edge/token", Path("/run/edge/token")),
+        ("GATEWAY_DB_PATH", "/var/lib/edge/gateway.db", Path("/var/lib/edge/gateway.db")),
         ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
         ("LOG_PATH", " ", None),
         ("LOG_LEVEL", "warning", "warning"),
@@ -173,6 +181,27 @@ def test_a_list_of_addresses(text: str, expected: list[str]) -> None:
 def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
     (fault,) = faults(LISTEN_ADDR=text)
     assert fault.startswith("EDGEPROXY_LISTEN_ADDR=")
+
+
+@pytest.mark.parametrize("text", ["*:8081", "127.0.0.1:1,127.0.0.1:2", "8081", "localhost:8081"])
+def test_the_admin_api_answers_at_exactly_one_address(text: str) -> None:
+    (fault,) = faults(ADMIN_LISTEN_ADDR=text)
+    assert fault.startswith(f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: ")
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:8081", "[::]:8081", "192.0.2.1:8081", "[2001:db8::1]:8081"])
+def test_the_admin_api_is_for_this_machine_unless_asked_for_otherwise(text: str) -> None:
+    (fault,) = faults(ADMIN_LISTEN_ADDR=text)
+    assert fault == (
+        f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: is no loopback address, and there is no TLS "
+        "(EDGEPROXY_ADMIN_INSECURE=true allows it)"
+    )
+    load({"EDGEPROXY_ADMIN_LISTEN_ADDR": text, "EDGEPROXY_ADMIN_INSECURE": "true"})
+
+
+@pytest.mark.parametrize("text", ["127.0.0.2:0", "[::1]:0"])
+def test_every_loopback_address_is_this_machine(text: str) -> None:
+    load({"EDGEPROXY_ADMIN_LISTEN_ADDR": text})
 
 
 @pytest.mark.parametrize("text", ["", "*:9090", "127.0.0.1:9090,127.0.0.1:9091", "9090"])

@@ -1,0 +1,216 @@
+"""Backends of the routing database: list, register, change, drain, undrain, remove.
+
+Rows are judged by parse_backend, as those of scripts/seed_backends.py are, and written by the same store. The edge
+follows them as it follows any writer: by watching the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import Field, WithJsonSchema
+
+from app.admin.api import Api, Model, Page, next_page, say_target
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
+from app.domain.tokens import Scope
+from app.outbound.peewee_backends import SqliteBackendStore, row_of
+from app.outbound.worker_thread import WorkerThread
+
+T = TypeVar("T")
+
+TAG = "backends"
+LONGEST_DEADLINE_SECONDS = 365 * 86_400
+
+
+# Columns are described here and judged by parse_backend alone.
+_TEXT: Final = r"^[!-~]([ -~]*[!-~])?$"
+_Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
+_NULL: Final = {"type": "null"}
+_Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": _TEXT}, _NULL]})]
+_Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
+_Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, None]})]
+_Address = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
+]
+_Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
+_UnixSeconds = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e11}, _NULL]})]
+
+
+class BackendColumns(Model):
+    """A row of the table without its id; what is left out is NULL."""
+
+    app: _Text = Field(default=None, description="Pools take the backends of one app")
+    region: _Text = Field(default=None, description="Such as sa, us, eu")
+    country: _Text = Field(default=None, description="ISO 3166-1 alpha-2")
+    wg_ip: _Address = Field(description="Address")
+    port: _Port = Field(description="Port")
+    healthy: _Flag = Field(default=None, description="0: no connections; NULL counts as 1")
+    weight: _Number = Field(default=None, description="Share of the clients; 0: no new ones; NULL counts as 1")
+    soft_limit: _Number = Field(default=None, description="Comfortable number of connections; NULL and 0 count as 100")
+    hard_limit: _Number = Field(default=None, description="Most connections; NULL and 0: no limit")
+    deleted: _Flag = Field(default=None, description="1: drained; NULL counts as 0")
+    drain_deadline: _UnixSeconds = Field(
+        default=None, description="Unix seconds at which the connections of a drained backend are closed"
+    )
+
+
+class NewBackend(BackendColumns):
+    """A row of the table."""
+
+    id: _Id = Field(description="Names it")
+
+
+class BackendRow(Model):
+    """A row as it stands in the table, which need not be a good one, and what the edge makes of it."""
+
+    id: Any
+    app: Any
+    region: Any
+    country: Any
+    wg_ip: Any
+    port: Any
+    healthy: Any
+    weight: Any
+    soft_limit: Any
+    hard_limit: Any
+    deleted: Any
+    drain_deadline: Any
+    state: str = Field(description="serving, unhealthy, drained or refused")
+    faults: list[str] = Field(description="Why it is refused")
+
+
+class BackendRows(Model):
+    """A page of the table."""
+
+    items: list[BackendRow]
+    total: int
+    next: int | None = Field(description="`first` of the next page; null: this is the last")
+
+
+class BackendPath(Model):
+    """Which backend."""
+
+    backend_id: str = Field(description="Its id")
+
+
+class DrainQuery(Model):
+    """How to drain."""
+
+    deadline_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_DEADLINE_SECONDS,
+        allow_inf_nan=False,
+        description="Close connections still open after so many seconds; left out: never",
+    )
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+    thread = WorkerThread()
+
+    def stored(work: Callable[[SqliteBackendStore], T], *, makes_file: bool = False) -> T:
+        """Carry out work on the store, off the event loop. Raises Problem, RepositoryError."""
+        config = edge.config()
+        if all(pool.app is None for pool in config.pools):
+            raise Problem(409, "no pool of this edge takes its backends from a routing database")
+
+        def with_store() -> T:
+            if not makes_file and not config.db_path.exists():
+                raise Problem(503, f"{config.db_path} does not exist")
+            with SqliteBackendStore(config.db_path) as store:
+                return work(store)
+
+        try:
+            return thread.run(with_store)
+        except KeyError as missing:
+            raise Problem(404, f"no such backend: {missing.args[0]}") from None
+
+    @api.get("/api/backends", Scope.READ, tag=TAG, answer=BackendRows, problems=(409,))
+    def list_backends(query: Page) -> BackendRows:
+        """List the rows of the routing database, those that the edge refuses too."""
+        rows = stored(lambda store: store.rows())
+        page = rows[query.first : query.first + query.count]
+        return BackendRows(items=[_described(row) for row in page], total=len(rows), next=next_page(query, len(rows)))
+
+    @api.post("/api/backends", Scope.OPERATE, tag=TAG, answer=BackendRow, status=201, problems=(409,))
+    def register_backend(body: NewBackend) -> BackendRow:
+        """Register a new backend."""
+        backend = _parsed(body.model_dump())
+        say_target(backend.id)
+
+        def insert(store: SqliteBackendStore) -> bool:
+            try:
+                store.insert(backend)
+            except KeyError:
+                return False
+            return True
+
+        if not stored(insert, makes_file=True):
+            raise Problem(409, f"there is a backend {backend.id} already")
+        return _described(row_of(backend))
+
+    @api.get("/api/backends/<path:backend_id>", Scope.READ, tag=TAG, answer=BackendRow, problems=(404, 409))
+    def get_backend(path: BackendPath) -> BackendRow:
+        """Show one row."""
+        rows = stored(lambda store: store.rows())
+        row = next((row for row in rows if row["id"] == path.backend_id), None)
+        if row is None:
+            raise Problem(404, f"no such backend: {path.backend_id}")
+        return _described(row)
+
+    @api.put("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=BackendRow, problems=(409,))
+    def put_backend(path: BackendPath, body: BackendColumns) -> BackendRow:
+        """Insert or replace a backend."""
+        backend = _parsed({"id": path.backend_id, **body.model_dump()})
+        stored(lambda store: store.save([backend]), makes_file=True)
+        return _described(row_of(backend))
+
+    @api.post("/api/backends/<path:backend_id>/drain", Scope.OPERATE, tag=TAG, problems=(404, 409))
+    def drain_backend(path: BackendPath, query: DrainQuery) -> None:
+        """Send a backend no new connections; its clients move on, open connections finish."""
+        stored(lambda store: store.drain([path.backend_id], query.deadline_seconds))
+
+    @api.post("/api/backends/<path:backend_id>/undrain", Scope.OPERATE, tag=TAG, problems=(404, 409))
+    def undrain_backend(path: BackendPath) -> None:
+        """Let a drained backend serve again."""
+        stored(lambda store: store.undrain([path.backend_id]))
+
+    @api.delete("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
+    def remove_backend(path: BackendPath) -> None:
+        """Delete the row of a backend."""
+        stored(lambda store: store.remove([path.backend_id]))
+
+
+def _parsed(row: dict[str, Any]) -> Backend:
+    """Validate a row as every row is. Raises Problem."""
+    try:
+        return parse_backend(row)
+    except BadBackend as bad:
+        faults = [(fault.column, fault.rule) for fault in bad.faults]
+        raise Problem(422, "this is no backend", errors=faults) from None
+
+
+def _described(row: dict[str, Any]) -> BackendRow:
+    state, faults = "serving", list[str]()
+    try:
+        backend = parse_backend(row)
+    except BadBackend as bad:
+        state, faults = "refused", [str(fault) for fault in bad.faults]
+    else:
+        if backend.is_deleted:
+            state = "drained"
+        elif not backend.is_healthy:
+            state = "unhealthy"
+    shown = {name: _plain(value) for name, value in row.items()}
+    return BackendRow(**{DRAIN_DEADLINE: None, **shown}, state=state, faults=faults)
+
+
+def _plain(value: Any) -> Any:
+    """Return what a table may hold as what JSON can say."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value

@@ -1,0 +1,95 @@
+"""The configuration in force with its secrets masked, the reload, and how the edge is."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import BaseModel, Field
+
+from app.admin.api import Api, Model
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.config import Settings, variable
+from app.domain.secrets import masked
+from app.domain.tokens import Scope
+
+TAG = "configuration"
+
+
+class Configuration(Model):
+    """What the edge serves by."""
+
+    variables: dict[str, Any] = Field(description="Each variable of the environment with its value in force")
+    frontends: list[dict[str, Any]]
+    pools: list[dict[str, Any]]
+    warnings: list[str]
+    file: str | None = Field(description="Where frontends and pools come from; null: the environment")
+    is_current: bool = Field(description="The file as it was read last is what serves")
+    faults: list[str] = Field(description="Why it is not")
+
+
+class Reloaded(Model):
+    """The configuration file was read again and serves."""
+
+    file: str
+
+
+class Status(Model):
+    """Whether the edge wants clients, as /ready of the other listener says it."""
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not")
+    details: dict[str, Any]
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+
+    @api.get("/api/configuration", Scope.READ, tag=TAG, answer=Configuration)
+    def get_configuration() -> Configuration:
+        """Show the configuration in force, secrets masked."""
+        config, reloader = edge.config(), edge.reloader
+        variables = {variable(name): _plain(getattr(config, name)) for name in Settings.model_fields}
+        parts = {name: [_dumped(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
+        shown = {
+            "variables": variables,
+            **parts,
+            "warnings": list(config.warnings),
+            "file": str(config.config_path) if config.config_path is not None else None,
+            "is_current": reloader is None or reloader.is_current,
+            "faults": reloader.faults if reloader is not None else [],
+        }
+        return Configuration(**cast("dict[str, Any]", masked(shown)))
+
+    @api.post("/api/reload", Scope.OPERATE, tag=TAG, answer=Reloaded, problems=(409,))
+    def reload_configuration() -> Reloaded:
+        """Read the configuration file again. One that is at fault is refused whole, and the old one serves on."""
+        config, reloader = edge.config(), edge.reloader
+        if reloader is None or config.config_path is None:
+            raise Problem(409, "there is no configuration file to read again")
+        if edge.view.is_draining:
+            raise Problem(409, "the edge is draining")
+        reloader.reload()
+        if not reloader.is_current:
+            faults = [(str(config.config_path), str(masked(fault))) for fault in reloader.faults]
+            raise Problem(409, "the file is refused, the old configuration serves on", errors=faults)
+        return Reloaded(file=str(config.config_path))
+
+    @api.get("/api/status", Scope.READ, tag="status", answer=Status)
+    def get_status() -> Status:
+        """Show whether the edge is ready, and how its parts are."""
+        is_ready, details = edge.view.readiness()
+        reasons = cast("list[str]", details.pop("reasons"))
+        details.pop("ready")
+        return Status(ready=is_ready, reasons=reasons, details=details)
+
+
+def _dumped(part: BaseModel) -> object:
+    return part.model_dump(mode="json", by_alias=True, fallback=str)
+
+
+def _plain(value: object) -> object:
+    """Return a setting as JSON can say it."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,157 @@
+"""Open connections: list, drop one, drop all of a client."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+
+from pydantic import Field
+
+from app.admin.api import Api, Model, Page, next_page
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.domain.client import unmapped
+from app.domain.outcome import State
+from app.domain.tokens import Scope
+from app.inbound.connections import Connection
+
+TAG = "connections"
+REASON = "operator"
+"""In the log, of a connection that was dropped."""
+
+
+class OpenConnection(Model):
+    """One connection with a client."""
+
+    id: str = Field(description="Names it, for as long as it is open")
+    frontend: str
+    protocol: str
+    listener: str = Field(description="The address it came in at")
+    client: str = Field(description="The client's address, as a PROXY header says it where one is trusted")
+    client_port: int
+    peer: str = Field(description="The address at the other end of the socket")
+    country: str | None
+    region: str | None
+    pool: str
+    backend: str | None = Field(description="Whose lease it holds; null between two requests, or while electing")
+    tier: int | None
+    affinity: str | None
+    age_seconds: float
+    bytes_up: int = Field(description="Client to backend, since it was opened or, with HTTP, in this request")
+    bytes_down: int
+    is_half_closed: bool
+    is_idle: bool = Field(description="Between two HTTP requests")
+
+
+class OpenConnections(Model):
+    """A page of the connections, oldest first."""
+
+    items: list[OpenConnection]
+    total: int
+    next: int | None = Field(description="`first` of the next page; null: this is the last")
+
+
+class ConnectionPage(Page):
+    """Which connections."""
+
+    frontend: str | None = Field(default=None, description="Those of this frontend")
+    client: str | None = Field(default=None, description="Those of this address")
+    backend: str | None = Field(default=None, description="Those that hold a lease of this backend")
+
+
+class ConnectionPath(Model):
+    """Which connection."""
+
+    connection_id: str = Field(description="Its id")
+
+
+class ClientPath(Model):
+    """Which client."""
+
+    address: str = Field(description="IP address")
+
+
+class Dropped(Model):
+    """How many connections were told to end."""
+
+    dropped: int
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+
+    def drop(connection: Connection) -> None:
+        connection.end(State.KILLED if connection.relay else State.KILLED_EARLY, REASON)
+
+    @api.get("/api/connections", Scope.READ, tag=TAG, answer=OpenConnections)
+    def list_connections(query: ConnectionPage) -> OpenConnections:
+        """List the open connections, oldest first."""
+        client = canonical(query.client) if query.client is not None else None
+        found = [
+            one
+            for one in edge.connections
+            if (query.frontend is None or one.frontend.config.name == query.frontend)
+            and (client is None or unmapped(one.source[0]) == client)
+            and (query.backend is None or (one.lease is not None and one.lease.backend.id == query.backend))
+        ]
+        found.sort(key=lambda one: one.accepted_at)
+        now = time.monotonic()
+        page = found[query.first : query.first + query.count]
+        return OpenConnections(
+            items=[_described(one, now) for one in page], total=len(found), next=next_page(query, len(found))
+        )
+
+    @api.delete("/api/connections/<connection_id>", Scope.OPERATE, tag=TAG, problems=(404,))
+    def drop_connection(path: ConnectionPath) -> None:
+        """Drop a connection, whatever it is doing."""
+        connection = next((one for one in edge.connections if _id_of(one) == path.connection_id), None)
+        if connection is None:
+            raise Problem(404, f"no such connection: {path.connection_id}")
+        drop(connection)
+
+    @api.delete("/api/clients/<address>/connections", Scope.OPERATE, tag=TAG, answer=Dropped)
+    def drop_client(path: ClientPath) -> Dropped:
+        """Drop all connections of a client. Its binding stays."""
+        address = canonical(path.address)
+        found = [one for one in edge.connections if unmapped(one.source[0]) == address]
+        for connection in found:
+            drop(connection)
+        return Dropped(dropped=len(found))
+
+
+def canonical(address: str) -> str:
+    """Return an IP address as the edge writes it. Raises Problem."""
+    try:
+        return unmapped(str(ipaddress.ip_address(address)))
+    except ValueError:
+        raise Problem(422, f"{address!r} is not an IP address") from None
+
+
+def _id_of(connection: Connection) -> str:
+    """Return what tells a connection from every other, also from one that gets its memory later."""
+    return f"{id(connection):x}-{int(connection.accepted_at * 1e6):x}"
+
+
+def _described(one: Connection, now: float) -> OpenConnection:
+    lease, relay = one.lease, one.relay
+    geo = one.client.geo if one.client is not None else None
+    return OpenConnection.model_construct(
+        id=_id_of(one),
+        frontend=one.frontend.config.name,
+        protocol=one.frontend.config.protocol,
+        listener=one.listener,
+        client=unmapped(one.source[0]),
+        client_port=one.source[1],
+        peer=one.peer[0],
+        country=geo.country if geo is not None else None,
+        region=geo.region if geo is not None else None,
+        pool=one.frontend.service.route.pool,
+        backend=lease.backend.id if lease is not None else None,
+        tier=lease.tier if lease is not None else None,
+        affinity=lease.affinity if lease is not None else None,
+        age_seconds=round(now - one.accepted_at, 3),
+        bytes_up=relay.bytes_up if relay is not None else 0,
+        bytes_down=relay.bytes_down if relay is not None else 0,
+        is_half_closed=relay.is_half_closed if relay is not None else False,
+        is_idle=one.is_idle,
+    )

@@ -1,0 +1,40 @@
+"""What the admin API sees of a running edge. bootstrap fills it in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from gevent.event import Event
+
+from actors.supervisor import Supervisor
+from app.config import Config
+from app.domain.model import Backend
+from app.edge_view import EdgeView
+from app.inbound.connections import Connections
+from app.inbound.doors import Doors
+from app.outbound.log_tail import LogTail
+from app.ports import GeoResolver
+from app.proxy_service import Actors
+from app.reload import Reloader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunningEdge:
+    """The parts that routes look into and turn. `config` and `backends` (by pool) are those of the moment."""
+
+    actors: Actors
+    supervisor: Supervisor
+    connections: Connections
+    doors: Doors
+    geo: GeoResolver | None
+    view: EdgeView
+    reloader: Reloader | None
+    log_tail: LogTail
+    write_line: Callable[[msgspec.Struct], None]
+    """Appends a line to the log, whatever its level."""
+    config: Callable[[], Config]
+    backends: Callable[[], Mapping[str, tuple[Backend, ...]]]
+    has_stopped: Event = field(default_factory=Event)
+    """Streams end when it is set."""

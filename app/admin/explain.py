@@ -1,0 +1,117 @@
+"""Why a client would land where it would: the verdicts on every backend, with what is true of it now."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from actors.messages import DescribeBinding, DescribePool
+from actors.runtime import ask
+from app.admin.api import Api, Model, Page, next_page
+from app.admin.connections import canonical
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.config import Frontend
+from app.domain.client import client_key
+from app.domain.explain import explain
+from app.domain.pool import MemberView
+from app.domain.tokens import Scope
+from app.outbound.worker_thread import WorkerThread
+from app.proxy_service import ASK_TIMEOUT_SECONDS
+
+TAG = "explain"
+
+
+class ExplainQuery(Page):
+    """Whom to explain."""
+
+    client: str = Field(description="IP address")
+    frontend: str | None = Field(default=None, description="One with algorithm geo; left out: the first such")
+
+
+class LiveVerdict(Model):
+    """A backend as this client sees it. Tier and score are those at zero connections."""
+
+    id: str
+    tier: int
+    score: float
+    why: str = Field(description="What the databases say")
+    connections: int | None = Field(description="Leases held now")
+    state: str | None = Field(description="Its health")
+    takes_new_clients: bool
+
+
+class Explanation(Model):
+    """Where a client is, whom it is bound to, and a page of verdicts, best first."""
+
+    client: str
+    country: str | None
+    region: str | None
+    pop_region: str | None
+    frontend: str
+    pool: str
+    bound_to: str | None
+    items: list[LiveVerdict]
+    total: int
+    next: int | None = Field(description="`first` of the next page; null: this is the last")
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+    thread = WorkerThread()  # judging ten thousand backends takes longer than the loop may be held
+
+    def geo_frontend(name: str | None) -> Frontend:
+        of_algorithm = [one for one in edge.config().frontends if one.algorithm == "geo"]
+        for one in of_algorithm:
+            if name in (None, one.name):
+                return one
+        raise Problem(404, f"there is no frontend {name or ''} with algorithm geo")
+
+    def members_of(pool: str) -> dict[str, MemberView]:
+        members: dict[str, MemberView] = {}
+        first = 0
+        while True:
+            page = DescribePool(pool, first)
+            described = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+            members |= {member.backend.id: member for member in described}
+            first += len(described)
+            if len(described) < page.count:
+                return members
+
+    @api.get("/api/explain", Scope.READ, tag=TAG, answer=Explanation, problems=(404,))
+    def explain_client(query: ExplainQuery) -> Explanation:
+        """Say where a client would land, and why."""
+        address = canonical(query.client)
+        frontend = geo_frontend(query.frontend)
+        config = edge.config()
+        location = edge.geo.resolve(address) if edge.geo is not None else None
+        key = client_key(frontend.backend, address, config.binding_ipv6_prefix)
+        binding = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
+        backends = edge.backends().get(frontend.backend, ())
+        verdicts = thread.run(explain, backends, location, config.region or None)
+        live = members_of(frontend.backend)
+        items = []
+        for verdict in verdicts[query.first : query.first + query.count]:
+            member = live.get(verdict.backend.id)
+            items.append(
+                LiveVerdict(
+                    id=verdict.backend.id,
+                    tier=verdict.tier,
+                    score=verdict.score,
+                    why=verdict.why,
+                    connections=member.connections if member is not None else None,
+                    state=str(member.state) if member is not None else None,
+                    takes_new_clients=member is not None and member.takes_new_clients,
+                )
+            )
+        return Explanation(
+            client=address,
+            country=location.country if location is not None else None,
+            region=location.region if location is not None else None,
+            pop_region=config.region or None,
+            frontend=frontend.name,
+            pool=frontend.backend,
+            bound_to=binding.backend_id if binding is not None else None,
+            items=items,
+            total=len(verdicts),
+            next=next_page(query, len(verdicts)),
+        )

@@ -1,0 +1,171 @@
+"""Pools and their members as the registry sees them now, and the frontends before them."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import Field
+
+from actors.messages import CountCandidates, DescribePool
+from actors.runtime import ask
+from app.admin.api import Api, Model, Page, next_page
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.config import ListenAddress
+from app.domain.pool import MemberView
+from app.domain.tokens import Scope
+from app.proxy_service import ASK_TIMEOUT_SECONDS
+
+TAG = "pools"
+
+
+class OnePool(Model):
+    """A pool and how it is."""
+
+    name: str
+    app: str | None = Field(description="Whose backends it takes from the routing database; null: its own servers")
+    frontends: list[str] = Field(description="Those it serves")
+    health_check: str | None = Field(description="off, tcp or http; null: a former configuration's pool")
+    backends: int
+    candidates: int = Field(description="Backends that take new clients")
+    fails_open: bool = Field(description="It serves though every backend is down")
+
+
+class Pools(Model):
+    """Every pool; one that is gone from the configuration stays while somebody uses it."""
+
+    items: list[OnePool]
+
+
+class PoolPath(Model):
+    """Which pool."""
+
+    pool: str = Field(description="Its name")
+
+
+class PoolMember(Model):
+    """A backend in a pool."""
+
+    id: str
+    address: str
+    app: str | None
+    region: str | None
+    country: str | None
+    weight: int
+    soft_limit: int
+    hard_limit: int
+    connections: int = Field(description="Leases held now")
+    state: str = Field(description="Its health")
+    seconds_in_state: float
+    consecutive_failures: int
+    ejected_for_seconds: float
+    is_healthy: bool = Field(description="By the database")
+    is_drained: bool
+    is_available: bool = Field(description="It may be elected, or keep its clients")
+    takes_new_clients: bool
+
+
+class PoolMembers(Model):
+    """A page of a pool's members."""
+
+    items: list[PoolMember]
+    total: int
+    next: int | None = Field(description="`first` of the next page; null: this is the last")
+
+
+class OneFrontend(Model):
+    """A front door."""
+
+    name: str
+    protocol: str
+    listeners: list[str] = Field(description="Addresses that it listens on now")
+    pool: str
+    algorithm: str
+    affinity: bool
+    connections: int = Field(description="Open now")
+
+
+class Frontends(Model):
+    """Every frontend."""
+
+    items: list[OneFrontend]
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+
+    @api.get("/api/pools", Scope.READ, tag=TAG, answer=Pools)
+    def list_pools() -> Pools:
+        """List the pools."""
+        config = edge.config()
+        configured = {pool.name: pool for pool in config.pools}
+        counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        items = []
+        for name, count in counts.items():
+            pool = configured.get(name)
+            items.append(
+                OnePool(
+                    name=name,
+                    app=pool.app if pool is not None else None,
+                    frontends=[frontend.name for frontend in config.frontends if frontend.backend == name],
+                    health_check=pool.health_check.type if pool is not None else None,
+                    backends=count.members,
+                    candidates=count.candidates,
+                    fails_open=count.fails_open,
+                )
+            )
+        return Pools(items=items)
+
+    @api.get("/api/pools/<path:pool>/members", Scope.READ, tag=TAG, answer=PoolMembers, problems=(404,))
+    def list_members(path: PoolPath, query: Page) -> PoolMembers:
+        """List the backends of a pool with their live state."""
+        counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        if path.pool not in counts:
+            raise Problem(404, f"no such pool: {path.pool}")
+        page = DescribePool(path.pool, query.first, query.count)
+        members = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+        now, total = time.monotonic(), counts[path.pool].members
+        return PoolMembers(
+            items=[_described(member, now) for member in members], total=total, next=next_page(query, total)
+        )
+
+    @api.get("/api/frontends", Scope.READ, tag=TAG, answer=Frontends)
+    def list_frontends() -> Frontends:
+        """List the frontends."""
+        return Frontends(
+            items=[
+                OneFrontend(
+                    name=frontend.name,
+                    protocol=frontend.protocol,
+                    listeners=[str(address) for address in edge.doors.addresses.get(frontend.name, ())],
+                    pool=frontend.backend,
+                    algorithm=frontend.algorithm,
+                    affinity=frontend.affinity,
+                    connections=edge.connections.open_at[frontend.name],
+                )
+                for frontend in edge.config().frontends
+            ]
+        )
+
+
+def _described(member: MemberView, now: float) -> PoolMember:
+    backend = member.backend
+    return PoolMember.model_construct(
+        id=backend.id,
+        address=str(ListenAddress(backend.host, backend.port)),
+        app=backend.app,
+        region=backend.region,
+        country=backend.country,
+        weight=backend.weight,
+        soft_limit=backend.soft_limit,
+        hard_limit=backend.hard_limit,
+        connections=member.connections,
+        state=str(member.state),
+        seconds_in_state=round(now - member.changed_at, 3),
+        consecutive_failures=member.consecutive_failures,
+        ejected_for_seconds=round(member.ejected_for, 3),
+        is_healthy=backend.is_healthy,
+        is_drained=backend.is_deleted,
+        is_available=member.is_available,
+        takes_new_clients=member.takes_new_clients,
+    )

@@ -1,0 +1,48 @@
+"""HTTP on ADMIN_LISTEN_ADDR: carries requests to the admin API's WSGI application, within limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from gevent import pywsgi
+
+from app.config import ListenAddress
+from app.inbound.listener import BindError
+from app.inbound.status_http import ErrorLog, ImpatientHandler
+
+CLIENTS_AT_ONCE: Final = 64
+
+
+class AdminServer:
+    """Listens for the admin API. `on_stop` is called before open requests are ended."""
+
+    def __init__(self, address: ListenAddress, application: Any, on_stop: Callable[[], None]) -> None:
+        self._wanted = address
+        self._on_stop = on_stop
+        self._server = pywsgi.WSGIServer(
+            (address.host, address.port),
+            application,
+            log=None,
+            error_log=ErrorLog("admin"),
+            spawn=CLIENTS_AT_ONCE,
+            handler_class=ImpatientHandler,
+            environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
+        )
+
+    def start(self) -> None:
+        """Listen. Raises BindError."""
+        try:
+            self._server.start()
+        except OSError as error:
+            raise BindError(f"cannot listen on {self._wanted} (admin): {os.strerror(error.errno or 0)}") from None
+
+    def stop(self) -> None:
+        """Close; requests under way get a second."""
+        self._on_stop()
+        self._server.stop(timeout=1)
+
+    @property
+    def address(self) -> ListenAddress:
+        return ListenAddress(self._server.server_host, self._server.server_port)

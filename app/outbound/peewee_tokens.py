@@ -1,0 +1,87 @@
+"""The admin API's tokens in the gateway's SQLite database, through peewee. All calls block: not for the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from app.domain.tokens import Scope, Token
+
+WRITER_PATIENCE_SECONDS: Final = 5
+
+
+class TokenStoreError(Exception):
+    """The tokens cannot be read or written now."""
+
+
+class TokenRow(peewee.Model):
+    """A token: what is kept of it, never its text. `scopes` are words with spaces between."""
+
+    name = peewee.TextField(primary_key=True)
+    hash = peewee.TextField(unique=True)
+    scopes = peewee.TextField()
+    created_at = peewee.FloatField()
+
+    class Meta:
+        table_name = "tokens"
+
+
+class SqliteTokenStore:
+    """Keeps tokens in the file at `path`, which it makes, readable by its owner alone, with the first write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> list[Token]:
+        """Return every token, oldest first. Raises TokenStoreError."""
+        with self._open():
+            rows: Any = TokenRow.select().order_by(TokenRow.created_at, TokenRow.name)
+            return [_token(row) for row in rows]
+
+    def add(self, token: Token) -> None:
+        """Keep a new token. Raises KeyError when there is one of that name, TokenStoreError."""
+        with self._open():
+            try:
+                TokenRow.create(
+                    name=token.name,
+                    hash=token.digest,
+                    scopes=" ".join(sorted(token.scopes)),
+                    created_at=token.created_at,
+                )
+            except peewee.IntegrityError:
+                raise KeyError(token.name) from None
+
+    def remove(self, name: str) -> None:
+        """Forget a token. Raises KeyError when there is none of that name, TokenStoreError."""
+        with self._open():
+            if not TokenRow.delete().where(TokenRow.name == name).execute():
+                raise KeyError(name)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Connect for one call, in one transaction. Raises TokenStoreError."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            database = peewee.SqliteDatabase(
+                str(self._path),
+                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
+                thread_safe=False,
+            )
+            with database.bind_ctx([TokenRow]), database, database.atomic("IMMEDIATE"):
+                database.create_tables([TokenRow], safe=True)
+                yield
+        except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
+            raise TokenStoreError(f"{self._path}: {error}") from None
+
+
+def _token(row: Any) -> Token:
+    """Return a row as a token; a scope that this version does not know allows nothing."""
+    known = {scope.value for scope in Scope}
+    scopes = frozenset(Scope(word) for word in row.scopes.split() if word in known)
+    return Token(row.name, row.hash, scopes, row.created_at)

@@ -1,0 +1,93 @@
+"""A client of the admin API, as scripts are: a token, JSON, and nothing kept between two requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually
+
+SCOPES = ("read", "operate", "deploy")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. Header names are lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The problem details, after a look at what every problem has (RFC 9457)."""
+        assert self.headers["content-type"] == "application/problem+json", self
+        details = self.json
+        assert details["type"] == "about:blank"
+        assert details["status"] == self.status
+        assert details["title"] == http.client.responses[self.status]
+        assert details["detail"]
+        return dict(details)
+
+
+class Admin:
+    """The admin API of an edge, to the bearer of `token`."""
+
+    def __init__(self, address: tuple[str, int], token: str | None) -> None:
+        self.address = address
+        self.token = token
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, PATIENCE_SECONDS)
+
+    def call(self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+        """Send a request; `body` goes as JSON, `raw` as it is. Headers are named with underscores."""
+        sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        if body is not None:
+            raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        sent |= {name.replace("_", "-"): text for name, text in headers.items()}
+        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request(method, path, raw, sent)
+            response = connection.getresponse()
+            names = {name.lower(): text for name, text in response.getheaders()}
+            return Answer(response.status, names, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> Any:
+        """Return the JSON of a route that must be there."""
+        answer = self.call("GET", path)
+        assert answer.status == 200, answer
+        return answer.json
+
+    def bearer(self, name: str, *scopes: str) -> Admin:
+        """Make a token with these scopes and return its bearer."""
+        made = self.call("POST", "/api/tokens", {"name": name, "scopes": list(scopes)})
+        assert made.status == 201, made
+        return Admin(self.address, made.json["token"])
+
+
+def admin_of(proxy: EdgeProcess, folder: Path) -> Admin:
+    """Return the API of an edge that was started with `admin_variables(folder)`, to the bearer of the first token."""
+    head = eventually(lambda: proxy.event("listening on"))
+    host, _, port = head["admin"].rpartition(":")
+    return Admin((host.strip("[]"), int(port)), (folder / "admin.token").read_text().strip())
+
+
+def admin_variables(folder: Path) -> dict[str, object]:
+    """Return what an edge with an admin API is configured by."""
+    return {
+        "ADMIN_LISTEN_ADDR": "127.0.0.1:0",
+        "ADMIN_TOKEN_FILE": folder / "admin.token",
+        "GATEWAY_DB_PATH": folder / "gateway.db",
+        "GEOIP_PATH": "off",
+    }

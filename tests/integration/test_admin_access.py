@@ -1,0 +1,354 @@
+"""Who gets into the admin API, what each scope allows, what is refused and how, and what the audit log says of it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+
+import pytest
+
+from app.admin.api import LARGEST_BODY_BYTES
+from app.domain.tokens import digest_of
+from tests.admin_client import SCOPES, Admin, admin_of, admin_variables
+from tests.commands import edgeproxy
+from tests.harness import eventually, row
+
+READING = [
+    "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
+    "/api/pools/default/members", "/api/frontends", "/api/actors", "/api/explain?client=8.8.8.8", "/api/logs",
+    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens",
+]  # fmt: skip
+OPERATING = {
+    "POST /api/backends": 422,
+    "PUT /api/backends/x": 422,
+    "POST /api/backends/nobody/drain": 404,
+    "POST /api/backends/nobody/undrain": 404,
+    "DELETE /api/backends/nobody": 404,
+    "DELETE /api/connections/nobody": 404,
+    "DELETE /api/clients/127.0.0.9/connections": 200,
+    "DELETE /api/bindings/default/127.0.0.9": 404,
+    "POST /api/reload": 409,
+    "POST /api/tokens": 422,
+    "DELETE /api/tokens/nobody": 404,
+}
+"""What needs the scope, and the answer of a request that has it."""
+NOTHING: dict[str, object] = {}
+
+
+@pytest.fixture
+def proxy(edge, tmp_path):
+    proxy = edge([row("gru", 1)], **admin_variables(tmp_path))
+    proxy.wait_for_backends(1)
+    return proxy
+
+
+@pytest.fixture
+def admin(proxy, tmp_path):
+    return admin_of(proxy, tmp_path)
+
+
+def body_of(request):
+    return NOTHING if request in ("POST /api/backends", "PUT /api/backends/x", "POST /api/tokens") else None
+
+
+def audit(proxy):
+    return [line for line in proxy.log() if line["event"] == "admin"]
+
+
+def test_the_first_start_makes_a_token_that_only_its_owner_reads_and_says_where_it_is(proxy, tmp_path):
+    file = tmp_path / "admin.token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told = proxy.event("admin: the first token is in")
+    assert told["path"] == str(file)
+    text = file.read_text().strip()
+    assert text not in proxy.log_path.read_text()
+    assert text.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob("gateway.db*"))
+
+
+def test_the_next_start_has_the_same_tokens_and_makes_none(edge, tmp_path):
+    admin = admin_of(edge([], **admin_variables(tmp_path)), tmp_path)
+    ci = admin.bearer("ci", "read")
+    again = edge([], **admin_variables(tmp_path))
+    assert again.event("admin: the first token is in") is None
+    address = admin_of(again, tmp_path).address
+    assert Admin(address, ci.token).get("/api/status")
+    assert Admin(address, admin.token).get("/api/status")
+
+
+@pytest.mark.parametrize("path", [*READING, "/openapi.json", "/", "/nowhere"])
+def test_nothing_is_open_without_a_token(admin, path):
+    answer = Admin(admin.address, None).call("GET", path)
+    assert answer.problem["status"] == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer ")
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "Bearer x", "Basic {token}", "{token}", "Bearer {token}x", "Bearer {digest}", "Bearer é",
+     "Bearer {token} {token}"],
+)  # fmt: skip
+def test_a_wrong_token_is_401_and_logged_without_it(proxy, admin, header):
+    shown = header.format(token=admin.token, digest=digest_of(admin.token))
+    answer = Admin(admin.address, None).call("GET", "/api/status", Authorization=shown.encode().decode("latin-1"))
+    assert answer.problem["status"] == 401
+    eventually(lambda: proxy.event("admin: a request was refused"))
+    assert admin.token not in proxy.log_path.read_text()
+
+
+def test_the_scheme_is_written_as_one_likes(admin):
+    assert Admin(admin.address, None).call("GET", "/api/status", Authorization=f"bearer {admin.token}").status == 200
+
+
+def test_a_token_in_the_address_is_none(admin):
+    assert Admin(admin.address, None).call("GET", f"/api/status?access_token={admin.token}").status == 401
+
+
+def test_failures_are_limited_and_a_good_token_passes_all_the_same(proxy, admin):
+    stranger = Admin(admin.address, "edge_wrong")
+    answers = [stranger.call("GET", "/api/status") for _ in range(15)]
+    assert [answer.status for answer in answers] == [401] * 10 + [429] * 5
+    assert answers[-1].problem["status"] == 429
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 5
+    assert admin.call("GET", "/api/status").status == 200
+    assert stranger.call("GET", "/api/status").status == 429
+    eventually(lambda: proxy.event("admin: a request was refused"))
+    refused = [line for line in proxy.log() if line["event"].startswith("admin: a request was refused")]
+    assert len(refused) <= 10
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_reading_needs_its_scope_and_no_other(admin, scope):
+    bearer = admin.bearer(scope, scope)
+    for path in READING:
+        answer = bearer.call("GET", path)
+        if scope == "read":
+            assert answer.status == 200, (path, answer)
+        else:
+            assert answer.problem["status"] == 403, (path, answer)
+            assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read"'
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_operating_needs_its_scope_and_no_other(admin, scope):
+    bearer = admin.bearer(scope, scope)
+    for request, expected in OPERATING.items():
+        answer = bearer.call(*request.split(), body_of(request))
+        assert answer.status == (expected if scope == "operate" else 403), (request, answer)
+        assert expected == 200 or answer.problem
+
+
+def test_every_route_is_in_one_of_the_lists_above(admin):
+    described = admin.get("/openapi.json")["paths"]
+    operations = {(method, path) for path, methods in described.items() for method in methods}
+    scopes = {(method, path): described[path][method]["security"] for method, path in operations}
+    assert len([one for one in scopes.values() if one == [{"bearer": ["operate"]}]]) == len(OPERATING)
+    assert len([one for one in scopes.values() if one == [{"bearer": ["read"]}]]) == len(READING) + 2  # a binding, SSE
+
+
+def test_a_token_gives_and_takes_only_what_it_has(admin):
+    operator = admin.bearer("operator", "operate", "read")
+    refused = operator.call("POST", "/api/tokens", {"name": "more", "scopes": ["read", "deploy"]})
+    assert (refused.problem["status"], "deploy" in refused.problem["detail"]) == (403, True)
+    assert operator.call("DELETE", "/api/tokens/first").problem["status"] == 403
+    operator.bearer("less", "read")
+    assert operator.call("DELETE", "/api/tokens/less").status == 204
+    assert [one["name"] for one in admin.get("/api/tokens")["items"]] == ["first", "operator"]
+
+
+def test_a_revoked_token_is_none_at_once_and_its_streams_end(admin):
+    reader = admin.bearer("reader", "read")
+    with reader.connect() as stream:
+        request = f"GET /api/logs/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {reader.token}\r\n\r\n"
+        stream.sendall(request.encode())
+        assert stream.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert admin.call("DELETE", "/api/tokens/reader").status == 204
+        assert reader.call("GET", "/api/status").status == 401
+        while stream.recv(65536)[-5:] != b"0\r\n\r\n":
+            pass
+
+
+def test_the_last_token_stays_and_a_name_is_taken_once(admin):
+    assert admin.call("DELETE", "/api/tokens/first").problem["status"] == 409
+    assert admin.call("POST", "/api/tokens", {"name": "first", "scopes": ["read"]}).problem["status"] == 409
+
+
+@pytest.mark.parametrize(
+    "token",
+    [{"name": "", "scopes": ["read"]}, {"name": "a b", "scopes": ["read"]}, {"name": "x", "scopes": []},
+     {"name": "x", "scopes": ["conquer"]}, {"name": "x"}, {"name": "\ud800", "scopes": ["read"]}],
+)  # fmt: skip
+def test_what_is_no_token_is_refused(admin, token):
+    assert admin.call("POST", "/api/tokens", token).problem["errors"]
+
+
+def test_tokens_are_listed_without_anything_that_opens(admin):
+    reader = admin.bearer("reader", "read")
+    shown = admin.call("GET", "/api/tokens").body.decode()
+    for text in (admin.token, reader.token):
+        assert text not in shown
+        assert digest_of(text) not in shown
+
+
+# Problems
+
+
+def test_a_route_that_is_not_there_and_a_method_that_it_does_not_have(admin):
+    assert admin.call("GET", "/api/nothing").problem["status"] == 404
+    answer = admin.call("PATCH", "/api/backends")
+    assert answer.problem["status"] == 405
+    assert set(re.split(", *", answer.headers["allow"])) == {"GET", "HEAD", "POST"}
+    assert admin.call("OPTIONS", "/api/backends").problem["status"] == 405
+
+
+@pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b"[" * 100_000, b'{"id": 1e999999', b"nonsense"])
+def test_what_is_no_json_is_400_and_nothing_at_all_is_422(admin, raw):
+    answer = admin.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
+    assert answer.problem["status"] == (400 if raw else 422)
+
+
+@pytest.mark.parametrize("body", [[], "text", 1, None, [{"id": "x"}]])
+def test_json_that_is_no_object_is_422(admin, body):
+    import json
+
+    answer = admin.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
+    assert answer.problem["status"] == 422
+
+
+def test_another_type_of_body_is_415_and_one_where_none_belongs_400(admin):
+    answer = admin.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
+    assert answer.problem["status"] == 415
+    assert admin.call("POST", "/api/reload", {"now": True}).problem["status"] == 400
+    assert admin.call("DELETE", "/api/backends/gru", {"now": True}).problem["status"] == 400
+
+
+def test_a_body_that_is_too_large_is_413_before_it_was_sent_or_when_it_turns_out_to_be(admin):
+    huge = b'{"id": "' + b"x" * LARGEST_BODY_BYTES + b'"}'
+    assert admin.call("POST", "/api/backends", raw=huge, Content_Type="application/json").problem["status"] == 413
+    with admin.connect() as sock:
+        head = f"POST /api/backends HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {admin.token}\r\n"
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+    with admin.connect() as sock:
+        sock.sendall(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        try:
+            for _ in range(LARGEST_BODY_BYTES // 0x10000 + 2):
+                sock.sendall(chunk)
+        except ConnectionError:
+            pass
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_parameters_that_break_their_schema_are_named_without_their_values(admin):
+    answer = admin.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
+    assert answer.status == 422
+    assert [fault["where"] for fault in answer.problem["errors"]] == ["first", "count", "wat"]
+    assert b"hunter2" not in answer.body
+
+
+def test_every_answer_forbids_to_be_kept_and_guessed_at(admin):
+    for path in ("/api/status", "/nowhere", "/openapi.json"):
+        headers = admin.call("GET", path).headers
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+# Limits
+
+
+def test_a_silent_client_makes_room_and_many_of_them_do_not_shut_others_out(admin):
+    held = [admin.connect() for _ in range(70)]  # more than are served at once
+    try:
+        assert admin.get("/api/status")
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def test_a_header_that_never_ends_is_given_up(admin):
+    with admin.connect() as sock:
+        sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: x\r\n")
+        sock.settimeout(8)
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+# The audit
+
+
+def test_every_change_is_one_line_that_says_who_what_on_what_and_the_result(proxy, admin):
+    operator = admin.bearer("night-shift", "operate")
+    reader = admin.bearer("reader", "read")
+    operator.call("POST", "/api/backends", {"id": "new", "wg_ip": "127.0.0.1", "port": 1})
+    operator.call("POST", "/api/backends/gru/drain?deadline_seconds=5")
+    operator.call("DELETE", "/api/backends/nobody")
+    operator.call("DELETE", "/api/bindings/default/127.0.0.9")
+    reader.call("DELETE", "/api/backends/gru")
+    operator.call("POST", "/api/backends", {"id": "bad", "wg_ip": "x", "port": 0})
+    reader.call("GET", "/api/backends")
+    lines = eventually(lambda: len(audit(proxy)) >= 8 and audit(proxy))
+    assert [(line["token"], line["action"], line["target"], line["status"]) for line in lines] == [
+        ("first", "make_token", "night-shift", 201),
+        ("first", "make_token", "reader", 201),
+        ("night-shift", "register_backend", "new", 201),
+        ("night-shift", "drain_backend", "gru", 204),
+        ("night-shift", "remove_backend", "nobody", 404),
+        ("night-shift", "unbind_client", "default 127.0.0.9", 404),
+        ("reader", "remove_backend", "gru", 403),
+        ("night-shift", "register_backend", "", 422),
+    ]
+    assert {line["client"] for line in lines} == {"127.0.0.1"}
+    assert lines[2]["result"] == "done"
+    assert lines[4]["result"] == "no such backend: nobody"
+    assert "wg_ip: must be an IPv4 or IPv6 address" in lines[7]["result"]
+    text = proxy.log_path.read_text()
+    assert not any(token in text for token in (admin.token, operator.token, reader.token))
+
+
+def test_the_audit_is_written_at_every_log_level(edge, tmp_path):
+    proxy = edge([], LOG_LEVEL="info", **admin_variables(tmp_path))
+    config_level = edge([], LOG_LEVEL="info", **admin_variables(tmp_path))
+    assert proxy.log_path != config_level.log_path
+    admin = admin_of(config_level, tmp_path)
+    assert admin.call("POST", "/api/reload").status == 409
+    assert eventually(lambda: audit(config_level))
+
+
+def test_a_line_cannot_be_broken_by_what_stands_in_a_path(proxy, admin):
+    admin.call("DELETE", "/api/backends/a%0A%7B%22event%22%3A%22admin%22%7D%FF")
+    (line,) = eventually(lambda: audit(proxy))
+    assert line["action"] == "DELETE"
+    assert line["target"].startswith('/api/backends/a\n{"event":"admin"}')
+
+
+# Starting
+
+
+def test_off_is_off(edge):
+    proxy = edge([], ADMIN_LISTEN_ADDR="")
+    assert proxy.event("listening on")["admin"] is None
+    assert "admin API off" in proxy.event("listening on")["event"]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
+    done = edgeproxy("serve", ADMIN_LISTEN_ADDR=address, GEOIP_PATH="off")
+    assert done.returncode == 2
+    assert "is no loopback address, and there is no TLS (EDGEPROXY_ADMIN_INSECURE=true allows it)" in done.stderr
+    variables = {**admin_variables(tmp_path), "ADMIN_LISTEN_ADDR": address, "ADMIN_INSECURE": "true"}
+    proxy = edge([], **variables)
+    assert not proxy.event("listening on")["admin"].startswith("127.")
+
+
+def test_a_port_that_is_taken_and_a_token_that_cannot_be_written_are_one_line(tmp_path):
+    everywhere = {"LISTEN_ADDR": "127.0.0.1:0", "METRICS_LISTEN_ADDR": "127.0.0.1:0", "GEOIP_PATH": "off"}
+    files = {"ADMIN_TOKEN_FILE": str(tmp_path / "token"), "GATEWAY_DB_PATH": str(tmp_path / "gateway.db")}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR=address)
+    assert done.returncode == 2
+    assert f"edgeproxy: cannot listen on {address} (admin): Address already in use" in done.stderr.splitlines()
+    files = {"ADMIN_TOKEN_FILE": str(tmp_path / "no" / "token"), "GATEWAY_DB_PATH": str(tmp_path / "other.db")}
+    done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR="127.0.0.1:0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("edgeproxy: the first token cannot be written to")
