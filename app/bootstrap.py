@@ -131,11 +131,10 @@ class Edge:
         self._log = log or JsonLog(config.log_path, config.log_format)
         self._exit = Event()
         self.exit_code = 0
-        self.deployment: Deployment | None = None
-        """Of the gateway's handlers, once a frontend has it on."""
-
+        self._has_handlers = False
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
         self.handlers = Address("handlers")
+        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db_path), WorkerThread().run, self.handlers)
         self._supervisor = Supervisor(on_give_up=self._give_up)
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
@@ -209,6 +208,7 @@ class Edge:
             geo=self.geo,
             view=self.view,
             reloader=self._reloader,
+            deployment=self.deployment,
             log_tail=tail,
             write_line=self._log.write_access,
             config=lambda: self.config,
@@ -344,10 +344,11 @@ class Edge:
         logger.info("{} bindings restored", len(restored))
 
     def _restore_handlers(self, config: Config) -> None:
-        """Let what was deployed serve again, from the first frontend with a gateway on."""
-        if self.deployment is not None or not any(frontend.gateway for frontend in config.frontends):
+        """Let what was deployed serve again, once somebody can ask for it or change it."""
+        is_needed = config.admin_listen_addr is not None or any(frontend.gateway for frontend in config.frontends)
+        if self._has_handlers or not is_needed:
             return
-        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db_path), WorkerThread().run, self.handlers)
+        self._has_handlers = True
         try:
             self.deployment.restore()
         except StoreError as error:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from app.admin import actors, backends, bindings, configuration, connections, explain, logs, metrics, pools, tokens
+from app.admin import (
+    actors,
+    backends,
+    bindings,
+    configuration,
+    connections,
+    endpoints,
+    explain,
+    logs,
+    metrics,
+    pools,
+    tokens,
+)
 from app.admin.access import Gate
 from app.admin.api import Api
 from app.admin.edge import RunningEdge
@@ -13,7 +25,7 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
     gate = Gate(keeper.current)
     api = Api(gate, edge.write_line)
-    for subject in (backends, connections, bindings, actors, pools, explain, metrics, configuration):
+    for subject in (backends, connections, bindings, actors, pools, explain, metrics, configuration, endpoints):
         subject.add_routes(api, edge)
     logs.add_routes(api, edge, gate)
     tokens.add_routes(api, keeper)

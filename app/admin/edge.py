@@ -12,6 +12,7 @@ from actors.supervisor import Supervisor
 from app.config import Config
 from app.domain.model import Backend
 from app.edge_view import EdgeView
+from app.gateway.deployment import Deployment
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
 from app.outbound.log_tail import LogTail
@@ -31,6 +32,7 @@ class RunningEdge:
     geo: GeoResolver | None
     view: EdgeView
     reloader: Reloader | None
+    deployment: Deployment
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""

@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.runtime gevent loguru msgspec werkzeug",
     "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
-    "app.admin": "app.admin app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
+    "app.admin": "app.admin app.gateway "
+    "app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
     "app.reload actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru msgspec pydantic "
     "werkzeug",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "

@@ -1,0 +1,308 @@
+"""Endpoints of the gateway and the versions of their handlers: create, upload, compile, deploy, roll back, undeploy.
+
+Endpoints are judged by parse_endpoint alone. A source that is no handler is answered 422 with its traceback, and the
+version that served goes on serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
+
+from pydantic import Field, WithJsonSchema
+
+from app.admin.api import Api, Model, say_target
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.domain.endpoints import METHODS, BadEndpoint, Endpoint, EndpointConflict, parse_endpoint
+from app.domain.handler_table import EndpointView, VersionView
+from app.domain.stored import StoredVersion, StoreError
+from app.domain.tokens import Scope
+from app.gateway.deployment import AlreadyExists, Deployment, NotFound
+from app.gateway.handler_module import HandlerError
+
+TAG: Final = "endpoints"
+
+# Described here and judged by parse_endpoint alone.
+_Text = Annotated[Any, WithJsonSchema({"type": "string"})]
+_OptionalText = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
+_Methods = Annotated[Any, WithJsonSchema({"type": "array", "items": {"enum": list(METHODS)}, "minItems": 1})]
+_Number = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0})]
+_Count = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 0})]
+_Flag = Annotated[Any, WithJsonSchema({"type": "boolean"})]
+
+
+class EndpointFields(Model):
+    """An endpoint without its id; what is left out has its default."""
+
+    name: _OptionalText = Field(default=None, description="For people; its id by default")
+    domain: _OptionalText = Field(default=None, description="Host name, or *.host for all below it; null: every host")
+    path: _Text = Field(description="Rule in werkzeug's syntax: /users/<int:id>")
+    methods: _Methods = Field(default=None, description="GET by default, which takes HEAD too")
+    timeout_seconds: _Number = Field(default=None, description="For one request; 504 after")
+    max_concurrency: _Count = Field(default=None, description="Requests at once; 0: no limit; 503 beyond")
+    max_body_bytes: _Count = Field(default=None, description="Of a request; 413 beyond")
+    is_enabled: _Flag = Field(default=None, description="false: takes no requests")
+
+
+class NewEndpoint(EndpointFields):
+    """An endpoint."""
+
+    id: _Text = Field(description="Names it")
+
+
+class HandlerVersion(Model):
+    """A version in memory."""
+
+    number: int
+    checksum: str = Field(description="SHA-256 of its source")
+    active: int = Field(description="Requests under way")
+    served: int
+    errors: int
+    draining_since: float | None = Field(description="Unix seconds; null: it serves")
+
+
+class EndpointState(Model):
+    """An endpoint and what its handler does."""
+
+    id: str
+    name: str
+    domain: str | None
+    path: str
+    methods: list[str]
+    timeout_seconds: float
+    max_concurrency: int
+    max_body_bytes: int
+    is_enabled: bool
+    serving: HandlerVersion | None
+    draining: list[HandlerVersion]
+    active: int
+    served: int
+    errors: int
+    refused: int = Field(description="Over max_concurrency")
+
+
+class EndpointStates(Model):
+    """Every endpoint."""
+
+    items: list[EndpointState]
+
+
+class EndpointPath(Model):
+    """Which endpoint."""
+
+    endpoint_id: str = Field(description="Its id")
+
+
+class VersionPath(EndpointPath):
+    """Which version."""
+
+    number: int = Field(ge=1, le=2**31 - 1, description="Its number within the endpoint")
+
+
+class Source(Model):
+    """A handler."""
+
+    source: str = Field(description="A Python module with def handle(request, context)")
+
+
+class KeptVersion(Model):
+    """A version that is kept."""
+
+    number: int
+    checksum: str
+    created_at: float = Field(description="Unix seconds")
+    deployed_at: float | None = Field(description="When it was last put to serve")
+
+
+class KeptVersions(Model):
+    """The versions kept, oldest first."""
+
+    items: list[KeptVersion]
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+    _add_endpoint_routes(api, edge.deployment)
+    _add_version_routes(api, edge.deployment)
+
+
+def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
+    def state_of(endpoint_id: str) -> EndpointState:
+        for view in deployment.endpoints():
+            if view.endpoint.id == endpoint_id:
+                return _described(view)
+        raise Problem(404, f"there is no endpoint {endpoint_id!r}")
+
+    @api.get("/api/endpoints", Scope.READ, tag=TAG, answer=EndpointStates)
+    def list_endpoints() -> EndpointStates:
+        """List the endpoints with the state of their handlers."""
+        return EndpointStates(items=[_described(view) for view in deployment.endpoints()])
+
+    @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, answer=EndpointState, status=201, problems=(409,))
+    def create_endpoint(body: NewEndpoint) -> EndpointState:
+        """Create an endpoint; until a handler is deployed its requests are 503."""
+        endpoint = _parsed(body.model_dump())
+        say_target(endpoint.id)
+        with _problems():
+            deployment.create(endpoint)
+        return state_of(endpoint.id)
+
+    @api.get("/api/endpoints/<endpoint_id>", Scope.READ, tag=TAG, answer=EndpointState, problems=(404,))
+    def get_endpoint(path: EndpointPath) -> EndpointState:
+        """Show an endpoint."""
+        return state_of(path.endpoint_id)
+
+    @api.put("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, answer=EndpointState, problems=(404, 409))
+    def put_endpoint(path: EndpointPath, body: EndpointFields) -> EndpointState:
+        """Replace what an endpoint takes and its limits; its handler goes on."""
+        with _problems():
+            deployment.update(_parsed({"id": path.endpoint_id, **body.model_dump()}))
+        return state_of(path.endpoint_id)
+
+    @api.delete("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, problems=(404,))
+    def remove_endpoint(path: EndpointPath) -> None:
+        """Delete an endpoint and its versions; requests under way end."""
+        with _problems():
+            deployment.remove(path.endpoint_id)
+
+
+def _add_version_routes(api: Api, deployment: Deployment) -> None:
+    def carried_out(work: Callable[..., StoredVersion], *arguments: object) -> KeptVersion:
+        with _problems():
+            return _kept(work(*arguments))
+
+    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, answer=KeptVersions, problems=(404,))
+    def list_versions(path: EndpointPath) -> KeptVersions:
+        """List the versions that are kept."""
+        with _problems():
+            return KeptVersions(items=[_kept(version) for version in deployment.versions(path.endpoint_id)])
+
+    @api.post(
+        "/api/endpoints/<endpoint_id>/versions",
+        Scope.DEPLOY,
+        tag=TAG,
+        answer=KeptVersion,
+        status=201,
+        problems=(404,),
+    )
+    def upload_version(path: EndpointPath, body: Source) -> KeptVersion:
+        """Keep a source as the next version, without loading it."""
+        return carried_out(deployment.upload, path.endpoint_id, body.source)
+
+    @api.get(
+        "/api/endpoints/<endpoint_id>/versions/<int:number>/source",
+        Scope.READ,
+        tag=TAG,
+        answer=Source,
+        problems=(404,),
+    )
+    def get_source(path: VersionPath) -> Source:
+        """Show the source of a version."""
+        with _problems():
+            return Source(source=deployment.version(path.endpoint_id, path.number).source)
+
+    @api.post(
+        "/api/endpoints/<endpoint_id>/versions/<int:number>/compile",
+        Scope.DEPLOY,
+        tag=TAG,
+        answer=KeptVersion,
+        problems=(404,),
+    )
+    def compile_version(path: VersionPath) -> KeptVersion:
+        """Compile and import a version and check its entry point, without letting it serve."""
+        return carried_out(deployment.compile, path.endpoint_id, path.number)
+
+    @api.post(
+        "/api/endpoints/<endpoint_id>/versions/<int:number>/deploy",
+        Scope.DEPLOY,
+        tag=TAG,
+        answer=KeptVersion,
+        problems=(404,),
+    )
+    def deploy_version(path: VersionPath) -> KeptVersion:
+        """Let a version serve; the one before drains."""
+        return carried_out(deployment.deploy, path.endpoint_id, path.number)
+
+    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, answer=KeptVersion, problems=(404,))
+    def deploy_source(path: EndpointPath, body: Source) -> KeptVersion:
+        """Keep a source as the next version and let it serve."""
+        return carried_out(deployment.deploy_source, path.endpoint_id, body.source)
+
+    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, answer=KeptVersion, problems=(404,))
+    def roll_back(path: EndpointPath) -> KeptVersion:
+        """Let the version serve that was deployed before this one."""
+        return carried_out(deployment.roll_back, path.endpoint_id)
+
+    @api.post("/api/endpoints/<endpoint_id>/undeploy", Scope.DEPLOY, tag=TAG, problems=(404,))
+    def undeploy(path: EndpointPath) -> None:
+        """Let no version serve; requests under way end."""
+        with _problems():
+            deployment.undeploy(path.endpoint_id)
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Turn what the gateway raises into problems."""
+    try:
+        yield
+    except NotFound as missing:
+        raise Problem(404, str(missing)) from None
+    except (AlreadyExists, EndpointConflict) as conflict:
+        raise Problem(409, str(conflict)) from None
+    except HandlerError as error:
+        line = f"line {error.line}" if error.line is not None else str(error.stage)
+        raise Problem(422, error.traceback, errors=[(line, error.message)]) from None
+    except StoreError as error:
+        raise Problem(503, str(error)) from None
+
+
+def _parsed(given: dict[str, Any]) -> Endpoint:
+    """Validate an endpoint as every one is. Raises Problem."""
+    try:
+        return parse_endpoint(given)
+    except BadEndpoint as bad:
+        faults = [(fault.column, fault.rule) for fault in bad.faults]
+        raise Problem(422, "this is no endpoint", errors=faults) from None
+
+
+def _described(view: EndpointView) -> EndpointState:
+    endpoint = view.endpoint
+    return EndpointState(
+        id=endpoint.id,
+        name=endpoint.name,
+        domain=endpoint.domain,
+        path=endpoint.path,
+        methods=list(endpoint.methods),
+        timeout_seconds=endpoint.timeout_seconds,
+        max_concurrency=endpoint.max_concurrency,
+        max_body_bytes=endpoint.max_body_bytes,
+        is_enabled=endpoint.is_enabled,
+        serving=_version(view.serving) if view.serving is not None else None,
+        draining=[_version(version) for version in view.draining],
+        active=view.active,
+        served=view.served,
+        errors=view.errors,
+        refused=view.refused,
+    )
+
+
+def _version(view: VersionView) -> HandlerVersion:
+    return HandlerVersion(
+        number=view.version.number,
+        checksum=view.version.checksum,
+        active=view.active,
+        served=view.served,
+        errors=view.errors,
+        draining_since=view.draining_since,
+    )
+
+
+def _kept(version: StoredVersion) -> KeptVersion:
+    return KeptVersion(
+        number=version.number,
+        checksum=version.checksum,
+        created_at=version.created_at,
+        deployed_at=version.deployed_at,
+    )

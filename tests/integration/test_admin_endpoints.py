@@ -1,0 +1,147 @@
+"""Endpoints and handlers through the admin API, as they then answer requests: deploy, swap, roll back, undeploy."""
+
+from __future__ import annotations
+
+import http.client
+from collections import Counter
+
+import gevent
+import pytest
+
+from tests.admin_client import admin_of, admin_variables
+from tests.harness import eventually
+
+SWAPS, CLIENTS = 50, 8
+
+
+def says(text):
+    return f"def handle(request, context):\n    return {text!r}\n"
+
+
+@pytest.fixture
+def town(edge, tmp_path):
+    """An edge with a gateway alone, and its admin API."""
+    config = {"frontends": [{"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True}]}
+
+    class Town:
+        def __init__(self):
+            self.start()
+
+        def start(self):
+            self.proxy = edge(config=config, **admin_variables(tmp_path))
+            self.admin = admin_of(self.proxy, tmp_path)
+
+        def create(self, name="hello", path="/hello", **fields):
+            return self.admin.call("POST", "/api/endpoints", {"id": name, "path": path, **fields})
+
+        def deploy(self, source, name="hello"):
+            return self.admin.call("POST", f"/api/endpoints/{name}/deploy", {"source": source})
+
+        def ask(self, path="/hello"):
+            connection = http.client.HTTPConnection(*self.proxy.address, timeout=10)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            finally:
+                connection.close()
+
+    return Town()
+
+
+def test_an_endpoint_is_created_deployed_swapped_rolled_back_and_undeployed(town):
+    assert town.ask()[0] == 404
+    made = town.create()
+    assert (made.status, made.json["methods"], made.json["serving"]) == (201, ["GET"], None)
+    assert town.ask()[0] == 503
+    assert town.deploy(says("one")).json["number"] == 1
+    assert town.ask() == (200, "one")
+    assert town.deploy(says("two")).json["number"] == 2
+    assert town.ask() == (200, "two")
+    assert town.admin.call("POST", "/api/endpoints/hello/roll-back").json["number"] == 1
+    assert town.ask() == (200, "one")
+    assert town.admin.call("POST", "/api/endpoints/hello/versions/2/deploy").status == 200
+    assert town.ask() == (200, "two")
+    state = town.admin.get("/api/endpoints/hello")
+    assert (state["serving"]["number"], state["served"], state["errors"], state["draining"]) == (2, 4, 0, [])
+    assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1, 2]
+    assert town.admin.call("POST", "/api/endpoints/hello/undeploy").status == 204
+    assert town.ask()[0] == 503
+    assert town.admin.call("DELETE", "/api/endpoints/hello").status == 204
+    assert town.ask()[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("source", "where", "said"),
+    [
+        ("def handle(request, context)\n    pass", "line 1", "SyntaxError"),
+        ("import nothing_of_that_name\ndef handle(r, c): pass", "line 1", "nothing_of_that_name"),
+        ("x = 1\n\nraise ValueError('as it loads')", "line 3", "as it loads"),
+        ("def answer(request, context): pass", "entry", "handle"),
+    ],
+)
+def test_what_is_no_handler_is_told_with_its_line_and_the_old_version_serves(town, source, where, said):
+    town.create()
+    town.deploy(says("good"))
+    refused = town.deploy(source)
+    assert refused.status == 422
+    assert said in refused.problem["detail"]
+    assert refused.problem["errors"][0]["where"].startswith(where)
+    assert town.ask() == (200, "good")
+
+
+def test_what_was_deployed_serves_after_a_restart(town):
+    town.create(path="/<name>")
+    town.deploy(says("kept"))
+    assert town.proxy.stop() == 0
+    town.start()
+    assert town.ask("/anything") == (200, "kept")
+
+
+def test_conflicts_and_faults_are_told(town):
+    assert town.create().status == 201
+    assert town.create().problem["status"] == 409
+    assert town.create("other").problem["status"] == 409, "the same requests"
+    faulty = town.create("Bad Id", "no slash", timeout_seconds=0)
+    assert faulty.status == 422
+    assert {fault["where"] for fault in faulty.problem["errors"]} == {"id", "path", "timeout_seconds"}
+    assert town.admin.call("GET", "/api/endpoints/nothing").status == 404
+    assert town.admin.call("POST", "/api/endpoints/nothing/roll-back").status == 404
+    changed = town.admin.call("PUT", "/api/endpoints/hello", {"path": "/hi", "methods": ["POST"]})
+    assert (changed.json["path"], changed.json["methods"]) == ("/hi", ["POST"])
+    assert town.ask()[0] == 404
+
+
+def test_a_source_is_kept_compiled_and_shown_without_serving(town):
+    town.create()
+    kept = town.admin.call("POST", "/api/endpoints/hello/versions", {"source": says("kept")})
+    assert (kept.status, kept.json["deployed_at"]) == (201, None)
+    assert town.admin.call("POST", "/api/endpoints/hello/versions/1/compile").status == 200
+    assert town.admin.get("/api/endpoints/hello/versions/1/source")["source"] == says("kept")
+    assert town.ask()[0] == 503
+
+
+def test_swaps_under_load_fail_no_request_and_each_is_answered_by_one_version(town):
+    town.create()
+    town.deploy(says("0"))
+    answers: Counter[tuple[int, str]] = Counter()
+    is_over = []
+
+    def keep_asking():
+        connection = http.client.HTTPConnection(*town.proxy.address, timeout=10)
+        while not is_over:
+            connection.request("GET", "/hello")
+            answer = connection.getresponse()
+            answers[answer.status, answer.read().decode()] += 1
+        connection.close()
+
+    asking = [gevent.spawn(keep_asking) for _ in range(CLIENTS)]
+    for number in range(1, SWAPS + 1):
+        assert town.deploy(says(str(number))).status == 200
+        before = answers.total()
+        eventually(lambda before=before: answers.total() > before + CLIENTS, what="requests begun after the swap")
+    is_over.append(True)
+    gevent.joinall(asking, raise_error=True)
+    assert {status for status, _ in answers} == {200}
+    assert {text for _, text in answers} == {str(number) for number in range(SWAPS + 1)}
+    eventually(lambda: not town.admin.get("/api/endpoints/hello")["draining"])
