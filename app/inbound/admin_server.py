@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+import gevent
 from gevent import pywsgi
 
 from app.config import ListenAddress
@@ -13,6 +14,8 @@ from app.inbound.listener import BindError
 from app.inbound.status_http import ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
+LATE_BODY_SECONDS: Final = 2.0
+"""For the rest of a body that nobody wants any more; the client may read the answer meanwhile."""
 
 
 class AdminServer:
@@ -27,7 +30,7 @@ class AdminServer:
             log=None,
             error_log=ErrorLog("admin"),
             spawn=CLIENTS_AT_ONCE,
-            handler_class=ImpatientHandler,
+            handler_class=_Handler,
             environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
         )
 
@@ -46,3 +49,24 @@ class AdminServer:
     @property
     def address(self) -> ListenAddress:
         return ListenAddress(self._server.server_host, self._server.server_port)
+
+
+class _Handler(ImpatientHandler):
+    """Serves one client, and does not wait for what remains of a body that was refused."""
+
+    wsgi_input: pywsgi.Input
+
+    def run_application(self) -> None:
+        try:
+            super().run_application()
+        finally:
+            self._drop_the_rest()
+
+    def _drop_the_rest(self) -> None:
+        """Read what the application has not, as pywsgi does after it, but not for as long as something comes."""
+        try:
+            with gevent.Timeout(LATE_BODY_SECONDS, TimeoutError()):
+                self.wsgi_input._discard()
+        except TimeoutError:
+            self.close_connection = True
+            self.wsgi_input = pywsgi.Input(self.rfile, 0)
