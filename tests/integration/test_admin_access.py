@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import stat
+import subprocess
 
 import pytest
 
@@ -13,6 +15,7 @@ from app.domain.tokens import digest_of
 from tests.admin_client import SCOPES, Admin, admin_of, admin_variables
 from tests.commands import edgeproxy
 from tests.harness import eventually, frontend, pool, row
+from tests.integration.http_peers import program
 
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
@@ -358,7 +361,9 @@ def test_off_is_off(edge):
 def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
     done = edgeproxy("serve", ADMIN_LISTEN_ADDR=address, GEOIP_PATH="off")
     assert done.returncode == 2
-    assert "is no loopback address, and there is no TLS (EDGEPROXY_ADMIN_INSECURE=true allows it)" in done.stderr
+    assert (
+        "is no loopback address: needs TLS (EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true)" in done.stderr
+    )
     variables = {**admin_variables(tmp_path), "ADMIN_LISTEN_ADDR": address, "ADMIN_INSECURE": "true"}
     proxy = edge([], **variables)
     assert not proxy.event("listening on")["admin"].startswith("127.")
@@ -376,3 +381,41 @@ def test_a_port_that_is_taken_and_a_token_that_cannot_be_written_are_one_line(tm
     done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("edgeproxy: the first token cannot be written to")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 and its key."""
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=edge", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
+def test_with_a_certificate_it_speaks_tls_and_nothing_else(edge, tmp_path, certificate):
+    cert, key = certificate
+    proxy = edge([], **admin_variables(tmp_path), ADMIN_TLS_CERT=cert, ADMIN_TLS_KEY=key)
+    admin = admin_of(proxy, tmp_path)
+    request = f"GET /api/status HTTP/1.0\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
+    trusting = ssl.create_default_context(cafile=cert)
+    with admin.connect() as silent, admin.connect() as plain, admin.connect() as raw:
+        plain.sendall(request)
+        assert read_to_end(plain) == b""
+        with trusting.wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+            sock.sendall(request)
+            assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
+        silent.settimeout(8)
+        assert silent.recv(1) == b""  # it had its time to begin
+    assert not [line for line in proxy.log() if line.get("level") in ("WARNING", "ERROR") and "TLS" in line["event"]]
+
+
+@pytest.mark.parametrize("text", [None, "nonsense"])
+def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
+    cert = tmp_path / "cert.pem"
+    if text is not None:
+        cert.write_text(text)
+    variables = {name: str(value) for name, value in admin_variables(tmp_path).items()}
+    done = edgeproxy("serve", **variables, ADMIN_TLS_CERT=str(cert), LISTEN_ADDR="127.0.0.1:0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"edgeproxy: no TLS for the admin API with {cert}: ")
