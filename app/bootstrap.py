@@ -125,7 +125,8 @@ class Edge:
     def __init__(self, config: Config, log: JsonLog | None = None, reread: Callable[[], Config] | None = None) -> None:
         """Build everything, open nothing but the log and the country database.
 
-        `reread` reads the configuration again for a reload. Raises GeoDatabaseError, OSError (the log).
+        `reread` reads the configuration again for a reload. Raises GeoDatabaseError, OSError (the log), BindError
+        (the admin API's certificate).
         """
         self.config = config
         self._log = log or JsonLog(config.log_path, config.log_format)
@@ -214,7 +215,9 @@ class Edge:
             config=lambda: self.config,
             backends=lambda: self._backends,
         )
-        return AdminServer(address, make_api(running, self._tokens).wsgi, on_stop=running.has_stopped.set)
+        api = make_api(running, self._tokens)
+        certificate, key = self.config.admin_tls_cert, self.config.admin_tls_key
+        return AdminServer(address, api.wsgi, running.has_stopped.set, certificate, key)
 
     # Starting
 

@@ -6,23 +6,25 @@ response. flask-openapi validates by the models and describes them in /openapi.j
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Iterable
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Annotated, Any, Final, NoReturn, TypeVar, cast
 
 import gevent
 from flask import Response, g, request
 from flask_openapi import Info, OpenAPI, SecurityScheme, Tag
 from loguru import logger
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug.exceptions import HTTPException
 
 from actors.runtime import AskTimeoutError
 from app.admin.access import Gate
 from app.admin.audit import AuditLine, audit_line
 from app.admin.problems import MEDIA_TYPE, Problem, ProblemDetails, invalid
+from app.domain.client import unmapped
 from app.domain.tokens import Scope, Token
 from app.outbound.peewee_tokens import TokenStoreError
 from app.ports import RepositoryError
@@ -45,6 +47,18 @@ class Model(BaseModel):
     """What goes in or out: nothing but what it names."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def _canonical(address: str) -> str:
+    return unmapped(str(ipaddress.ip_address(address)))
+
+
+IpAddress = Annotated[
+    str,
+    AfterValidator(_canonical),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}),
+]
+"""An address as the edge writes it, from one as people do."""
 
 
 class Page(Model):
@@ -175,7 +189,7 @@ class Api:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             detail = f"token {token.name} lacks the scope {scope}"
             raise Problem(403, detail, headers={"WWW-Authenticate": challenge})
-        if request.method in _CHANGING:
+        if request.method in _CHANGING and request.endpoint is not None:
             _read_body(is_expected=request.endpoint in self._takes_body)
 
     def _finish(self, response: Response) -> Response:
@@ -240,11 +254,8 @@ def _read_body(*, is_expected: bool) -> None:
     """Read the body in time and see that it is a JSON object. Raises Problem."""
     if (request.content_length or 0) > LARGEST_BODY_BYTES:
         raise _too_large()
-    try:
-        with gevent.Timeout(BODY_SECONDS, TimeoutError()):
-            body = request.get_data()
-    except TimeoutError:
-        raise Problem(408, "the body did not come in time", headers={"Connection": "close"}) from None
+    with gevent.Timeout(BODY_SECONDS, Problem(408, "the body did not come in time", headers={"Connection": "close"})):
+        body = request.get_data()
     if len(body) > LARGEST_BODY_BYTES:
         raise _too_large()
     if not is_expected:

@@ -25,18 +25,20 @@ TAG = "backends"
 LONGEST_DEADLINE_SECONDS = 365 * 86_400
 
 
-# Columns are described here and judged by parse_backend alone.
+# Columns are described here and judged by parse_backend alone, which takes more: any printable text, not just ASCII.
 _TEXT: Final = r"^[!-~]([ -~]*[!-~])?$"
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
 _NULL: Final = {"type": "null"}
-_Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": _TEXT}, _NULL]})]
+_Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
 _Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
-_Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, None]})]
+_Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, False, True, None]})]
 _Address = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
 ]
 _Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
-_UnixSeconds = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1e11}, _NULL]})]
+_UnixSeconds = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}, _NULL]})
+]
 
 
 class BackendColumns(Model):
@@ -93,7 +95,9 @@ class BackendRows(Model):
 class BackendPath(Model):
     """Which backend."""
 
-    backend_id: str = Field(description="Its id")
+    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[!-.0-~]([ -~]*[!-~])?$"})] = Field(
+        description="Its id"
+    )
 
 
 class DrainQuery(Model):
@@ -188,10 +192,15 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
 def _parsed(row: dict[str, Any]) -> Backend:
     """Validate a row as every row is. Raises Problem."""
     try:
-        return parse_backend(row)
+        return parse_backend({name: _whole(value) for name, value in row.items()})
     except BadBackend as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no backend", errors=faults) from None
+
+
+def _whole(value: Any) -> Any:
+    """Return what JSON calls a whole number (RFC 8259 tells 5.0 from 5 as little as JSON Schema does) as one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _described(row: dict[str, Any]) -> BackendRow:

@@ -10,8 +10,7 @@ from pydantic import Field
 
 from actors.messages import CopyBindings, CountBindings, DescribeBinding, Unbind
 from actors.runtime import ask, tell
-from app.admin.api import Api, Model
-from app.admin.connections import canonical
+from app.admin.api import Api, IpAddress, Model
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.affinity import Binding
@@ -52,7 +51,7 @@ class BindingPath(Model):
     """Whose binding."""
 
     pool: str = Field(description="Name of the pool")
-    client: str = Field(description="IP address")
+    client: IpAddress = Field(description="IP address")
 
 
 def add_routes(api: Api, edge: RunningEdge) -> None:
@@ -69,7 +68,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             gevent.sleep(0)  # a table of a million holds the loop for a quarter of a second
 
     def look_up(path: BindingPath) -> Binding:
-        key = client_key(path.pool, canonical(path.client), edge.config().binding_ipv6_prefix)
+        key = client_key(path.pool, path.client, edge.config().binding_ipv6_prefix)
         found = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
         if found is None:
             raise Problem(404, f"client {path.client} has no binding in pool {path.pool}")

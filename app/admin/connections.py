@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 
 from pydantic import Field
 
-from app.admin.api import Api, Model, Page, next_page
+from app.admin.api import Api, IpAddress, Model, Page, next_page
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.client import unmapped
@@ -55,7 +54,7 @@ class ConnectionPage(Page):
     """Which connections."""
 
     frontend: str | None = Field(default=None, description="Those of this frontend")
-    client: str | None = Field(default=None, description="Those of this address")
+    client: IpAddress | None = Field(default=None, description="Those of this address")
     backend: str | None = Field(default=None, description="Those that hold a lease of this backend")
 
 
@@ -68,7 +67,7 @@ class ConnectionPath(Model):
 class ClientPath(Model):
     """Which client."""
 
-    address: str = Field(description="IP address")
+    address: IpAddress = Field(description="IP address")
 
 
 class Dropped(Model):
@@ -86,12 +85,11 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.get("/api/connections", Scope.READ, tag=TAG, answer=OpenConnections)
     def list_connections(query: ConnectionPage) -> OpenConnections:
         """List the open connections, oldest first."""
-        client = canonical(query.client) if query.client is not None else None
         found = [
             one
             for one in edge.connections
             if (query.frontend is None or one.frontend.config.name == query.frontend)
-            and (client is None or unmapped(one.source[0]) == client)
+            and (query.client is None or unmapped(one.source[0]) == query.client)
             and (query.backend is None or (one.lease is not None and one.lease.backend.id == query.backend))
         ]
         found.sort(key=lambda one: one.accepted_at)
@@ -112,19 +110,10 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.delete("/api/clients/<address>/connections", Scope.OPERATE, tag=TAG, answer=Dropped)
     def drop_client(path: ClientPath) -> Dropped:
         """Drop all connections of a client. Its binding stays."""
-        address = canonical(path.address)
-        found = [one for one in edge.connections if unmapped(one.source[0]) == address]
+        found = [one for one in edge.connections if unmapped(one.source[0]) == path.address]
         for connection in found:
             drop(connection)
         return Dropped(dropped=len(found))
-
-
-def canonical(address: str) -> str:
-    """Return an IP address as the edge writes it. Raises Problem."""
-    try:
-        return unmapped(str(ipaddress.ip_address(address)))
-    except ValueError:
-        raise Problem(422, f"{address!r} is not an IP address") from None
 
 
 def _id_of(connection: Connection) -> str:

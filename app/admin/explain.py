@@ -6,8 +6,7 @@ from pydantic import Field
 
 from actors.messages import DescribeBinding, DescribePool
 from actors.runtime import ask
-from app.admin.api import Api, Model, Page, next_page
-from app.admin.connections import canonical
+from app.admin.api import Api, IpAddress, Model, Page, next_page
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.config import Frontend
@@ -24,7 +23,7 @@ TAG = "explain"
 class ExplainQuery(Page):
     """Whom to explain."""
 
-    client: str = Field(description="IP address")
+    client: IpAddress = Field(description="IP address")
     frontend: str | None = Field(default=None, description="One with algorithm geo; left out: the first such")
 
 
@@ -80,7 +79,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.get("/api/explain", Scope.READ, tag=TAG, answer=Explanation, problems=(404,))
     def explain_client(query: ExplainQuery) -> Explanation:
         """Say where a client would land, and why."""
-        address = canonical(query.client)
+        address = query.client
         frontend = geo_frontend(query.frontend)
         config = edge.config()
         location = edge.geo.resolve(address) if edge.geo is not None else None

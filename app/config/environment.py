@@ -126,6 +126,12 @@ class Settings(BaseModel):
     admin_listen_addr: Annotated[ListenAddress | None, BeforeValidator(_listen_address_or_none)] = Field(
         default="127.0.0.1:8081", validate_default=True, description="Where the admin API answers; empty = off"
     )
+    admin_tls_cert: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Certificate chain (PEM) for the admin API; empty = no TLS"
+    )
+    admin_tls_key: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Its private key (PEM); empty = in the file of the certificate"
+    )
     admin_insecure: bool = Field(
         default=False, description="Let the admin API listen without TLS on an address that is not loopback"
     )
@@ -133,7 +139,7 @@ class Settings(BaseModel):
         default=Path("admin.token"), description="Gets the first token for the admin API, at the first start"
     )
     gateway_db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
-        default=Path("gateway.db"), description="The SQLite database of the admin API's tokens"
+        default=Path("gateway.db"), description="The SQLite database of endpoints, handlers and the admin API's tokens"
     )
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
@@ -222,7 +228,11 @@ def _conflicts(settings: Settings) -> list[str]:
 def _open_doors(settings: Settings) -> list[str]:
     """Refuse to carry tokens in the clear over a network, unless that was asked for."""
     address = settings.admin_listen_addr
-    if address is None or settings.admin_insecure or ipaddress.ip_address(address.host).is_loopback:
+    if settings.admin_tls_key is not None and settings.admin_tls_cert is None:
+        return [f"{variable('admin_tls_key')}={str(settings.admin_tls_key)!r}: needs {variable('admin_tls_cert')} too"]
+    if address is None or settings.admin_insecure or settings.admin_tls_cert is not None:
         return []
-    name, override = variable("admin_listen_addr"), variable("admin_insecure")
-    return [f"{name}={str(address)!r}: is no loopback address, and there is no TLS ({override}=true allows it)"]
+    if ipaddress.ip_address(address.host).is_loopback:
+        return []
+    ways = f"{variable('admin_tls_cert')}, or {variable('admin_insecure')}=true"
+    return [f"{variable('admin_listen_addr')}={str(address)!r}: is no loopback address: needs TLS ({ways})"]

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
-from gevent import pywsgi
+import gevent
+from gevent import pywsgi, ssl
+from loguru import logger
 
 from app.config import ListenAddress
 from app.inbound.listener import BindError
-from app.inbound.status_http import ErrorLog, ImpatientHandler
+from app.inbound.status_http import HEADER_SECONDS, ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
+LATE_BODY_SECONDS: Final = 2.0
+"""For the rest of a body that nobody wants any more; the client may read the answer meanwhile."""
 
 
 class AdminServer:
     """Listens for the admin API. `on_stop` is called before open requests are ended."""
 
-    def __init__(self, address: ListenAddress, application: Any, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: ListenAddress,
+        application: Any,
+        on_stop: Callable[[], None],
+        certificate: Path | None = None,
+        key: Path | None = None,
+    ) -> None:
+        """With a `certificate` (PEM; the `key` may be in it) speak TLS alone. Raises BindError when it is of no use."""
         self._wanted = address
         self._on_stop = on_stop
-        self._server = pywsgi.WSGIServer(
+        tls = {} if certificate is None else {"ssl_context": _tls_context(certificate, key)}
+        self._server = _Server(
             (address.host, address.port),
             application,
             log=None,
             error_log=ErrorLog("admin"),
             spawn=CLIENTS_AT_ONCE,
-            handler_class=ImpatientHandler,
+            handler_class=_Handler,
             environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
+            **tls,
         )
 
     def start(self) -> None:
@@ -46,3 +61,49 @@ class AdminServer:
     @property
     def address(self) -> ListenAddress:
         return ListenAddress(self._server.server_host, self._server.server_port)
+
+
+def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        files = certificate if key is None else f"{certificate} with {key}"
+        raise BindError(f"no TLS for the admin API with {files}: {error.strerror or error}") from None
+    return context
+
+
+class _Server(pywsgi.WSGIServer):  # type: ignore[misc]
+    """Gives a client a limited time to agree on TLS."""
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        try:
+            with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
+                secured = self.wrap_socket(client_socket, **self.ssl_args)
+        except OSError as error:  # it speaks no TLS, does not trust us, or has gone
+            logger.debug("admin server: no TLS with {}: {}", address, error)
+            return
+        with secured:
+            self.handle(secured, address)
+
+
+class _Handler(ImpatientHandler):
+    """Serves one client, and does not wait for what remains of a body that was refused."""
+
+    wsgi_input: pywsgi.Input
+
+    def run_application(self) -> None:
+        try:
+            super().run_application()
+        finally:
+            self._drop_the_rest()
+
+    def _drop_the_rest(self) -> None:
+        """Read what the application has not, as pywsgi does after it, but not for as long as something comes."""
+        try:
+            with gevent.Timeout(LATE_BODY_SECONDS, TimeoutError()):
+                self.wsgi_input._discard()
+        except TimeoutError:
+            self.close_connection = True
+            self.wsgi_input = pywsgi.Input(self.rfile, 0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import stat
+import subprocess
 
 import pytest
 
@@ -12,7 +14,8 @@ from app.admin.api import LARGEST_BODY_BYTES
 from app.domain.tokens import digest_of
 from tests.admin_client import SCOPES, Admin, admin_of, admin_variables
 from tests.commands import edgeproxy
-from tests.harness import eventually, row
+from tests.harness import eventually, frontend, pool, row
+from tests.integration.http_peers import program
 
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
@@ -34,6 +37,17 @@ OPERATING = {
 }
 """What needs the scope, and the answer of a request that has it."""
 NOTHING: dict[str, object] = {}
+
+
+def read_to_end(sock):
+    """Return what comes until the other side closes."""
+    received = b""
+    try:
+        while chunk := sock.recv(65536):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return received
 
 
 @pytest.fixture
@@ -257,6 +271,17 @@ def test_every_answer_forbids_to_be_kept_and_guessed_at(admin):
 # Limits
 
 
+def test_a_body_that_does_not_come_is_408_and_one_that_is_refused_is_not_waited_for(admin):
+    head = "POST /api/backends HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+    with admin.connect() as slow, admin.connect() as stranger:
+        slow.sendall(f"{head}Authorization: Bearer {admin.token}\r\n\r\n{{".encode())
+        stranger.sendall(f"{head}\r\n{{".encode())
+        stranger.settimeout(5)
+        assert read_to_end(stranger).startswith(b"HTTP/1.1 401 ")
+        slow.settimeout(15)
+        assert read_to_end(slow).startswith(b"HTTP/1.1 408 ")
+
+
 def test_a_silent_client_makes_room_and_many_of_them_do_not_shut_others_out(admin):
     held = [admin.connect() for _ in range(70)]  # more than are served at once
     try:
@@ -305,13 +330,15 @@ def test_every_change_is_one_line_that_says_who_what_on_what_and_the_result(prox
     assert not any(token in text for token in (admin.token, operator.token, reader.token))
 
 
-def test_the_audit_is_written_at_every_log_level(edge, tmp_path):
-    proxy = edge([], LOG_LEVEL="info", **admin_variables(tmp_path))
-    config_level = edge([], LOG_LEVEL="info", **admin_variables(tmp_path))
-    assert proxy.log_path != config_level.log_path
-    admin = admin_of(config_level, tmp_path)
-    assert admin.call("POST", "/api/reload").status == 409
-    assert eventually(lambda: audit(config_level))
+def test_the_audit_is_written_whatever_the_level_of_the_log(edge, tmp_path):
+    config = {"frontends": [frontend("web", "p")], "backends": [pool("p", 1)]}
+    proxy = edge(config=config, **admin_variables(tmp_path))
+    admin = admin_of(proxy, tmp_path)
+    proxy.write_config({**config, "global": {"log_level": "error"}})
+    assert admin.call("POST", "/api/reload").status == 200
+    assert admin.call("DELETE", "/api/tokens/nobody").status == 404
+    lines = eventually(lambda: len(audit(proxy)) == 2 and audit(proxy))
+    assert [line["action"] for line in lines] == ["reload_configuration", "revoke_token"]
 
 
 def test_a_line_cannot_be_broken_by_what_stands_in_a_path(proxy, admin):
@@ -334,7 +361,9 @@ def test_off_is_off(edge):
 def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
     done = edgeproxy("serve", ADMIN_LISTEN_ADDR=address, GEOIP_PATH="off")
     assert done.returncode == 2
-    assert "is no loopback address, and there is no TLS (EDGEPROXY_ADMIN_INSECURE=true allows it)" in done.stderr
+    assert (
+        "is no loopback address: needs TLS (EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true)" in done.stderr
+    )
     variables = {**admin_variables(tmp_path), "ADMIN_LISTEN_ADDR": address, "ADMIN_INSECURE": "true"}
     proxy = edge([], **variables)
     assert not proxy.event("listening on")["admin"].startswith("127.")
@@ -352,3 +381,41 @@ def test_a_port_that_is_taken_and_a_token_that_cannot_be_written_are_one_line(tm
     done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("edgeproxy: the first token cannot be written to")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 and its key."""
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=edge", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
+def test_with_a_certificate_it_speaks_tls_and_nothing_else(edge, tmp_path, certificate):
+    cert, key = certificate
+    proxy = edge([], **admin_variables(tmp_path), ADMIN_TLS_CERT=cert, ADMIN_TLS_KEY=key)
+    admin = admin_of(proxy, tmp_path)
+    request = f"GET /api/status HTTP/1.0\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
+    trusting = ssl.create_default_context(cafile=cert)
+    with admin.connect() as silent, admin.connect() as plain, admin.connect() as raw:
+        plain.sendall(request)
+        assert read_to_end(plain) == b""
+        with trusting.wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+            sock.sendall(request)
+            assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
+        silent.settimeout(8)
+        assert silent.recv(1) == b""  # it had its time to begin
+    assert not [line for line in proxy.log() if line.get("level") in ("WARNING", "ERROR") and "TLS" in line["event"]]
+
+
+@pytest.mark.parametrize("text", [None, "nonsense"])
+def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
+    cert = tmp_path / "cert.pem"
+    if text is not None:
+        cert.write_text(text)
+    variables = {name: str(value) for name, value in admin_variables(tmp_path).items()}
+    done = edgeproxy("serve", **variables, ADMIN_TLS_CERT=str(cert), LISTEN_ADDR="127.0.0.1:0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"edgeproxy: no TLS for the admin API with {cert}: ")

@@ -44,6 +44,8 @@ DEFAULTS: dict[str, Any] = {
     "HEALTH_CHECK_INTERVAL_SECS": 10,
     "METRICS_LISTEN_ADDR": ListenAddress("127.0.0.1", 9090),
     "ADMIN_LISTEN_ADDR": ListenAddress("127.0.0.1", 8081),
+    "ADMIN_TLS_CERT": None,
+    "ADMIN_TLS_KEY": None,
     "ADMIN_INSECURE": False,
     "ADMIN_TOKEN_FILE": Path("admin.token"),
     "GATEWAY_DB_PATH": Path("gateway.db"),
@@ -117,6 +119,8 @@ def test_every_variable_says_what_it_is_for() -> None:
         ("ADMIN_LISTEN_ADDR", "", None),
         ("ADMIN_LISTEN_ADDR", "[::1]:8443", ListenAddress("::1", 8443)),
         ("ADMIN_INSECURE", "true", True),
+        ("ADMIN_TLS_CERT", "/etc/edge/cert.pem", Path("/etc/edge/cert.pem")),
+        ("ADMIN_TLS_CERT", "", None),
         ("ADMIN_TOKEN_FILE", "/run/edge/token", Path("/run/edge/token")),
         ("GATEWAY_DB_PATH", "/var/lib/edge/gateway.db", Path("/var/lib/edge/gateway.db")),
         ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
@@ -193,10 +197,16 @@ def test_the_admin_api_answers_at_exactly_one_address(text: str) -> None:
 def test_the_admin_api_is_for_this_machine_unless_asked_for_otherwise(text: str) -> None:
     (fault,) = faults(ADMIN_LISTEN_ADDR=text)
     assert fault == (
-        f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: is no loopback address, and there is no TLS "
-        "(EDGEPROXY_ADMIN_INSECURE=true allows it)"
+        f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: is no loopback address: needs TLS "
+        "(EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true)"
     )
-    load({"EDGEPROXY_ADMIN_LISTEN_ADDR": text, "EDGEPROXY_ADMIN_INSECURE": "true"})
+    for way in ({"EDGEPROXY_ADMIN_INSECURE": "true"}, {"EDGEPROXY_ADMIN_TLS_CERT": "cert.pem"}):
+        load({"EDGEPROXY_ADMIN_LISTEN_ADDR": text, **way})
+
+
+def test_a_key_without_its_certificate_is_refused() -> None:
+    (fault,) = faults(ADMIN_TLS_KEY="key.pem")
+    assert fault == "EDGEPROXY_ADMIN_TLS_KEY='key.pem': needs EDGEPROXY_ADMIN_TLS_CERT too"
 
 
 @pytest.mark.parametrize("text", ["127.0.0.2:0", "[::1]:0"])

@@ -1,0 +1,80 @@
+"""The description of the admin API at /openapi.json: it is one, it is true, and whatever it allows breaks nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.admin_client import admin_of, admin_variables
+from tests.harness import row
+
+RUN = "from schemathesis.cli import schemathesis; schemathesis()"
+"""In a process of its own: it brings threads and sockets of its own, which gevent would have to patch first."""
+OWN_CHECKS = "ignored_auth,missing_required_header,unsupported_method,allow_header_conformance"
+"""What tests/integration/test_admin_access.py looks at.
+
+The calls without a token would meet the limit on failures (429 where a 401 is expected); and a backend's id may have
+slashes, so that PUT …/x/drain is a method of the backend `x/drain`.
+"""
+WIDER_THAN_DESCRIBED = "negative_data_rejection"
+"""Ids and names may be any printable text, which a pattern cannot say: described is ASCII."""
+
+
+@pytest.fixture
+def admin(edge, tmp_path):
+    proxy = edge([row("a", 1), row("b", 2)], **admin_variables(tmp_path))
+    yield admin_of(proxy, tmp_path)
+    assert [line for line in proxy.log() if line.get("level") in ("ERROR", "CRITICAL")] == []
+
+
+def test_it_is_openapi_3_1_with_a_scope_problems_and_an_id_for_every_operation(admin):
+    described = admin.get("/openapi.json")
+    assert described["openapi"] == "3.1.1"
+    assert described["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+    operations = [operation for methods in described["paths"].values() for operation in methods.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) >= 27
+    for operation in operations:
+        assert operation["summary"].endswith(".")
+        ((scope,),) = [one["bearer"] for one in operation["security"]]
+        assert scope in ("read", "operate")
+        problems = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+        assert {"400", "401", "403", "422", "429", "503"} <= set(problems)
+        for answer in problems.values():
+            assert answer["content"] == {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
+            }
+
+
+def test_every_reference_leads_somewhere(admin):
+    text = admin.call("GET", "/openapi.json").body.decode()
+    described = json.loads(text)
+    for part in text.split('"$ref": "')[1:]:
+        place = described
+        for name in part.partition('"')[0].removeprefix("#/").split("/"):
+            place = place[name]
+    assert '"$ref": "' in text
+
+
+@pytest.mark.timeout(300)
+def test_calls_made_up_from_it_find_no_fault(admin, tmp_path: Path):
+    """Every answer is of a status, type and schema that are described; what it calls valid is accepted."""
+    description = tmp_path / "openapi.json"
+    description.write_bytes(admin.call("GET", "/openapi.json").body)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", RUN, "run", str(description), "--url", "http://{}:{}".format(*admin.address)),
+            *("--header", f"Authorization: Bearer {admin.token}", "--exclude-path", "/api/logs/stream"),
+            *("--exclude-checks", f"{OWN_CHECKS},{WIDER_THAN_DESCRIBED}", "--max-examples", "10", "--no-color"),
+            *("--continue-on-failure", "--suppress-health-check", "all", "--seed", "1", "--warnings", "off"),
+        ],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert admin.get("/api/status")
