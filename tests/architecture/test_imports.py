@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
-    "msgspec peewee maxminddb prometheus_client",
+    "msgspec peewee maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
     "actors.runtime": "pykka gevent greenlet loguru msgspec",
     "actors.messages": "app.domain actors.runtime.Message actors.runtime.Request",
@@ -47,6 +47,10 @@ MAY_IMPORT: dict[str, str] = {
     "actors.bindings": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.metrics": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
+    "actors.services": "app.domain app.ports actors.messages actors.runtime actors.services actors.supervisor "
+    "gevent loguru",
+    "app.gateway": "app.proxy_service app.wire app.ports app.domain app.config app.gateway "
+    "actors.messages actors.services.messages actors.runtime gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",

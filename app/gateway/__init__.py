@@ -1,0 +1,1 @@
+"""Routes, hot-swapped handlers, and what a handler holds of the services."""

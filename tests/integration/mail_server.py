@@ -1,0 +1,67 @@
+"""A mail server in a process of its own: `python mail_server.py PORT FILE USER PASSWORD`.
+
+It takes mail from those who log in and writes each as a line of JSON. It refuses whoever is called nobody, and is slow
+with mail for whoever is called slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from email import message_from_bytes, policy
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
+
+
+class Keeper:
+    """aiosmtpd's hooks."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def handle_RCPT(
+        self, _server: object, _session: object, envelope: Envelope, address: str, _options: object
+    ) -> str:
+        if address.startswith("nobody@"):
+            return "550 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _server: object, _session: object, envelope: Envelope) -> str:
+        if any(address.startswith("slow@") for address in envelope.rcpt_tos):
+            await asyncio.sleep(1)
+        assert isinstance(envelope.content, bytes)
+        mail: Any = message_from_bytes(envelope.content, policy=policy.default)
+        html = mail.get_body(("html",))
+        line = {
+            "from": envelope.mail_from,
+            "to": envelope.rcpt_tos,
+            "headers": dict(mail.items()),
+            "text": mail.get_body(("plain",)).get_content(),
+            "html": html and html.get_content(),
+        }
+        with open(self._path, "a") as file:
+            print(json.dumps(line), file=file)
+        return "250 OK"
+
+
+async def main() -> None:
+    port, path, user, password = sys.argv[1:]
+
+    def authenticate(_server: object, _session: object, _envelope: object, _mechanism: str, data: object) -> AuthResult:
+        wanted = LoginPassword(user.encode(), password.encode())
+        return AuthResult(success=isinstance(data, LoginPassword) and data == wanted)
+
+    def protocol() -> SMTP:
+        return SMTP(
+            Keeper(path), hostname="localhost", authenticator=authenticate, auth_required=True, auth_require_tls=False
+        )
+
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", int(port))
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
