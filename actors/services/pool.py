@@ -280,8 +280,9 @@ class ServicePool:
         except ConnectionLost as error:
             reason = str(error)
         except Exception as error:
-            logger.exception("service {}: opening a connection broke", self._name)
             reason = f"opening a connection broke: {error!r}"
+            if reason != self._down:  # once is enough
+                logger.exception("service {}: opening a connection broke", self._name)
         else:
             self._opened_one()
             return connection

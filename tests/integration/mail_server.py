@@ -33,7 +33,7 @@ class Keeper:
         if any(address.startswith("slow@") for address in envelope.rcpt_tos):
             await asyncio.sleep(1)
         assert isinstance(envelope.content, bytes)
-        mail: Any = message_from_bytes(envelope.content, policy=policy.default)
+        mail: Any = message_from_bytes(envelope.content.replace(b"\r\n", b"\n"), policy=policy.default)
         html = mail.get_body(("html",))
         line = {
             "from": envelope.mail_from,
@@ -52,7 +52,7 @@ async def main() -> None:
 
     def authenticate(_server: object, _session: object, _envelope: object, _mechanism: str, data: object) -> AuthResult:
         wanted = LoginPassword(user.encode(), password.encode())
-        return AuthResult(success=isinstance(data, LoginPassword) and data == wanted)
+        return AuthResult(success=isinstance(data, LoginPassword) and data == wanted, handled=False)
 
     def protocol() -> SMTP:
         return SMTP(

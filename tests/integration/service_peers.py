@@ -18,6 +18,7 @@ from typing import Any
 
 import gevent
 
+from actors.services.supervision import Services
 from app.domain.services import ServiceSpec, parse_service
 from tests.harness import ROOT, eventually
 from tests.integration.http_peers import program
@@ -257,6 +258,13 @@ def running(make: Callable[[], Peer]) -> Iterator[Peer]:
         yield peer
     finally:
         peer.remove()
+
+
+def start_up(services: Services, spec: ServiceSpec) -> None:
+    """Start a service and wait until every connection stands."""
+    view = services.start(spec)
+    assert view.counts.is_up, view.counts.reason
+    eventually(lambda: services.describe_one(spec.name).counts.connected == spec.connections)
 
 
 def sqlite_spec(folder: Path, name: str = "main", **more: Any) -> ServiceSpec:

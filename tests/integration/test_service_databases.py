@@ -15,8 +15,7 @@ from actors.supervisor import Supervisor
 from app.domain.services import ServiceSpec
 from app.gateway.clients import Database, Execute, Query, ServiceError, ServiceTimeout
 from app.outbound.service_connectors import connector
-from tests.harness import eventually
-from tests.integration.service_peers import Mariadb, Peer, Postgresql, count_turns, running, sqlite_spec
+from tests.integration.service_peers import Mariadb, Peer, Postgresql, count_turns, running, sqlite_spec, start_up
 
 
 @dataclass
@@ -57,9 +56,7 @@ class Shop:
         self.spec = spec
         self.dialect = dialect
         self.services = services
-        view = services.start(spec)
-        assert view.counts.is_up, view.counts.reason
-        eventually(lambda: services.describe_one(spec.name).counts.connected == spec.connections)
+        start_up(services, spec)
         self.db = Database(spec.name, services.address("database", spec.name)[0], spec.timeout_seconds)
         self.db.execute("DROP TABLE IF EXISTS things")
         self.db.execute("CREATE TABLE things (name VARCHAR(40) PRIMARY KEY, price INTEGER)")
