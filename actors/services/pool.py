@@ -14,7 +14,7 @@ from typing import Any, Final
 import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
-from gevent.queue import SimpleQueue
+from gevent.queue import Empty, SimpleQueue
 from loguru import logger
 
 from actors.runtime import GeventFuture
@@ -35,6 +35,8 @@ FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 JITTER: Final = 0.2
 """Of the back-off, either way: edges that lost the same server do not come back in step."""
+IDLE_SECONDS: Final = 1.0
+"""Between two looks whether the service has ended a connection that nobody uses."""
 CLOSE_SECONDS: Final = 1.0
 """For the end of one connection."""
 
@@ -165,7 +167,10 @@ class ServicePool:
             while True:
                 if connection is None:
                     connection = self._open_patiently()
-                call = self._calls.get()
+                call = self._next_call()
+                if call is None:
+                    connection = self._given_up(connection) if connection.is_stale() else connection
+                    continue
                 self._in_use += 1
                 try:
                     connection = self._answer(connection, call)
@@ -177,6 +182,14 @@ class ServicePool:
         finally:
             if connection is not None:
                 self._discard(connection)
+
+    def _next_call(self) -> _Call | None:
+        """Wait for a call, None when none came for a while."""
+        try:
+            call: _Call = self._calls.get(timeout=IDLE_SECONDS)
+            return call
+        except Empty:
+            return None
 
     def _answer(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
         """Carry out a call; returns the connection for the next one, None when that is to be opened first."""

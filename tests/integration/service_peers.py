@@ -67,7 +67,6 @@ class Peer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
                 **self.as_whom(),
             )
         eventually(self._has_started, self.start_seconds, f"{self.engine} is up: {self.log}")
@@ -82,9 +81,11 @@ class Peer:
         return {}
 
     def signal(self, number: int) -> None:
-        """Signal every process of the server."""
+        """Signal every process of the server, parents before their children."""
         assert self.process is not None
-        os.killpg(self.process.pid, number)
+        for pid in _family(self.process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)
@@ -94,14 +95,22 @@ class Peer:
 
     def kill(self) -> None:
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                self.signal(signal.SIGKILL)
+            self.signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
 
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and its descendants."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [pid, *(one for child in children for one in _family(int(child)))]
 
 
 class _Unprivileged(Peer):
