@@ -209,7 +209,9 @@ class ServicePool:
         except gevent.Timeout:
             self._timeouts += 1
             began = usable is not None
-            call.fail(ServiceTimeout(self._name, f"no answer within {remaining:.3g} s", may_have_happened=began))
+            call.fail(
+                ServiceTimeout(self._name, f"no answer within {round(remaining, 2):g} s", may_have_happened=began)
+            )
             usable = self._given_up(usable)
         except OperationRefused as error:
             self._errors += 1
