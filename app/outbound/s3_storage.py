@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
 
+import gevent
 import urllib3
 from minio import Minio, S3Error
 from minio.error import MinioException
@@ -28,6 +29,8 @@ from app.domain.services import ServiceSpec
 
 _ONE_PART_BYTES: Final = 5 * 1024**3
 """Send every object as one part: several would be sent by threads of the client's own."""
+_PIECE_BYTES: Final = 1024 * 1024
+_BREATH_SECONDS: Final = 0.001
 _ABSENT: Final = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 
 
@@ -97,12 +100,15 @@ class S3Connection:
     def _get(self, key: str) -> bytes:
         answer = self._client.get_object(self._bucket, key)
         try:
-            # One byte more than may be: a length is not always said.
-            data: bytes = answer.read(self._max_bytes + 1)
-            if len(data) > self._max_bytes:
-                raise OperationRefused(f"{key} has more than {self._max_bytes} bytes (max_object_bytes)")
+            data = bytearray()
+            while piece := answer.read(_PIECE_BYTES):
+                data += piece
+                if len(data) > self._max_bytes:  # a length is not always said beforehand
+                    raise OperationRefused(f"{key} has more than {self._max_bytes} bytes (max_object_bytes)")
+                if len(piece) == _PIECE_BYTES:
+                    gevent.sleep(_BREATH_SECONDS)  # what has arrived already would be read in one go
             answer.release_conn()
-            return data
+            return bytes(data)
         finally:
             answer.close()  # with what was not read of it, if anything
 
