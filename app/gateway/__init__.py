@@ -1,1 +1,1 @@
-"""Routes, hot-swapped handlers, and what a handler holds of the services."""
+"""Requests answered in this process by handlers that are swapped while it runs: routes, modules, versions, calls."""

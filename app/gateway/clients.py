@@ -7,7 +7,7 @@ service refused. `timeout` is in seconds; None is the service's own, which also 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 from actors.runtime import Address, AskTimeoutError, InvariantBrokenError, ask
@@ -30,10 +30,11 @@ from app.domain.service_calls import (
     Transaction,
 )
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError, ServiceTimeout
+from app.domain.services import ServiceSpec
 
 __all__ = [
-    "CLIENTS", "Cache", "Database", "Email", "Execute", "ObjectInfo", "Query", "ServiceBusy", "ServiceDown",
-    "ServiceError", "ServiceTimeout", "Storage",
+    "CLIENTS", "Cache", "Database", "Email", "Execute", "ObjectInfo", "Query", "ServiceBusy", "ServiceClients",
+    "ServiceDown", "ServiceError", "ServiceTimeout", "Storage",
 ]  # fmt: skip
 
 _GRACE_SECONDS: Final = 0.5
@@ -151,3 +152,19 @@ CLIENTS: Final[Mapping[str, type[_Client]]] = {
     "database": Database, "cache": Cache, "storage": Storage, "email": Email,
 }  # fmt: skip
 """By kind of service; each is made of name, address and timeout in seconds."""
+
+
+class ServiceClients:
+    """The clients of all services, by kind (db is short for database) and name.
+
+    `find` returns whom to ask and the settings of the moment; it raises LookupError for what does not exist.
+    """
+
+    def __init__(self, find: Callable[[str, str], tuple[Address, ServiceSpec]]) -> None:
+        self._find = find
+
+    def get(self, kind: str, name: str) -> Any:
+        """Return the client of a service, whatever state that is in. Raises LookupError."""
+        kind = "database" if kind == "db" else kind
+        address, spec = self._find(kind, name)
+        return CLIENTS[kind](name, address, spec.timeout_seconds)

@@ -22,6 +22,7 @@ from gevent.lock import BoundedSemaphore
 from app.domain.service_calls import Execute, Ping, Query, Transaction
 from app.domain.service_errors import ConnectionLost, OperationRefused
 from app.domain.services import ServiceSpec
+from app.outbound.service_socket import open_socket
 from app.outbound.stale_socket import StaleSocket
 from app.outbound.tls_context import tls_context
 from app.outbound.worker_thread import WorkerThread
@@ -318,7 +319,10 @@ class _PurePythonMySQL(peewee.MySQLDatabase):
     """peewee takes another driver where PyMySQL is missing, and that one would hold the event loop."""
 
     def _connect(self) -> Any:
-        return pymysql.connect(database=self.database, autocommit=True, **self.connect_params)
+        options = self.connect_params
+        connection = pymysql.connect(database=self.database, autocommit=True, defer_connect=True, **options)
+        connection.connect(open_socket(options["host"], options["port"], options["connect_timeout"]))
+        return connection
 
 
 def _resolve(host: str, port: int) -> Sequence[str]:

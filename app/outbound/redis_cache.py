@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import socket
+import ssl
 from typing import Any
 
 import redis
@@ -12,7 +14,21 @@ from redis.retry import Retry
 from app.domain.service_calls import CacheDelete, CacheExpire, CacheGet, CacheIncrement, CacheSet, Ping
 from app.domain.service_errors import ConnectionLost, OperationRefused
 from app.domain.services import ServiceSpec
+from app.outbound.service_socket import open_socket
 from app.outbound.stale_socket import StaleSocket
+from app.outbound.tls_context import tls_context
+
+
+class _Connection(redis.Connection):
+    """On a socket of ours: of an attempt that fails redis-py leaves its own open."""
+
+    def __init__(self, context: ssl.SSLContext | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._context = context
+
+    def _connect(self) -> socket.socket:
+        sock = open_socket(self.host, self.port, self.socket_connect_timeout or 0.0)
+        return sock if self._context is None else self._context.wrap_socket(sock, server_hostname=self.host)
 
 
 class RedisConnection:
@@ -21,9 +37,8 @@ class RedisConnection:
     def __init__(self, spec: ServiceSpec) -> None:
         """Connect and ask for a sign of life. Raises ConnectionLost."""
         settings = spec.settings
-        kind: Any = redis.Connection if settings["tls"] == "off" else redis.SSLConnection
-        tls = {} if settings["tls"] == "off" else _tls(settings["tls"])
-        self._connection = kind(
+        self._connection: Any = _Connection(
+            tls_context(settings["tls"]),
             host=settings["host"],
             port=settings["port"],
             db=settings["database"],
@@ -32,7 +47,6 @@ class RedisConnection:
             socket_timeout=None,
             socket_connect_timeout=spec.connect_timeout_seconds,
             retry=Retry(NoBackoff(), 0),
-            **tls,
         )
         try:
             self._connection.connect()
@@ -42,7 +56,7 @@ class RedisConnection:
             if isinstance(error, redis.RedisError | OSError):
                 raise ConnectionLost(str(error)) from None
             raise
-        self._end = StaleSocket(self._connection._sock.fileno())
+        self._end = StaleSocket(_descriptor(self._connection))
 
     def call(self, operation: object) -> object:
         try:
@@ -84,10 +98,9 @@ class RedisConnection:
         self._connection.disconnect()
 
 
+def _descriptor(connection: Any) -> int:
+    return int(connection._sock.fileno())
+
+
 def _milliseconds(seconds: float | None) -> int:
     return max(1, math.ceil((seconds or 0.0) * 1000))
-
-
-def _tls(setting: str) -> dict[str, object]:
-    is_verified = setting == "verify"
-    return {"ssl_cert_reqs": "required" if is_verified else "none", "ssl_check_hostname": is_verified}

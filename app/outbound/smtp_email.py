@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import ssl
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from app.domain.service_calls import Ping, SendEmail
 from app.domain.service_errors import ConnectionLost, OperationRefused
 from app.domain.services import ServiceSpec
+from app.outbound.service_socket import open_socket
 from app.outbound.stale_socket import StaleSocket
 from app.outbound.tls_context import tls_context
 
@@ -20,7 +22,8 @@ class SmtpConnection:
     def __init__(self, spec: ServiceSpec) -> None:
         """Connect, encrypt and log in as the settings say. Raises ConnectionLost."""
         self._sender: str = spec.settings["sender"]
-        self._client = _client(spec.settings["tls"])
+        context = tls_context("verify") if spec.settings["tls"] == "tls" else None
+        self._client = _Client(spec.settings["host"], context, spec.connect_timeout_seconds)
         try:
             self._greet(spec)
         except BaseException as error:
@@ -33,7 +36,6 @@ class SmtpConnection:
 
     def _greet(self, spec: ServiceSpec) -> None:
         settings = spec.settings
-        self._client._host = settings["host"]  # type: ignore[attr-defined]  # whose certificate it has to be
         code, words = self._client.connect(settings["host"], settings["port"])
         if code != 220:
             raise ConnectionLost(_answer(code, words))
@@ -81,11 +83,19 @@ class SmtpConnection:
         self._client.close()
 
 
-def _client(tls: str) -> smtplib.SMTP:
-    # A name of its own, or the client asks the resolver for it.
-    if tls == "tls":
-        return smtplib.SMTP_SSL(local_hostname=socket.gethostname(), context=tls_context("verify"))
-    return smtplib.SMTP(local_hostname=socket.gethostname())
+class _Client(smtplib.SMTP):
+    """On a socket of ours, encrypted from the start if `context` is given."""
+
+    def __init__(self, host: str, context: ssl.SSLContext | None, connect_timeout_seconds: float) -> None:
+        super().__init__(local_hostname=socket.gethostname())  # without a name it asks the resolver for one
+        self._host = host
+        """Whose certificate it has to be when encryption starts."""
+        self._context = context
+        self._connect_timeout_seconds = connect_timeout_seconds
+
+    def _get_socket(self, host: str, port: int, _timeout: object) -> socket.socket:
+        sock = open_socket(host, port, self._connect_timeout_seconds)
+        return sock if self._context is None else self._context.wrap_socket(sock, server_hostname=host)
 
 
 def _answer(code: int, words: bytes | str) -> str:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import gevent
 import pytest
 
-from actors.runtime import Crash, InvariantBrokenError, ask, tell
+from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, ask, tell
 from actors.services.messages import CallService, ReplaceService
 from actors.services.supervision import ServiceExists, Services, UnknownService
 from actors.supervisor import Supervisor
+from app.domain.service_calls import CacheExpire
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError, ServiceTimeout
 from app.domain.services import ServiceSpec, parse_service
-from app.gateway.clients import Cache
+from app.gateway.clients import Cache, Database, ServiceClients
 from tests.actors.service_fakes import FakeServer, fake_spec
 from tests.harness import eventually
 
@@ -227,6 +228,7 @@ def test_a_service_is_tested(house):
 def test_a_client_whose_service_is_gone_hears_so_in_time(house):
     house.services.start(at("a"))
     client = Cache("main", house.services.address("cache", "main")[0], 0.1)
+    assert client.expire("x", 1) == CacheExpire("x", 1)
     house.services.stop("main")
     began = time.monotonic()
     with pytest.raises(ServiceTimeout, match="service main"):
@@ -239,3 +241,32 @@ def test_an_actor_refuses_what_it_does_not_understand(house):
     with pytest.raises(RuntimeError, match="does not understand"):
         ask(house.services.address("cache", "main")[0], "nonsense", timeout_s=5)
     assert house.call("hello") == "hello"
+
+
+def test_clients_are_found_by_kind_and_name(house):
+    clients = ServiceClients(house.services.address)
+    with pytest.raises(LookupError, match="there is no service main"):
+        clients.get("cache", "main")
+    house.services.start(at("a"))
+    assert isinstance(clients.get("cache", "main"), Cache)
+    with pytest.raises(LookupError, match="is of kind cache, not database"):
+        clients.get("db", "main")
+    sqlite = parse_service({"name": "shop", "kind": "database", "settings": {"engine": "sqlite", "path": "x"}})
+    assert isinstance(ServiceClients(lambda kind, name: (Address(name), sqlite)).get("db", "shop"), Database)
+
+
+def test_a_caller_whose_actor_crashes_over_its_call_hears_that_the_service_was_down(house):
+    house.services.start(at("a"))
+    client = house.services.address("cache", "main")[0]
+    house.services.stop("main")
+    client.publish(Doomed.start())
+    with pytest.raises(ServiceDown) as caught:
+        Cache("main", client, 1.0).get("x")
+    assert caught.value.may_have_happened
+
+
+class Doomed(GeventActor):
+    """Breaks over everything."""
+
+    def handle(self, message: object) -> object:
+        raise InvariantBrokenError("doomed")

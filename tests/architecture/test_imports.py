@@ -47,10 +47,8 @@ MAY_IMPORT: dict[str, str] = {
     "actors.bindings": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.metrics": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
-    "actors.services": "app.domain app.ports actors.messages actors.runtime actors.services actors.supervisor "
-    "gevent loguru",
-    "app.gateway": "app.proxy_service app.wire app.ports app.domain app.config app.gateway "
-    "actors.messages actors.services.messages actors.runtime gevent loguru",
+    "actors.services": "app.domain app.ports actors.runtime actors.services actors.supervisor gevent loguru",
+    "app.gateway": "app.domain app.gateway actors.services.messages actors.runtime",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",

@@ -1,13 +1,14 @@
-"""A mail server in a process of its own: `python mail_server.py PORT FILE USER PASSWORD`.
+"""A mail server in a process of its own: `python mail_server.py PORT FILE USER PASSWORD [CERTIFICATE KEY MODE]`.
 
-It takes mail from those who log in and writes each as a line of JSON. It refuses whoever is called nobody, and is slow
-with mail for whoever is called slow.
+MODE is starttls or tls. It takes mail from those who log in and writes each as a line of JSON. It refuses whoever is
+called nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 from email import message_from_bytes, policy
 from typing import Any
@@ -30,8 +31,6 @@ class Keeper:
         return "250 OK"
 
     async def handle_DATA(self, _server: object, _session: object, envelope: Envelope) -> str:
-        if any(address.startswith("slow@") for address in envelope.rcpt_tos):
-            await asyncio.sleep(1)
         assert isinstance(envelope.content, bytes)
         mail: Any = message_from_bytes(envelope.content.replace(b"\r\n", b"\n"), policy=policy.default)
         html = mail.get_body(("html",))
@@ -48,7 +47,12 @@ class Keeper:
 
 
 async def main() -> None:
-    port, path, user, password = sys.argv[1:]
+    port, path, user, password, *certificate = sys.argv[1:]
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*certificate[:2])
+    is_encrypted_later = certificate[2:] == ["starttls"]
 
     def authenticate(_server: object, _session: object, _envelope: object, _mechanism: str, data: object) -> AuthResult:
         wanted = LoginPassword(user.encode(), password.encode())
@@ -56,10 +60,18 @@ async def main() -> None:
 
     def protocol() -> SMTP:
         return SMTP(
-            Keeper(path), hostname="localhost", authenticator=authenticate, auth_required=True, auth_require_tls=False
+            Keeper(path),
+            hostname="localhost",
+            authenticator=authenticate,
+            auth_required=True,
+            auth_require_tls=is_encrypted_later,
+            tls_context=context if is_encrypted_later else None,
+            require_starttls=is_encrypted_later,
         )
 
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", int(port))
+    server = await asyncio.get_running_loop().create_server(
+        protocol, "127.0.0.1", int(port), ssl=None if is_encrypted_later else context
+    )
     await server.serve_forever()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from actors.services.supervision import Services
 from actors.supervisor import Supervisor
-from app.gateway.clients import CLIENTS, ServiceDown, ServiceError, ServiceTimeout
+from app.gateway.clients import ServiceClients, ServiceDown, ServiceError, ServiceTimeout
 from app.outbound.service_connectors import connector
 from tests.harness import eventually
 from tests.integration.service_peers import (
@@ -50,8 +50,7 @@ def services() -> Iterator[Services]:
 
 
 def client_of(services: Services, kind: str, name: str) -> Any:
-    address, spec = services.address(kind, name)
-    return CLIENTS[kind](name, address, spec.timeout_seconds)
+    return ServiceClients(services.address).get(kind, name)
 
 
 @pytest.mark.parametrize("make", CALLS, ids=lambda make: make.engine)
