@@ -54,6 +54,10 @@ class Supervisor:
         self._start(child)
         ask(address, Ping(), timeout_s=timeout_s)
 
+    def dismiss(self, address: Address) -> None:
+        """Let the actor at an address end; no successor follows."""
+        self.children = [child for child in self.children if child.address is not address]
+
     def stop(self) -> None:
         """Let the actors end from now on."""
         self._is_stopping = True
@@ -67,7 +71,7 @@ class Supervisor:
         on_death(ref, lambda: self._died(child))
 
     def _died(self, child: Child) -> None:
-        if self._is_stopping:
+        if self._is_stopping or child not in self.children:
             return
         now = time.monotonic()
         while child.restarts and child.restarts[0] < now - RESTART_WINDOW_SECONDS:
@@ -82,7 +86,7 @@ class Supervisor:
         gevent.spawn_later(wait, self._restart, child)
 
     def _restart(self, child: Child) -> None:
-        if self._is_stopping:
+        if self._is_stopping or child not in self.children:
             return
         try:
             self._start(child)

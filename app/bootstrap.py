@@ -32,6 +32,7 @@ from actors.messages import (
 from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
+from actors.services.supervision import Services
 from actors.supervisor import EXIT_CODE, Supervisor
 from app.admin.application import make_api
 from app.admin.edge import RunningEdge
@@ -50,11 +51,12 @@ from app.domain.single_flight import SingleFlight
 from app.domain.stored import StoreError
 from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
-from app.gateway.context import NoServices
+from app.gateway.clients import ServiceClients
 from app.gateway.deployment import Deployment
 from app.gateway.dispatch import Dispatch
 from app.gateway.module_garbage import ModuleGarbage
 from app.gateway.router import Router
+from app.gateway.service_keeper import ServiceKeeper
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
@@ -91,6 +93,7 @@ from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
+from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from app.ports import BackendSet
@@ -135,8 +138,10 @@ class Edge:
         self._has_handlers = False
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
         self.handlers = Address("handlers")
-        self.deployment = Deployment(SqliteGatewayStore(config.gateway_db_path), WorkerThread().run, self.handlers)
         self._supervisor = Supervisor(on_give_up=self._give_up)
+        store, store_thread = SqliteGatewayStore(config.gateway_db_path), WorkerThread()
+        self.deployment = Deployment(store, store_thread.run, self.handlers)
+        self.services = ServiceKeeper(store, store_thread.run, Services(self._supervisor, connector))
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
         self._configured = self._plans = plan_pools(config)
@@ -162,7 +167,7 @@ class Edge:
             requests,
             pipes,
             UpstreamPool(idle_upstreams()),
-            Gateway(Dispatch(self.handlers), NoServices()),
+            Gateway(Dispatch(self.handlers), ServiceClients(self.services.services.address)),
         )
         self.doors = Doors(
             {"tcp": self._tcp.accept, "http": self._http.accept}, lambda code: self._count(names.ACCEPT_ERRORS, code)
@@ -210,6 +215,7 @@ class Edge:
             view=self.view,
             reloader=self._reloader,
             deployment=self.deployment,
+            services=self.services,
             log_tail=tail,
             write_line=self._log.write_access,
             config=lambda: self.config,
@@ -353,6 +359,7 @@ class Edge:
             return
         self._has_handlers = True
         try:
+            self.services.restore()
             self.deployment.restore()
         except StoreError as error:
             logger.error("gateway: {}", error)
@@ -526,6 +533,7 @@ class Edge:
         self._pauses.stop()
         self._stop_admin()
         self.status.stop()
+        self.services.services.stop_all()
         self._stop_actors()
         logger.info("stopped")
         self._log.stop()

@@ -2,7 +2,8 @@
 
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
-TakeSnapshot for the metrics; leases and live counts for the registry.
+TakeSnapshot for the metrics; leases and live counts for the registry. ServiceConnection is the gateway's: what its
+service actors keep pools of, with an adapter for each engine.
 """
 
 from __future__ import annotations
@@ -45,4 +46,24 @@ class GeoResolver(Protocol):
 
     def resolve(self, address: str) -> GeoInfo | None:
         """Return the location of an IP address, None when unknown. Never raises, never blocks."""
+        ...
+
+
+class ServiceConnection(Protocol):
+    """A connection to a service of the gateway, used by one greenlet at a time. All calls may wait, none blocks.
+
+    Whatever is thrown into the greenlet during a call (a timeout, an end) passes through; `close` is all that may be
+    called then.
+    """
+
+    def call(self, operation: object) -> object:
+        """Carry out one of app.domain.service_calls. Raises OperationRefused, ConnectionLost."""
+        ...
+
+    def is_stale(self) -> bool:
+        """Say, without asking the service, whether it has ended the connection while nobody used it."""
+        ...
+
+    def close(self) -> None:
+        """End it, whatever its state. Raises nothing."""
         ...

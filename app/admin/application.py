@@ -13,6 +13,7 @@ from app.admin import (
     logs,
     metrics,
     pools,
+    services,
     tokens,
 )
 from app.admin.access import Gate
@@ -25,7 +26,18 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
     gate = Gate(keeper.current)
     api = Api(gate, edge.write_line)
-    for subject in (backends, connections, bindings, actors, pools, explain, metrics, configuration, endpoints):
+    for subject in (
+        backends,
+        connections,
+        bindings,
+        actors,
+        pools,
+        explain,
+        metrics,
+        configuration,
+        endpoints,
+        services,
+    ):
         subject.add_routes(api, edge)
     logs.add_routes(api, edge, gate)
     tokens.add_routes(api, keeper)

@@ -13,6 +13,7 @@ from app.config import Config
 from app.domain.model import Backend
 from app.edge_view import EdgeView
 from app.gateway.deployment import Deployment
+from app.gateway.service_keeper import ServiceKeeper
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
 from app.outbound.log_tail import LogTail
@@ -33,6 +34,7 @@ class RunningEdge:
     view: EdgeView
     reloader: Reloader | None
     deployment: Deployment
+    services: ServiceKeeper
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""

@@ -23,6 +23,10 @@ class WorkerThread:
             raise error
         return result  # type: ignore[no-any-return]
 
+    def close(self) -> None:
+        """Let the thread end after what it is at. Waits for nothing."""
+        self._pool.maxsize = 0
+
 
 def _attempt(work: Callable[..., Any], arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
     """Return (result, None) or (None, error): gevent prints a traceback of whatever leaves a task."""

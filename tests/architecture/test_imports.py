@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
-    "msgspec peewee maxminddb prometheus_client",
+    "msgspec peewee maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
     "actors.runtime": "pykka gevent greenlet loguru msgspec",
     "actors.messages": "app.domain actors.runtime.Message actors.runtime.Request",
@@ -49,11 +49,14 @@ MAY_IMPORT: dict[str, str] = {
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.handler_messages": "app.domain actors.runtime.Request",
     "actors.handlers": "app.domain actors.handler_messages actors.runtime gevent loguru",
+    "actors.services": "app.domain app.ports actors.runtime actors.services actors.supervisor gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
     "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
-    "app.gateway": "app.domain app.gateway actors.handler_messages actors.runtime gevent loguru msgspec werkzeug",
+    "app.gateway": "app.domain app.gateway actors.handler_messages actors.services.messages actors.runtime gevent "
+    "loguru msgspec werkzeug",
+    "app.gateway.service_keeper": "actors.services.supervision app.domain gevent loguru",
     "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
     "app.admin": "app.admin app.gateway "
     "app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "

@@ -1,0 +1,345 @@
+"""The connections of one service, each worked by a greenlet of its own, and the bounded backlog before them.
+
+A call carries its future and its deadline. A connection that failed is replaced, with back-off; while none stands and
+none can be opened the service is down: calls fail at once with the reason, and one greenlet tries for all.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+from gevent.lock import BoundedSemaphore
+from gevent.queue import Empty, SimpleQueue
+from loguru import logger
+
+from actors.runtime import GeventFuture
+from app.domain.service_calls import Ping
+from app.domain.service_errors import (
+    ConnectionLost,
+    OperationRefused,
+    ServiceBusy,
+    ServiceDown,
+    ServiceError,
+    ServiceTimeout,
+)
+from app.domain.services import ServiceCounts, ServiceSpec
+from app.ports import ServiceConnection
+
+FIRST_BACKOFF_SECONDS: Final = 0.1
+"""Between the first failure to connect and the next attempt; doubles each time."""
+LONGEST_BACKOFF_SECONDS: Final = 5.0
+JITTER: Final = 0.2
+"""Of the back-off, either way: edges that lost the same server do not come back in step."""
+IDLE_SECONDS: Final = 1.0
+"""Between two looks whether the service has ended a connection that nobody uses."""
+CLOSE_SECONDS: Final = 1.0
+"""For the end of one connection."""
+
+
+class _Call:
+    """An operation on its way."""
+
+    __slots__ = ("deadline", "future", "operation")
+
+    def __init__(self, operation: object, deadline: float) -> None:
+        self.operation = operation
+        self.deadline = deadline
+        self.future: GeventFuture[Any] = GeventFuture()
+
+    def fail(self, error: ServiceError) -> None:
+        self.future.set_exception((type(error), error, None))
+
+
+class ServicePool:
+    """`connect` opens a connection or raises ConnectionLost; it may wait, but is given connect_timeout_seconds.
+
+    It does nothing before `start`. What it owns survives the actor before it.
+    """
+
+    def __init__(self, spec: ServiceSpec, connect: Callable[[], ServiceConnection]) -> None:
+        self.spec = spec
+        self._name = spec.name
+        self._connect = connect
+        self._timeout_seconds = spec.timeout_seconds
+        self._room = spec.connections + spec.backlog
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._workers: list[gevent.Greenlet] = []
+        self._scouting = BoundedSemaphore(1)
+        self._is_known = Event()
+        self._is_idle = Event()
+        self._is_idle.set()
+        self._closed = False
+        self._down: str | None = None
+        """Why no connection stands, once that is certain."""
+        self._failures = 0
+        """Attempts to connect since the service went down, one at a time; the first ones of all count as one."""
+        self._pending = 0
+        """Calls taken in and not answered yet."""
+        self._connected = self._in_use = 0
+        self._served = self._errors = self._timeouts = self._busy = self._lost = self._opened = 0
+
+    def start(self) -> None:
+        """Begin to connect. Waits for nothing."""
+        self._workers = [gevent.spawn(self._work_on) for _ in range(self.spec.connections)]
+
+    def wait(self, timeout_s: float) -> str | None:
+        """Wait until it is known whether the service is up; returns why it is down, None when it is up."""
+        if not self._is_known.wait(timeout_s):
+            return f"no connection within {timeout_s:g} s"
+        return self._down
+
+    def submit(self, operation: object, deadline: float) -> GeventFuture[Any]:
+        """Take in a call and return its future, which gets the result or a ServiceError. Never waits."""
+        call = _Call(operation, min(deadline, time.monotonic() + self._timeout_seconds))
+        if self._down is not None or self._closed:
+            self._lost += 1
+            call.fail(ServiceDown(self._name, self._down or "it is being closed"))
+        elif self._pending >= self._room:
+            self._busy += 1
+            call.fail(ServiceBusy(self._name, f"all {self.spec.connections} connections and the backlog are full"))
+        else:
+            self._pending += 1
+            self._is_idle.clear()
+            self._calls.put(call)
+        return call.future
+
+    def test(self) -> float:
+        """Ask for a sign of life on a connection of its own; returns the seconds it took. Raises ServiceDown."""
+        began = time.monotonic()
+        timeout = gevent.Timeout(self.spec.connect_timeout_seconds + self._timeout_seconds)
+        timeout.start()
+        connection = None
+        try:
+            connection = self._connect()
+            connection.call(Ping())
+        except gevent.Timeout as expired:
+            if expired is not timeout:
+                raise
+            raise ServiceDown(self._name, f"no answer within {timeout.seconds:g} s") from None
+        except (ConnectionLost, OperationRefused) as error:
+            raise ServiceDown(self._name, str(error)) from None
+        finally:
+            timeout.close()
+            if connection is not None:
+                self._end(connection)
+        return time.monotonic() - began
+
+    def counts(self) -> ServiceCounts:
+        return ServiceCounts(
+            is_up=self._down is None and self._connected > 0,
+            reason=self._down or ("" if self._connected else "not connected yet"),
+            connected=self._connected,
+            in_use=self._in_use,
+            depth=self._pending - self._in_use,
+            served=self._served,
+            errors=self._errors,
+            timeouts=self._timeouts,
+            busy=self._busy,
+            down=self._lost,
+            opened=self._opened,
+        )
+
+    def close(self, within_seconds: float) -> None:
+        """Take no more calls, wait for those taken in, at most so long, then end the connections. May be repeated."""
+        self._closed = True
+        self._is_idle.wait(within_seconds)
+        gevent.killall(self._workers, timeout=CLOSE_SECONDS * 2)
+        self._fail_waiting("it is being closed")
+
+    # What one greenlet does with its connection
+
+    def _work_on(self) -> None:
+        while True:
+            try:
+                self._work()
+            except Exception:
+                logger.exception("a greenlet of service {} broke, and begins again", self._name)
+                gevent.sleep(FIRST_BACKOFF_SECONDS)
+
+    def _work(self) -> None:
+        connection: ServiceConnection | None = None
+        try:
+            while True:
+                if connection is None:
+                    connection = self._open_patiently()
+                call = self._next_call()
+                if call is None:
+                    connection = self._given_up(connection) if connection.is_stale() else connection
+                    continue
+                self._in_use += 1
+                try:
+                    connection = self._answer(connection, call)
+                finally:
+                    self._in_use -= 1
+                    self._pending -= 1
+                    if self._pending == 0:
+                        self._is_idle.set()
+        finally:
+            if connection is not None:
+                self._discard(connection)
+
+    def _next_call(self) -> _Call | None:
+        """Wait for a call, None when none came for a while."""
+        try:
+            call: _Call = self._calls.get(timeout=IDLE_SECONDS)
+            return call
+        except Empty:
+            return None
+
+    def _answer(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
+        """Carry out a call; returns the connection for the next one, None when that is to be opened first."""
+        remaining = call.deadline - time.monotonic()
+        if remaining <= 0:
+            self._timeouts += 1
+            call.fail(ServiceTimeout(self._name, "the deadline passed before a connection was free"))
+            return connection
+        usable: ServiceConnection | None = connection
+        timeout = gevent.Timeout(remaining)
+        timeout.start()
+        try:
+            if connection.is_stale():
+                usable = None
+                connection = usable = self._reopen(connection)
+            result = connection.call(call.operation)
+        except gevent.Timeout:
+            self._timeouts += 1
+            began = usable is not None
+            call.fail(
+                ServiceTimeout(self._name, f"no answer within {round(remaining, 2):g} s", may_have_happened=began)
+            )
+            usable = self._given_up(usable)
+        except OperationRefused as error:
+            self._errors += 1
+            call.fail(ServiceError(self._name, str(error)))
+        except ConnectionLost as error:
+            self._lost += 1
+            call.fail(ServiceDown(self._name, str(error), may_have_happened=usable is not None))
+            usable = self._given_up(usable)
+        except Exception as error:
+            logger.exception("service {}: {} broke", self._name, type(call.operation).__name__)
+            self._errors += 1
+            call.fail(ServiceError(self._name, f"{type(call.operation).__name__} broke: {error!r}"))
+            usable = self._given_up(usable)
+        except BaseException:  # killed: the pool is closing
+            call.fail(ServiceDown(self._name, "it was closed", may_have_happened=usable is not None))
+            self._given_up(usable)
+            raise
+        else:
+            self._served += 1
+            call.future.set(result)
+        finally:
+            timeout.close()
+        return usable
+
+    def _given_up(self, connection: ServiceConnection | None) -> ServiceConnection | None:
+        """End a connection, if there is one; returns what is left of it."""
+        if connection is not None:
+            self._discard(connection)
+        return None
+
+    def _discard(self, connection: ServiceConnection) -> None:
+        self._connected -= 1
+        self._end(connection)
+
+    def _end(self, connection: ServiceConnection) -> None:
+        """Close a connection, and do not wait for it for ever."""
+        with gevent.Timeout(CLOSE_SECONDS, False):
+            try:
+                connection.close()
+            except Exception as error:
+                logger.debug("a connection of service {} did not close well: {!r}", self._name, error)
+
+    # Opening
+
+    def _open_patiently(self) -> ServiceConnection:
+        """Return a connection, however long it takes until there is one."""
+        failures = 0
+        while True:
+            if self._down is None:
+                connection = self._open(self.spec.connect_timeout_seconds)
+            else:
+                with self._scouting:
+                    connection = self._scout() if self._down is not None else None
+            if connection is not None:
+                return connection
+            if self._down is None:  # others have theirs: the server may be full
+                failures += 1
+                gevent.sleep(_backoff(failures))
+
+    def _scout(self) -> ServiceConnection | None:
+        gevent.sleep(_backoff(self._failures))
+        self._failures += 1
+        return self._open(self.spec.connect_timeout_seconds)
+
+    def _open(self, within_seconds: float) -> ServiceConnection | None:
+        try:
+            return self._open_or_fail(within_seconds)
+        except ConnectionLost:
+            return None
+
+    def _open_or_fail(self, within_seconds: float) -> ServiceConnection:
+        """Open a connection, noting how that went. Raises ConnectionLost."""
+        timeout = gevent.Timeout(within_seconds)
+        timeout.start()
+        try:
+            connection = self._connect()
+        except gevent.Timeout as expired:
+            if expired is not timeout:
+                raise
+            reason = f"no connection within {within_seconds:g} s"
+        except ConnectionLost as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"opening a connection broke: {error!r}"
+            if reason != self._down:  # once is enough
+                logger.exception("service {}: opening a connection broke", self._name)
+        else:
+            self._opened_one()
+            return connection
+        finally:
+            timeout.close()
+        self._failed_to_open(reason)
+        raise ConnectionLost(reason)
+
+    def _reopen(self, stale: ServiceConnection) -> ServiceConnection:
+        """Put a fresh connection in the place of one that the service had ended. Raises ConnectionLost."""
+        self._discard(stale)
+        return self._open_or_fail(self.spec.connect_timeout_seconds)
+
+    def _opened_one(self) -> None:
+        self._connected += 1
+        self._opened += 1
+        if self._down is not None:
+            self._down = None
+            logger.info("service {} is up again", self._name)
+        self._is_known.set()
+
+    def _failed_to_open(self, reason: str) -> None:
+        if self._connected > 0:
+            logger.warning("service {}: one of {} connections: {}", self._name, self.spec.connections, reason)
+            return
+        if self._down is None:
+            logger.warning("service {} is down: {}", self._name, reason)
+            self._failures = 1
+        self._down = reason
+        self._is_known.set()
+        self._fail_waiting(reason)
+
+    def _fail_waiting(self, reason: str) -> None:
+        while not self._calls.empty():
+            self._pending -= 1
+            self._lost += 1
+            self._calls.get().fail(ServiceDown(self._name, reason))
+        if self._pending == 0:
+            self._is_idle.set()
+
+
+def _backoff(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row, at least one."""
+    wait = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS)
+    return wait * random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,0 +1,167 @@
+"""Services of handlers: databases, caches, storages, mail servers. Create, test, replace, remove.
+
+They are judged by parse_service alone. Secrets are taken, kept and never shown: a masked one that comes back means the
+one that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
+
+from pydantic import Field, WithJsonSchema
+
+from app.admin.api import Api, Model, say_target
+from app.admin.edge import RunningEdge
+from app.admin.problems import Problem
+from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
+from app.domain.services import ENGINES, BadService, ServiceView
+from app.domain.stored import StoreError
+from app.domain.tokens import Scope
+
+TAG: Final = "services"
+
+_Name = Annotated[Any, WithJsonSchema({"type": "string"})]
+_Kind = Annotated[Any, WithJsonSchema({"enum": list(ENGINES)})]
+_Settings = Annotated[Any, WithJsonSchema({"type": "object"})]
+
+
+class ServiceFields(Model):
+    """A service without its name."""
+
+    kind: _Kind = Field(description="What it is for handlers")
+    settings: _Settings = Field(default=None, description="engine, where it is, credentials, limits")
+
+
+class NewService(ServiceFields):
+    """A service."""
+
+    name: _Name = Field(description="What handlers call it")
+
+
+class ServiceState(Model):
+    """A service and how its connections are."""
+
+    name: str
+    kind: str
+    settings: dict[str, Any] = Field(description="Secrets are masked")
+    is_up: bool
+    reason: str = Field(description="Why it is down; empty while it is up")
+    connected: int
+    in_use: int
+    depth: int = Field(description="Calls that wait for a connection")
+    served: int
+    errors: int
+    timeouts: int
+    busy: int
+    down: int
+    opened: int
+    is_being_replaced: bool
+
+
+class ServiceStates(Model):
+    """Every service."""
+
+    items: list[ServiceState]
+
+
+class ServicePath(Model):
+    """Which service."""
+
+    service_name: str = Field(description="Its name")
+
+
+class ReplaceQuery(Model):
+    """How to replace."""
+
+    even_if_down: bool = Field(default=False, description="Also when the new settings give no connection")
+
+
+class TestResult(Model):
+    """A sign of life."""
+
+    seconds: float = Field(description="To connect and get an answer")
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+    keeper = edge.services
+
+    @api.get("/api/services", Scope.READ, tag=TAG, answer=ServiceStates)
+    def list_services() -> ServiceStates:
+        """List the services."""
+        return ServiceStates(items=[_described(view) for view in keeper.services.describe()])
+
+    @api.post("/api/services", Scope.DEPLOY, tag=TAG, answer=ServiceState, status=201, problems=(409,))
+    def create_service(body: NewService) -> ServiceState:
+        """Start a service and keep it; one that cannot be reached yet keeps trying."""
+        say_target(str(body.name))
+        with _problems():
+            return _described(keeper.create(_given(body.name, body)))
+
+    @api.get("/api/services/<service_name>", Scope.READ, tag=TAG, answer=ServiceState, problems=(404,))
+    def get_service(path: ServicePath) -> ServiceState:
+        """Show a service."""
+        with _problems():
+            return _described(keeper.services.describe_one(path.service_name))
+
+    @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, answer=ServiceState, problems=(404, 409, 502))
+    def replace_service(path: ServicePath, query: ReplaceQuery, body: ServiceFields) -> ServiceState:
+        """Give a service other settings: the new connections are up before the old ones end."""
+        with _problems():
+            return _described(keeper.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
+
+    @api.post("/api/services/<service_name>/test", Scope.OPERATE, tag=TAG, answer=TestResult, problems=(404, 502))
+    def test_service(path: ServicePath) -> TestResult:
+        """Open a connection and ask for a sign of life."""
+        with _problems():
+            return TestResult(seconds=keeper.services.test(path.service_name))
+
+    @api.delete("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, problems=(404,))
+    def remove_service(path: ServicePath) -> None:
+        """End a service and forget it."""
+        with _problems():
+            keeper.remove(path.service_name)
+
+
+def _given(name: object, body: ServiceFields) -> dict[str, object]:
+    settings = {} if body.settings is None else body.settings
+    return {"name": name, "kind": body.kind, "settings": settings}
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Turn what services raise into problems."""
+    try:
+        yield
+    except BadService as bad:
+        faults = [(fault.column, fault.rule) for fault in bad.faults]
+        raise Problem(422, "this is no service", errors=faults) from None
+    except LookupError as missing:
+        raise Problem(404, str(missing)) from None
+    except ServiceDown as down:
+        raise Problem(502, str(down)) from None
+    except (ServiceBusy, ServiceError) as conflict:
+        raise Problem(409, str(conflict)) from None
+    except StoreError as error:
+        raise Problem(503, str(error)) from None
+
+
+def _described(view: ServiceView) -> ServiceState:
+    shown, counts = view.spec.masked(), view.counts
+    return ServiceState(
+        **shown,  # type: ignore[arg-type]
+        is_up=counts.is_up,
+        reason=counts.reason,
+        connected=counts.connected,
+        in_use=counts.in_use,
+        depth=counts.depth,
+        served=counts.served,
+        errors=counts.errors,
+        timeouts=counts.timeouts,
+        busy=counts.busy,
+        down=counts.down,
+        opened=counts.opened,
+        is_being_replaced=view.is_being_replaced,
+    )
