@@ -123,6 +123,9 @@ class ServicePool:
             raise ServiceDown(self._name, f"no answer within {timeout.seconds:g} s") from None
         except (ConnectionLost, OperationRefused) as error:
             raise ServiceDown(self._name, str(error)) from None
+        except Exception as error:
+            logger.exception("service {}: a test of it broke", self._name)
+            raise ServiceDown(self._name, f"the test broke: {error!r}") from None
         finally:
             timeout.close()
             if connection is not None:
@@ -288,9 +291,7 @@ class ServicePool:
         timeout.start()
         try:
             connection = self._connect()
-        except gevent.Timeout as expired:
-            if expired is not timeout:
-                raise
+        except gevent.Timeout:
             reason = f"no connection within {within_seconds:g} s"
         except ConnectionLost as error:
             reason = str(error)

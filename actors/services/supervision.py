@@ -58,6 +58,7 @@ class Services:
             self._supervisor.supervise(address, lambda: ServiceActor.start(slot))
         except BaseException:
             del self._slots[spec.name]
+            self._supervisor.dismiss(address)
             slot.pool.close(0.0)
             raise
         slot.pool.wait(spec.connect_timeout_seconds + GRACE_SECONDS)

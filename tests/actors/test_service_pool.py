@@ -302,3 +302,29 @@ def test_a_thousand_calls_are_each_answered_once(make, server):
     assert [one.get(timeout=10) for one in futures] == list(range(1000))
     assert sorted(server.asked) == list(range(1000))
     assert pool.counts().served == 1000
+
+
+def test_a_greenlet_that_breaks_begins_again_with_a_fresh_connection(make, server, monkeypatch, logged):
+    monkeypatch.setattr(pooling, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(pooling, "FIRST_BACKOFF_SECONDS", 0.001)
+    pool = make(connections=1)
+    eventually(lambda: server.open)
+    broken = server.open[0]
+    monkeypatch.setattr(broken, "is_stale", lambda: 1 / 0)
+    eventually(lambda: server.open and server.open[0] is not broken)
+    assert call(pool, "hello") == "hello"
+    assert any("a greenlet of service main broke" in line for line in logged)
+
+
+def test_a_test_that_breaks_is_a_service_that_is_down(server, logged, monkeypatch):
+    monkeypatch.setattr(server, "connect", lambda: 1 / 0)
+    with pytest.raises(ServiceDown, match="the test broke: ZeroDivisionError"):
+        ServicePool(fake_spec(), server.connect).test()
+    assert any("a test of it broke" in line for line in logged)
+
+
+def test_a_callers_own_timeout_is_not_taken_for_the_services(server):
+    server.is_slow_to_connect = True
+    pool = ServicePool(fake_spec(), server.connect)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
+        pool.test()

@@ -10,7 +10,9 @@ import gevent
 import pytest
 
 from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, ask, tell
-from actors.services.messages import CallService, ReplaceService
+from actors.services.messages import CallService, CloseService, ReplaceService
+from actors.services.pool import ServicePool
+from actors.services.service import ServiceActor
 from actors.services.supervision import ServiceExists, Services, UnknownService
 from actors.supervisor import Supervisor
 from app.domain.service_calls import CacheExpire
@@ -263,6 +265,48 @@ def test_a_caller_whose_actor_crashes_over_its_call_hears_that_the_service_was_d
     with pytest.raises(ServiceDown) as caught:
         Cache("main", client, 1.0).get("x")
     assert caught.value.may_have_happened
+
+
+def test_a_replacement_that_cannot_be_started_leaves_the_old_connections(house, monkeypatch, logged):
+    house.services.start(at("a"))
+    monkeypatch.setattr(ServicePool, "start", lambda pool: 1 / 0)
+    with pytest.raises(ServiceError, match="could not be replaced: ZeroDivisionError"):
+        house.services.replace(at("b"))
+    assert house.call("hello") == "hello"
+    assert not house.services.describe_one("main").is_being_replaced
+
+
+def test_a_service_that_is_closed_during_its_replacement_stays_closed(house):
+    house.services.start(at("a"))
+    house.server("b").is_slow_to_connect = True
+    replacing = gevent.spawn(house.services.replace, at("b", connect_timeout_seconds=0.2), even_if_down=True)
+    eventually(lambda: house.services.describe_one("main").is_being_replaced)
+    address, _ = house.services.address("cache", "main")
+    ask(address, CloseService(0.0), timeout_s=5)
+    with pytest.raises(ServiceDown, match="it was closed during the replacement"):
+        replacing.get(timeout=5)
+    with pytest.raises(ServiceDown, match="it is being closed"):
+        house.call("hello")
+
+
+def test_a_close_that_breaks_is_logged_and_reported(house, monkeypatch, logged):
+    house.services.start(at("a"))
+    address, _ = house.services.address("cache", "main")
+    with monkeypatch.context() as patch:
+        patch.setattr(ServicePool, "close", lambda pool, within: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ask(address, CloseService(0.0), timeout_s=5)
+    assert any("the background work of a service broke" in line for line in logged)
+
+
+def test_a_service_whose_actor_cannot_be_built_leaves_nothing_behind(house, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ServiceActor, "start", lambda slot: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            house.services.start(at("a"))
+    assert house.services.describe() == []
+    assert house.supervisor.children == []
+    assert house.services.start(at("a")).counts.is_up
 
 
 class Doomed(GeventActor):

@@ -95,8 +95,10 @@ class Peer:
 
     def kill(self) -> None:
         if self.process is not None:
+            family = _family(self.process.pid)
             self.signal(signal.SIGKILL)
             self.process.wait()
+            eventually(lambda: not any(map(_is_running, family)), what=f"the end of {self.engine}")
             self.process = None
 
     def remove(self) -> None:
@@ -111,6 +113,14 @@ def _family(pid: int) -> list[int]:
     except FileNotFoundError:
         return []
     return [pid, *(one for child in children for one in _family(int(child)))]
+
+
+def _is_running(pid: int) -> bool:
+    """Say whether a process is there and not just waiting to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 class _Unprivileged(Peer):
