@@ -215,6 +215,8 @@ class Setting:
 
     read: Callable[[object], object]
     default: object = _REQUIRED
+    needs: str | None = None
+    """The setting that this one is nothing without."""
 
     @property
     def is_required(self) -> bool:
@@ -231,7 +233,8 @@ _COMMON: Final = {
     "timeout_seconds": Setting(_seconds(0.01, 3600), 5.0),
     "connect_timeout_seconds": Setting(_seconds(0.01, 60), 3.0),
 }
-_LOGIN: Final = {"user": Setting(_text, None), "password": Setting(_secret, None)}
+_USER: Final = {"user": Setting(_text, None)}
+_LOGIN: Final = _USER | {"password": Setting(_secret, None, needs="user")}
 _ROWS: Final = {"max_rows": Setting(_whole(1, 1_000_000), DEFAULT_MAX_ROWS)}
 _TLS: Final = Setting(_one_of("off", "require", "verify"), "off")
 """require encrypts without asking who the server is; verify checks its certificate against the system's authorities."""
@@ -253,7 +256,11 @@ ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
         "mysql": _sql_server(3306),
     },
     "cache": {
-        "redis": _COMMON | _server(6379) | {"database": Setting(_whole(0, 65535), 0)} | _LOGIN | {"tls": _TLS},
+        "redis": _COMMON
+        | _server(6379)
+        | {"database": Setting(_whole(0, 65535), 0)}
+        | _USER
+        | {"password": Setting(_secret, None), "tls": _TLS},
         "memcached": _COMMON | _server(11211),
     },
     "storage": {
@@ -262,8 +269,8 @@ ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
             "endpoint": Setting(_matching(_ENDPOINT, "must be http:// or https://, a host and perhaps a port")),
             "bucket": Setting(_matching(_BUCKET, "must be 3 to 63 small letters, digits, dots and hyphens")),
             "region": Setting(_matching(_NAME, "must be a region's name"), "us-east-1"),
-            "access_key": Setting(_text, None),
-            "secret_key": Setting(_secret, None),
+            "access_key": Setting(_text, None, needs="secret_key"),
+            "secret_key": Setting(_secret, None, needs="access_key"),
             "max_object_bytes": Setting(_whole(1, 2**32), DEFAULT_MAX_BYTES),
         },
     },
@@ -279,9 +286,6 @@ ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
     },
 }
 """kind -> engine -> its settings."""
-
-_TOGETHER: Final = {"password": "user", "secret_key": "access_key", "access_key": "secret_key"}
-"""A setting and the one that it is nothing without."""
 
 
 def parse_service(row: Mapping[str, object], former: ServiceSpec | None = None) -> ServiceSpec:
@@ -335,8 +339,9 @@ def _read_settings(
             settings[key] = setting.read(value)
         except ValueError as error:
             faults.append(Fault(key, MASK if setting.is_secret else value, str(error)))
-    for key, other in _TOGETHER.items():
-        if settings.get(key) is not None and settings.get(other) is None and given.get(other) is None:
+    for key, setting in known.items():
+        other = setting.needs
+        if other and settings.get(key) is not None and settings.get(other) is None and given.get(other) is None:
             faults.append(Fault(other, None, f"is required with {key}"))
     return settings, faults
 

@@ -218,7 +218,7 @@ class Redis(Peer):
         ]  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"user": "default", "password": PASSWORD}
+        return super().settings() | {"password": PASSWORD}
 
 
 class Memcached(Peer):

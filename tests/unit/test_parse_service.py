@@ -80,7 +80,7 @@ def test_what_stands_around_the_settings_is_checked_too():
         ("database", {**POSTGRESQL, "host": "[::1]"}, "host"),
         ("database", {**POSTGRESQL, "tls": "on"}, "tls"),
         ("database", {**POSTGRESQL, "timeout_seconds": float("nan")}, "timeout_seconds"),
-        ("cache", {"engine": "redis", "host": "r", "password": "x"}, "user"),
+        ("email", {**LEAST["smtp"], "password": "x"}, "user"),
         ("cache", {"engine": "redis", "host": "r", "database": -1}, "database"),
         ("storage", {**LEAST["s3"], "endpoint": "ftp://x"}, "endpoint"),
         ("storage", {**LEAST["s3"], "endpoint": "http://user:pw@x"}, "endpoint"),
