@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
 from gevent.event import Event
+from gevent.hub import Waiter, get_hub
 from gevent.lock import BoundedSemaphore
-from gevent.queue import Empty, SimpleQueue
 from loguru import logger
 
 from actors.runtime import GeventFuture
@@ -67,7 +68,10 @@ class ServicePool:
         self._connect = connect
         self._timeout_seconds = spec.timeout_seconds
         self._room = spec.connections + spec.backlog
-        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        self._waiting: deque[_Call] = deque()
+        self._idle: list[Any] = []
+        """What wakes each greenlet that has a connection and no call. The last one goes first: its connection, and what
+        serves it at the other end, are still warm, which is worth 15 µs of a small query of PostgreSQL."""
         self._workers: list[gevent.Greenlet] = []
         self._scouting = BoundedSemaphore(1)
         self._is_known = Event()
@@ -86,6 +90,7 @@ class ServicePool:
     def start(self) -> None:
         """Begin to connect. Waits for nothing."""
         self._workers = [gevent.spawn(self._work_on) for _ in range(self.spec.connections)]
+        self._workers.append(gevent.spawn(self._wake_the_idle))
 
     def wait(self, timeout_s: float) -> str | None:
         """Wait until it is known whether the service is up; returns why it is down, None when it is up."""
@@ -105,7 +110,9 @@ class ServicePool:
         else:
             self._pending += 1
             self._is_idle.clear()
-            self._calls.put(call)
+            self._waiting.append(call)
+            if self._idle:
+                get_hub().loop.run_callback(self._idle.pop().switch, None)
         return call.future
 
     def test(self) -> float:
@@ -187,12 +194,25 @@ class ServicePool:
                 self._discard(connection)
 
     def _next_call(self) -> _Call | None:
-        """Wait for a call, None when none came for a while."""
-        try:
-            call: _Call = self._calls.get(timeout=IDLE_SECONDS)
-            return call
-        except Empty:
-            return None
+        """Wait for a call; None means woken without one."""
+        if not self._waiting:
+            waiter = Waiter()
+            self._idle.append(waiter)
+            try:
+                waiter.get()
+            except BaseException:  # killed
+                if waiter in self._idle:
+                    self._idle.remove(waiter)
+                raise
+        return self._waiting.popleft() if self._waiting else None
+
+    def _wake_the_idle(self) -> None:
+        """Have those without a call look after their connections, every so often."""
+        while True:
+            gevent.sleep(IDLE_SECONDS)
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                get_hub().loop.run_callback(waiter.switch, None)
 
     def _answer(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
         """Carry out a call; returns the connection for the next one, None when that is to be opened first."""
@@ -332,10 +352,10 @@ class ServicePool:
         self._fail_waiting(reason)
 
     def _fail_waiting(self, reason: str) -> None:
-        while not self._calls.empty():
+        while self._waiting:
             self._pending -= 1
             self._lost += 1
-            self._calls.get().fail(ServiceDown(self._name, reason))
+            self._waiting.popleft().fail(ServiceDown(self._name, reason))
         if self._pending == 0:
             self._is_idle.set()
 

@@ -171,17 +171,40 @@ def test_calls_that_wait_when_it_turns_out_to_be_down_fail_too(make, server):
 
 def test_one_tries_for_all_with_longer_and_longer_waits(make, server, monkeypatch):
     waits: list[float] = []
-    sleep = gevent.sleep
+    backoff = pooling._backoff
+
+    def recorded(failures: int) -> float:
+        waits.append(backoff(failures))
+        return 0.0
+
     monkeypatch.setattr(pooling.random, "uniform", lambda low, high: 1.0)
-    monkeypatch.setattr(pooling.gevent, "sleep", lambda seconds=0: (waits.append(seconds), sleep(0)))
+    monkeypatch.setattr(pooling, "_backoff", recorded)
     server.down = "connection refused"
     pool = make(connections=5)
-    eventually(lambda: len([one for one in waits if one >= 0.1]) >= 9)
-    assert [one for one in waits if one >= 0.1][:9] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
-    assert server.attempts < 5 + len(waits) + 2
+    eventually(lambda: len(waits) >= 9)
+    assert waits[:9] == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
+    assert server.attempts <= 5 + len(waits)
     server.down = None
     eventually(lambda: pool.counts().connected == 5)
     assert pool.counts().is_up
+
+
+def test_a_back_off_is_spread():
+    assert len({pooling._backoff(3) for _ in range(20)}) > 10
+    assert all(0.32 <= pooling._backoff(3) <= 0.48 for _ in range(100))
+    assert pooling._backoff(10**9) <= 6.0
+
+
+def test_few_calls_at_a_time_use_few_connections(make, server):
+    pool = make(connections=4)
+    eventually(lambda: pool.counts().connected == 4)
+    used = []
+    for connection in server.open:
+        connection.call = lambda operation, connection=connection: used.append(connection)
+    for number in range(20):
+        call(pool, number)
+    assert len(used) == 20
+    assert len(set(used)) == 1
 
 
 def test_it_comes_back_by_itself(make, server, logged):
