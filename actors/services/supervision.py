@@ -15,7 +15,7 @@ from actors.services.messages import CloseService, DescribeService, ReplaceServi
 from actors.services.pool import ServicePool
 from actors.services.service import GRACE_SECONDS, ServiceActor, ServiceSlot
 from actors.supervisor import Supervisor
-from app.domain.service_errors import ServiceError
+from app.domain.service_errors import NoSuchService, ServiceError
 from app.domain.services import ServiceSpec, ServiceView
 from app.ports import ServiceConnection
 
@@ -23,10 +23,6 @@ ASK_SECONDS: Final = 5.0
 """For an answer that needs no service."""
 CLOSE_SECONDS: Final = 5.0
 """For the calls under way when a service is stopped."""
-
-
-class UnknownService(LookupError):
-    """There is no service of this name, or of this kind."""
 
 
 class ServiceExists(ServiceError):
@@ -73,7 +69,7 @@ class Services:
     def replace(self, spec: ServiceSpec, *, even_if_down: bool = False) -> ServiceView:
         """Give a service new settings: the new connections are up before the old ones end.
 
-        Raises UnknownService; ServiceDown, and the old ones stay, when the new ones do not come up, unless
+        Raises NoSuchService; ServiceDown, and the old ones stay, when the new ones do not come up, unless
         `even_if_down`; ServiceBusy while another replacement is under way.
         """
         address, slot = self._find(spec.name)
@@ -85,7 +81,7 @@ class Services:
     def test(self, name: str) -> float:
         """Open a connection with a service's settings and ask for a sign of life; returns the seconds that took.
 
-        Raises UnknownService, ServiceDown.
+        Raises NoSuchService, ServiceDown.
         """
         address, slot = self._find(name)
         spec = slot.pool.spec
@@ -97,7 +93,7 @@ class Services:
         return self._build(spec).test()
 
     def stop(self, name: str, *, within_seconds: float = CLOSE_SECONDS) -> None:
-        """End a service: calls under way get so long. Raises UnknownService."""
+        """End a service: calls under way get so long. Raises NoSuchService."""
         address, _ = self._find(name)
         del self._slots[name]
         self._supervisor.dismiss(address)
@@ -115,20 +111,20 @@ class Services:
         return [self.describe_one(name) for name in sorted(self._slots)]
 
     def describe_one(self, name: str) -> ServiceView:
-        """Raises UnknownService."""
+        """Raises NoSuchService."""
         return ask(self._find(name)[0], DescribeService(), timeout_s=ASK_SECONDS)
 
     def address(self, kind: str, name: str) -> tuple[Address, ServiceSpec]:
-        """Return whom to ask, and the settings of the moment. Raises UnknownService."""
+        """Return whom to ask, and the settings of the moment. Raises NoSuchService."""
         address, slot = self._find(name)
         if slot.pool.spec.kind != kind:
-            raise UnknownService(f"service {name} is of kind {slot.pool.spec.kind}, not {kind}")
+            raise NoSuchService(f"service {name} is of kind {slot.pool.spec.kind}, not {kind}")
         return address, slot.pool.spec
 
     def _find(self, name: str) -> tuple[Address, ServiceSlot]:
         found = self._slots.get(name)
         if found is None:
-            raise UnknownService(f"there is no service {name}")
+            raise NoSuchService(f"there is no service {name}")
         return found
 
     def _build(self, spec: ServiceSpec) -> ServicePool:

@@ -1,6 +1,10 @@
-"""What may go wrong with a call of a service, in four classes that a handler can tell apart."""
+"""What may go wrong with a service, in classes that a handler can tell apart."""
 
 from __future__ import annotations
+
+
+class NoSuchService(LookupError):
+    """No service of this name, or none of this kind, is configured."""
 
 
 class ServiceError(Exception):

@@ -1,8 +1,12 @@
-"""Calls a handler and makes an answer of whatever comes of it: what it returned, 500 when it failed, 504 when late."""
+"""Calls a handler and makes an answer of whatever comes of it: what it returned, 500 when it failed, 504 when late.
+
+A handler that lets a service's word pass through answers with that: 503 for busy or down, 504 for late.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import gevent
@@ -13,16 +17,25 @@ from werkzeug.wrappers import Request
 
 from app.domain.errors import ConnectionEnded
 from app.domain.handler_table import Grant
+from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
 from app.gateway.responses import JSON, Answer, BadAnswer, answer_of
 
 HANDLER_FAILED: Final = "handler_failed"
 HANDLER_TIMEOUT: Final = "handler_timeout"
+SERVICE_BUSY: Final = "service_busy"
+SERVICE_DOWN: Final = "service_down"
+SERVICE_TIMEOUT: Final = "service_timeout"
 _FAULTS: Final = {
     # reason: status and phrase of the answer
     HANDLER_FAILED: (500, "Internal Server Error"),
     HANDLER_TIMEOUT: (504, "Gateway Timeout"),
+    SERVICE_BUSY: (503, "Service Unavailable"),
+    SERVICE_DOWN: (503, "Service Unavailable"),
+    SERVICE_TIMEOUT: (504, "Gateway Timeout"),
 }
+_SERVICE_RETRY_SECONDS: Final = "1"
+"""For Retry-After: a busy or lost service may be back by then."""
 _FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, gevent.Timeout)
 """What a handler may raise; of what is not among Exception, a greenlet's end is none of its doing."""
 
@@ -55,7 +68,7 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     except ConnectionEnded:
         raise
     except _FAILURES as error:
-        return _failure(HANDLER_TIMEOUT if error is timeout else HANDLER_FAILED, error, grant, context)
+        return _failure(HANDLER_TIMEOUT if error is timeout else _reason(error), error, grant, context)
     finally:
         timeout.close()
     if isinstance(answer.body, bytes):
@@ -71,12 +84,27 @@ def _returned(grant: Grant, request: Request, context: Context) -> object:
         return raised
 
 
+def _reason(error: BaseException) -> str:
+    match error:
+        case ServiceBusy():
+            return SERVICE_BUSY
+        case ServiceDown():
+            return SERVICE_DOWN
+        case ServiceTimeout():
+            return SERVICE_TIMEOUT
+        case _:
+            return HANDLER_FAILED
+
+
 def _failure(reason: str, error: BaseException, grant: Grant, context: Context) -> Called:
     """Log what the handler did, with its traceback, and answer with the request id to find it by."""
     status, phrase = _FAULTS[reason]
     _log(reason, error, grant, context)
     body = msgspec.json.encode({"status": status, "error": phrase, "reason": reason, "request_id": context.request_id})
-    return Called(Answer(status, [("Content-Type", JSON)], body + b"\n"), reason)
+    headers = [("Content-Type", JSON)]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append(("Retry-After", _SERVICE_RETRY_SECONDS))
+    return Called(Answer(status, headers, body + b"\n"), reason)
 
 
 def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> None:
@@ -86,6 +114,8 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
         bound.opt(exception=error).error(
             "endpoint {}: version {} took longer than {:g} s", name, number, grant.endpoint.timeout_seconds
         )
+    elif reason != HANDLER_FAILED:
+        bound.error("endpoint {}: version {} was let down: {}", name, number, error)
     elif isinstance(error, BadAnswer):
         bound.error("endpoint {}: version {} gave no answer: {}", name, number, error)
     else:

@@ -155,16 +155,15 @@ CLIENTS: Final[Mapping[str, type[_Client]]] = {
 
 
 class ServiceClients:
-    """The clients of all services, by kind (db is short for database) and name.
+    """The clients of all services, by kind and name.
 
-    `find` returns whom to ask and the settings of the moment; it raises LookupError for what does not exist.
+    `find` returns whom to ask and the settings of the moment; it raises NoSuchService.
     """
 
     def __init__(self, find: Callable[[str, str], tuple[Address, ServiceSpec]]) -> None:
         self._find = find
 
     def get(self, kind: str, name: str) -> Any:
-        """Return the client of a service, whatever state that is in. Raises LookupError."""
-        kind = "database" if kind == "db" else kind
+        """Return the client of a service, whatever state that is in. Raises NoSuchService."""
         address, spec = self._find(kind, name)
         return CLIENTS[kind](name, address, spec.timeout_seconds)

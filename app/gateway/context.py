@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from loguru import logger
 
-
-class NoSuchService(LookupError):
-    """No service of this kind and name is configured."""
-
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"there is no {kind} service called {name!r}")
+from app.domain.service_errors import NoSuchService
+from app.gateway.clients import Cache, Database, Email, Storage
 
 
 class Services(Protocol):
@@ -27,7 +23,7 @@ class NoServices:
     """None are configured."""
 
     def get(self, kind: str, name: str) -> Any:
-        raise NoSuchService(kind, name)
+        raise NoSuchService(f"there is no service {name}: there are none here")
 
 
 class Context:
@@ -60,18 +56,18 @@ class Context:
             self._logger = logger.bind(endpoint=self.endpoint_id, version=self.version, request_id=self.request_id)
         return self._logger
 
-    def db(self, name: str = "main") -> Any:
+    def db(self, name: str = "main") -> Database:
         """Return the client of a database. Raises NoSuchService."""
-        return self._services.get("db", name)
+        return cast(Database, self._services.get("database", name))
 
-    def cache(self, name: str = "main") -> Any:
+    def cache(self, name: str = "main") -> Cache:
         """Return the client of a cache. Raises NoSuchService."""
-        return self._services.get("cache", name)
+        return cast(Cache, self._services.get("cache", name))
 
-    def storage(self, name: str = "main") -> Any:
+    def storage(self, name: str = "main") -> Storage:
         """Return the client of an object storage. Raises NoSuchService."""
-        return self._services.get("storage", name)
+        return cast(Storage, self._services.get("storage", name))
 
-    def email(self, name: str = "main") -> Any:
+    def email(self, name: str = "main") -> Email:
         """Return the client of a mail server. Raises NoSuchService."""
-        return self._services.get("email", name)
+        return cast(Email, self._services.get("email", name))

@@ -13,6 +13,11 @@ from __future__ import annotations
 from werkzeug.exceptions import abort
 from werkzeug.wrappers import Request, Response
 
-from app.gateway.context import Context, NoSuchService
+from app.domain.service_errors import NoSuchService, ServiceBusy, ServiceDown, ServiceError, ServiceTimeout
+from app.gateway.clients import Execute, Query
+from app.gateway.context import Context
 
-__all__ = ["Context", "NoSuchService", "Request", "Response", "abort"]
+__all__ = [
+    "Context", "Execute", "NoSuchService", "Query", "Request", "Response", "ServiceBusy", "ServiceDown",
+    "ServiceError", "ServiceTimeout", "abort",
+]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from actors.services.supervision import Services, UnknownService
+from actors.services.supervision import Services
+from app.domain.service_errors import NoSuchService
 from app.domain.services import BadService, ServiceSpec, ServiceView, parse_service
 from app.domain.stored import ServiceRow
 
@@ -56,7 +57,7 @@ class ServiceKeeper:
             return view
 
     def replace(self, given: Mapping[str, object], *, even_if_down: bool) -> ServiceView:
-        """Give a service other settings. Raises BadService, UnknownService, ServiceDown, ServiceBusy, ServiceError."""
+        """Give a service other settings. Raises BadService, NoSuchService, ServiceDown, ServiceBusy, ServiceError."""
         with self._turn:
             former = self.services.describe_one(str(given.get("name"))).spec
             spec = parse_service(given, former)
@@ -65,10 +66,10 @@ class ServiceKeeper:
             return view
 
     def remove(self, name: str) -> None:
-        """End a service and forget it. Raises UnknownService."""
+        """End a service and forget it. Raises NoSuchService."""
         with self._turn:
             if not self._in_thread(self._store.remove_service, name):
-                raise UnknownService(f"there is no service {name}")
+                raise NoSuchService(f"there is no service {name}")
             self.services.stop(name)
 
     def _keep(self, spec: ServiceSpec) -> None:

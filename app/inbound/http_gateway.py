@@ -76,7 +76,7 @@ class Gateway:
             called = call_handler(grant, request, context)
             handled.reason = called.reason
             handled.send(called.answer)
-            has_failed = called.reason is not None
+            has_failed = handled.reason is not None  # a body that broke off has one too
         except _TooLargeError:
             handled.refuse(413, "body_too_large", request_id)
             has_failed = False

@@ -13,10 +13,10 @@ from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, as
 from actors.services.messages import CallService, CloseService, ReplaceService
 from actors.services.pool import ServicePool
 from actors.services.service import ServiceActor
-from actors.services.supervision import ServiceExists, Services, UnknownService
+from actors.services.supervision import ServiceExists, Services
 from actors.supervisor import Supervisor
 from app.domain.service_calls import CacheExpire
-from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError, ServiceTimeout
+from app.domain.service_errors import NoSuchService, ServiceBusy, ServiceDown, ServiceError, ServiceTimeout
 from app.domain.services import ServiceSpec, parse_service
 from app.gateway.clients import Cache, Database, ServiceClients
 from tests.actors.service_fakes import FakeServer, fake_spec
@@ -86,9 +86,9 @@ def test_a_name_belongs_to_one_service_of_one_kind(house):
     house.services.start(at("a"))
     with pytest.raises(ServiceExists, match="service main: there is one of this name already"):
         house.services.start(at("b"))
-    with pytest.raises(UnknownService, match="service main is of kind cache, not database"):
+    with pytest.raises(NoSuchService, match="service main is of kind cache, not database"):
         house.services.address("database", "main")
-    with pytest.raises(UnknownService, match="there is no service other"):
+    with pytest.raises(NoSuchService, match="there is no service other"):
         house.services.address("cache", "other")
     with pytest.raises(ServiceError, match="is of kind cache"):
         sqlite = {"engine": "sqlite", "path": "x"}
@@ -193,7 +193,7 @@ def test_a_stopped_service_is_gone_and_its_name_is_free(house):
     house.services.stop("main")
     assert house.server("a").open == []
     assert house.services.describe() == []
-    with pytest.raises(UnknownService):
+    with pytest.raises(NoSuchService):
         house.services.stop("main")
     assert house.supervisor.children == []
     assert house.services.start(at("b")).counts.is_up
@@ -252,9 +252,9 @@ def test_clients_are_found_by_kind_and_name(house):
     house.services.start(at("a"))
     assert isinstance(clients.get("cache", "main"), Cache)
     with pytest.raises(LookupError, match="is of kind cache, not database"):
-        clients.get("db", "main")
+        clients.get("database", "main")
     sqlite = parse_service({"name": "shop", "kind": "database", "settings": {"engine": "sqlite", "path": "x"}})
-    assert isinstance(ServiceClients(lambda kind, name: (Address(name), sqlite)).get("db", "shop"), Database)
+    assert isinstance(ServiceClients(lambda kind, name: (Address(name), sqlite)).get("database", "shop"), Database)
 
 
 def test_a_caller_whose_actor_crashes_over_its_call_hears_that_the_service_was_down(house):

@@ -98,6 +98,16 @@ def test_what_was_deployed_serves_after_a_restart(town):
     assert town.ask("/anything") == (200, "kept")
 
 
+def test_a_body_that_breaks_off_counts_as_an_error(town):
+    town.create()
+    breaks_off = "def handle(request, context):\n    return (str(1 // n) for n in (1, 0))\n"
+    assert town.deploy(breaks_off).status == 200
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        town.ask()
+    state = eventually(lambda: [one for one in [town.admin.get("/api/endpoints/hello")] if one["active"] == 0])[0]
+    assert (state["served"], state["errors"]) == (1, 1)
+
+
 def test_conflicts_and_faults_are_told(town):
     assert town.create().status == 201
     assert town.create().problem["status"] == 409

@@ -17,8 +17,9 @@ from app.domain.endpoints import Endpoint
 from app.domain.errors import Killed
 from app.domain.handler_table import Grant, Version
 from app.domain.outcome import State
+from app.domain.service_errors import NoSuchService
 from app.gateway.call import BodyFailed, Called, call_handler
-from app.gateway.context import Context, NoServices, NoSuchService
+from app.gateway.context import Context, NoServices
 from app.gateway.handler_module import load_handler
 from tests.harness import eventually
 
@@ -80,11 +81,13 @@ def test_services_are_found_by_kind_and_name():
         "return [context.db('a'), context.cache('b'), context.storage('c'), context.email('d'), context.db()]",
         services=CannedServices(),
     )
-    assert json.loads(called.answer.body) == ["db:a", "cache:b", "storage:c", "email:d", "db:main"]
+    assert json.loads(called.answer.body) == [
+        "database:a", "cache:b", "storage:c", "email:d", "database:main",
+    ]  # fmt: skip
 
 
 def test_a_service_that_is_not_there_is_said_by_name():
-    with pytest.raises(NoSuchService, match="there is no cache service called 'sessions'"):
+    with pytest.raises(NoSuchService, match="there is no service sessions"):
         NoServices().get("cache", "sessions")
 
 
@@ -110,6 +113,23 @@ def test_an_exception_is_a_500_and_a_traceback_in_the_log(records):
                                   "def f(): return f()\nf()", "return {'a': f'{1/0}'}"])  # fmt: skip
 def test_whatever_it_does_is_a_500(body, records):
     assert_fault(call(body), 500, "handler_failed")
+    assert len(records) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "reason", "retry"),
+    [
+        ("ServiceBusy('main', 'full')", 503, "service_busy", "1"),
+        ("ServiceDown('main', 'refused')", 503, "service_down", "1"),
+        ("ServiceTimeout('main', 'late')", 504, "service_timeout", None),
+        ("ServiceError('main', 'no such table')", 500, "handler_failed", None),
+        ("NoSuchService('none')", 500, "handler_failed", None),
+    ],
+)
+def test_the_word_of_a_service_that_the_handler_lets_through_is_the_answer(raised, status, reason, retry, records):
+    called = call(f"raise {raised}")
+    assert_fault(called, status, reason)
+    assert dict(called.answer.headers).get("Retry-After") == retry
     assert len(records) == 1
 
 
