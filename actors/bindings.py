@@ -50,7 +50,7 @@ class BindingsActor(GeventActor):
         for elector in self._elections.pass_on_all(time.monotonic()):
             elector.set(Elect())
 
-    def handle(self, message: object) -> object:  # noqa: PLR0912 - an arm a message
+    def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
         match message:
             case FindBinding():
                 return self._find(message, time.monotonic())

@@ -179,7 +179,7 @@ def list_(path: Path, as_json: bool) -> None:
     except RepositoryError as error:
         _fail(str(error))
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(rows, indent=2, default=bytes.hex))
         return
     table = Table(*BACKEND_COLUMNS, DRAIN_DEADLINE, "state", box=None, header_style="bold")
     for row in rows:
@@ -191,7 +191,7 @@ def _shown(column: str, value: object) -> str:
     """Return a value of the table for people: deadlines as UTC times, NULL as nothing."""
     if column == DRAIN_DEADLINE and isinstance(value, int | float):
         return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).encode(errors="backslashreplace").decode()
 
 
 def _state(row: dict[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Final
 
 import gevent
 from pydantic import Field
@@ -19,6 +20,8 @@ from app.domain.tokens import Scope
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "bindings"
+BREATH_SECONDS: Final = 0.001
+"""For others, after each of up to some hundred shards. A sleep of 0 would not let the loop look at its sockets."""
 
 
 class BindingQuery(Model):
@@ -57,15 +60,14 @@ class BindingPath(Model):
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
-    def walk(shard: int, offset: int, shards: int, now: float) -> Iterator[tuple[str, OneBinding]]:
+    def walk(shard: int, offset: int, shards: int) -> Iterator[tuple[str, Binding]]:
         """Go through the table shard by shard; with each binding comes the cursor of what follows it."""
         while shard < shards:
             copied = ask(edge.actors.bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
             for place, binding in enumerate(copied[offset:], start=offset + 1):
-                if binding.expires_at > now:
-                    yield f"{shard}.{place}", _described(binding, now)
+                yield f"{shard}.{place}", binding
             shard, offset = shard + 1, 0
-            gevent.sleep(0)  # a table of a million holds the loop for a quarter of a second
+            gevent.sleep(BREATH_SECONDS)
 
     def look_up(path: BindingPath) -> Binding:
         key = client_key(path.pool, path.client, edge.config().binding_ipv6_prefix)
@@ -79,11 +81,13 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         """List bindings, in no order that means anything."""
         counts = ask(edge.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         shard, offset = map(int, query.cursor.split("."))
+        beginning = f"{query.pool} " if query.pool is not None else ""
         items: list[OneBinding] = []
-        cursor = None
-        for after, one in walk(shard, offset, counts.shards, time.monotonic()):
-            if query.pool in (None, one.pool) and query.backend in (None, one.backend):
-                items.append(one)
+        now, cursor = time.monotonic(), None
+        for after, one in walk(shard, offset, counts.shards):
+            is_wanted = query.backend in (None, one.backend_id) and one.client.startswith(beginning)
+            if is_wanted and one.expires_at > now:
+                items.append(_described(one, now))
                 if len(items) == query.count:
                     cursor = after
                     break

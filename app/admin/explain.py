@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import gevent
 from pydantic import Field
 
 from actors.messages import DescribeBinding, DescribePool
@@ -18,6 +21,8 @@ from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "explain"
+BREATH_SECONDS: Final = 0.001
+"""For others, between two pages of the members."""
 
 
 class ExplainQuery(Page):
@@ -75,6 +80,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             first += len(described)
             if len(described) < page.count:
                 return members
+            gevent.sleep(BREATH_SECONDS)
 
     @api.get("/api/explain", Scope.READ, tag=TAG, answer=Explanation, problems=(404,))
     def explain_client(query: ExplainQuery) -> Explanation:

@@ -11,6 +11,7 @@ from actors.messages import (
     ConfirmBinding,
     CopyBindings,
     CountBindings,
+    DescribeBinding,
     Elect,
     ElectionHeld,
     FindBinding,
@@ -32,6 +33,17 @@ def asking(edge: EdgeActors, client: str, times: int) -> list[gevent.Greenlet]:
     gevent.sleep(0)
     edge.settle()
     return askers
+
+
+def test_a_look_at_a_binding_starts_no_election_and_waits_for_none():
+    edge = EdgeActors()
+    look = DescribeBinding("ana")
+    assert ask(edge.addresses.bindings, look, timeout_s=1) is None
+    assert edge.find("ana") == Elect()
+    assert ask(edge.addresses.bindings, look, timeout_s=1) is None
+    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    found = ask(edge.addresses.bindings, look, timeout_s=1)
+    assert (found.client, found.backend_id) == ("ana", "a")
 
 
 def test_a_client_is_unbound_until_an_election_or_a_connection_binds_it():

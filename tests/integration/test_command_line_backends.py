@@ -12,6 +12,7 @@ import time
 import pytest
 
 from app.domain.model import BACKEND_COLUMNS
+from app.outbound.peewee_backends import SqliteBackendStore
 from tests.commands import backends, clean_environment, command, edgeproxy, run
 from tests.harness import ROOT, SEED_DDL, row, write_backends
 
@@ -130,6 +131,21 @@ def test_list_shows_every_row_and_what_is_wrong_with_the_bad_ones(database):
     shown = json.loads(backends(database, "list", "--json").stdout)
     assert [one["id"] for one in shown] == ["bad", "good", "ill", "out"]
     assert shown[1] == row("good", 1, drain_deadline=None)
+
+
+def test_a_row_of_any_bytes_is_listed_not_tripped_over(database):
+    write_backends(database, [row("good", 1)])
+    with sqlite3.connect(database) as hand:
+        hand.execute("INSERT INTO backends (id, wg_ip, port) VALUES ('bad', x'ff00', CAST(x'ff' AS TEXT))")
+    hand.close()
+    with SqliteBackendStore(database) as store:
+        bad, good = store.rows()
+    assert (bad["wg_ip"], bad["port"], good["id"]) == (b"\xff\x00", "\udcff", "good")
+    done = backends(database, "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "refused: " in done.stdout
+    bad, good = json.loads(backends(database, "list", "--json").stdout)
+    assert (bad["wg_ip"], good["id"]) == ("ff00", "good")
 
 
 def test_drain_undrain_and_remove_change_the_rows_named_and_no_others(database):

@@ -22,6 +22,13 @@ def clients(number: int) -> Iterator[str]:
     return (f"pool 10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}" for i in range(number))
 
 
+def test_a_binding_is_looked_up_with_its_end_and_not_touched(table: AffinityTable) -> None:
+    table.bind("c", "a", now=100.0)
+    assert table.get("c", 130.0) == table.get("c", 159.9) == Binding("c", "a", 160.0)
+    assert table.get("c", 160.0) is None
+    assert table.get("stranger", 100.0) is None
+
+
 def test_a_client_is_bound_until_its_time_is_over(table: AffinityTable) -> None:
     table.bind("c", "a", now=100.0)
     assert table.find("c", 159.9) == "a"
