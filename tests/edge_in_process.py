@@ -61,7 +61,7 @@ class EdgeInside:
     def logged(self) -> list[dict[str, Any]]:
         """Return every line of the log so far."""
         self.log.flush()
-        return [json.loads(line) for line in self._log_path.read_text().splitlines()]
+        return [json.loads(line) for line in self._log_path.read_text().split("\n")[:-1]]
 
 
 @contextmanager

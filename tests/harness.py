@@ -185,7 +185,7 @@ class EdgeProcess:
         """Return the lines logged so far."""
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+        return [json.loads(line) for line in self.log_path.read_text().split("\n")[:-1]]
 
     def access_lines(self) -> list[dict[str, Any]]:
         return [line for line in self.log() if line["event"] == "connection"]

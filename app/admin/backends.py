@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, WithJsonSchema
 
-from app.admin.api import Api, Model, Page, next_page, say_target
+from app.admin.api import Api, Model, Page, next_page, say_target, with_whole_numbers
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
@@ -192,15 +192,10 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
 def _parsed(row: dict[str, Any]) -> Backend:
     """Validate a row as every row is. Raises Problem."""
     try:
-        return parse_backend({name: _whole(value) for name, value in row.items()})
+        return parse_backend(with_whole_numbers(row))
     except BadBackend as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no backend", errors=faults) from None
-
-
-def _whole(value: Any) -> Any:
-    """Return what JSON calls a whole number (RFC 8259 tells 5.0 from 5 as little as JSON Schema does) as one."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _described(row: dict[str, Any]) -> BackendRow:

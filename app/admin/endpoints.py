@@ -12,10 +12,21 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, WithJsonSchema
 
-from app.admin.api import Api, Model, say_target
+from app.admin.api import Api, Model, say_target, with_whole_numbers
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
-from app.domain.endpoints import METHODS, BadEndpoint, Endpoint, EndpointConflict, parse_endpoint
+from app.domain.endpoints import (
+    ID_PATTERN,
+    LONGEST_RULE,
+    LONGEST_TIMEOUT_SECONDS,
+    METHODS,
+    MOST_BODY_BYTES,
+    MOST_CONCURRENCY,
+    BadEndpoint,
+    Endpoint,
+    EndpointConflict,
+    parse_endpoint,
+)
 from app.domain.handler_table import EndpointView, VersionView
 from app.domain.stored import StoredVersion, StoreError
 from app.domain.tokens import Scope
@@ -24,32 +35,45 @@ from app.gateway.handler_module import HandlerError
 
 TAG: Final = "endpoints"
 
-# Described here and judged by parse_endpoint alone.
-_Text = Annotated[Any, WithJsonSchema({"type": "string"})]
-_OptionalText = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}]})]
-_Methods = Annotated[Any, WithJsonSchema({"type": "array", "items": {"enum": list(METHODS)}, "minItems": 1})]
-_Number = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0})]
-_Count = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 0})]
-_Flag = Annotated[Any, WithJsonSchema({"type": "boolean"})]
+
+def _or_null(**schema: object) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+
+
+# Described here and judged by parse_endpoint alone, which takes more: a pattern can say neither every rule of a path
+# nor every printable text.
+_Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
+_PathId = Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
+_Path = Annotated[
+    Any,
+    WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9_-]+)*/(<[a-z]+>)?$", "maxLength": LONGEST_RULE}),
+]
+_Name = Annotated[Any, _or_null(type="string", pattern="^[!-~]{1,200}$")]
+_Domain = Annotated[Any, _or_null(type="string", pattern=r"^(\*\.)?([a-z0-9]{1,20}\.){0,9}[a-z0-9]{1,20}$")]
+_Methods = Annotated[Any, _or_null(type="array", items={"enum": list(METHODS)}, minItems=1)]
+_Seconds = Annotated[Any, _or_null(type="number", exclusiveMinimum=0, maximum=LONGEST_TIMEOUT_SECONDS)]
+_Concurrency = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MOST_CONCURRENCY)]
+_Bytes = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MOST_BODY_BYTES)]
+_Flag = Annotated[Any, _or_null(type="boolean")]
 
 
 class EndpointFields(Model):
     """An endpoint without its id; what is left out has its default."""
 
-    name: _OptionalText = Field(default=None, description="For people; its id by default")
-    domain: _OptionalText = Field(default=None, description="Host name, or *.host for all below it; null: every host")
-    path: _Text = Field(description="Rule in werkzeug's syntax: /users/<int:id>")
+    name: _Name = Field(default=None, description="For people; its id by default")
+    domain: _Domain = Field(default=None, description="Host name, or *.host for all below it; null: every host")
+    path: _Path = Field(description="Rule in werkzeug's syntax: /users/<int:id>")
     methods: _Methods = Field(default=None, description="GET by default, which takes HEAD too")
-    timeout_seconds: _Number = Field(default=None, description="For one request; 504 after")
-    max_concurrency: _Count = Field(default=None, description="Requests at once; 0: no limit; 503 beyond")
-    max_body_bytes: _Count = Field(default=None, description="Of a request; 413 beyond")
+    timeout_seconds: _Seconds = Field(default=None, description="For one request; 504 after")
+    max_concurrency: _Concurrency = Field(default=None, description="Requests at once; 0: no limit; 503 beyond")
+    max_body_bytes: _Bytes = Field(default=None, description="Of a request; 413 beyond")
     is_enabled: _Flag = Field(default=None, description="false: takes no requests")
 
 
 class NewEndpoint(EndpointFields):
     """An endpoint."""
 
-    id: _Text = Field(description="Names it")
+    id: _Id = Field(description="Names it")
 
 
 class HandlerVersion(Model):
@@ -92,7 +116,7 @@ class EndpointStates(Model):
 class EndpointPath(Model):
     """Which endpoint."""
 
-    endpoint_id: str = Field(description="Its id")
+    endpoint_id: _PathId = Field(description="Its id")
 
 
 class VersionPath(EndpointPath):
@@ -261,7 +285,7 @@ def _problems() -> Iterator[None]:
 def _parsed(given: dict[str, Any]) -> Endpoint:
     """Validate an endpoint as every one is. Raises Problem."""
     try:
-        return parse_endpoint(given)
+        return parse_endpoint(with_whole_numbers(given))
     except BadEndpoint as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no endpoint", errors=faults) from None

@@ -16,13 +16,13 @@ from app.admin.api import Api, Model, say_target
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
-from app.domain.services import ENGINES, BadService, ServiceView
+from app.domain.services import ENGINES, NAME_PATTERN, BadService, ServiceView
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope
 
 TAG: Final = "services"
 
-_Name = Annotated[Any, WithJsonSchema({"type": "string"})]
+_Name = Annotated[Any, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})]
 _Kind = Annotated[Any, WithJsonSchema({"enum": list(ENGINES)})]
 _Settings = Annotated[Any, WithJsonSchema({"type": "object"})]
 

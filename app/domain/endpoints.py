@@ -15,11 +15,14 @@ METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 LONGEST_TIMEOUT_SECONDS: Final = 3600.0
 DEFAULT_CONCURRENCY: Final = 100
+MOST_CONCURRENCY: Final = 1_000_000
 DEFAULT_BODY_BYTES: Final = 1 << 20
 MOST_BODY_BYTES: Final = 1 << 30
 LONGEST_RULE: Final = 500
 
-_ID: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62})")
+ID_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
+
+_ID: Final = re.compile(ID_PATTERN)
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
@@ -124,7 +127,7 @@ def parse_endpoint(given: Mapping[str, object]) -> Endpoint:
         domain=reader.domain(),
         methods=reader.methods(),
         timeout_seconds=reader.seconds(),
-        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, 1_000_000),
+        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, MOST_CONCURRENCY),
         max_body_bytes=reader.number("max_body_bytes", DEFAULT_BODY_BYTES, MOST_BODY_BYTES),
         is_enabled=reader.flag("is_enabled", True),
     )

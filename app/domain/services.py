@@ -17,7 +17,9 @@ DEFAULT_MAX_ROWS: Final = 10_000
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 """To sign as much takes 13 ms, for which the event loop is held."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,63}")
+NAME_PATTERN: Final = "^[A-Za-z0-9_.-]{1,63}$"
+
+_NAME: Final = re.compile(NAME_PATTERN)
 _HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 _ENDPOINT: Final = re.compile(r"https?://([^/:@\[\]\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

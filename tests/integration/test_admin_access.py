@@ -20,7 +20,7 @@ from tests.integration.http_peers import program
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
     "/api/pools/default/members", "/api/frontends", "/api/actors", "/api/explain?client=8.8.8.8", "/api/logs",
-    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens",
+    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens", "/api/endpoints", "/api/services",
 ]  # fmt: skip
 OPERATING = {
     "POST /api/backends": 422,
@@ -34,8 +34,29 @@ OPERATING = {
     "POST /api/reload": 409,
     "POST /api/tokens": 422,
     "DELETE /api/tokens/nobody": 404,
+    "POST /api/services/nobody/test": 404,
 }
 """What needs the scope, and the answer of a request that has it."""
+DEPLOYING = {
+    "POST /api/endpoints": 422,
+    "PUT /api/endpoints/nobody": 422,
+    "DELETE /api/endpoints/nobody": 404,
+    "POST /api/endpoints/nobody/versions": 422,
+    "POST /api/endpoints/nobody/versions/1/compile": 404,
+    "POST /api/endpoints/nobody/versions/1/deploy": 404,
+    "POST /api/endpoints/nobody/deploy": 422,
+    "POST /api/endpoints/nobody/roll-back": 404,
+    "POST /api/endpoints/nobody/undeploy": 404,
+    "POST /api/services": 422,
+    "PUT /api/services/nobody": 422,
+    "DELETE /api/services/nobody": 404,
+}
+"""Likewise."""
+WITH_A_BODY = {
+    "POST /api/backends", "PUT /api/backends/x", "POST /api/tokens", "POST /api/endpoints", "PUT /api/endpoints/nobody",
+    "POST /api/endpoints/nobody/versions", "POST /api/endpoints/nobody/deploy", "POST /api/services",
+    "PUT /api/services/nobody",
+}  # fmt: skip
 NOTHING: dict[str, object] = {}
 
 
@@ -63,7 +84,7 @@ def admin(proxy, tmp_path):
 
 
 def body_of(request):
-    return NOTHING if request in ("POST /api/backends", "PUT /api/backends/x", "POST /api/tokens") else None
+    return NOTHING if request in WITH_A_BODY else None
 
 
 def audit(proxy):
@@ -145,20 +166,22 @@ def test_reading_needs_its_scope_and_no_other(admin, scope):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_operating_needs_its_scope_and_no_other(admin, scope):
+@pytest.mark.parametrize(("needed", "requests"), [("operate", OPERATING), ("deploy", DEPLOYING)])
+def test_changing_needs_its_scope_and_no_other(admin, needed, requests, scope):
     bearer = admin.bearer(scope, scope)
-    for request, expected in OPERATING.items():
+    for request, expected in requests.items():
         answer = bearer.call(*request.split(), body_of(request))
-        assert answer.status == (expected if scope == "operate" else 403), (request, answer)
+        assert answer.status == (expected if scope == needed else 403), (request, answer)
         assert expected == 200 or answer.problem
 
 
 def test_every_route_is_in_one_of_the_lists_above(admin):
     described = admin.get("/openapi.json")["paths"]
-    operations = {(method, path) for path, methods in described.items() for method in methods}
-    scopes = {(method, path): described[path][method]["security"] for method, path in operations}
-    assert len([one for one in scopes.values() if one == [{"bearer": ["operate"]}]]) == len(OPERATING)
-    assert len([one for one in scopes.values() if one == [{"bearer": ["read"]}]]) == len(READING) + 2  # a binding, SSE
+    (*scopes,) = (one["security"][0]["bearer"] for methods in described.values() for one in methods.values())
+    assert scopes.count(["operate"]) == len(OPERATING)
+    assert scopes.count(["deploy"]) == len(DEPLOYING)
+    # Besides: a binding, the log's stream, an endpoint, its versions, a source, a service.
+    assert scopes.count(["read"]) == len(READING) + 6
 
 
 def test_a_token_gives_and_takes_only_what_it_has(admin):

@@ -27,7 +27,7 @@ from tests.integration.peers import await_idle, fresh_address, reset
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FIELDS = (
     "ts event frontend listener client country region method host target status backend tier affinity attempts "
-    "lease_ms connect_ms duration_ms bytes_up bytes_down termination reason request_id"
+    "lease_ms connect_ms duration_ms bytes_up bytes_down termination reason request_id endpoint"
 ).split()
 
 
