@@ -151,8 +151,11 @@ def test_a_crash_breaks_no_connection_loses_no_lease_and_hardly_delays_newcomers
         for name in ALL:
             restarts = float(times if name in crashing else 0)
             assert edge.metrics().get(f'edgeproxy_actor_restarts_total{{actor="{name}"}}', 0.0) == restarts
-            told = [line for line in edge.logged() if line["event"] == f"actor {name} was restarted"]
-            assert len(told) == restarts
+            eventually(
+                lambda event=f"actor {name} was restarted", n=restarts: (
+                    [line["event"] for line in edge.logged()].count(event) == n
+                )
+            )
         ends = {line["termination"] for line in edge.logged() if line["event"] == "connection"}
         assert ends == {"--"}
 
