@@ -62,9 +62,16 @@ def stage(tmp_path_factory):
 
 
 def inode(address: tuple[str, int]) -> str:
-    """Return the inode of the socket that listens on a port of IPv4."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    (found,) = [f[9] for f in lines if f[3] == "0A" and int(f[1].split(":")[1], 16) == address[1]]
+    """Return the inode of the one socket that listens on a port of IPv4.
+
+    The kernel writes its table page by page: a row can be missing from one reading while other sockets come and go.
+    """
+
+    def rows() -> list[str]:
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return [f[9] for f in lines if f[3] == "0A" and int(f[1].split(":")[1], 16) == address[1]]
+
+    (found,) = eventually(rows)
     return str(found)
 
 
