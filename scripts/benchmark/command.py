@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from scripts.benchmark.handler_rows import HANDLER_ROWS
 from scripts.benchmark.http_rows import HTTP_ROWS
 from scripts.benchmark.machine import Bystanders, Cores, describe, divide_cores, missing_after_install
 from scripts.benchmark.peers import MODES, NAMES, why_absent
 from scripts.benchmark.processes import MeasurementError
 from scripts.benchmark.report import markdown
-from scripts.benchmark.rounds import MICRO, Plan, Sample, run
+from scripts.benchmark.rounds import MICRO, MICRO_NEEDS, Plan, Sample, run
 from scripts.benchmark.tcp_rows import TCP_ROWS
 
-ROWS = {row.key: row for row in (*TCP_ROWS, *HTTP_ROWS)}
+ROWS = {row.key: row for row in (*TCP_ROWS, *HTTP_ROWS, *HANDLER_ROWS)}
 
 
 def main() -> int:
@@ -61,12 +62,16 @@ def parse_options() -> argparse.Namespace:
     """Read the command line."""
     rows, peers = [*ROWS, MICRO], list(NAMES)
     of_mode = {mode: [row.key for row in ROWS.values() if row.mode == mode] for mode in MODES}
-    only = "Only the TCP rows: --only tcp. Only the HTTP rows: --only http. All rows are measured when nothing is said."
+    only = "Only the rows of one mode: --only tcp, http or handler. All rows are measured when nothing is said."
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=only)
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
     parser.add_argument("--seconds", type=positive, default=4, metavar="S", help="of one measurement; default 4")
     parser.add_argument(
-        "--only", type=Subset(rows, of_mode), default=rows, metavar="ROW,…", help=f"tcp, http, or of {','.join(rows)}"
+        "--only",
+        type=Subset(rows, of_mode),
+        default=rows,
+        metavar="ROW,…",
+        help=f"{', '.join(MODES)}, or of {','.join(rows)}",
     )
     parser.add_argument(
         "--peers", type=Subset(peers, {}), default=peers, metavar="PEER,…", help=f"of {','.join(peers)}"
@@ -106,6 +111,7 @@ def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str
     peers = dict.fromkeys(peer for row in rows for peer in row.peers if peer.name in options.peers)
     needed = [program for row in rows for program in row.needs]
     needed += [program for peer in peers for program in peer.needs]
+    needed += MICRO_NEEDS if MICRO in options.only else ()
     missing = missing_after_install(dict.fromkeys(["taskset", *needed]))
     if "taskset" in missing:
         sys.exit("taskset (Debian package util-linux) is needed for everything and missing")
@@ -116,6 +122,9 @@ def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str
         if lacking:
             absent[f"row {row.key}"] = f"{' and '.join(lacking)} not installed"
     wants_micro = MICRO in options.only and "edge" in options.peers
+    for program in MICRO_NEEDS:
+        if wants_micro and program in missing:
+            absent[f"in process, with {program}"] = "not installed"
     return (
         Plan(
             rows=[row for row in rows if f"row {row.key}" not in absent],

@@ -89,13 +89,18 @@ http://:{port} {{
 """
 
 
-def edge_file(port: int, servers: Sequence[str], generation: int | None = None) -> str:
-    """Return the edge's configuration; a `generation` shows in every answer as X-Generation."""
+def edge_file(port: int, servers: Sequence[str], options: str = "") -> str:
+    """Return the edge's configuration, with further options of its frontend."""
     return EDGE_CONFIGURATION.format(
         port=port,
-        options="" if generation is None else GENERATION_OPTION.format(generation=generation),
+        options=options,
         servers="\n".join(f'      - {{address: "{address}"}}' for address in servers),
     )
+
+
+def generation_option(generation: int) -> str:
+    """Return what makes a generation show in every answer as X-Generation."""
+    return GENERATION_OPTION.format(generation=generation)
 
 
 def adds_forwarded_for(port: int) -> bool:
@@ -121,7 +126,9 @@ def _edge(folder: Path, port: int, upstream_port: int) -> Command:
 
 def _edge_of_many(folder: Path, port: int, upstream_port: int) -> Command:
     """Run the edge with a file of all addresses but one, the one that a reload brings in for another."""
-    return _edge_with(folder, port, upstream_port, edge_file(port, server_addresses(upstream_port)[1:], 0))
+    return _edge_with(
+        folder, port, upstream_port, edge_file(port, server_addresses(upstream_port)[1:], generation_option(0))
+    )
 
 
 def _edge_with(folder: Path, port: int, upstream_port: int, text: str) -> Command:

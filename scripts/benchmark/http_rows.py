@@ -6,7 +6,7 @@ import socket
 import time
 
 from scripts.benchmark.bodies import fetch, read_head
-from scripts.benchmark.http_peers import EDGE_FILE, EDGE_OF_MANY_SERVERS, HTTP_PEERS, edge_file
+from scripts.benchmark.http_peers import EDGE_FILE, EDGE_OF_MANY_SERVERS, HTTP_PEERS, edge_file, generation_option
 from scripts.benchmark.idle import close_all, open_idle
 from scripts.benchmark.loads import wrk
 from scripts.benchmark.paced import RATE_PER_SECOND, PacedRequests
@@ -24,8 +24,14 @@ KIB_PER_MIB = 1024
 
 def keep_alive(proxy: Proxy, seconds: int) -> dict[str, float]:
     """Small requests on 50 kept connections, and the proxy's memory after them."""
-    rate, p50, p99 = wrk(proxy.port, 50, seconds)
-    return {"rate": rate, "p50": p50, "p99": p99, "rss": rss_kib(proxy.pid) / KIB_PER_MIB}
+    return small_requests(proxy, seconds, "/") | {"rss": rss_kib(proxy.pid) / KIB_PER_MIB}
+
+
+def small_requests(proxy: Proxy, seconds: int, path: str) -> dict[str, float]:
+    """Small requests on 50 kept connections, and the processor time of each, which other programs disturb least."""
+    used = processor_seconds(proxy.pid)
+    rate, p50, p99 = wrk(proxy.port, 50, seconds, path=path)
+    return {"rate": rate, "p50": p50, "p99": p99, "cpu": (processor_seconds(proxy.pid) - used) / (rate * seconds) * 1e6}
 
 
 def middling_bodies(proxy: Proxy, seconds: int) -> dict[str, float]:
@@ -99,7 +105,7 @@ def reload(proxy: Proxy, seconds: int) -> dict[str, float]:
 def file_of_generation(proxy: Proxy, generation: int) -> str:
     """Return the file of 1,000 servers that leaves out the server of that number."""
     addresses = server_addresses(proxy.upstream_port)
-    return edge_file(proxy.port, addresses[:generation] + addresses[generation + 1 :], generation)
+    return edge_file(proxy.port, addresses[:generation] + addresses[generation + 1 :], generation_option(generation))
 
 
 def replace_file(proxy: Proxy, text: str) -> None:
@@ -124,6 +130,7 @@ HTTP_ROWS = (
             Figure("rate", "Small requests, keep-alive, 50 connections", "req/s", "more"),
             Figure("p50", "– their median latency", "ms", "less", 2),
             Figure("p99", "– their 99th percentile", "ms", "less", 2),
+            Figure("cpu", "– processor time of each", "µs", "less", 1),
             Figure("rss", "– memory after them", "MiB RSS", "less", 1),
         ),
         keep_alive,

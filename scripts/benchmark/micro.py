@@ -32,6 +32,7 @@ from app.domain.pool import Pool
 from app.domain.single_flight import SingleFlight
 from app.outbound.maxmind_geo import MaxmindGeo
 from app.proxy_service import Actors, ProxyService, Route
+from scripts.benchmark import micro_gateway
 from scripts.benchmark.idle import close_all, open_idle
 from scripts.benchmark.machine import ROOT
 from scripts.benchmark.peers import seed
@@ -57,6 +58,7 @@ def figures() -> dict[str, float]:
     geo = MaxmindGeo()
     result["Country look-up, µs ↓"] = best_us(lambda: geo.resolve("200.160.2.3"), 50_000)
     result["Actor work for one connection, µs ↓"] = best_us(one_connection(actors, geo), 10_000)
+    result |= micro_gateway.figures(best_us)
     label = f"Longest pause of the loop, {BINDINGS:,} bindings, {IDLE_CONNECTIONS:,} connections, ms ↓"
     result[label] = longest_pause_ms()
     return result

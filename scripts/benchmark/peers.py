@@ -1,4 +1,4 @@
-"""What a proxy under test is: one process on one core before one upstream. The edge's own start, in either mode."""
+"""What a peer under test is: one process on one core before one upstream. The edge's own start, in every mode."""
 
 import os
 import sqlite3
@@ -12,8 +12,8 @@ from pathlib import Path
 from scripts.benchmark.machine import ROOT
 from scripts.benchmark.processes import free_port, running
 
-MODES = ("tcp", "http")
-NAMES = ("edge", "haproxy", "nginx", "caddy")
+MODES = ("tcp", "http", "handler")
+NAMES = ("edge", "haproxy", "nginx", "caddy", "flask", "bottle", "bottle-nodelay")
 BACKENDS_TABLE = """\
 CREATE TABLE backends (id TEXT PRIMARY KEY, app TEXT, region TEXT, country TEXT, wg_ip TEXT, port INTEGER,
     healthy INTEGER, weight INTEGER, soft_limit INTEGER, hard_limit INTEGER, deleted INTEGER)
@@ -31,7 +31,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Peer:
-    """A proxy under test: one of NAMES in one of MODES; `needs` are names of machine.PROGRAMS."""
+    """A proxy or server under test: one of NAMES in one of MODES; `needs` are names of machine.PROGRAMS."""
 
     name: str
     mode: str

@@ -1,4 +1,4 @@
-"""The report of a run as Markdown: medians with min–max, and each peer's ratio to HAProxy."""
+"""The report of a run as Markdown: medians with min–max, and the ratios of peers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
@@ -8,6 +8,7 @@ from scripts.benchmark.rounds import MICRO, Sample
 from scripts.benchmark.rows import Row
 
 REFERENCE = "haproxy"
+OURS = "edge"
 ARROWS = {"more": "↑", "less": "↓"}
 
 Series = Mapping[int, float]
@@ -31,18 +32,25 @@ def markdown(
 
 
 def comparison(rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    """Return a line for each figure: every peer's median, then its ratio to HAProxy."""
-    compared = [peer for peer in peers if peer != REFERENCE] if REFERENCE in peers else []
-    heads = [rows[0].mode.upper(), *peers, *(f"{peer} / {REFERENCE}" for peer in compared)]
+    """Return a line for each figure: every peer's median, then the ratios."""
+    compared = pairs(rows[0].mode, peers)
+    heads = [rows[0].mode.upper(), *peers, *(f"{of} / {to}" for of, to in compared)]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for row in rows:
         for figure in row.figures:
             by_peer = {peer: series(samples, row.key, peer, figure.key) for peer in peers}
             cells = [f"{figure.label}, {figure.unit} {ARROWS[figure.better]}"]
             cells += [spread(list(by_peer[peer].values()), figure.digits) for peer in peers]
-            cells += [spread(ratios(by_peer[peer], by_peer[REFERENCE]), 2) for peer in compared]
+            cells += [spread(ratios(by_peer[of], by_peer[to]), 2) for of, to in compared]
             lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def pairs(mode: str, peers: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which peer is compared to which: each proxy to HAProxy, of handlers the edge to each."""
+    if mode == "handler":
+        return [(OURS, peer) for peer in peers if peer != OURS] if OURS in peers else []
+    return [(peer, REFERENCE) for peer in peers if peer != REFERENCE] if REFERENCE in peers else []
 
 
 def micro_table(samples: Sequence[Sample]) -> list[str]:

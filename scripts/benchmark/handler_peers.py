@@ -1,0 +1,82 @@
+"""The peers of mode handler: each answers GET /hello by the same three lines, in one process, without a proxy before.
+
+The edge does it with its access log, metrics and actors on and a pool behind the gateway; the others keep no log.
+"""
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+from scripts.benchmark.http_peers import EDGE_FILE, edge_file
+from scripts.benchmark.machine import ROOT
+from scripts.benchmark.peers import Command, Peer, edge_command
+from scripts.benchmark.processes import MeasurementError
+
+HELLO_PATH = "/hello"
+HELLO = {"hello": "world"}
+GATEWAY_OPTION = """\
+    gateway: on
+"""
+FLASK_APPLICATION = """\
+from flask import Flask
+
+application = Flask("bench")
+
+
+@application.get("/hello")
+def hello():
+    return {"hello": "world"}
+"""
+BINARIES = ROOT / ".venv/bin"
+HERE = Path(__file__).parent
+
+
+def says_hello(port: int) -> bool:
+    """Tell whether the handler answers; raise MeasurementError if it says something else."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{HELLO_PATH}", timeout=2) as answer:
+            said = json.load(answer)
+    except (urllib.error.URLError, OSError):
+        return False
+    if said != HELLO:
+        raise MeasurementError(f"the handler said {said!r} where it should be {HELLO!r}")
+    return True
+
+
+def _edge(folder: Path, port: int, upstream_port: int) -> Command:
+    database, configuration = folder / "gateway.db", folder / EDGE_FILE
+    subprocess.run(
+        [BINARIES / "python", HERE / "seed_endpoint.py", database], check=True, env={"PYTHONPATH": str(ROOT)}
+    )
+    configuration.write_text(edge_file(port, [f"127.0.0.1:{upstream_port}"], GATEWAY_OPTION))
+    settings = {"EDGEPROXY_GATEWAY_DB_PATH": str(database)}
+    command = edge_command(folder, upstream_port, settings, "--config", str(configuration))
+    return replace(command, ready=lambda: command.ready() and says_hello(port))
+
+
+def _flask(folder: Path, port: int, upstream_port: int) -> Command:
+    """One worker; gunicorn's second process only watches it."""
+    (folder / "flask_hello.py").write_text(FLASK_APPLICATION)
+    bind = ["--bind", f"127.0.0.1:{port}", "--backlog", "4096", "--keep-alive", "3600", "--no-control-socket"]
+    argv = [str(BINARIES / "gunicorn"), "--worker-class", "gevent", "--workers", "1", *bind, "flask_hello:application"]
+    return Command(argv, lambda: says_hello(port))
+
+
+def _bottle(folder: Path, port: int, upstream_port: int) -> Command:
+    return Command([str(BINARIES / "python"), str(HERE / "bottle_server.py"), str(port)], lambda: says_hello(port))
+
+
+def _bottle_nodelay(folder: Path, port: int, upstream_port: int) -> Command:
+    command = _bottle(folder, port, upstream_port)
+    return replace(command, argv=[*command.argv, "nodelay"])
+
+
+HANDLER_PEERS = (
+    Peer("edge", "handler", (), _edge),
+    Peer("flask", "handler", ("flask", "gunicorn"), _flask),
+    Peer("bottle", "handler", ("bottle",), _bottle),
+    Peer("bottle-nodelay", "handler", ("bottle",), _bottle_nodelay),
+)
