@@ -156,6 +156,33 @@ def test_many_hosts_take_bounded_memory() -> None:
     assert len(routes._hosts) <= 256
 
 
+def test_a_path_asked_for_again_has_the_same_answer_and_parameters_of_its_own() -> None:
+    routes = router(a={"path": "/a", "domain": "x.example"}, b="/b/<int:n>", c={"path": "/a", "methods": ["PUT"]})
+    for _ in range(3):
+        for found, wanted in (
+            (routes.match("x.example", "/a", "GET"), "a"),
+            (routes.match("x.example", "/a", "PUT"), "c"),
+            (routes.match("y.example", "/a", "PUT"), "c"),
+            (routes.match("h", "/b/1", "GET"), "b"),
+            (routes.match("h", "/none", "GET"), None),
+        ):
+            assert who(found) == wanted
+            if isinstance(found, Match):
+                assert found.params == ({"n": 1} if wanted == "b" else {})
+                found.params["changed"] = "by a handler"  # type: ignore[index]
+        assert routes.match("y.example", "/a", "GET") == MethodNotAllowed(("PUT",))
+
+
+def test_many_requests_take_bounded_memory() -> None:
+    routes = router(a="/a", b="/b/<int:n>")
+    for number in range(3000):
+        routes.match(f"h{number}", "/a", "GET")
+        routes.match("h", f"/b/{number}", "GET")
+    routes.match("h" * 1000, "/a", "GET")
+    assert len(routes._known) <= 1024
+    assert max(sum(map(len, request)) for request in routes._known) <= 256
+
+
 @pytest.mark.parametrize(
     "rule",
     [
