@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from gevent.hub import get_hub
-from werkzeug.wrappers import Request
 
 from app.domain.endpoints import MethodNotAllowed
 from app.domain.errors import DownstreamError
@@ -18,6 +18,7 @@ from app.domain.outcome import State
 from app.gateway.call import BodyFailed, call_handler
 from app.gateway.context import Context, Services
 from app.gateway.dispatch import Dispatch
+from app.gateway.lazy_request import LazyRequest
 from app.gateway.responses import Answer
 from app.inbound.direction import SinkError
 from app.inbound.http_answers import answer
@@ -71,7 +72,7 @@ class Gateway:
         handled.endpoint_id = grant.endpoint.id
         try:
             body = handled.read_body(grant.endpoint.max_body_bytes)
-            request = Request(_environ(handled.session, handled.head, body))
+            request = LazyRequest(partial(_environ, handled.head, body, handled.client_address))
             context = Context(request_id, grant.endpoint.id, grant.version.number, grant.params, self._services)
             called = call_handler(grant, request, context)
             handled.reason = called.reason
@@ -99,6 +100,11 @@ class Handled:
         self.goes_on = False
 
     # The request
+
+    @property
+    def client_address(self) -> str:
+        client = self.session.connection.client
+        return client.address if client is not None else ""
 
     def read_body(self, limit: int) -> bytes:
         """Return the body. Raises _TooLargeError, DownstreamError."""
@@ -238,11 +244,10 @@ class Handled:
 _PHRASES: Final = {int(code): code.phrase.encode() for code in HTTPStatus}
 
 
-def _environ(session: HttpSession, head: RequestHead, body: bytes) -> dict[str, Any]:
+def _environ(head: RequestHead, body: bytes, client_address: str) -> dict[str, Any]:
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
     path, _, query = head.target.partition(b"?")
     host, _, port = head.host.decode().rpartition(":") if b":" in head.host else (head.host.decode(), "", "80")
-    client = session.connection.client
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method.decode(),
         "SCRIPT_NAME": "",
@@ -251,7 +256,7 @@ def _environ(session: HttpSession, head: RequestHead, body: bytes) -> dict[str, 
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{head.version.decode()}",
-        "REMOTE_ADDR": client.address if client is not None else "",
+        "REMOTE_ADDR": client_address,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(body),
