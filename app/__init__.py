@@ -18,7 +18,8 @@ The rooms, from the door inwards::
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
-    backend_commands, gateway_commands  the commands that write the routing database; those for authors of handlers
+    edge_commands/                      the commands that ask a running edge, over its admin API
+    backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

@@ -2,14 +2,16 @@
 
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
-TakeSnapshot for the metrics; leases and live counts for the registry. ServiceConnection is the gateway's: what its
-service actors keep pools of, with an adapter for each engine.
+TakeSnapshot for the metrics; leases and live counts for the registry. BackendStore is the commands' side of the routing
+database: the file itself, or an edge that has it. ServiceConnection is the gateway's: what its service actors keep
+pools of, with an adapter for each engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from app.domain.model import Backend, BadBackend, GeoInfo
 
@@ -39,6 +41,31 @@ class BackendRepository(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class BackendStore(Protocol):
+    """What commands change backends through: the database itself, or an edge that has it.
+
+    Where ids are given KeyError names those that have no row, and nothing is changed then.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
+        """Insert or replace backends, all or none; with `replaces_all` remove every other."""
+        ...
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return every row as it stands, bad ones too."""
+        ...
+
+    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None: ...
+
+    def undrain(self, ids: Sequence[str]) -> None: ...
+
+    def remove(self, ids: Sequence[str]) -> None: ...
 
 
 class GeoResolver(Protocol):

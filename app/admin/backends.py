@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, say_target, with_whole_numbers
 from app.admin.edge import RunningEdge
-from app.admin.problems import Problem
+from app.admin.problems import Problem, invalid
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
 from app.outbound.peewee_backends import SqliteBackendStore, row_of
@@ -65,6 +65,25 @@ class NewBackend(BackendColumns):
     id: _Id = Field(description="Names it")
 
 
+class NewBackends(Model):
+    """Rows of the table."""
+
+    # Judged off the event loop, for there may be thousands: what comes is described, and not validated here.
+    items: SkipValidation[list[NewBackend]] = Field(description="Backends", json_schema_extra={"minItems": 1})
+
+
+class LoadQuery(Model):
+    """How to load."""
+
+    replaces_all: bool = Field(default=False, description="Remove every other backend")
+
+
+class LoadedBackends(Model):
+    """How many backends were inserted or replaced."""
+
+    loaded: int
+
+
 class BackendRow(Model):
     """A row as it stands in the table, which need not be a good one, and what the edge makes of it."""
 
@@ -112,13 +131,16 @@ class DrainQuery(Model):
     )
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
-    """Add the routes of this subject."""
-    thread = WorkerThread()
+class _Stored:
+    """Carries out work on the routing database, off the event loop."""
 
-    def stored(work: Callable[[SqliteBackendStore], T], *, makes_file: bool = False) -> T:
-        """Carry out work on the store, off the event loop. Raises Problem, RepositoryError."""
-        config = edge.config()
+    def __init__(self, edge: RunningEdge) -> None:
+        self._edge = edge
+        self.thread = WorkerThread()
+
+    def __call__(self, work: Callable[[SqliteBackendStore], T], *, makes_file: bool = False) -> T:
+        """Return what `work` does. Raises Problem, RepositoryError."""
+        config = self._edge.config()
         if all(pool.app is None for pool in config.pools):
             raise Problem(409, "no pool of this edge takes its backends from a routing database")
 
@@ -129,9 +151,14 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                 return work(store)
 
         try:
-            return thread.run(with_store)
+            return self.thread.run(with_store)
         except KeyError as missing:
             raise Problem(404, f"no such backend: {missing.args[0]}") from None
+
+
+def add_routes(api: Api, edge: RunningEdge) -> None:
+    """Add the routes of this subject."""
+    stored = _Stored(edge)
 
     @api.get("/api/backends", Scope.READ, tag=TAG, answer=BackendRows, problems=(409,))
     def list_backends(query: Page) -> BackendRows:
@@ -188,6 +215,13 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         """Delete the row of a backend."""
         stored(lambda store: store.remove([path.backend_id]))
 
+    @api.put("/api/backends", Scope.OPERATE, tag=TAG, answer=LoadedBackends, problems=(409,))
+    def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:
+        """Insert or replace backends, all of them or none; of two with one id the later stands."""
+        parsed = stored.thread.run(_all_parsed, body.items)
+        stored(lambda store: store.save(parsed, replaces_all=query.replaces_all), makes_file=True)
+        return LoadedBackends(loaded=len(parsed))
+
 
 def _parsed(row: dict[str, Any]) -> Backend:
     """Validate a row as every row is. Raises Problem."""
@@ -196,6 +230,28 @@ def _parsed(row: dict[str, Any]) -> Backend:
     except BadBackend as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no backend", errors=faults) from None
+
+
+def _all_parsed(rows: Any) -> list[Backend]:
+    """Validate rows, each as every row is. Raises Problem with every fault."""
+    if not isinstance(rows, list) or not rows:
+        raise Problem(422, "there are no backends", errors=[("items", "must be a list that is not empty")])
+    parsed, faults = list[Backend](), list[tuple[str, str]]()
+    for number, row in enumerate(rows):
+        try:
+            parsed.append(_row_parsed(row))
+        except Problem as problem:
+            faults += [(f"items.{number}.{fault.where}", fault.rule) for fault in problem.errors]
+    if faults:
+        raise Problem(422, "there are faults among the backends; nothing was changed", errors=faults)
+    return parsed
+
+
+def _row_parsed(row: Any) -> Backend:
+    try:
+        return _parsed(NewBackend.model_validate(row).model_dump())
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def _described(row: dict[str, Any]) -> BackendRow:

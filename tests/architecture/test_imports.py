@@ -64,7 +64,8 @@ MAY_IMPORT: dict[str, str] = {
     "werkzeug",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
-    "app.backend_commands": "app.config app.domain app.ports app.outbound click rich",
+    "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",
+    "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
     "app.bootstrap": ANYTHING,
     "app.cli": ANYTHING,
     "app.__main__": "app.cli gevent",
