@@ -12,7 +12,7 @@ The rooms, from the door inwards::
     ports                               what the domain expects of the outside, as Protocols
     outbound/                           whom we call: routing database, country database, probes, logs, metrics format
     wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1
-    edge_view                           what the edge says of itself: readiness and metrics
+    edge_view, gateway_view             what the edge says of itself: readiness and metrics
     config/                             command line, environment and YAML file -> one frozen Config
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed

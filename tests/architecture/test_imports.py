@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.plans": "app.config app.domain",
     "app.reload": "app.config app.inbound.listener app.outbound.worker_thread gevent loguru",
     "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
-    "app.loop_pauses app.outbound app.proxy_service app.reload",
+    "app.gateway_view app.loop_pauses app.outbound app.proxy_service app.reload",
+    "app.gateway_view": "actors.handler_messages actors.runtime app.domain",
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
