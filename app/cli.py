@@ -89,6 +89,7 @@ def serve(**options: str | None) -> None:
     except OSError as error:
         _fail(f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+    gevent.get_hub().SYSTEM_ERROR = ()  # a greenlet that a handler has started must not end the edge by sys.exit
     try:
         edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
         for number in (signal.SIGTERM, signal.SIGINT):
