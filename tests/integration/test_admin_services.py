@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.admin_client import admin_of, admin_variables
+from tests.harness import eventually
 
 COUNTS = """
 def handle(request, context):
@@ -78,3 +79,14 @@ def test_faults_and_conflicts_are_told_and_secrets_are_not(town):
     other = {"kind": "cache", "settings": {**settings, "password": made.json["settings"]["password"], "port": 2}}
     assert town.admin.call("PUT", "/api/services/c", other).status == 502, "the new settings give no connection"
     assert town.admin.call("PUT", "/api/services/c?even_if_down=true", other).json["settings"]["port"] == 2
+
+
+def test_half_a_character_is_refused_and_written_down_like_any_other_fault(town):
+    refused = town.admin.call("POST", "/api/services", {"name": "\ud800", "kind": "cache", "settings": {}})
+    assert (refused.status, [fault["where"] for fault in refused.problem["errors"]]) == (422, ["name"])
+
+    def lines():
+        return [line for line in town.proxy.log() if line.get("action") == "create_service"]
+
+    (line,) = eventually(lines)
+    assert (line["target"], line["status"]) == ("\\ud800", 422)
