@@ -126,13 +126,17 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
 
 def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
     """Pass a streamed body on; raises BodyFailed, once logged, where the handler fails in it."""
-    try:
-        yield from parts
-    except (ConnectionEnded, GeneratorExit):
-        raise
-    except BaseException as error:
-        _log(HANDLER_FAILED, error, grant, context)
-        raise BodyFailed from None
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration:
+            return
+        except ConnectionEnded:
+            raise
+        except BaseException as error:
+            _log(HANDLER_FAILED, error, grant, context)
+            raise BodyFailed from None
+        yield part
 
 
 def _closing(close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:

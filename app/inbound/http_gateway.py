@@ -17,7 +17,7 @@ from app.domain.endpoints import MethodNotAllowed
 from app.domain.errors import DownstreamError
 from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed
 from app.domain.outcome import State
-from app.gateway.call import BodyFailed, call_handler
+from app.gateway.call import HANDLER_FAILED, BodyFailed, call_handler
 from app.gateway.context import Context, Services
 from app.gateway.dispatch import Dispatch
 from app.gateway.lazy_request import LazyRequest
@@ -73,7 +73,6 @@ class Gateway:
 
     def _run(self, handled: Handled, grant: Grant, request_id: str) -> None:
         """Call the handler that was granted, and give the grant back when its answer has been sent."""
-        has_failed = True
         handled.endpoint_id = grant.endpoint.id
         try:
             body = handled.read_body(grant.endpoint.max_body_bytes)
@@ -82,14 +81,12 @@ class Gateway:
             handled.session.connection.deadline = inf  # the call has a time of its own, and is no idle connection
             called = call_handler(grant, request, context)
             handled.session.connection.deadline = None
-            handled.reason = called.reason
+            handled.reason, handled.has_failed = called.reason, called.reason is not None
             handled.send(called.answer)
-            has_failed = handled.reason is not None  # a body that broke off has one too
         except _TooLargeError:
             handled.refuse(413, "body_too_large", request_id)
-            has_failed = False
         finally:
-            self._dispatch.release(grant.grant_id, failed=has_failed)
+            self._dispatch.release(grant.grant_id, failed=handled.has_failed)
 
 
 class Handled:
@@ -102,6 +99,7 @@ class Handled:
         self.endpoint_id = ""
         self.status: int | None = None
         self.reason: str | None = None
+        self.has_failed = False  # the handler, that is: not a client that went away
         self.bytes_up = 0
         self.bytes_down = 0
         self.goes_on = False
@@ -228,7 +226,7 @@ class Handled:
                     self.session.give_others_a_turn()
                     turn_at = time.monotonic()
         except BodyFailed:
-            self.goes_on, self.reason = False, "handler_failed"
+            self.goes_on, self.reason, self.has_failed = False, HANDLER_FAILED, True
             self.session.reset()  # half an answer must not look like a whole one
             return
         if is_chunked:

@@ -234,6 +234,15 @@ def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
     assert record["message"] == "endpoint thing: version 4 failed: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.parametrize("error", ["GeneratorExit", "__import__('gevent').GreenletExit", "SystemExit"])
+def test_whatever_a_streamed_body_raises_is_its_own_failure(error, records):
+    parts = iter(call(f"yield 'a'\nraise {error}").answer.body)
+    assert next(parts) == b"a"  # type: ignore[comparison-overlap]
+    with pytest.raises(BodyFailed):
+        next(parts)
+    assert len(records) == 1
+
+
 def test_a_streamed_body_that_is_given_up_is_closed():
     closed: list[str] = []
 
