@@ -443,3 +443,10 @@ def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
     done = edgeproxy("serve", **variables, ADMIN_TLS_CERT=str(cert), LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"edgeproxy: no TLS for the admin API with {cert}: ")
+
+
+def test_a_store_that_is_none_is_one_line(tmp_path):
+    store = tmp_path / "gateway.db"
+    store.write_bytes(b"no database" * 100)
+    done = edgeproxy("serve", LISTEN_ADDR="127.0.0.1:0", GEOIP_PATH="off", GATEWAY_DB_PATH=str(store))
+    assert (done.returncode, done.stderr) == (2, f"edgeproxy: {store}: file is not a database\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -90,3 +92,20 @@ def test_half_a_character_is_refused_and_written_down_like_any_other_fault(town)
 
     (line,) = eventually(lines)
     assert (line["target"], line["status"]) == ("\\ud800", 422)
+
+
+def test_what_cannot_be_written_down_does_not_happen(town, tmp_path):
+    kept = {"name": "kept", "kind": "database", "settings": town.database["settings"]}
+    assert town.admin.call("POST", "/api/services", kept).status == 201
+    other = {"kind": "database", "settings": {**kept["settings"], "max_rows": 7}}
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        answers = [
+            town.admin.call("POST", "/api/services", town.database),
+            town.admin.call("PUT", "/api/services/kept", other),
+            town.admin.call("DELETE", "/api/services/kept"),
+        ]
+    assert [answer.problem["status"] for answer in answers] == [503, 503, 503]
+    shown = town.admin.get("/api/services")["items"]
+    assert [(one["name"], one["settings"]["max_rows"]) for one in shown] == [("kept", 10_000)]
+    assert town.admin.call("POST", "/api/services", town.database).status == 201, "once it can be"

@@ -184,5 +184,9 @@ def test_a_stream_that_breaks_off_has_its_line_in_the_log(town):
     assert [(one["status"], one["reason"]) for one in lines] == [(200, "handler_failed")]
 
 
+def test_an_edge_of_handlers_alone_is_ready(town):
+    assert town.edge.get("/ready")[0] == 200
+
+
 def test_after_all_that_nothing_has_failed_inside(town):
     assert not [name for name in town.edge.metrics() if name.startswith("edgeproxy_internal_errors_total{")]
