@@ -6,12 +6,14 @@ from app.admin import (
     actors,
     backends,
     bindings,
+    clients,
     configuration,
     connections,
     endpoints,
     explain,
     logs,
     metrics,
+    page,
     pools,
     services,
     tokens,
@@ -29,6 +31,7 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     for subject in (
         backends,
         connections,
+        clients,
         bindings,
         actors,
         pools,
@@ -41,4 +44,5 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
         subject.add_routes(api, edge)
     logs.add_routes(api, edge, gate)
     tokens.add_routes(api, keeper)
+    page.add_page(api)
     return api
