@@ -16,7 +16,7 @@ from flask import Response
 from app.admin.api import Api
 
 _FOLDER: Final = Path(__file__).parent
-_SCRIPTS: Final = "dom words api rates map tables endpoints log main".split()
+_SCRIPTS: Final = ("dom", "words", "api", "rates", "map", "tables", "endpoints", "log", "main")
 """One module in this order; `main.js` begins."""
 
 

@@ -29,6 +29,7 @@ async function look() {
   const listed = await Promise.all(pools.map((pool) => get(`/api/pools/${segment(pool.name)}/members?count=${MOST_MEMBERS}`)));
   pools.forEach((pool, i) => {
     pool.members = listed[i].items;
+    pool.isHttp = frontends.items.some((one) => one.pool === pool.name && one.protocol === "http");
     for (const member of pool.members) member.key = `${pool.name} ${member.id}`;
   });
   return { status, frontends: frontends.items, pools, clients, endpoints: endpoints.items,
@@ -36,7 +37,7 @@ async function look() {
 }
 
 function noteRates({ frontends, pools }) {
-  rates.begin(performance.now() / 1000);
+  if (!rates.begin(performance.now() / 1000)) return;
   const sum = (items, field) => items.reduce((total, one) => total + one[field], 0);
   const members = pools.flatMap((pool) => pool.members);
   rates.note("connections", sum(frontends, "connections_total"));
@@ -59,7 +60,7 @@ function draw(found) {
   const members = pools.flatMap((pool) => pool.members);
   sayState($("readiness"), status.ready ? "healthy" : "unhealthy", status.ready ? "ready" : status.reasons.join(", "));
   say($("region"), status.region ?? "");
-  say($("bearer"), `${seen.bearer.name}: ${seen.bearer.scopes.join(", ")}`);
+  say($("bearer"), `token ${seen.bearer.name} · ${seen.bearer.scopes.join(", ")}`);
   document.title = `edgeproxy ${status.region ?? ""} · ${status.ready ? "ready" : status.reasons.join(", ")}`;
   drawFigures({ frontends, members, rates });
   drawMap({ members, clients, region: status.region, poolOf: new Map(frontends.map((one) => [one.name, one.pool])) });

@@ -2,15 +2,19 @@
 
 const SERIES_LENGTH = 60;
 const SMOOTH_SECONDS = 9;
+const LEAST_SECONDS = 1.5;
 
 class Rates {
   #samples = new Map();
   #round = 0;
+  at = -Infinity;
 
-  /** A look at the edge begins: `at` in seconds of a steady clock. */
+  /** A look at the edge begins: `at` in seconds of a steady clock. False: too soon after the last to tell a rate. */
   begin(at) {
+    if (at - this.at < LEAST_SECONDS) return false; // the edge adds its totals up once a second
     this.at = at;
     this.#round += 1;
+    return true;
   }
 
   note(key, total) {

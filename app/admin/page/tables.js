@@ -3,8 +3,9 @@
 const HISTORY_SECONDS = 600;
 const MOST_MEMBERS = 200;
 
+/** Show the note that there is nothing, or the table before it. */
 function showEmpty(id, isEmpty) {
-  put($(id), "hidden", isEmpty ? "" : null);
+  put($(id), "hidden", isEmpty ? null : "");
   const table = $(id).previousElementSibling;
   if (table?.localName === "table") put(table, "hidden", isEmpty ? "" : null);
 }
@@ -47,17 +48,18 @@ function drawPools(pools, rates, turn) {
 }
 
 function makePool(pool) {
-  const heading = el("caption", {}, el("span", { class: "name" }, pool.name), el("span", { class: "note" }));
-  const titles = [["Backend"], ["Place"], ["State"], ["Load", "load"], ["Connections", "number"], ["Requests", "number"],
+  const heading = el("h3", {}, el("span", {}, pool.name), el("small"));
+  const titles = [["Backend"], ["Place"], ["State"], ["Load", "load"], ["New", "number"], ["Requests", "number"],
     ["To clients", "number"], ["Errors", "number"], ["Last ten minutes"]];
   const head = el("tr", {}, ...titles.map(([title, kind]) => el("th", { scope: "col", class: kind ?? null }, title)),
     el("th", { scope: "col" }, el("span", { class: "unseen" }, "What to do")));
-  return el("div", { class: "pool" }, el("table", {}, heading, el("thead", {}, head), el("tbody")),
+  return el("div", { class: "pool" }, heading,
+    el("table", { "aria-label": `Backends of pool ${pool.name}` }, el("thead", {}, head), el("tbody")),
     el("p", { class: "empty" }));
 }
 
 function updatePool(node, pool, rates, turn) {
-  const [table, empty] = node.children;
+  const [heading, table, empty] = node.children;
   const facts = [
     pool.frontends.length ? `behind ${pool.frontends.join(", ")}` : "of a former configuration",
     `${number(pool.candidates)} of ${number(pool.backends)} take clients`,
@@ -65,19 +67,19 @@ function updatePool(node, pool, rates, turn) {
     pool.members.length < pool.backends ? `the first ${pool.members.length} are shown` : "",
     pool.fails_open ? "all are down: it serves all the same" : "",
   ];
-  say(table.caption.lastChild, facts.filter(Boolean).join(" · "));
-  put(table.tHead, "hidden", pool.members.length ? null : "");
+  say(heading.lastChild, facts.filter(Boolean).join(" · "));
+  put(table, "hidden", pool.members.length ? null : "");
   put(empty, "hidden", pool.members.length ? "" : null);
   say(empty, pool.app === null ? "This pool has no server." :
     "No backend in the routing database yet: scripts/seed_backends.py and POST /api/backends make some.");
   keyed(table.tBodies[0], pool.members, (member) => member.key, (member) => makeMember(member, pool, turn),
-    (line, member) => updateMember(line, member, rates));
+    (line, member) => updateMember(line, member, rates, pool.isHttp));
 }
 
 function makeMember(member, pool, turn) {
   const line = row({
     backend: ["Backend", "name"], place: ["Place"], state: ["State"], load: ["Load", "load"],
-    connections: ["Connections", "number"], requests: ["Requests", "number"], sent: ["To clients", "number"],
+    connections: ["New", "number"], requests: ["Requests", "number"], sent: ["To clients", "number"],
     errors: ["Errors", "number"], history: ["Last ten minutes", "history"], action: ["", "action"],
   });
   const { parts } = line;
@@ -92,7 +94,7 @@ function makeMember(member, pool, turn) {
   return line;
 }
 
-function updateMember(line, member, rates) {
+function updateMember(line, member, rates, isHttp) {
   const { parts } = line;
   line.member = member;
   const state = stateOf(member);
@@ -107,7 +109,7 @@ function updateMember(line, member, rates) {
   put(parts.load.firstChild, "data-over", load > 1 ? "" : null);
   say(parts.load.lastChild, `${number(member.connections)} of ${number(member.hard_limit || member.soft_limit)}`);
   say(parts.connections, rate(rates.of(`${member.key} connections`)));
-  say(parts.requests, rate(rates.of(`${member.key} requests`)));
+  say(parts.requests, isHttp ? rate(rates.of(`${member.key} requests`)) : "–");
   const sent = rates.of(`${member.key} sent`);
   say(parts.sent, sent === null ? "–" : `${bytes(sent)}/s`);
   say(parts.errors, number(member.errors_total));
@@ -141,7 +143,7 @@ function drawFrontends(frontends, rates) {
   keyed($("frontend-rows"), frontends, (one) => one.name,
     (one) => {
       const line = row({ name: ["Frontend", "name"], listens: ["Listens on"], to: ["Goes to"], open: ["Open", "number"],
-        connections: ["Connections", "number"], requests: ["Requests", "number"], spark: ["Last two minutes", "sparks"] });
+        connections: ["New", "number"], requests: ["Requests", "number"], spark: ["Last two minutes", "sparks"] });
       line.parts.name.append(el("b", {}, one.name), el("small"));
       line.parts.to.append(el("span"), el("small"));
       line.parts.spark.append(sparkline());
