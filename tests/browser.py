@@ -146,6 +146,12 @@ class Page:
         self.evaluate("document.activeElement.select()")
         self.type(text)
 
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file in a file input."""
+        root = self.command("DOM.getDocument")["root"]["nodeId"]
+        node = self.command("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.command("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
     @property
     def focused(self) -> str:
         """The id of what has the focus, else its label, else its text."""
@@ -168,9 +174,9 @@ class Page:
         wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.command("Emulation.setEmulatedMedia", features=wanted)
 
-    def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        """Write what is seen, or the whole page, as PNG."""
-        taken = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self, path: Path) -> None:
+        """Write what is seen as PNG."""
+        taken = self.command("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(taken["data"]))
 
 

@@ -74,7 +74,7 @@ function draw(found) {
 
 /** Look once, now; one that is under way is waited for first, because it may have begun too early. */
 async function lookAgain() {
-  await seen.looking;
+  await seen.looking?.catch(() => {}); // whoever began it hears of it
   seen.looking = lookOnce();
   await seen.looking;
 }
@@ -116,8 +116,11 @@ function sayAge() {
 }
 
 async function keepLooking() {
-  if (!document.hidden && seen.session) await lookAgain();
-  setTimeout(keepLooking, LOOK_MILLISECONDS);
+  try {
+    if (!document.hidden && seen.session) await lookAgain();
+  } finally {
+    setTimeout(keepLooking, LOOK_MILLISECONDS);
+  }
 }
 
 // Drain and undrain
