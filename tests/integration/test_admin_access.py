@@ -20,7 +20,8 @@ from tests.integration.http_peers import program
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
     "/api/pools/default/members", "/api/frontends", "/api/actors", "/api/explain?client=8.8.8.8", "/api/logs",
-    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens", "/api/endpoints", "/api/services",
+    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens", "/api/token", "/api/endpoints", "/api/services",
+    "/api/clients",
 ]  # fmt: skip
 OPERATING = {
     "POST /api/backends": 422,
