@@ -105,6 +105,7 @@ class Frontends(Model):
     """Every frontend."""
 
     items: list[OneFrontend]
+    bytes_sent_total: int = Field(description="To clients since the start, by backends and endpoints")
 
 
 def add_routes(api: Api, edge: RunningEdge) -> None:
@@ -148,7 +149,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.get("/api/frontends", Scope.READ, tag=TAG, answer=Frontends)
     def list_frontends() -> Frontends:
         """List the frontends."""
-        connections, requests = traffic_of_frontends(edge.actors.metrics)
+        traffic = traffic_of_frontends(edge.actors.metrics)
         return Frontends(
             items=[
                 OneFrontend(
@@ -159,11 +160,12 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                     algorithm=frontend.algorithm,
                     affinity=frontend.affinity,
                     connections=edge.connections.open_at[frontend.name],
-                    connections_total=connections[frontend.name],
-                    requests_total=requests[frontend.name],
+                    connections_total=traffic.connections[frontend.name],
+                    requests_total=traffic.requests[frontend.name],
                 )
                 for frontend in edge.config().frontends
-            ]
+            ],
+            bytes_sent_total=traffic.bytes_sent,
         )
 
 

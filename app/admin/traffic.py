@@ -43,13 +43,23 @@ def traffic_of_backends(metrics: Address, pool: str) -> defaultdict[str, Backend
     return found
 
 
-def traffic_of_frontends(metrics: Address) -> tuple[Counter[str], Counter[str]]:
-    """Return how many connections and HTTP requests each frontend has taken. Raises AskTimeoutError."""
-    counters = ask(metrics, ReadCounters((names.CONNECTIONS, names.REQUESTS)), timeout_s=ASK_TIMEOUT_SECONDS)
+@dataclass(frozen=True, slots=True)
+class FrontTraffic:
+    """Connections and HTTP requests by frontend, and the bytes that clients of all of them have got."""
+
+    connections: Counter[str]
+    requests: Counter[str]
+    bytes_sent: int
+
+
+def traffic_of_frontends(metrics: Address) -> FrontTraffic:
+    """Return what the frontends have taken. Raises AskTimeoutError."""
+    wanted = (names.CONNECTIONS, names.REQUESTS, names.BYTES_SENT)
+    counters = ask(metrics, ReadCounters(wanted), timeout_s=ASK_TIMEOUT_SECONDS)
     connections, requests = Counter[str](), Counter[str]()
     for (frontend,), count in counters[names.CONNECTIONS].items():
         connections[frontend] += int(count)
     place = names.BY_FRONTEND[names.REQUESTS]
     for labels, count in counters[names.REQUESTS].items():
         requests[labels[place]] += int(count)
-    return connections, requests
+    return FrontTraffic(connections, requests, int(counters[names.BYTES_SENT].get((), 0)))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.admin_client import admin_of, admin_variables
 from tests.e2e.conftest import HOSTILE
-from tests.harness import eventually, frontend
+from tests.harness import eventually, frontend, pool
 from tests.traffic import who
 
 MARKUP = "</pre><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -48,6 +48,17 @@ def test_a_pool_without_a_backend_says_how_to_make_one(edge, visit, page, tmp_pa
     page.wait_for(".pool .empty", "No backend in the routing database yet")
     page.wait_for("#figures", "0 of 0")
     assert page.text("#readiness") != "ready"
+
+
+def test_of_very_many_pools_the_first_are_shown_and_all_are_counted(edge, visit, page, tmp_path):
+    config = {
+        "frontends": [frontend(f"f{number}", f"p{number}") for number in range(50)],
+        "backends": [pool(f"p{number}", 1, 2) for number in range(50)],
+    }
+    visit.sign_in(admin_of(edge(config=config, **admin_variables(tmp_path)), tmp_path))
+    page.wait_for("#more-pools", "The first 20 of 50 pools are shown")
+    assert len(page.texts(".pool")) == 20
+    page.wait_for("#figures", "100 of 100")
 
 
 # The edge gone

@@ -25,10 +25,10 @@ def town(edge, origin, tmp_path):
     config = {
         "frontends": [
             frontend("tcp", "cities", algorithm="geo", **trusting),
-            {"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True, "backend": "cities", **trusting},
+            frontend("web", "cities", protocol="http", gateway=True, **trusting),
         ],
         "backends": [{"name": "cities", "app": ""}],
-    }  # fmt: skip
+    }
 
     class Town:
         proxy = edge(
@@ -48,10 +48,8 @@ def town(edge, origin, tmp_path):
 
         def origins(self, seconds=60):
             found = self.admin.get(f"/api/clients?seconds={seconds}")
-            return {
-                (one["country"], one["region"], one["frontend"], one["backend"], one["endpoint"]): (one["open"], one["recent"])
-                for one in found["items"]
-            }  # fmt: skip
+            keys = ("country", "region", "frontend", "backend", "endpoint")
+            return {tuple(one[key] for key in keys): (one["open"], one["recent"]) for one in found["items"]}
 
     Town.proxy.wait_for_backends(1)
     return Town()
@@ -111,14 +109,16 @@ def test_totals_of_frontends_and_backends_grow_and_stay(town):
     assert (one["requests_total"], one["errors_total"], one["connections"]) == (0, 0, 0)
     town.admin.call("POST", "/api/endpoints", {"id": "hello", "path": "/hello"})
     assert town.admin.call("POST", "/api/endpoints/hello/deploy", {"source": HELLO}).status == 200
-    for _ in range(3):
-        assert town.request(BRAZILIAN, "/hello").endswith(b"hello")
+    answers = [town.request(BRAZILIAN, "/hello") for _ in range(3)]
+    assert all(answer.endswith(b"hello") for answer in answers)
 
     def totals():
         fronts = town.admin.get("/api/frontends")["items"]
         return {front["name"]: (front["connections_total"], front["requests_total"]) for front in fronts}
 
     eventually(lambda: totals() == {"tcp": (1, 0), "web": (3, 3)}, what="the totals")
+    everything = 4 + sum(len(answer) for answer in answers)
+    eventually(lambda: town.admin.get("/api/frontends")["bytes_sent_total"] == everything)
 
 
 def test_a_backend_remembers_how_its_health_changed(edge, tmp_path):

@@ -25,29 +25,32 @@ async function look() {
     get("/api/status"), get("/api/frontends"), get("/api/pools"), get(`/api/clients?seconds=${RING_SECONDS}`),
     get("/api/endpoints"), get("/api/services"), get("/api/actors"), readLog(),
   ]);
-  const pools = allPools.items.filter((pool) => pool.name !== ""); // of frontends that have but endpoints
+  const realPools = allPools.items.filter((pool) => pool.name !== ""); // "": of frontends that have but endpoints
+  const pools = realPools.slice(0, MOST_POOLS);
   const listed = await Promise.all(pools.map((pool) => get(`/api/pools/${segment(pool.name)}/members?count=${MOST_MEMBERS}`)));
   pools.forEach((pool, i) => {
     pool.members = listed[i].items;
     pool.isHttp = frontends.items.some((one) => one.pool === pool.name && one.protocol === "http");
     for (const member of pool.members) member.key = `${pool.name} ${member.id}`;
   });
-  return { status, frontends: frontends.items, pools, clients, endpoints: endpoints.items,
+  const sum = (field) => realPools.reduce((total, pool) => total + pool[field], 0);
+  const all = { pools: realPools.length, backends: sum("backends"), candidates: sum("candidates"),
+    sent: frontends.bytes_sent_total };
+  return { status, frontends: frontends.items, pools, all, clients, endpoints: endpoints.items,
     services: services.items, actors: actors.items };
 }
 
-function noteRates({ frontends, pools }) {
+function noteRates({ frontends, pools, all }) {
   if (!rates.begin(performance.now() / 1000)) return;
-  const sum = (items, field) => items.reduce((total, one) => total + one[field], 0);
-  const members = pools.flatMap((pool) => pool.members);
-  rates.note("connections", sum(frontends, "connections_total"));
-  rates.note("requests", sum(frontends, "requests_total"));
-  rates.note("sent", sum(members, "bytes_sent_total"));
+  const sum = (field) => frontends.reduce((total, one) => total + one[field], 0);
+  rates.note("connections", sum("connections_total"));
+  rates.note("requests", sum("requests_total"));
+  rates.note("sent", all.sent);
   for (const one of frontends) {
     rates.note(`frontend ${one.name} connections`, one.connections_total);
     rates.note(`frontend ${one.name} requests`, one.requests_total);
   }
-  for (const member of members) {
+  for (const member of pools.flatMap((pool) => pool.members)) {
     rates.note(`${member.key} connections`, member.connections_total);
     rates.note(`${member.key} requests`, member.requests_total);
     rates.note(`${member.key} sent`, member.bytes_sent_total);
@@ -56,15 +59,15 @@ function noteRates({ frontends, pools }) {
 }
 
 function draw(found) {
-  const { status, frontends, pools, clients } = found;
+  const { status, frontends, pools, all, clients } = found;
   const members = pools.flatMap((pool) => pool.members);
   sayState($("readiness"), status.ready ? "healthy" : "unhealthy", status.ready ? "ready" : status.reasons.join(", "));
   say($("region"), status.region ?? "");
   say($("bearer"), `token ${seen.bearer.name} · ${seen.bearer.scopes.join(", ")}`);
   document.title = `edgeproxy ${status.region ?? ""} · ${status.ready ? "ready" : status.reasons.join(", ")}`;
-  drawFigures({ frontends, members, rates });
+  drawFigures({ frontends, all, rates });
   drawMap({ members, clients, region: status.region, poolOf: new Map(frontends.map((one) => [one.name, one.pool])) });
-  drawPools(pools, rates, turn);
+  drawPools(pools, all.pools, rates, turn);
   drawFrontends(frontends, rates);
   drawEndpoints(found.endpoints);
   drawServices(found.services);

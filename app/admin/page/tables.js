@@ -1,6 +1,7 @@
 // The tables of frontends, pools with their backends, services and actors, and the figures above the map.
 
 const HISTORY_SECONDS = 600;
+const MOST_POOLS = 20;
 const MOST_MEMBERS = 200;
 
 /** Show the note that there is nothing, or the table before it. */
@@ -21,15 +22,14 @@ function sayState(node, state, text = state) {
 
 // Figures
 
-function drawFigures({ frontends, members, rates }) {
+function drawFigures({ frontends, all, rates }) {
   const open = frontends.reduce((sum, one) => sum + one.connections, 0);
-  const serving = members.filter((member) => member.takes_new_clients).length;
   const figures = [
     ["open", "Open connections", number(open), "", null],
     ["connections", "New connections", rate(rates.of("connections")), "", rates.series("connections")],
     ["requests", "HTTP requests", rate(rates.of("requests")), "", rates.series("requests")],
     ["sent", "To clients", rates.of("sent") === null ? "–" : `${bytes(rates.of("sent"))}/s`, "", rates.series("sent")],
-    ["serving", "Backends taking clients", number(serving), ` of ${number(members.length)}`, null],
+    ["serving", "Backends taking clients", number(all.candidates), ` of ${number(all.backends)}`, null],
   ];
   keyed($("figures"), figures, ([key]) => key,
     ([, label, , , series]) => el("div", {}, el("dt", {}, label), el("dd", {}, el("span"), el("small")), series ? sparkline() : null),
@@ -42,9 +42,11 @@ function drawFigures({ frontends, members, rates }) {
 
 // Pools and their backends
 
-function drawPools(pools, rates, turn) {
+function drawPools(pools, count, rates, turn) {
   keyed($("pools"), pools, (pool) => pool.name, makePool, (node, pool) => updatePool(node, pool, rates, turn));
   showEmpty("no-pools", pools.length === 0);
+  put($("more-pools"), "hidden", count > pools.length ? null : "");
+  say($("more-pools"), `The first ${pools.length} of ${number(count)} pools are shown; GET /api/pools has them all.`);
 }
 
 function makePool(pool) {
