@@ -117,8 +117,10 @@ class Page:
     # What a person does
 
     def click(self, selector: str) -> None:
-        """Press the mouse's button on the middle of the first such element."""
+        """Press the mouse's button on the middle of the first such element, once nothing around it is being changed."""
         self.wait_for(selector)
+        is_busy = f"!!document.querySelector({json.dumps(selector)}).closest('[aria-busy]')"
+        eventually(lambda: not self.evaluate(is_busy), what=f"what is around {selector} stands still")
         place = self.evaluate(f"""(() => {{
             const one = document.querySelector({json.dumps(selector)});
             one.scrollIntoView({{block: "center", behavior: "instant"}});

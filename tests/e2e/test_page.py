@@ -45,7 +45,7 @@ def deploy(page, source, outcome):
 def test_it_asks_for_a_token_refuses_a_wrong_one_and_shows_the_edge_to_a_good_one(town, visit, page):
     visit.open(town.admin)
     visit.expected = ["401"]
-    assert page.text("#sign-in h1") == "Whose edge is this?"
+    assert page.text("#sign-in h1") == "Sign in to this edge"
     assert page.focused == "token"
     page.fill("#token", WRONG)
     page.press("Enter")
@@ -105,6 +105,7 @@ def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, v
     assert town.answer("/hello") == (200, "one")
     deploy(page, says("two"), "Version 2 serves.")
     assert town.answer("/hello") == (200, "two")
+    page.wait_for("#version-rows tr:nth-child(2)", "v1")
     page.wait_for("#version-rows tr:nth-child(1)", "serves")
     page.click("#roll-back")
     page.wait_for("#outcome", "Rolled back: version 1 serves.")
@@ -141,6 +142,28 @@ def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
     page.click("#deploy")
     page.wait_for("#outcome", "Version 2 serves.")
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1, 2]
+
+
+def test_what_is_pressed_twice_is_done_once(town, page, hello):
+    page.fill("#source", says("one"))
+    page.evaluate("document.getElementById('deploy').click(); document.getElementById('deploy').click()")
+    page.wait_for("#outcome", "Version 1 serves.")
+    page.wait_for("#version-rows", "serves")
+    assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1]
+
+
+def test_an_answer_that_comes_when_another_endpoint_is_in_the_box_is_told_as_its_own(town, page, hello):
+    slow = "import time\ntime.sleep(1)\n" + says("slow")
+    assert town.admin.call("POST", "/api/endpoints", {"id": "other", "path": "/other"}).status == 201
+    page.wait_for("#endpoint-rows tr:nth-child(2)", "other")
+    page.fill("#source", slow)
+    page.click("#deploy")
+    page.click("#endpoint-rows tr:nth-child(2) button")
+    page.wait_for("#deploy-title", "other")
+    page.wait_for("#said", "hello: Version 1 serves.")
+    assert page.text("#outcome") == ""
+    assert town.answer("/hello") == (200, "slow")
+    assert town.answer("/other")[0] == 503
 
 
 def test_a_file_is_opened_and_a_kept_source_is_shown(town, page, hello, tmp_path):

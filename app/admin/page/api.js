@@ -13,7 +13,9 @@ class Refused extends Error {
 }
 
 async function call(method, path, body) {
-  const headers = { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` };
+  const token = sessionStorage.getItem(TOKEN);
+  if (token === null) throw new Refused(401, "Signed out meanwhile");
+  const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response, text;
   try {

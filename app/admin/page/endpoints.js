@@ -7,8 +7,8 @@ def handle(request, context):
     return {"hello": "world"}
 `;
 
-/** The endpoint in the deploy box, and the version that its source was kept as, if it was. */
-const box = { id: null, kept: null };
+/** The endpoint in the deploy box, the version that its source was kept as, if it was, and what is under way. */
+const box = { id: null, kept: null, isActing: false, underWay: 0 };
 
 function drawEndpoints(endpoints) {
   keyed($("endpoint-rows"), endpoints, (one) => one.id,
@@ -58,8 +58,9 @@ async function openBox(id) {
     const versions = await drawVersions();
     const last = versions.find((one) => one.number === box.serving) ?? versions.at(-1);
     if (box.id !== id) return;
-    if (last) await showSource(last.number);
-    else $("source").value = EXAMPLE;
+    const isUntouched = () => $("source").value === ""; // somebody may type already
+    if (last) await showSource(id, last.number, isUntouched);
+    else if (isUntouched()) $("source").value = EXAMPLE;
   });
   lookAgain();
 }
@@ -77,7 +78,7 @@ async function drawVersions() {
       line.parts.checksum.append(el("code", { title: one.checksum }, one.checksum.slice(0, 8)));
       line.parts.action.append(
         el("button", { type: "button", "aria-label": `Show the source of version ${one.number}`,
-          onclick: () => attempt(() => showSource(one.number)) }, "Source"),
+          onclick: () => attempt(() => showSource(id, one.number)) }, "Source"),
         el("button", { type: "button", "aria-label": `Deploy version ${one.number}`,
           onclick: () => deployVersion(one.number) }, "Deploy"));
       return line;
@@ -102,62 +103,75 @@ function sayOutcome(text, state = "", traceback = "") {
   put($("traceback"), "hidden", traceback ? null : "");
 }
 
-/** Do something and say what came of it; `done` makes the words of its result. */
+/**
+ * Do something with the endpoint in the box and say what came of it; `done` makes the words of its result. What is
+ * pressed twice is done once; and the box may have another endpoint in it when the answer comes.
+ */
 async function attempt(work, done = null) {
+  const { id } = box;
+  if (done && box.isActing) return;
+  box.isActing ||= done !== null;
+  box.underWay += 1;
   put($("deploy-box"), "aria-busy", "true");
   try {
-    const result = await work();
-    if (done) sayOutcome(done(result), "healthy");
+    const result = await work(id);
+    if (done && box.id === id) sayOutcome(done(result), "healthy");
+    else if (done) announce(`${id}: ${done(result)}`, "healthy");
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     const [first] = error.errors;
     const isTraceback = error.status === 422 && first !== undefined;
-    sayOutcome(isTraceback ? `${first.where}: ${first.rule}` : error.message, "unhealthy", isTraceback ? error.message : "");
+    const words = isTraceback ? `${first.where}: ${first.rule}` : error.message;
+    if (box.id === id) sayOutcome(words, "unhealthy", isTraceback ? error.message : "");
+    else announce(`${id}: ${words}`, "unhealthy");
   } finally {
-    put($("deploy-box"), "aria-busy", null);
+    if (done) box.isActing = false;
     await lookAgain();
     await drawVersions().catch(() => []);
+    box.underWay -= 1;
+    put($("deploy-box"), "aria-busy", box.underWay ? "true" : null);
   }
 }
 
-const endpointPath = (rest) => `/api/endpoints/${segment(box.id)}/${rest}`;
+const endpointPath = (id, rest) => `/api/endpoints/${segment(id)}/${rest}`;
 
-async function showSource(version) {
-  const { source } = await get(endpointPath(`versions/${version}/source`));
+async function showSource(id, version, isWanted = () => true) {
+  const { source } = await get(endpointPath(id, `versions/${version}/source`));
+  if (box.id !== id || !isWanted()) return;
   $("source").value = source;
   box.kept = { source, number: version };
 }
 
 /** Keep what is in the box as a version, unless it is one already; returns its number. */
-async function keep() {
+async function keep(id) {
   const source = $("source").value;
-  if (box.kept?.source !== source) {
-    const { number } = await call("POST", endpointPath("versions"), { source });
-    box.kept = { source, number };
-  }
-  return box.kept.number;
+  if (box.kept?.source === source) return box.kept.number;
+  const { number } = await call("POST", endpointPath(id, "versions"), { source });
+  if (box.id === id) box.kept = { source, number };
+  return number;
 }
 
+const saysItServes = (version) => `Version ${version.number} serves.`;
+
 function deployVersion(version) {
-  return attempt(() => call("POST", endpointPath(`versions/${version}/deploy`)), () => `Version ${version} serves.`);
+  return attempt((id) => call("POST", endpointPath(id, `versions/${version}/deploy`)), saysItServes);
 }
 
 function deploy() {
-  return attempt(async () => call("POST", endpointPath(`versions/${await keep()}/deploy`)),
-    (version) => `Version ${version.number} serves.`);
+  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await keep(id)}/deploy`)), saysItServes);
 }
 
 function compile() {
-  return attempt(async () => call("POST", endpointPath(`versions/${await keep()}/compile`)),
+  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await keep(id)}/compile`)),
     (version) => `Version ${version.number} compiles; it does not serve yet.`);
 }
 
 function rollBack() {
-  return attempt(() => call("POST", endpointPath("roll-back")), (version) => `Rolled back: version ${version.number} serves.`);
+  return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back: version ${version.number} serves.`);
 }
 
 function undeploy() {
-  return attempt(() => call("POST", endpointPath("undeploy")), () => "No version serves any more.");
+  return attempt((id) => call("POST", endpointPath(id, "undeploy")), () => "No version serves any more.");
 }
 
 async function create(event) {

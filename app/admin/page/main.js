@@ -1,20 +1,23 @@
 // Signing in and out, looking at the edge every two seconds, and saying so when it does not answer.
 
 const LOOK_MILLISECONDS = 2000;
+const SAID_MILLISECONDS = 8000;
 
 const rates = new Rates();
 /** What is known of the edge: since when, what is wrong, under which sign-in (0: none). */
-const seen = { at: null, looking: null, trouble: null, session: 0, bearer: null };
+const seen = { at: null, looking: null, trouble: null, session: 0, bearer: null, hush: null };
 let sessions = 0;
 
 function become(state) {
   document.documentElement.dataset.state = state;
 }
 
-/** Tell what came of something that a person did. */
+/** Tell what came of something that a person did, for long enough to be read. */
 function announce(text, state = "") {
   say($("said"), text);
   put($("said"), "data-state", state || null);
+  clearTimeout(seen.hush);
+  seen.hush = setTimeout(() => say($("said"), ""), SAID_MILLISECONDS);
 }
 
 // The look
@@ -101,6 +104,8 @@ async function lookOnce() {
     else {
       seen.trouble = error;
       become(seen.at === null ? "waiting" : "stale");
+      sayState($("readiness"), "unhealthy", "no answer");
+      document.title = "edgeproxy · no answer";
     }
   } finally {
     sayAge();

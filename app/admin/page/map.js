@@ -207,8 +207,8 @@ function drawMap(world) {
   say($("map-note"), [
     "Backends and clients stand in the middle of their country; a mark grows with its load.",
     arcs.length ? `Arcs, and rings for those served in their own country: clients of the last ${duration(covered)} and those connected now.` : "",
-    unplaced ? `${plural(unplaced, "client")} from nobody knows where.` : "",
-    homeless ? `${plural(homeless, "backend")} with no known place.` : "",
+    unplaced ? `Not on it: ${plural(unplaced, "client")} of no known country.` : "",
+    homeless ? `Not on it: ${plural(homeless, "backend")} of no known country or region.` : "",
   ].filter(Boolean).join(" "));
 }
 
