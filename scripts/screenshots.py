@@ -173,7 +173,7 @@ def take_pictures(page: Page) -> None:
     page.fill("#source", BROKEN)
     page.click("#deploy")
     page.wait_for("#traceback")
-    page.resize(1360, 820)
+    page.resize(1360, 960)
     page.evaluate("document.getElementById('endpoints').scrollIntoView()")
     page.screenshot(PICTURES / "page-endpoints.png")
     page.resize(390, 844, 2)
