@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from app import backend_commands, gateway_commands
+from app import backend_commands, gateway_commands, mesh_commands
+from app.announcer import Announcer
 from app.bootstrap import Edge, open_geo, raise_descriptor_limit
 from app.config import Config, ConfigError, Pool, Settings, json_schema, load, variable
 from app.domain.client import unmapped
@@ -246,8 +247,16 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
     return table
 
 
+@mesh_commands.mesh.command()
+def announce() -> None:
+    """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
+    config = load_or_exit()
+    Announcer(config.bgp_config, config.metrics_listen_addr).run()
+
+
 main.add_command(backend_commands.backends)
 main.add_command(gateway_commands.handler)
 main.add_command(endpoints.endpoints)
 main.add_command(services.services)
 main.add_command(tokens.tokens)
+main.add_command(mesh_commands.mesh)

@@ -151,6 +151,9 @@ class Settings(BaseModel):
     api_ca_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Authorities that commands trust to certify the edge (PEM); empty = the system's"
     )
+    bgp_config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="exabgp configuration that the Procfile's bgp process runs; empty = it idles"
+    )
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
     )

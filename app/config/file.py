@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,8 @@ from app.config.faults import ConfigError, did_you_mean, nearest, rule_of, shown
 from app.config.model import FileConfig
 from app.config.values import WILDCARDS, ListenAddress, listen_addresses, one_listen_address
 from app.config.yaml_text import Document, YamlPath, read_yaml
+
+T = TypeVar("T")
 
 MOST_HINTS: Final = 20
 """Faults that suggest the nearest name: to look for it among thousands takes milliseconds."""
@@ -34,11 +36,15 @@ def read_file(source: bytes, name: str, *, metrics: ListenAddress | None = None)
 
     `name` is what the faults call the file; `metrics` is where metrics answer if the file does not decide it.
     """
-    document = read_yaml(source)
+    return read_document(read_yaml(source), name, lambda values: validate(values, metrics=metrics))
+
+
+def read_document(document: Document, name: str, judge: Callable[[Mapping[str, Any]], T]) -> T:
+    """Return what `judge`, which may raise Faults, makes of a document. Raises ConfigError naming every fault."""
     located = list(document.faults)
     try:
         if document.value is not None:
-            config = validate(document.value, metrics=metrics)
+            judged = judge(document.value)
     except Faults as found:
         unread = {path for _, path, _ in document.faults}
         located += [
@@ -48,7 +54,7 @@ def read_file(source: bytes, name: str, *, metrics: ListenAddress | None = None)
         ]
     if located:
         raise ConfigError([_line(name, *fault) for fault in sorted(located, key=_by_line)])
-    return config
+    return judged
 
 
 def read_mapping(values: Mapping[str, Any], *, metrics: ListenAddress | None = None) -> FileConfig:
@@ -77,8 +83,7 @@ def validate(values: Mapping[str, Any], *, metrics: ListenAddress | None) -> Fil
     try:
         config = FileConfig.model_validate(values, by_alias=True, by_name=False)
     except ValidationError as error:
-        found = [fault for fault in error.errors() if fault["type"] != _CONSEQUENCE]
-        raise Faults([*map(_fault, found), *faults]) from None
+        raise Faults([*faults_in(error, FileConfig), *faults]) from None
     if faults:
         raise Faults(faults)
     return config
@@ -121,18 +126,22 @@ def written(path: YamlPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
-def _fault(fault: ErrorDetails) -> Fault:
+def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """Return what is wrong with values that were to be of a model."""
+    return [_fault(fault, model) for fault in error.errors() if fault["type"] != _CONSEQUENCE]
+
+
+def _fault(fault: ErrorDetails, model: type[BaseModel]) -> Fault:
     path = fault["loc"]
     if fault["type"] == "extra_forbidden":
-        return Fault(path, f": no such key{did_you_mean(nearest(str(path[-1]), _keys_at(path[:-1])))}")
+        return Fault(path, f": no such key{did_you_mean(nearest(str(path[-1]), _keys_at(path[:-1], model)))}")
     given = fault["input"]
     is_shown = fault["type"] != "missing" and given is not None and not isinstance(given, Mapping)
     return Fault(path, f"={shown(given)}: {rule_of(fault)}" if is_shown else f": {rule_of(fault)}")
 
 
-def _keys_at(path: YamlPath) -> list[str]:
-    """Return the keys that the file may have below a path."""
-    model: type[BaseModel] = FileConfig
+def _keys_at(path: YamlPath, model: type[BaseModel]) -> list[str]:
+    """Return the keys that a file of the model may have below a path."""
     for part in path:
         fields = {str(field.validation_alias or name): field for name, field in model.model_fields.items()}
         if part in fields:
@@ -151,13 +160,14 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _conflicts(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
-    yield from _twice(values, "frontends")
-    yield from _twice(values, "backends")
+    yield from named_twice(values, "frontends")
+    yield from named_twice(values, "backends")
     yield from _unknown_pools(values)
     yield from _clashes(values, metrics)
 
 
-def _items(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
+def items_of(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
+    """Return the items of a list that are keys and values, each with its path."""
     items = values.get(key)
     if isinstance(items, list | tuple):
         for index, item in enumerate(items):
@@ -165,18 +175,19 @@ def _items(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapp
                 yield (key, index), item
 
 
-def _twice(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
+def named_twice(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    """Name the items of a list that have the name of one before them."""
     first: dict[str, YamlPath] = {}
-    for path, item in _items(values, key):
+    for path, item in items_of(values, key):
         name = item.get("name")
         if isinstance(name, str) and first.setdefault(name, path) != path:
             yield Fault((*path, "name"), f"={shown(name)}: {written(first[name])} has this name")
 
 
 def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
-    names = {name for _, item in _items(values, "backends") if isinstance(name := item.get("name"), str)}
+    names = {name for _, item in items_of(values, "backends") if isinstance(name := item.get("name"), str)}
     faults = 0
-    for path, item in _items(values, "frontends"):
+    for path, item in items_of(values, "frontends"):
         wanted = item.get("backend")
         if isinstance(wanted, str) and wanted not in names:
             faults += 1
@@ -190,7 +201,7 @@ def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterat
     taken = _Taken()
     if answers is not None:
         taken.take(answers, "metrics")
-    for path, item in _items(values, "frontends"):
+    for path, item in items_of(values, "frontends"):
         here = (*path, "listen")
         for address in _parsed(listen_addresses, item.get("listen")):
             other = taken.take(address, written(here))

@@ -39,14 +39,17 @@ class Document:
     faults: list[tuple[int, YamlPath, str]] = field(default_factory=list)
 
 
-def read_yaml(source: bytes) -> Document:
-    """Read one YAML document. What cannot be read is a fault of the answer; raises nothing."""
+def read_yaml(source: bytes, keys: tuple[str, str] = ("frontends", "backends")) -> Document:
+    """Read one YAML document. What cannot be read is a fault of the answer; raises nothing.
+
+    `keys` are two that it is about: an empty document is told to have them.
+    """
     document = Document()
     line, rule = 1, ""
     try:
         if len(source) > LARGEST_FILE_BYTES:
             raise _TooMuchError(f"is larger than {LARGEST_FILE_BYTES >> 20} MiB")
-        _Builder(document).build_root(_compose(source.decode("utf-8-sig")))
+        _Builder(document).build_root(_compose(source.decode("utf-8-sig")), keys)
         return document
     except UnicodeDecodeError as error:
         line, rule = source.count(b"\n", 0, error.start) + 1, f"byte {source[error.start]:#04x} is not UTF-8"
@@ -104,12 +107,12 @@ class _Builder:
         self._values = 0
         self._open: set[int] = set()
 
-    def build_root(self, node: yaml.Node | None) -> None:
+    def build_root(self, node: yaml.Node | None, keys: tuple[str, str]) -> None:
         """Build the whole document, which is to be a mapping. Raises _TooMuchError, RecursionError."""
         if node is None or node.tag == _TAG + "null":
-            self._refuse(node, (), "is empty: needs frontends and backends")
+            self._refuse(node, (), f"is empty: needs {' and '.join(keys)}")
         elif not isinstance(node, yaml.MappingNode):
-            self._refuse(node, (), "needs keys and values, such as frontends: and backends:")
+            self._refuse(node, (), f"needs keys and values, such as {': and '.join(keys)}:")
         else:
             self._document.line_of[()] = node.start_mark.line + 1
             self._document.value = self._build(node, ())

@@ -1,0 +1,70 @@
+"""Which backends of the routing database are where in the private network, and their addresses there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
+from typing import Literal
+
+from app.domain.mesh.plan import InstanceRequest, Plan, PlanError
+from app.domain.model import Backend
+
+Family = Literal["ipv6", "ipv4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a backend is: the POP, and the instance there, "" for the POP itself. Backends may share an instance."""
+
+    pop: str
+    instance: str
+    ipv4: IPv4Address | None = None
+
+
+def homes_of(
+    backends: Iterable[Backend], plan: Plan, known: Mapping[str, str], last: Plan | None = None
+) -> dict[str, Home]:
+    """Return the home of every backend by id. Raises PlanError naming those that could be in several POPs or in none.
+
+    A backend is at home where it is known to be (`known`: POP by id), else where its address was in the last plan, else
+    in the POP whose network has it, else in the only POP of its region. Those of one address are one instance, called
+    by the first one's id.
+    """
+    names = {pop.name for pop in plan.pops}
+    homes: dict[str, Home] = {}
+    instance_at: dict[str, str] = {}
+    faults = []
+    for backend in sorted(backends, key=lambda one: one.id):
+        address = ip_address(backend.host)
+        planned = plan.name_of(address) or (last.name_of(address) if last is not None else None)
+        pops = [pop.name for pop in plan.pops if any(address in network for network in pop.networks)]
+        pops = pops or [pop.name for pop in plan.pops if pop.region == backend.region]
+        if backend.id in known:
+            homes[backend.id] = Home(known[backend.id], backend.id)
+        elif planned is not None and planned[1] in names:
+            homes[backend.id] = Home(planned[1], planned[2])
+        elif len(pops) == 1:
+            instance = instance_at.setdefault(backend.host, backend.id)
+            homes[backend.id] = Home(pops[0], instance, address if isinstance(address, IPv4Address) else None)
+        else:
+            where = f"region {backend.region} has {len(pops)} pops" if backend.region else "it has no region"
+            faults.append(f"backend {backend.id}: no pop's network has {backend.host}, and {where}")
+    if faults:
+        raise PlanError(faults)
+    return homes
+
+
+def instances_of(homes: Mapping[str, Home]) -> tuple[InstanceRequest, ...]:
+    """Return the instances that backends need."""
+    return tuple(InstanceRequest(home.instance, home.pop, home.ipv4) for home in homes.values() if home.instance)
+
+
+def host_of(home: Home, plan: Plan, family: Family) -> str:
+    """Return the address of a home in a plan that has the family. Raises PlanError where it has not."""
+    pop = next(one for one in plan.pops if one.name == home.pop)
+    holder = pop if not home.instance else next(one for one in pop.instances if one.id == home.instance)
+    address = holder.ipv6 if family == "ipv6" else holder.ipv4
+    if address is None:
+        raise PlanError([f"the plan has no {family} addresses"])
+    return str(address)

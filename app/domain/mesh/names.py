@@ -1,0 +1,49 @@
+"""A name as a number of so many bits: short names can be read back from the number alone, longer ones are hashed.
+
+Short names of a-z, 0-9 and hyphen are counted through (bijective base 37), so that no two of them share a number: up to
+three characters in 16 bits, up to nine in 48. All others get one of the numbers above those by SHA-256, whatever else
+there is; who gives numbers away checks that no two names meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from typing import Final
+
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789-"
+_SHORT: Final = re.compile(r"[a-z0-9-]*")
+
+
+def number_of(name: str, bits: int) -> int:
+    """Return the number of a name, 0 for none; always below 2**bits - 1."""
+    longest, first_hashed = _short_names(bits)
+    if len(name) <= longest and _SHORT.fullmatch(name):
+        number = 0
+        for character in name:
+            number = number * len(_ALPHABET) + _ALPHABET.index(character) + 1
+        return number
+    hashed = int.from_bytes(hashlib.sha256(name.encode()).digest())
+    return first_hashed + hashed % ((1 << bits) - 1 - first_hashed)
+
+
+def short_name_of(number: int, bits: int) -> str | None:
+    """Return the short name of a number; None when it is that of a hashed one."""
+    if number >= _short_names(bits)[1]:
+        return None
+    characters = ""
+    while number:
+        number, digit = divmod(number - 1, len(_ALPHABET))
+        characters = _ALPHABET[digit] + characters
+    return characters
+
+
+@cache
+def _short_names(bits: int) -> tuple[int, int]:
+    """Return the length of the longest short names that fit, and the first number above all of them."""
+    length, count = 0, 1
+    while count + len(_ALPHABET) ** (length + 1) < 1 << bits:
+        length += 1
+        count += len(_ALPHABET) ** length
+    return length, count

@@ -1,0 +1,240 @@
+"""The commands of the private network between points of presence: keys, plan, names, backends' addresses, BGP."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import NamedTuple, NoReturn, cast
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from app.config import ConfigError
+from app.config.mesh import Mesh, read_mesh, stored_plan
+from app.domain.mesh.addresses import fields_of
+from app.domain.mesh.backends import Family, Home, homes_of, host_of, instances_of
+from app.domain.mesh.changes import changes
+from app.domain.mesh.plan import Plan, PlanError, make_plan
+from app.domain.mesh.tunnels import faults_of
+from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, parse_backend
+from app.outbound.mesh_folder import MeshFolder
+from app.outbound.peewee_backends import SqliteBackendRepository, row_of
+from app.outbound.wireguard_keys import KeyFileError, make_key
+from app.ports import RepositoryError
+from app.wire.exabgp_conf import exabgp_conf
+
+_EXIT_USAGE = 2
+_EXIT_NOT_FOUND = 1
+_DEFAULT_FOLDER = "mesh"
+_READY_URL = "http://127.0.0.1:9090/ready"
+
+_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_FOLDER = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_DEFAULT_FOLDER,
+    show_default=True,
+    help="Where the plan is kept.",
+)
+_DATABASE = click.option(
+    "--db",
+    "database",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Plan this routing database's backends too.",
+)
+
+
+@click.group()
+def mesh() -> None:
+    """Plan the private network between points of presence, and announce anycast prefixes."""
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        click.echo(f"mesh: {line}", err=True)
+    sys.exit(_EXIT_USAGE)
+
+
+class _Planned(NamedTuple):
+    """A plan without keys, and what it was made of and after."""
+
+    plan: Plan
+    last: Plan | None
+    mesh: Mesh
+    backends: tuple[Backend, ...]
+    homes: dict[str, Home]
+
+
+def _read(file: Path) -> Mesh:
+    try:
+        return read_mesh(file.read_bytes(), str(file))
+    except OSError as error:
+        _fail(f"{file}: {error.strerror}")
+    except ConfigError as error:
+        _fail(*error.faults)
+
+
+def _planned(file: Path, folder: MeshFolder, database: Path | None) -> _Planned:
+    """Plan what the file says and the database has, or name every fault and exit with 2."""
+    mesh = _read(file)
+    backends: tuple[Backend, ...] = ()
+    try:
+        last = folder.last_plan()
+        if database is not None:
+            found = SqliteBackendRepository(database).load()
+            for bad in found.refused:
+                click.echo(f"mesh: not planned: {bad}", err=True)
+            backends = found.backends
+        bare = make_plan(mesh.request(), last)
+        homes = homes_of(backends, bare, {id: pop for id, pop, _ in mesh.instances()}, last)
+        plan = make_plan(mesh.request(instances_of(homes)), last)
+    except (ConfigError, PlanError) as error:
+        _fail(*error.faults)
+    except RepositoryError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    faults = faults_of(plan)
+    if faults:
+        _fail(*faults)
+    return _Planned(plan, last, mesh, backends, homes)
+
+
+@mesh.command("key")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def key(file: Path) -> None:
+    """Print the public key of the private one in FILE.
+
+    If it is not there it is made, for its owner alone to read.
+    """
+    try:
+        click.echo(make_key(file))
+    except KeyFileError as error:
+        _fail(str(error))
+
+
+@mesh.command("plan")
+@_FILE
+@_FOLDER
+@_DATABASE
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(file: Path, folder: Path, database: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Plan the network of FILE: addresses, WireGuard configurations, and what has changed since the last plan."""
+    kept = MeshFolder(folder)
+    planned = _planned(file, kept, database)
+    try:
+        whole = _with_keys(planned.plan, kept, may_make=not dry_run)
+        written = [] if dry_run else kept.write(whole)
+    except KeyFileError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+    found = changes(planned.last, whole)
+    if as_json:
+        described = {
+            "plan": json.loads(stored_plan(whole)),
+            "changes": [dataclasses.asdict(change) for change in found],
+            "written": written,
+        }
+        click.echo(json.dumps(described, indent=2))
+        return
+    Console(width=None if sys.stdout.isatty() else 200).print(_table(whole))
+    click.echo("\n".join(["", "changes since the last plan:", *map(str, found)] if found else ["", "no changes"]))
+    if written:
+        click.echo(f"\nwritten: {', '.join(f'{folder / pop}' for pop in written)}")
+
+
+def _with_keys(bare: Plan, folder: MeshFolder, *, may_make: bool) -> Plan:
+    """Return the plan with a public key for each POP: the file's, or that of a private one kept in the folder."""
+    pops = [
+        dataclasses.replace(pop, public_key=pop.public_key or folder.key(pop.name, may_make=may_make))
+        for pop in bare.pops
+    ]
+    return dataclasses.replace(bare, pops=tuple(pops))
+
+
+def _table(whole: Plan) -> Table:
+    table = Table("region", "pop", "instance", *(f"ipv{network.version}" for network in whole.networks), box=None)
+    for pop in whole.pops:
+        table.add_row(pop.region, pop.name, "", *map(str, pop.addresses))
+        for instance in pop.instances:
+            table.add_row(pop.region, pop.name, instance.id, *map(str, instance.addresses))
+    return table
+
+
+@mesh.command("whois")
+@_FILE
+@click.argument("addresses", nargs=-1, required=True)
+@_FOLDER
+@_DATABASE
+def whois(file: Path, addresses: tuple[str, ...], folder: Path, database: Path | None) -> None:
+    """Say whose ADDRESSES are. Exits with 1 when the plan of FILE gives one to nobody."""
+    whole = _planned(file, MeshFolder(folder), database).plan
+    is_complete = True
+    for text in addresses:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            _fail(f"{text!r} is not an IP address")
+        names = whole.name_of(address)
+        is_complete &= names is not None
+        if names is not None:
+            click.echo(f"{address}  {_named(*names)}")
+        elif isinstance(address, IPv6Address) and whole.ipv6_network is not None and address in whole.ipv6_network:
+            click.echo(f"{address}  not in the plan; its numbers are those of {_named(*fields_of(address).names)}")
+        else:
+            click.echo(f"{address}  not in {' or '.join(map(str, whole.networks))}")
+    sys.exit(0 if is_complete else _EXIT_NOT_FOUND)
+
+
+def _named(region: str | None, pop: str | None, instance: str | None) -> str:
+    """Write names for people; None is one that its number does not tell."""
+    itself = "the POP itself" if instance == "" else f"instance {instance or '?'}"
+    return f"region {region or '?'}, pop {pop or '?'}, {itself}"
+
+
+@mesh.command("backends")
+@_FILE
+@_FOLDER
+@_DATABASE
+@click.option("--family", type=click.Choice(["ipv6", "ipv4"]), default="ipv6", show_default=True, help="Of wg_ip.")
+def backends(file: Path, folder: Path, database: Path | None, family: str) -> None:
+    """Print the rows of the apps in FILE and of the routing database, with the planned addresses as wg_ip.
+
+    The CSV is for `python -m app backends load`; what else the rows of the database say stays.
+    """
+    planned = _planned(file, MeshFolder(folder), database)
+    homes = dict(planned.homes)
+    rows = {backend.id: row_of(backend) for backend in planned.backends}
+    for id, pop, said in planned.mesh.instances():
+        homes[id] = Home(pop, id)
+        rows.setdefault(id, {"id": id, **said})
+    try:
+        for id, row in rows.items():
+            row["wg_ip"] = host_of(homes[id], planned.plan, cast(Family, family))
+    except PlanError as error:
+        _fail(*error.faults)
+    columns = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    for id in sorted(rows):
+        writer.writerow(row_of(parse_backend(rows[id])))
+
+
+@mesh.command("bgp")
+@_FILE
+@click.argument("pop")
+@click.option("--ready", "ready_url", default=_READY_URL, show_default=True, help="Of the edge that is announced.")
+def bgp(file: Path, pop: str, ready_url: str) -> None:
+    """Print the exabgp configuration of POP, by FILE."""
+    try:
+        click.echo(exabgp_conf(_read(file).announcement(pop), ready_url), nl=False)
+    except ConfigError as error:
+        _fail(*error.faults)

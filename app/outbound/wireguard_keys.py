@@ -1,0 +1,71 @@
+"""Private keys of WireGuard (Curve25519), each made where it is used, in a file for its owner alone."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from Crypto.PublicKey import ECC
+
+_KEY_BYTES: Final = 32
+
+
+class KeyFileError(Exception):
+    """A private key cannot be read or made, or is not kept private."""
+
+
+def public_key(path: Path) -> str:
+    """Return the public key of the private one in a file, in base64. Raises KeyFileError; FileNotFoundError."""
+    try:
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            private = base64.b64decode(file.read().strip(), validate=True)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    except (binascii.Error, UnicodeDecodeError):
+        raise KeyFileError(f"{path}: holds no private key") from None
+    if mode & 0o077:
+        raise KeyFileError(f"{path}: others may read it (mode {mode:o}): chmod 600 it, or better make another key")
+    if len(private) != _KEY_BYTES:
+        raise KeyFileError(f"{path}: holds no private key")
+    public = ECC.construct(curve="curve25519", seed=private).public_key().export_key(format="raw")
+    return base64.b64encode(public).decode()
+
+
+def make_key(path: Path) -> str:
+    """Make a private key in a new file, unless there is one, and return the public one. Raises KeyFileError."""
+    try:
+        return public_key(path)
+    except FileNotFoundError:
+        pass
+    try:
+        # Linked whole to its name: nobody finds half a key, and of two that make one at once the first wins.
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(base64.b64encode(_clamped(os.urandom(_KEY_BYTES))) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(unfinished, path)
+        finally:
+            os.unlink(unfinished)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}") from None
+    return public_key(path)
+
+
+def _clamped(secret: bytes) -> bytes:
+    """Return random bytes as a private key: RFC 7748, section 5."""
+    key = bytearray(secret)
+    key[0] &= 248
+    key[31] = key[31] & 127 | 64
+    return bytes(key)

@@ -1,0 +1,61 @@
+"""A POP's configuration of exabgp: prefixes announced while /ready answers 200, withdrawn within two seconds else.
+
+exabgp's own healthcheck asks: twice a second, and after a first bad or good answer five times a second. Two in a row
+decide; an edge that hangs has a second for each. So the worst case is 0.5 + 1 + 0.2 + 1 seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from app.domain.mesh.anycast import Announcement, Neighbour, Version
+
+HOLD_SECONDS: Final = 9
+"""After so long without a word from a POP its neighbours withdraw what it announced."""
+
+_PACE: Final = "--interval 0.5 --fast-interval 0.2 --timeout 1 --rise 2 --fall 2"
+
+
+def exabgp_conf(announcement: Announcement, ready_url: str) -> str:
+    """Return the configuration, for exabgp 4 and 5."""
+    lines = [f"# {announcement.pop}. Made by `python -m app mesh bgp`: do not edit."]
+    versions: tuple[Version, Version] = (4, 6)
+    for version in versions:
+        neighbours = announcement.neighbours_of(version)
+        if neighbours:
+            lines += _process(announcement, version, neighbours, ready_url)
+            for neighbour in neighbours:
+                lines += _neighbour(announcement, version, neighbour)
+    return "\n".join(lines) + "\n"
+
+
+def _process(
+    announcement: Announcement, version: Version, neighbours: tuple[Neighbour, ...], ready_url: str
+) -> Iterator[str]:
+    prefixes = " ".join(f"--ip {prefix}" for prefix in announcement.prefixes_of(version))
+    told = " ".join(f"--neighbor {neighbour.address}" for neighbour in neighbours)
+    yield f"process ready-ipv{version} {{"
+    check = f"curl -fsS -m 1 -o /dev/null {ready_url}"
+    yield (
+        f"    run /usr/bin/env python3 -m exabgp healthcheck --name ready-ipv{version} --no-syslog {_PACE}"
+        f' --debounce --withdraw-on-down --no-ip-setup {prefixes} {told} --cmd "{check}";'
+    )
+    yield "    encoder text;"
+    yield "}"
+
+
+def _neighbour(announcement: Announcement, version: Version, neighbour: Neighbour) -> Iterator[str]:
+    yield f"neighbor {neighbour.address} {{"
+    yield f"    router-id {announcement.router_id};"
+    yield f"    local-address {neighbour.local_address};"
+    yield f"    local-as {announcement.as_number};"
+    yield f"    peer-as {neighbour.as_number};"
+    yield f"    hold-time {HOLD_SECONDS};"
+    yield "    family {"
+    yield f"        ipv{version} unicast;"
+    yield "    }"
+    yield "    api {"
+    yield f"        processes [ ready-ipv{version} ];"
+    yield "    }"
+    yield "}"

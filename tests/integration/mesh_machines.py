@@ -1,0 +1,116 @@
+"""What runs on machines of their own in tests: edges, backends that say who they are, tunnels by a plan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.commands import edgeproxy
+from tests.harness import eventually
+from tests.integration.http_peers import program
+from tests.namespaces import Machine, Wire
+
+_BACKEND = """
+import http.server, socket, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{sys.argv[1]} was asked by {self.client_address[0]}\\n".encode())
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+Server((sys.argv[2], int(sys.argv[3])), Answer).serve_forever()
+"""
+
+PYTHON = sys.executable
+
+
+def require_wireguard() -> None:
+    """Install Debian's packages of the tunnels, where they are missing and we may."""
+    program("wg-quick", "wireguard-tools")
+    program("wireguard-go", "wireguard-go")
+
+
+def plan(folder: Path, content: dict[str, Any], *options: object) -> dict[str, Any]:
+    """Write the file of the network, plan it into the folder `mesh`, and return what the command says as JSON."""
+    file = folder / "mesh.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    done = edgeproxy("mesh", "plan", file, "--dir", folder / "mesh", "--json", *options)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def tunnels_up(network: Wire, folder: Path) -> None:
+    """Give every machine its folder of the plan, and bring its tunnels up: down first where they are."""
+    for name, machine in network.machines.items():
+        if machine.run("ip", "link", "show", "edge0").returncode == 0:
+            machine.do("wg-quick", "down", "edge0")
+        machine.do("sh", "-c", f"cp -p {folder / 'mesh' / name}/* /etc/wireguard/")
+        machine.do("wg-quick", "up", "edge0")
+
+
+def handshakes(machine: Machine) -> int:
+    """Return how many peers a machine has had a handshake with."""
+    lines = machine.do("wg", "show", "edge0", "latest-handshakes").splitlines()
+    return sum(line.split()[1] != "0" for line in lines)
+
+
+def backend(machine: Machine, folder: Path, name: str, host: str, port: int = 8080) -> None:
+    """Start an HTTP server that says its name, and wait until it answers."""
+    machine.start(PYTHON, "-c", _BACKEND, name, host, port, log=folder / f"{name}.log")
+    eventually(lambda: get(machine, host, port).startswith(name), what=f"{name} on {host} answers")
+
+
+def get(machine: Machine, host: str, port: int, path: str = "/", *options: str) -> str:
+    """Return what a machine is answered by HTTP, "" where nobody answers."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return machine.run("curl", "-sS", "-g", "-m", "5", *options, f"http://{where}{path}").stdout
+
+
+class MachineEdge:
+    """`python -m app serve` on a machine, with a routing database of its own."""
+
+    def __init__(self, machine: Machine, folder: Path, **variables: str) -> None:
+        self.machine = machine
+        self.folder = folder / f"edge-{machine.name}"
+        self.folder.mkdir(exist_ok=True)
+        self.database = self.folder / "routing.db"
+        self.log_path = self.folder / "edge.jsonl"
+        self.variables = {
+            "LISTEN_ADDR": "*:8000",
+            "GEOIP_PATH": "off",
+            "DB_PATH": str(self.database),
+            "GATEWAY_DB_PATH": str(self.folder / "gateway.db"),
+            "ADMIN_TOKEN_FILE": str(self.folder / "admin.token"),
+            "LOG_PATH": str(self.log_path),
+            **variables,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def load(self, rows: str) -> None:
+        """Put rows of CSV into its routing database."""
+        done = edgeproxy("backends", "--db", self.database, "load", "-", stdin=rows)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> None:
+        output = self.folder / "output"
+        self.process = self.machine.start(PYTHON, "-m", "app", "serve", log=output, **self.variables)
+        eventually(lambda: self.event("listening on"), what=f"the edge of {self.machine.name} listens")
+
+    def event(self, beginning: str) -> dict[str, Any] | None:
+        """Return the first logged event whose text begins so."""
+        if not self.log_path.exists():
+            return None
+        lines = [json.loads(line) for line in self.log_path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+        return next((line for line in lines if line["event"].startswith(beginning)), None)
+
+    def answer(self) -> str:
+        """Return what a client on the edge's own machine is answered."""
+        return get(self.machine, "127.0.0.1", 8000)

@@ -1,0 +1,99 @@
+"""The planned network for real: WireGuard between network namespaces, and an edge whose backends are behind it."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+
+import pytest
+
+from tests.commands import edgeproxy
+from tests.harness import eventually
+from tests.integration.http_peers import program
+from tests.integration.mesh_machines import (
+    PYTHON,
+    MachineEdge,
+    backend,
+    get,
+    handshakes,
+    plan,
+    require_wireguard,
+    tunnels_up,
+)
+from tests.namespaces import require_namespaces, wire
+
+TWO = {
+    "network": "two.example.net",
+    "pops": [
+        {"name": "gru", "region": "sa", "country": "BR", "endpoint": "192.0.2.1"},
+        {"name": "fra", "region": "eu", "country": "DE", "endpoint": "[2001:db8::2]:51820"},
+    ],
+    "apps": [{"name": "web", "port": 8080, "instances": {"fra": 1}}],
+}
+THREE = {
+    "network": "three.example.net",
+    "families": "dual",
+    "ipv4": "10.50.0.0/16",
+    "topology": "hub",
+    "pops": [
+        {"name": "gru", "region": "sa", "country": "BR"},
+        {"name": "fra", "region": "eu", "country": "DE", "endpoint": "192.0.2.2", "hub": True},
+        {"name": "nrt", "region": "ap", "country": "JP"},
+    ],
+    "apps": [{"name": "web", "port": 8080, "instances": {"nrt": 1}}],
+}
+"""fra is the hub; the others have no endpoint, as behind NAT."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tools():
+    require_namespaces()
+    require_wireguard()
+
+
+def addresses(planned):
+    """Return the IPv6 address of every instance of a plan, by id, and each POP's own, by name."""
+    found = {}
+    for pop in planned["plan"]["pops"]:
+        found[pop["name"]] = pop["ipv6_network"].removesuffix("/80") + "1"
+        found |= {instance["id"]: instance["ipv6"] for instance in pop["instances"]}
+    return found
+
+
+def rows(folder, *options):
+    """Return the rows that `mesh backends` prints."""
+    done = edgeproxy("mesh", "backends", folder / "mesh.yaml", "--dir", folder / "mesh", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_two_pops_shake_hands_and_a_client_at_one_is_served_by_the_other(tmp_path):
+    """gru makes its own key, which never leaves it; fra's is made with the plan. Both are for their owner alone."""
+    with wire("gru", "fra") as network:
+        gru, fra = network["gru"], network["fra"]
+        public = gru.do(PYTHON, "-m", "app", "mesh", "key", "/etc/wireguard/edge0.key").strip()
+        assert gru.do("stat", "-c", "%a", "/etc/wireguard/edge0.key").strip() == "600"
+        assert gru.do("sh", "-c", "wg pubkey < /etc/wireguard/edge0.key").strip() == public, "as WireGuard sees it"
+        pops = [{**TWO["pops"][0], "public_key": public}, TWO["pops"][1]]
+        planned = plan(tmp_path, {**TWO, "pops": pops})
+        assert sorted(path.name for path in (tmp_path / "mesh" / "gru").iterdir()) == ["edge0.conf"]
+        assert stat.S_IMODE((tmp_path / "mesh" / "fra" / "edge0.key").stat().st_mode) == 0o600
+        tunnels_up(network, tmp_path)
+        where = addresses(planned)
+        backend(fra, tmp_path, "fra-web-1", where["fra-web-1"])
+        edge = MachineEdge(gru, tmp_path)
+        edge.load(rows(tmp_path))
+        edge.start()
+        answer = eventually(edge.answer, what="an answer through the tunnel")
+        name, _, source = answer.strip().partition(" was asked by ")
+        assert name == "fra-web-1"
+        assert source.startswith(where["gru"].removesuffix("::1")), "by way of the private network"
+        assert (handshakes(gru), handshakes(fra)) == (1, 1)
+        keepalive = gru.do("wg", "show", "edge0", "persistent-keepalive").split()[1]
+        mtu = gru.do("ip", "-o", "link", "show", "edge0")
+        assert (keepalive, "mtu 1420" in mtu) == ("25", True)
+        nobody = where["fra-web-1"][:-1] + ("0" if where["fra-web-1"][-1] != "0" else "1")
+        assert get(gru, nobody, 8080) == ""
+        fra.do("wg-quick", "down", "edge0")
+        assert "unreachable" not in fra.do("ip", "-6", "route"), "nothing is left behind"
