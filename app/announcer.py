@@ -42,7 +42,8 @@ class Announcer:
             gevent.signal_handler(number, self._tell)
         if self._config is None:
             _say(f"idle: {variable('bgp_config')} is not set (python -m app mesh bgp prints a configuration)")
-            self._told.wait()
+            while not self._told.wait(_LONGEST_PAUSE_SECONDS):
+                pass  # gevent ends a program that waits for a signal and nothing else: LoopExit
         else:
             self._keep_running(self._config.absolute())
         self._outlive_the_edge()
@@ -92,7 +93,7 @@ def _start(config: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "exabgp", "server", str(config)],
         stdin=subprocess.DEVNULL,
-        env=os.environ | {"PATH": path, "exabgp_api_cli": "false"},
+        env=os.environ | {"PATH": path, "exabgp_api_cli": "false", "exabgp_log_statistics": "false"},
     )
 
 

@@ -116,7 +116,7 @@ class Wire:
         self._switch = Machine("switch")
         self.machines = {name: Machine(name) for name in names}
         self._switch.do("ip", "link", "add", "br0", "up", "type", "bridge")
-        for number, (name, machine) in enumerate(self.machines.items(), start=1):
+        for number, machine in enumerate(self.machines.values(), start=1):
             port = f"port{number}"
             self._switch.do("ip", "link", "add", port, "type", "veth", "peer", "eth0", "netns", machine.pid)
             self._switch.do("ip", "link", "set", port, "up", "master", "br0")

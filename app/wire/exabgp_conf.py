@@ -36,7 +36,7 @@ def _process(
     prefixes = " ".join(f"--ip {prefix}" for prefix in announcement.prefixes_of(version))
     told = " ".join(f"--neighbor {neighbour.address}" for neighbour in neighbours)
     yield f"process ready-ipv{version} {{"
-    check = f"curl -fsS -m 1 -o /dev/null {ready_url}"
+    check = f"curl -fs -m 1 -o /dev/null {ready_url}"
     yield (
         f"    run /usr/bin/env python3 -m exabgp healthcheck --name ready-ipv{version} --no-syslog {_PACE}"
         f' --debounce --withdraw-on-down --no-ip-setup {prefixes} {told} --cmd "{check}";'

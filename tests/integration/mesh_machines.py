@@ -104,6 +104,16 @@ class MachineEdge:
         self.process = self.machine.start(PYTHON, "-m", "app", "serve", log=output, **self.variables)
         eventually(lambda: self.event("listening on"), what=f"the edge of {self.machine.name} listens")
 
+    def stop(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait until it has ended; returns how."""
+        assert self.process is not None
+        return self.process.wait(20)
+
     def event(self, beginning: str) -> dict[str, Any] | None:
         """Return the first logged event whose text begins so."""
         if not self.log_path.exists():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import stat
-import time
 
 import pytest
 
 from tests.commands import edgeproxy
 from tests.harness import eventually
-from tests.integration.http_peers import program
 from tests.integration.mesh_machines import (
     PYTHON,
     MachineEdge,
