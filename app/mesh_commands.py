@@ -217,8 +217,8 @@ def backends(file: Path, folder: Path, database: Path | None, family: str) -> No
         homes[id] = Home(pop, id)
         rows.setdefault(id, {"id": id, **said})
     try:
-        for id, row in rows.items():
-            row["wg_ip"] = host_of(homes[id], planned.plan, cast(Family, family))
+        for id, home in homes.items():
+            rows[id]["wg_ip"] = host_of(home, planned.plan, cast(Family, family))
     except PlanError as error:
         _fail(*error.faults)
     columns = (*BACKEND_COLUMNS, DRAIN_DEADLINE)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -29,12 +29,53 @@ from app.domain.mesh.plan import POP_PREFIX_V4, InstanceRequest, MeshRequest, Pl
 _HOST_NAME: Final = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-_LABEL: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
-Label = Annotated[str, Field(pattern=_LABEL)]
+
+def _written_as(pattern: str, rule: str) -> AfterValidator:
+    """Check a text whole. Raises ValueError with the rule."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+def _read_by(parse: Callable[[str], object], rule: str) -> BeforeValidator:
+    """Make an address or a network of a text. Raises ValueError with the rule."""
+
+    def read(value: object) -> object:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(rule) from None
+
+    return BeforeValidator(read)
+
+
+Label = Annotated[
+    str,
+    _written_as(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "needs 1 to 63 of a-z, 0-9 and hyphens, a hyphen neither first nor last"
+    ),
+]
 """A name that DNS can carry and files can have."""
-PublicKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$")]
-"""32 bytes in base64, as `wg pubkey` prints them."""
+PublicKey = Annotated[
+    str,
+    _written_as(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", "needs a public key as `python -m app mesh key` prints it"),
+]
+"""32 bytes in base64."""
+Country = Annotated[str, _written_as(r"[A-Z]{2}", "needs a country of two capital letters, as in BR")]
+Address = Annotated[IPv4Address | IPv6Address, _read_by(ip_address, "needs an IP address")]
+IPv4 = Annotated[IPv4Address, _read_by(IPv4Address, "needs an IPv4 address")]
+Network = Annotated[
+    IPv4Network | IPv6Network,
+    _read_by(ip_network, "needs a network, as in 198.51.100.0/24 or 2001:db8:100::/48, with no bit set behind it"),
+]
+NetworkV4 = Annotated[
+    IPv4Network, _read_by(IPv4Network, "needs an IPv4 network, as in 10.50.0.0/16, with no bit set behind it")
+]
 AsNumber = Annotated[Whole, Field(ge=1, le=4_294_967_294)]
 
 
@@ -77,9 +118,9 @@ class _Model(BaseModel):
 
 
 class _Neighbour(_Model):
-    address: IPv4Address | IPv6Address = Field(description="Of the router")
+    address: Address = Field(description="Of the router")
     as_number: AsNumber = Field(validation_alias="as", description="Its autonomous system")
-    local_address: IPv4Address | IPv6Address = Field(description="Ours on the way to it")
+    local_address: Address = Field(description="Ours on the way to it")
 
     @field_validator("local_address")
     @classmethod
@@ -90,14 +131,14 @@ class _Neighbour(_Model):
 
 
 class _Bgp(_Model):
-    router_id: IPv4Address = Field(description="Of this POP, in the form of an IPv4 address")
+    router_id: IPv4 = Field(description="Of this POP, in the form of an IPv4 address")
     neighbours: Annotated[tuple[_Neighbour, ...], BeforeValidator(filled)] = Field(description="Routers to tell")
 
 
 class _Pop(_Model):
     name: Label = Field(description="Of three characters at best, such as gru: its number can be read back then")
     region: Label = Field(description="Where it is, as in the routing database")
-    country: Annotated[str | None, Field(pattern="^[A-Z]{2}$"), BeforeValidator(not_null)] = Field(
+    country: Annotated[Country | None, BeforeValidator(not_null)] = Field(
         default=None, description="ISO 3166-1, of its instances"
     )
     endpoint: Annotated[
@@ -107,7 +148,7 @@ class _Pop(_Model):
         default=None, description="What `python -m app mesh key` printed there; left out, the plan makes a key pair"
     )
     hub: Switch = Field(default=False, description="With topology hub: others go by way of it")
-    ipv4: Annotated[IPv4Network | None, AfterValidator(lambda net: net and _one_24(net)), BeforeValidator(not_null)] = (
+    ipv4: Annotated[NetworkV4 | None, AfterValidator(lambda net: net and _one_24(net)), BeforeValidator(not_null)] = (
         Field(default=None, description="A /24 that it has already")
     )
     bgp: Annotated[_Bgp | None, BeforeValidator(not_null)] = Field(
@@ -123,18 +164,16 @@ class _App(_Model):
 
 class _Anycast(_Model):
     as_number: AsNumber = Field(validation_alias="as", description="Our autonomous system")
-    prefixes: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(filled)] = Field(
-        description="What is announced"
-    )
+    prefixes: Annotated[tuple[Network, ...], BeforeValidator(filled)] = Field(description="What is announced")
 
 
 class _MeshFile(_Model):
-    network: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[!-~]+$")] = Field(
+    network: Annotated[str, _written_as(r"[!-~]{1,253}", "needs a name of 1 to 253 characters without spaces")] = Field(
         description="A name that nobody else has, such as a domain of yours: its hash is the network"
     )
     families: Literal["ipv6", "dual", "ipv4"] = "ipv6"
     ipv4: Annotated[
-        IPv4Network | None, AfterValidator(lambda net: net and _room_for_24s(net)), BeforeValidator(not_null)
+        NetworkV4 | None, AfterValidator(lambda net: net and _room_for_24s(net)), BeforeValidator(not_null)
     ] = Field(default=None, description="Of families dual and ipv4: each POP gets a /24 of it")
     topology: Literal["mesh", "hub"] = "mesh"
     port: Annotated[Whole, Field(ge=1, le=65535)] = 51820

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 
 from app.domain.mesh.plan import InstanceRequest, Plan, PlanError
@@ -29,24 +29,28 @@ def homes_of(
 
     A backend is at home where it is known to be (`known`: POP by id), else where its address was in the last plan, else
     in the POP whose network has it, else in the only POP of its region. Those of one address are one instance, called
-    by the first one's id.
+    by the first one's id. One that has a host name in the place of an address has no home, unless it is known.
     """
     names = {pop.name for pop in plan.pops}
     homes: dict[str, Home] = {}
     instance_at: dict[str, str] = {}
     faults = []
     for backend in sorted(backends, key=lambda one: one.id):
-        address = ip_address(backend.host)
+        address = _address(backend.host)
+        ipv4 = address if isinstance(address, IPv4Address) else None
+        if backend.id in known:
+            homes[backend.id] = Home(known[backend.id], backend.id, ipv4)
+            continue
+        if address is None:
+            continue
         planned = plan.name_of(address) or (last.name_of(address) if last is not None else None)
         pops = [pop.name for pop in plan.pops if any(address in network for network in pop.networks)]
         pops = pops or [pop.name for pop in plan.pops if pop.region == backend.region]
-        if backend.id in known:
-            homes[backend.id] = Home(known[backend.id], backend.id)
-        elif planned is not None and planned[1] in names:
+        if planned is not None and planned[1] in names:
             homes[backend.id] = Home(planned[1], planned[2])
         elif len(pops) == 1:
             instance = instance_at.setdefault(backend.host, backend.id)
-            homes[backend.id] = Home(pops[0], instance, address if isinstance(address, IPv4Address) else None)
+            homes[backend.id] = Home(pops[0], instance, ipv4)
         else:
             where = f"region {backend.region} has {len(pops)} pops" if backend.region else "it has no region"
             faults.append(f"backend {backend.id}: no pop's network has {backend.host}, and {where}")
@@ -68,3 +72,11 @@ def host_of(home: Home, plan: Plan, family: Family) -> str:
     if address is None:
         raise PlanError([f"the plan has no {family} addresses"])
     return str(address)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is given by, None when it is a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
