@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.commands import edgeproxy
+from tests.commands import command
 from tests.harness import eventually
 from tests.integration.http_peers import program
 from tests.namespaces import Machine, Wire
@@ -18,16 +20,29 @@ from tests.namespaces import Machine, Wire
 _BACKEND = """
 import http.server, socket, sys
 class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     def do_GET(self):
+        body = f"{sys.argv[1]} was asked by {self.client_address[0]}\\n".encode()
         self.send_response(200)
+        self.send_header("Content-Length", len(body))
         self.end_headers()
-        self.wfile.write(f"{sys.argv[1]} was asked by {self.client_address[0]}\\n".encode())
+        self.wfile.write(body)
     def log_message(self, *_):
         pass
 class Server(http.server.ThreadingHTTPServer):
     address_family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
 Server((sys.argv[2], int(sys.argv[3])), Answer).serve_forever()
 """
+
+_CLIENT = """
+import http.client, sys
+connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=20)
+for _ in sys.stdin:
+    connection.request("GET", "/")
+    connection.auto_open = 0
+    print(connection.getresponse().read().decode().strip(), flush=True)
+"""
+"""Asks once for each line it reads, always on the connection that it had first."""
 
 PYTHON = sys.executable
 
@@ -42,7 +57,7 @@ def plan(folder: Path, content: dict[str, Any], *options: object) -> dict[str, A
     """Write the file of the network, plan it into the folder `mesh`, and return what the command says as JSON."""
     file = folder / "mesh.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
-    done = edgeproxy("mesh", "plan", file, "--dir", folder / "mesh", "--json", *options)
+    done = command("mesh", "plan", file, "--dir", folder / "mesh", "--json", *options)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return dict(json.loads(done.stdout))
 
@@ -96,7 +111,7 @@ class MachineEdge:
 
     def load(self, rows: str) -> None:
         """Put rows of CSV into its routing database."""
-        done = edgeproxy("backends", "--db", self.database, "load", "-", stdin=rows)
+        done = command("backends", "--db", self.database, "load", "-", stdin=rows)
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
@@ -124,3 +139,20 @@ class MachineEdge:
     def answer(self) -> str:
         """Return what a client on the edge's own machine is answered."""
         return get(self.machine, "127.0.0.1", 8000)
+
+    @contextmanager
+    def connection(self) -> Iterator[Callable[[], str]]:
+        """Hold one connection open on the edge's own machine; gives what asks on it, "" when it has ended."""
+        arguments = self.machine.command(PYTHON, "-c", _CLIENT, "127.0.0.1", 8000)
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            stdin, stdout = client.stdin, client.stdout
+
+            def ask() -> str:
+                stdin.write("ask\n")
+                stdin.flush()
+                return stdout.readline().strip()
+
+            yield ask
+            stdin.close()

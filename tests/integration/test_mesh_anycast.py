@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import edgeproxy
+from tests.commands import command
 from tests.harness import eventually, row, write_backends
 from tests.integration.bird_router import AS_NUMBER, Router
 from tests.integration.http_peers import program
@@ -64,7 +64,7 @@ class Announcing:
         anycast = {"as": OURS, "prefixes": sorted(PREFIXES)}
         pops = [pop(self.machine.name, number)]
         file.write_text(yaml.safe_dump({"network": "x", "pops": pops, "anycast": anycast}))
-        done = edgeproxy("mesh", "bgp", file, self.machine.name)
+        done = command("mesh", "bgp", file, self.machine.name)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
@@ -146,8 +146,8 @@ def test_the_procfile_withdraws_before_the_doors_close_and_idles_without_a_confi
         gru = Announcing(network["gru"], tmp_path, 2, DRAIN_WITHDRAW_SECS="2")
         output = tmp_path / "honcho.log"
         path = f"PATH={Path(PYTHON).parent}:{os.environ['PATH']}"
-        command = ("env", path, PYTHON, "-m", "honcho", "-e", "/dev/null", "start", "edge", "bgp")
-        honcho = network["gru"].start(*command, log=output, **gru.edge.variables)
+        honcho_start = ("env", path, PYTHON, "-m", "honcho", "-e", "/dev/null", "start", "edge", "bgp")
+        honcho = network["gru"].start(*honcho_start, log=output, **gru.edge.variables)
         eventually(lambda: set(router.routes()) == PREFIXES, 20, "announced")
         honcho.send_signal(signal.SIGTERM)
         eventually(lambda: not router.routes(), WITHDRAWN_SECONDS, "withdrawn")

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from tests.commands import edgeproxy
+from tests.commands import command
 from tests.harness import eventually
 from tests.integration.mesh_machines import (
     PYTHON,
@@ -35,7 +35,7 @@ THREE = {
     "topology": "hub",
     "pops": [
         {"name": "gru", "region": "sa", "country": "BR"},
-        {"name": "fra", "region": "eu", "country": "DE", "endpoint": "192.0.2.2", "hub": True},
+        {"name": "fra", "region": "eu", "country": "DE", "endpoint": "192.0.2.1", "hub": True},
         {"name": "nrt", "region": "ap", "country": "JP"},
     ],
     "apps": [{"name": "web", "port": 8080, "instances": {"nrt": 1}}],
@@ -60,7 +60,7 @@ def addresses(planned):
 
 def rows(folder, *options):
     """Return the rows that `mesh backends` prints."""
-    done = edgeproxy("mesh", "backends", folder / "mesh.yaml", "--dir", folder / "mesh", *options)
+    done = command("mesh", "backends", folder / "mesh.yaml", "--dir", folder / "mesh", *options)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -94,3 +94,67 @@ def test_two_pops_shake_hands_and_a_client_at_one_is_served_by_the_other(tmp_pat
         assert get(gru, nobody, 8080) == ""
         fra.do("wg-quick", "down", "edge0")
         assert "unreachable" not in fra.do("ip", "-6", "route"), "nothing is left behind"
+
+
+def test_three_pops_meet_at_a_hub_by_ipv6_and_by_ipv4_and_are_administered_there(tmp_path):
+    """gru and nrt, which nobody reaches from outside, know only fra; what they say to each other goes by way of it."""
+    with wire("fra", "gru", "nrt") as network:
+        fra, gru, nrt = network.machines.values()
+        planned = plan(tmp_path, THREE)
+        tunnels_up(network, tmp_path)
+        where = addresses(planned)
+        (ipv4,) = [instance["ipv4"] for pop in planned["plan"]["pops"] for instance in pop["instances"]]
+        backend(nrt, tmp_path, "nrt-web-1", where["nrt-web-1"])
+        backend(nrt, tmp_path, "nrt-web-1", ipv4)
+        edge = MachineEdge(gru, tmp_path)
+        edge.load(rows(tmp_path))
+        edge.start()
+        for family, source in (("ipv6", where["gru"].removesuffix("1")), ("ipv4", "10.50.")):
+            edge.load(rows(tmp_path, "--family", family))
+            wanted = f"nrt-web-1 was asked by {source}"
+            eventually(lambda wanted=wanted: wanted in edge.answer(), what=f"served by {family}")
+        assert [handshakes(machine) for machine in (gru, fra, nrt)] == [1, 2, 1]
+        assert fra.do("wg", "show", "edge0", "transfer").count("\n") == 2
+
+        far = MachineEdge(nrt, tmp_path, ADMIN_LISTEN_ADDR=f"[{where['nrt']}]:8081", ADMIN_INSECURE="true")
+        far.load(rows(tmp_path))
+        far.start()
+        bearer = f"Authorization: Bearer {(far.folder / 'admin.token').read_text().strip()}"
+        listed = get(gru, where["nrt"], 8081, "/api/backends", "-H", bearer)
+        assert "nrt-web-1" in listed, "administered from another POP"
+        assert get(nrt, "192.0.2.3", 8081, "/api/backends", "-H", bearer) == "", "not from outside"
+
+
+def test_backends_move_from_ipv4_to_ipv6_without_a_connection_lost(tmp_path):
+    """wg_ip was IPv4: plan both families, load the rows with the new addresses, plan IPv6 alone."""
+    pops = [{**pop, "ipv4": f"10.50.{number}.0/24"} for number, pop in enumerate(TWO["pops"], start=1)]
+    new = {"network": TWO["network"], "pops": pops}
+    old = {**new, "families": "ipv4", "ipv4": "10.50.0.0/16"}
+    with wire("gru", "fra") as network:
+        gru, fra = network["gru"], network["fra"]
+        edge = MachineEdge(gru, tmp_path)
+        edge.load("id,region,country,wg_ip,port,weight\nshop,eu,DE,10.50.2.77,8080,7\n")
+        plan(tmp_path, old, "--db", edge.database)
+        tunnels_up(network, tmp_path)
+        backend(fra, tmp_path, "shop", "10.50.2.77")
+        edge.start()
+        eventually(lambda: "asked by 10.50.1.1" in edge.answer(), what="served by IPv4")
+
+        both = plan(tmp_path, {**old, "families": "dual"}, "--db", edge.database)
+        assert [change["what"] for change in both["changes"] if change["before"]] == [], "nothing is taken away"
+        with edge.connection() as ask:
+            assert ask().startswith("shop")
+            tunnels_up(network, tmp_path)
+            shop = addresses(both)["shop"]
+            backend(fra, tmp_path, "shop", shop)
+            moved = rows(tmp_path, "--db", edge.database)
+            assert f"shop,,eu,DE,{shop},8080,1,7," in moved
+            edge.load(moved)
+            eventually(lambda: "asked by fd" in edge.answer(), what="served by IPv6")
+            assert ask().startswith("shop"), "the tunnel was down for a moment, the connection lives"
+
+        last = plan(tmp_path, new, "--db", edge.database)
+        assert addresses(last)["shop"] == shop
+        tunnels_up(network, tmp_path)
+        assert "asked by fd" in edge.answer()
+        assert "10.50." not in gru.do("ip", "address", "show", "edge0")
