@@ -36,7 +36,7 @@ def _interface(plan: Plan, pop: Pop) -> Iterator[str]:
         # Else packets to addresses that nobody has would leave by the default route, or go round by way of the hub.
         family = "-6" if isinstance(network, IPv6Network) else "-4"
         yield f"PostUp = ip {family} route replace unreachable {network}"
-        yield f"PostDown = ip {family} route del unreachable {network}"
+        yield f"PostDown = ip {family} route del unreachable {network} || true"  # a new plan's was never there
     if plan.topology == "hub" and pop.is_hub:
         for address in pop.addresses:
             is_ipv6 = isinstance(address, IPv6Address)

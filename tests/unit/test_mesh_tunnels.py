@@ -119,9 +119,9 @@ ListenPort = 51820
 MTU = 1420
 PostUp = wg set %i private-key /etc/wireguard/%i.key
 PostUp = ip -6 route replace unreachable {gru.ipv6_network}
-PostDown = ip -6 route del unreachable {gru.ipv6_network}
+PostDown = ip -6 route del unreachable {gru.ipv6_network} || true
 PostUp = ip -4 route replace unreachable {gru.ipv4_network}
-PostDown = ip -4 route del unreachable {gru.ipv4_network}
+PostDown = ip -4 route del unreachable {gru.ipv4_network} || true
 
 # fra (eu)
 [Peer]
