@@ -20,6 +20,7 @@ The rooms, from the door inwards::
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
     edge_commands/                      the commands that ask a running edge, over its admin API
     backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
+    mesh_commands, announcer            the private network's plan (domain/mesh); the process that announces by BGP
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

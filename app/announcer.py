@@ -20,7 +20,7 @@ from gevent.event import Event
 
 from app.config import ListenAddress, variable
 
-OUTLIVE_SECONDS: Final = 30.0
+_MARGIN_SECONDS: Final = 5.0
 _SHORTEST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _STEADY_SECONDS: Final = 60.0
@@ -28,11 +28,15 @@ _STEADY_SECONDS: Final = 60.0
 
 
 class Announcer:
-    """Runs exabgp with a configuration, None = not at all, for the edge that answers /ready at an address."""
+    """Runs exabgp with a configuration, None = not at all, for the edge that answers /ready at an address.
 
-    def __init__(self, config: Path | None, edge: ListenAddress) -> None:
+    An edge that has been told to end needs `drain_seconds` at most.
+    """
+
+    def __init__(self, config: Path | None, edge: ListenAddress, drain_seconds: float) -> None:
         self._config = config
         self._edge = edge
+        self._drain_seconds = drain_seconds
         self._told = Event()
         self._told_again = Event()
 
@@ -69,7 +73,7 @@ class Announcer:
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _outlive_the_edge(self) -> None:
-        with gevent.Timeout(OUTLIVE_SECONDS, False):
+        with gevent.Timeout(self._drain_seconds + _MARGIN_SECONDS, False):
             while self._edge_is_up() and not self._told_again.wait(0.1):
                 pass
 

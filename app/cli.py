@@ -251,7 +251,8 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 def announce() -> None:
     """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
     config = load_or_exit()
-    Announcer(config.bgp_config, config.metrics_listen_addr).run()
+    drain_seconds = config.drain_withdraw_secs + config.drain_timeout_secs
+    Announcer(config.bgp_config, config.metrics_listen_addr, drain_seconds).run()
 
 
 main.add_command(backend_commands.backends)
