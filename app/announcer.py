@@ -18,8 +18,10 @@ import click
 import gevent
 from gevent.event import Event
 
-from app.config import ListenAddress, variable
+from app.config import Config, variable
 
+WITHDRAWN_SECONDS: Final = 3.0
+"""After so long a prefix is gone from the routers; see app/wire/exabgp_conf.py."""
 _MARGIN_SECONDS: Final = 5.0
 _SHORTEST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 60.0
@@ -28,15 +30,13 @@ _STEADY_SECONDS: Final = 60.0
 
 
 class Announcer:
-    """Runs exabgp with a configuration, None = not at all, for the edge that answers /ready at an address.
+    """Runs exabgp by the configuration's say, for the edge that has the same configuration."""
 
-    An edge that has been told to end needs `drain_seconds` at most.
-    """
-
-    def __init__(self, config: Path | None, edge: ListenAddress, drain_seconds: float) -> None:
-        self._config = config
-        self._edge = edge
-        self._drain_seconds = drain_seconds
+    def __init__(self, config: Config) -> None:
+        self._exabgp_config = config.bgp_config
+        self._edge = config.metrics_listen_addr
+        self._withdraw_seconds = config.drain_withdraw_secs
+        self._drain_seconds = config.drain_withdraw_secs + config.drain_timeout_secs
         self._told = Event()
         self._told_again = Event()
 
@@ -44,12 +44,15 @@ class Announcer:
         """Return when told to end, by SIGTERM or SIGINT, and the edge has ended; a second signal ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._tell)
-        if self._config is None:
+        if self._exabgp_config is None:
             _say(f"idle: {variable('bgp_config')} is not set (python -m app mesh bgp prints a configuration)")
             while not self._told.wait(_LONGEST_PAUSE_SECONDS):
                 pass  # gevent ends a program that waits for a signal and nothing else: LoopExit
         else:
-            self._keep_running(self._config.absolute())
+            if self._withdraw_seconds < WITHDRAWN_SECONDS:
+                name = variable("drain_withdraw_secs")
+                _say(f"{name} is below {WITHDRAWN_SECONDS:g}: doors may close while routes still lead to them")
+            self._keep_running(self._exabgp_config.absolute())
         self._outlive_the_edge()
 
     def _tell(self) -> None:

@@ -250,9 +250,7 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 @mesh_commands.mesh.command()
 def announce() -> None:
     """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
-    config = load_or_exit()
-    drain_seconds = config.drain_withdraw_secs + config.drain_timeout_secs
-    Announcer(config.bgp_config, config.metrics_listen_addr, drain_seconds).run()
+    Announcer(load_or_exit()).run()
 
 
 main.add_command(backend_commands.backends)

@@ -117,7 +117,7 @@ class MachineEdge:
     def start(self) -> None:
         output = self.folder / "output"
         self.process = self.machine.start(PYTHON, "-m", "app", "serve", log=output, **self.variables)
-        eventually(lambda: self.event("listening on"), what=f"the edge of {self.machine.name} listens")
+        eventually(lambda: self.event("listening on"), 30, what=f"the edge of {self.machine.name} listens")
 
     def stop(self, number: int) -> None:
         """Send it a signal."""

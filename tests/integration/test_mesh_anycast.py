@@ -114,7 +114,7 @@ def test_prefixes_are_announced_while_ready_and_withdrawn_before_the_doors_close
         assert gru.exabgp() == []
 
 
-def test_clients_of_a_pop_that_ends_or_dies_go_to_the_next(tmp_path):
+def test_clients_of_a_pop_that_ends_or_hangs_go_to_the_next(tmp_path):
     """Both announce the same addresses; the router takes the lower router id, gru, as long as it has the choice."""
     with wire("router", "gru", "fra") as network:
         router = Router(network["router"], tmp_path, {2: OURS, 3: OURS}, 1)
@@ -135,8 +135,10 @@ def test_clients_of_a_pop_that_ends_or_dies_go_to_the_next(tmp_path):
         eventually(lambda: set(router.routes().values()) == {"192.0.2.3", "2001:db8::3"}, WITHDRAWN_SECONDS, "by fra")
         assert served_by("fra-web")
         assert get(gru.machine, "192.0.2.2", 8000).startswith("gru-web"), "gru's doors are still open"
-        fra.edge.stop(signal.SIGKILL)
-        eventually(lambda: not router.routes(), WITHDRAWN_SECONDS, "withdrawn: dead")
+        fra.edge.stop(signal.SIGSTOP)
+        eventually(lambda: not router.routes(), WITHDRAWN_SECONDS, "withdrawn: it hangs")
+        warning = "EDGEPROXY_DRAIN_WITHDRAW_SECS is below 3"
+        assert [warning in one.log.read_text() for one in pops] == [False, True]
 
 
 def test_the_process_idles_without_a_configuration(tmp_path):
