@@ -89,6 +89,23 @@ def get(machine: Machine, host: str, port: int, path: str = "/", *options: str) 
     return machine.run("curl", "-sS", "-g", "-m", "5", *options, f"http://{where}{path}").stdout
 
 
+def etcd_cluster(machines: dict[Machine, str], folder: Path) -> None:
+    """Start a node of one etcd cluster on each machine, which speaks at that machine's address alone."""
+    peers = ",".join(f"{machine.name}=http://[{address}]:2380" for machine, address in machines.items())
+    for machine, address in machines.items():
+        options = {
+            "name": machine.name,
+            "data-dir": folder / f"etcd-{machine.name}",
+            "initial-cluster": peers,
+            "initial-advertise-peer-urls": f"http://[{address}]:2380",
+            "listen-peer-urls": f"http://[{address}]:2380",
+            "advertise-client-urls": f"http://[{address}]:2379",
+            "listen-client-urls": f"http://[{address}]:2379",
+        }
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        machine.start(program("etcd", "etcd-server"), *arguments, log=folder / f"etcd-{machine.name}.log")
+
+
 class MachineEdge:
     """`python -m app serve` on a machine, with a routing database of its own."""
 

@@ -12,6 +12,7 @@ from tests.integration.mesh_machines import (
     PYTHON,
     MachineEdge,
     backend,
+    etcd_cluster,
     get,
     handshakes,
     plan,
@@ -123,6 +124,24 @@ def test_three_pops_meet_at_a_hub_by_ipv6_and_by_ipv4_and_are_administered_there
         listed = get(gru, where["nrt"], 8081, "/api/backends", "-H", bearer)
         assert "nrt-web-1" in listed, "administered from another POP"
         assert get(nrt, "192.0.2.3", 8081, "/api/backends", "-H", bearer) == "", "not from outside"
+
+
+def test_an_etcd_cluster_lives_in_the_private_network(tmp_path):
+    """Three nodes by way of a hub: written at one POP, read at another, from a third."""
+    with wire("fra", "gru", "nrt") as network:
+        fra, gru, nrt = network.machines.values()
+        where = addresses(plan(tmp_path, THREE))
+        tunnels_up(network, tmp_path)
+        etcd_cluster({machine: where[machine.name] for machine in (fra, gru, nrt)}, tmp_path)
+        put = '{"key": "d2hv", "value": "ZnJvbSBncnU="}'
+
+        def is_written() -> bool:
+            return "revision" in get(gru, where["gru"], 2379, "/v3/kv/put", "-d", put)
+
+        eventually(is_written, 30, what="the cluster has a leader and takes a write at gru")
+        read = get(fra, where["nrt"], 2379, "/v3/kv/range", "-d", '{"key": "d2hv"}')
+        assert "ZnJvbSBncnU=" in read
+        assert get(fra, "192.0.2.3", 2379, "/version") == "", "not from outside"
 
 
 def test_backends_move_from_ipv4_to_ipv6_without_a_connection_lost(tmp_path):
