@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "API_URL": "",
     "API_TOKEN": SecretStr(""),
     "API_CA_FILE": None,
+    "BGP_CONFIG": None,
     "LOG_PATH": None,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
