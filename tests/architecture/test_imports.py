@@ -67,6 +67,8 @@ MAY_IMPORT: dict[str, str] = {
     "actors.messages actors.runtime gevent loguru",
     "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",
     "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
+    "app.simulation": "app.domain app.simulation rich",
+    "app.simulate_command": "app.domain app.outbound app.simulation click rich",
     "app.bootstrap": ANYTHING,
     "app.cli": ANYTHING,
     "app.__main__": "app.cli gevent",
