@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,8 +33,8 @@ from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
-from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_tokens import TokenStoreError
+from app.outbound.routing_database import open_repository
 from app.plans import backends_of, plan_pools
 from app.ports import BackendSet, RepositoryError
 from app.simulation.run import Simulation
@@ -206,7 +207,7 @@ def explain(address: str, frontend_name: str | None, as_json: bool, **options: s
     try:
         address = unmapped(str(ipaddress.ip_address(address)))
         geo = open_geo(config.geoip_path)
-        found = SqliteBackendRepository(config.db_path).load() if pool.app is not None else BackendSet()
+        found = _routing(config, pool)
     except ValueError:
         _fail(f"{address!r} is not an IP address")
     except (GeoDatabaseError, RepositoryError) as error:
@@ -233,6 +234,14 @@ def explain(address: str, frontend_name: str | None, as_json: bool, **options: s
         click.echo(f"refused row: {bad}")
 
 
+def _routing(config: Config, pool: Pool) -> BackendSet:
+    """Return the routing database's rows, if the pool has its backends there. Raises RepositoryError."""
+    if pool.app is None:
+        return BackendSet()
+    with closing(open_repository(config.routing)) as repository:
+        return repository.load()
+
+
 def _flat(verdict: Verdict) -> dict[str, object]:
     fields = dataclasses.asdict(verdict)
     return {**fields.pop("backend"), **fields}
@@ -250,7 +259,7 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 
 
 @main.command()
-@click.option("--db", "database", metavar="FILE", type=click.Path(dir_okay=False), help="Routing database.")
+@click.option("--db", "database", metavar="FILE|URL", default="", help="Routing database.")
 @click.option("--clients", default=1_000_000, show_default=True, type=click.IntRange(1, 10_000_000), help="How many.")
 @click.option("--fail", "fails", metavar="NAME", multiple=True, help="A backend, or a region, that fails.")
 @click.option(
@@ -273,7 +282,7 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 )
 @configuration_options
 def simulate(
-    database: str | None,
+    database: str,
     clients: int,
     fails: tuple[str, ...],
     surges: dict[str, float],
@@ -284,16 +293,14 @@ def simulate(
     **options: str | None,
 ) -> None:
     """Draw clients from all over the world and say which backends they would land on."""
-    config = load_or_exit(_given(options | {"db_path": database}))
+    config = load_or_exit(_given(options) | _routing_at(database))
     frontend, pool = _geo_frontend(config, frontend_name)
     plan = next(plan for plan in plan_pools(config) if plan.name == pool.name)
     try:
         geo = open_geo(config.geoip_path)
         if geo is None:
             _fail(f"{variable('geoip_path')}='off': clients are drawn from the country database")
-        found = backends_of(
-            pool, SqliteBackendRepository(config.db_path).load().backends if pool.app is not None else ()
-        )
+        found = backends_of(pool, _routing(config, pool).backends)
         failed = simulate_command.failing(fails, found)
         request = simulate_command.Request(clients, surges, seed, failed)
         results = simulate_command.run(
@@ -309,6 +316,13 @@ def simulate(
         return
     for table in tables(results):
         _console().print(table)
+
+
+def _routing_at(place: str) -> dict[str, str]:
+    """Return what --db, if given, says in place of the variables."""
+    if not place:
+        return {}
+    return {"db_url": place} if "://" in place else {"db_path": place, "db_url": ""}
 
 
 main.add_command(backend_commands.backends)

@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "CONFIG": None,
     "LISTEN_ADDR": (ListenAddress("0.0.0.0", 8080), ListenAddress("::", 8080)),
     "DB_PATH": Path("routing.db"),
+    "DB_URL": None,
     "REGION": "sa",
     "APP": "",
     "DB_RELOAD_SECS": 5,
