@@ -64,10 +64,9 @@ class DatabaseUrl:
 def database_url(value: object) -> object:
     """Parse a URL of a PostgreSQL database, as libpq has them; empty is None. Raises ValueError, without the text."""
     if isinstance(value, DatabaseUrl) or none_if_empty(value) is None:
-        return value or None
+        return none_if_empty(value)
     text = re.sub(r"^postgres://", POSTGRESQL, str(value).strip())
-    address = text.removeprefix(POSTGRESQL).rpartition("@")[2]
-    if not text.startswith(POSTGRESQL) or not address.partition("/")[0] or _BAD_ESCAPE.search(text):
+    if not text.startswith(POSTGRESQL) or _BAD_ESCAPE.search(text):
         _refuse(f"must be {POSTGRESQL}user@host/database, other characters in it as %XX")
     return DatabaseUrl(text)
 

@@ -204,6 +204,7 @@ def _connect(url: DatabaseUrl, *first: str) -> Any:
         connect_timeout=_CONNECT_SECONDS,
         application_name="edgeproxy",
         client_encoding="utf8",
+        prepare_threshold=None,  # a prepared SELECT * fails for ever once the table has another column
         # A server that vanished is given up after so long, be there something to send or not.
         keepalives_idle=5,
         keepalives_interval=2,

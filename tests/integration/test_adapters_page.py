@@ -78,7 +78,7 @@ def test_the_adapter_of_the_page_serves_follows_and_survives_its_file(tree, orig
 
 
 def test_what_the_page_quotes_of_postgresql_stands_in_its_files():
-    quoted = blocks(WORKED, "python")
+    quoted = blocks(WORKED, "(?:python|text)")
     assert len(quoted) == 3
     sources = [
         (ROOT / "app" / "outbound" / f"{name}.py").read_text() for name in ("postgres_backends", "routing_database")

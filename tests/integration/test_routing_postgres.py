@@ -25,8 +25,8 @@ from app.outbound.postgres_backends import (
 from app.outbound.worker_thread import WorkerThread
 from app.ports import RepositoryError
 from tests.admin_client import admin_of, admin_variables
-from tests.commands import Done, command, edgeproxy
-from tests.harness import SEED_DDL, EdgeProcess, eventually, row
+from tests.commands import Done, command, edgeproxy, run
+from tests.harness import ROOT, SEED_DDL, EdgeProcess, eventually, row
 from tests.integration.service_peers import PASSWORD, USER, Postgresql, running
 from tests.traffic import ask, free_ports, load, named, who
 
@@ -141,6 +141,18 @@ def test_a_table_made_by_hand_serves_by_reload_and_gets_its_trigger_with_the_fir
     assert who(following) == ""
     routing.execute("UPDATE backends SET deleted = 0")
     eventually(lambda: who(following, "127.0.0.9") == "b", NOTICED_WITHIN_SECONDS, what="the trigger")
+
+
+def test_columns_come_and_go_while_it_is_read(routing):
+    routing.save(row("a", 80))
+    repository = PostgresBackendRepository(DatabaseUrl(routing.url))
+    for number in range(10):
+        assert [backend.id for backend in repository.load().backends] == ["a"]
+        routing.execute(f"ALTER TABLE backends ADD COLUMN more{number} INTEGER")
+    routing.execute("ALTER TABLE backends DROP COLUMN drain_deadline, DROP COLUMN region")
+    (backend,) = repository.load().backends
+    assert backend.region is None
+    repository.close()
 
 
 def test_a_database_without_the_table_says_so_and_serves_when_it_is_made(edge_on, origin, routing):
@@ -309,6 +321,8 @@ def test_every_command_works_on_a_url_and_on_the_variable(routing):
     assert [one["id"] for one in json.loads(routing.backends("list", "--json").stdout)] == ["gru", "new"]
     explained = command("explain", "200.160.2.3", "--json", **in_environment)
     assert {one["id"] for one in json.loads(explained.stdout)["backends"]} == {"gru", "new"}
+    script = run([str(ROOT / "scripts" / "seed_backends.py"), "list", "--json"], **in_environment)
+    assert [one["id"] for one in json.loads(script.stdout)] == ["gru", "new"]
     simulated = command("simulate", "--db", routing.url, "--clients", 10, "--json")
     assert json.loads(simulated.stdout)["stages"][0]["served"] == 10
 
