@@ -210,17 +210,16 @@ class BackendTable:
         """Return a context that turns what the engine raises into RepositoryError."""
         raise NotImplementedError
 
-    def _put(self, row: Mapping[str, object]) -> None:
-        """Insert or replace a row."""
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert or replace rows, each with an id of its own."""
         raise NotImplementedError
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
+        """Insert or replace these backends, all or none, of one id the last; with `replaces_all` remove every other."""
         with self._translated(), self._transaction():
             if replaces_all:
                 self._row.delete().execute()
-            for backend in backends:
-                self._put(row_of(backend))
+            self._put([row_of(backend) for backend in {backend.id: backend for backend in backends}.values()])
 
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
@@ -284,8 +283,9 @@ class SqliteBackendStore(BackendTable):
     def _translated(self) -> AbstractContextManager[None]:
         return _translated(self._path)
 
-    def _put(self, row: Mapping[str, object]) -> None:
-        BackendRow.replace(**row).execute()
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        for row in rows:
+            BackendRow.replace(**row).execute()
 
     def __exit__(self, *_exception: object) -> None:
         # A write-ahead log left full would be read as part of whatever file is moved to this path next.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ _STATEMENT_SECONDS: Final = 10
 _INSTALLING: Final = 0x65_64_67_65
 """Key of the advisory lock: two stores that make the same table at once would fail, not wait."""
 _ROWS_A_FETCH: Final = 500
+_ROWS_A_STATEMENT: Final = 1000
 
 _COLUMNS: Final = f"""
     SELECT attname FROM pg_attribute
@@ -154,9 +155,11 @@ class PostgresBackendStore(BackendTable):
     def _translated(self) -> AbstractContextManager[None]:
         return _translated(self._url)
 
-    def _put(self, row: Mapping[str, object]) -> None:
-        others = {name: value for name, value in row.items() if name != "id"}
-        self._row.insert(**row).on_conflict(conflict_target=[self._row.id], update=others).execute()
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        id_, *others = self._row._meta.sorted_fields
+        for first in range(0, len(rows), _ROWS_A_STATEMENT):
+            some = self._row.insert_many(rows[first : first + _ROWS_A_STATEMENT])
+            some.on_conflict(conflict_target=[id_], preserve=others).execute()
 
     def _install(self) -> None:
         if self._missing_columns() or not self._has_trigger():
