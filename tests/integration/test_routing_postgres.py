@@ -383,6 +383,26 @@ def test_a_login_that_may_only_read_follows_too(edge, origin, routing):
     assert (refused.returncode, "permission denied" in refused.stderr) == (2, True)
 
 
+def test_a_url_may_have_a_schema_several_hosts_and_its_password_in_a_file(routing, tmp_path, monkeypatch):
+    (closed,) = free_ports(1)
+    passwords = tmp_path / "pgpass"
+    passwords.write_text(f"*:*:*:{USER}:{PASSWORD}\n")
+    passwords.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    routing.execute("CREATE SCHEMA edge")
+    routing.execute(f"SET search_path = edge; {SEED_DDL}")
+    hosts = f"127.0.0.1:{closed},127.0.0.1:{routing.server.port}"
+    url = f"postgresql://{USER}@{hosts}/{routing.name}?options=-csearch_path%3Dedge"
+    assert command("backends", "--db", url, "load", "--demo").returncode == 0
+    repository = PostgresBackendRepository(DatabaseUrl(url))
+    assert len(repository.load().backends) == 5
+    assert not repository.has_changed()
+    routing.execute("DELETE FROM edge.backends WHERE id = 'gru'")
+    eventually(repository.has_changed, what="the note")
+    assert len(repository.load().backends) == 4
+    repository.close()
+
+
 def test_a_table_has_one_trigger_however_often_it_is_opened(routing):
     routing.save()
     routing.save()
