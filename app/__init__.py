@@ -18,6 +18,7 @@ The rooms, from the door inwards::
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
+    simulation/                         a million clients drawn and elected for, in memory; simulate_command prints it
     edge_commands/                      the commands that ask a running edge, over its admin API
     backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
     mesh_commands, announcer            the private network's plan (domain/mesh); the process that announces by BGP

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 from click.core import ParameterSource
 
-from app.config import variable
+from app.config import DatabaseUrl, database_url, variable
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.edge_commands.caller import Caller, api_options, fail, fail_with
 from app.edge_commands.output import json_option, print_table, tell, utc
 from app.outbound.admin_api import ApiError
 from app.outbound.api_backends import ApiBackendStore
-from app.outbound.peewee_backends import SqliteBackendStore
+from app.outbound.routing_database import open_store
 from app.ports import BackendStore, RepositoryError
 
 DEMO_FILE = Path(__file__).parent / "data" / "demo_backends.csv"
@@ -41,9 +41,9 @@ def _fail(*lines: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Table:
-    """Where the backends are: in a database file, or at an edge that has one."""
+    """Where the backends are: in a routing database, or at an edge that has one."""
 
-    database: Path
+    database: Path | DatabaseUrl
     edge: Caller | None
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class _Table:
     def store(self) -> Iterator[BackendStore]:
         """Reach the backends; what goes wrong with them is said, and ends the command."""
         try:
-            with SqliteBackendStore(self.database) if self.edge is None else ApiBackendStore(self.edge.api) as store:
+            with open_store(self.database) if self.edge is None else ApiBackendStore(self.edge.api) as store:
                 yield store
         except KeyError as missing:
             _fail(f"no such backend: {missing.args[0]}; nothing was changed")
@@ -63,27 +63,43 @@ class _Table:
             fail_with(COMMANDS, error)
 
 
+def _place(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Path | DatabaseUrl:
+    """Read --db, or the variables in its place."""
+    text = given or os.environ.get(variable("db_url")) or os.environ.get(variable("db_path")) or DEFAULT_DATABASE
+    if not text.startswith(("postgresql://", "postgres://")):
+        return Path(text)
+    try:
+        return cast("DatabaseUrl", database_url(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.group()
 @click.option(
     "--db",
     "database",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Routing database [default: EDGEPROXY_DB_PATH, else routing.db]",
+    metavar="FILE|URL",
+    callback=_place,
+    help=f"Routing database [default: {variable('db_url')}, else {variable('db_path')}, else {DEFAULT_DATABASE}]",
 )
 @api_options
 @click.pass_context
 def backends(
-    context: click.Context, database: Path | None, url: str | None, token_file: Path | None, ca_file: Path | None
+    context: click.Context,
+    database: Path | DatabaseUrl,
+    url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
 ) -> None:
     """Load, list, drain, undrain and remove backends in the routing database. A running edge follows at once.
 
     With --api they are those of an edge elsewhere.
     """
-    if database is not None and context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+    is_given = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
+    if is_given and context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
         raise click.UsageError("give either --db or --api")
-    path = database or Path(os.environ.get(variable("db_path")) or DEFAULT_DATABASE)
-    is_remote = url is not None and database is None
-    context.obj = _Table(path, Caller(COMMANDS, url, token_file, ca_file) if is_remote else None)
+    is_remote = url is not None and not is_given
+    context.obj = _Table(database, Caller(COMMANDS, url, token_file, ca_file) if is_remote else None)
 
 
 def _change(table: _Table, change: Callable[[BackendStore], object], done: str) -> None:
@@ -197,7 +213,7 @@ def _require_columns(names: Any, place: str) -> None:
 @click.pass_obj
 def list_(table: _Table, as_json: bool) -> None:
     """Print every row, and what is wrong with those the edge refuses."""
-    if table.edge is None and not table.database.exists():
+    if table.edge is None and isinstance(table.database, Path) and not table.database.exists():
         _fail(f"{table} does not exist")
     with table.store() as store:
         rows = store.rows()

@@ -91,10 +91,10 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
-from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
+from app.outbound.routing_database import open_repository
 from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
@@ -156,7 +156,7 @@ class Edge:
         self._frontends: list[OpenFrontend] = []
         self.connections = Connections()
         self.watcher = BackendWatcher(
-            SqliteBackendRepository(config.db_path, pause=_sleep_in_thread),
+            open_repository(config.routing, pause=_sleep_in_thread),
             config.db_reload_secs,
             on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),

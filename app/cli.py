@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -19,7 +21,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from app import backend_commands, gateway_commands, mesh_commands
+from app import backend_commands, gateway_commands, mesh_commands, simulate_command
 from app.announcer import Announcer
 from app.bootstrap import Edge, open_geo, raise_descriptor_limit
 from app.config import Config, ConfigError, Pool, Settings, json_schema, load, variable
@@ -32,10 +34,12 @@ from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
-from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_tokens import TokenStoreError
-from app.plans import backends_of
+from app.outbound.routing_database import open_repository
+from app.plans import backends_of, plan_pools
 from app.ports import BackendSet, RepositoryError
+from app.simulation.run import Simulation
+from app.simulation.tables import tables
 
 EXIT_USAGE = 2
 
@@ -182,14 +186,14 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
-def _geo_pool(config: Config, name: str | None) -> Pool:
-    """Return the pool of a geo frontend, the first one's if none is named, or exit with 2."""
+def _geo_frontend(config: Config, name: str | None) -> tuple[str, Pool]:
+    """Return the name and the pool of a geo frontend, the first one if none is named, or exit with 2."""
     of_algorithm = {frontend.name: frontend for frontend in config.frontends if frontend.algorithm == "geo"}
     if name is None and of_algorithm:
         name = next(iter(of_algorithm))
     if name not in of_algorithm:
         _fail(f"there is no frontend {name or ''} with algorithm geo; with it: {', '.join(of_algorithm) or 'none'}")
-    return next(pool for pool in config.pools if pool.name == of_algorithm[name].backend)
+    return name, next(pool for pool in config.pools if pool.name == of_algorithm[name].backend)
 
 
 @main.command()
@@ -200,11 +204,11 @@ def _geo_pool(config: Config, name: str | None) -> Pool:
 def explain(address: str, frontend_name: str | None, as_json: bool, **options: str | None) -> None:
     """Say where a client at ADDRESS would land and why, from the databases alone."""
     config = load_or_exit(_given(options))
-    pool = _geo_pool(config, frontend_name)
+    _, pool = _geo_frontend(config, frontend_name)
     try:
         address = unmapped(str(ipaddress.ip_address(address)))
         geo = open_geo(config.geoip_path)
-        found = SqliteBackendRepository(config.db_path).load() if pool.app is not None else BackendSet()
+        found = _routing(config, pool)
     except ValueError:
         _fail(f"{address!r} is not an IP address")
     except (GeoDatabaseError, RepositoryError) as error:
@@ -231,6 +235,14 @@ def explain(address: str, frontend_name: str | None, as_json: bool, **options: s
         click.echo(f"refused row: {bad}")
 
 
+def _routing(config: Config, pool: Pool) -> BackendSet:
+    """Return the routing database's rows, if the pool has its backends there. Raises RepositoryError."""
+    if pool.app is None:
+        return BackendSet()
+    with closing(open_repository(config.routing)) as repository:
+        return repository.load()
+
+
 def _flat(verdict: Verdict) -> dict[str, object]:
     fields = dataclasses.asdict(verdict)
     return {**fields.pop("backend"), **fields}
@@ -251,6 +263,73 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 def announce() -> None:
     """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
     Announcer(load_or_exit()).run()
+
+
+@main.command()
+@click.option("--db", "database", metavar="FILE|URL", default="", help="Routing database.")
+@click.option("--clients", default=1_000_000, show_default=True, type=click.IntRange(1, 10_000_000), help="How many.")
+@click.option("--fail", "fails", metavar="NAME", multiple=True, help="A backend, or a region, that fails.")
+@click.option(
+    "--surge",
+    "surges",
+    metavar="COUNTRY=TIMES",
+    multiple=True,
+    callback=simulate_command.parse_surges,
+    help="So many times the clients of a country come.",
+)
+@click.option("--seed", default=1, show_default=True, help="Another number, other clients and other draws.")
+@click.option("--frontend", "frontend_name", metavar="NAME", help="Of a file's geo frontends; else its first.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--picture",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=simulate_command.parse_picture,
+    help="Write a map, .svg or .png.",
+)
+@configuration_options
+def simulate(
+    database: str,
+    clients: int,
+    fails: tuple[str, ...],
+    surges: dict[str, float],
+    seed: int,
+    frontend_name: str | None,
+    as_json: bool,
+    picture: Path | None,
+    **options: str | None,
+) -> None:
+    """Draw clients from all over the world and say which backends they would land on."""
+    config = load_or_exit(_given(options) | _routing_at(database))
+    frontend, pool = _geo_frontend(config, frontend_name)
+    plan = next(plan for plan in plan_pools(config) if plan.name == pool.name)
+    try:
+        geo = open_geo(config.geoip_path)
+        if geo is None:
+            _fail(f"{variable('geoip_path')}='off': clients are drawn from the country database")
+        found = backends_of(pool, _routing(config, pool).backends)
+        failed = simulate_command.failing(fails, found)
+        request = simulate_command.Request(clients, surges, seed, failed)
+        results = simulate_command.run(
+            request, geo, Simulation(plan, frontend, found, config.region or None, geo.resolve, seed)
+        )
+        if picture is not None:
+            simulate_command.write_picture(results, config.region or None, picture)
+    except (GeoDatabaseError, RepositoryError, simulate_command.SimulationFault) as error:
+        _fail(str(error))
+    if as_json:
+        head = {"pop_region": config.region or None, "frontend": frontend, "seed": seed}
+        click.echo(json.dumps({**head, **results.to_json()}, indent=2))
+        return
+    for table in tables(results):
+        _console().print(table)
+
+
+def _routing_at(place: str) -> dict[str, str]:
+    """Return what --db, if given, says in place of the variables."""
+    if not place:
+        return {}
+    return {"db_url": place} if "://" in place else {"db_path": place, "db_url": ""}
 
 
 main.add_command(backend_commands.backends)

@@ -16,7 +16,8 @@ from app.admin.edge import RunningEdge
 from app.admin.problems import Problem, encodable, invalid
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
-from app.outbound.peewee_backends import SqliteBackendStore, row_of
+from app.outbound.peewee_backends import BackendTable, row_of
+from app.outbound.routing_database import open_store
 from app.outbound.worker_thread import WorkerThread
 
 T = TypeVar("T")
@@ -138,16 +139,16 @@ class _Stored:
         self._edge = edge
         self.thread = WorkerThread()
 
-    def __call__(self, work: Callable[[SqliteBackendStore], T], *, makes_file: bool = False) -> T:
+    def __call__(self, work: Callable[[BackendTable], T], *, makes_file: bool = False) -> T:
         """Return what `work` does. Raises Problem, RepositoryError."""
         config = self._edge.config()
         if all(pool.app is None for pool in config.pools):
             raise Problem(409, "no pool of this edge takes its backends from a routing database")
 
         def with_store() -> T:
-            if not makes_file and not config.db_path.exists():
+            if config.db_url is None and not makes_file and not config.db_path.exists():
                 raise Problem(503, f"{config.db_path} does not exist")
-            with SqliteBackendStore(config.db_path) as store:
+            with open_store(config.routing) as store:
                 return work(store)
 
         try:
@@ -173,7 +174,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         backend = _parsed(body.model_dump())
         say_target(backend.id)
 
-        def insert(store: SqliteBackendStore) -> bool:
+        def insert(store: BackendTable) -> bool:
             try:
                 store.insert(backend)
             except KeyError:

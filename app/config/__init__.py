@@ -23,7 +23,7 @@ from app.config.model import (
     TcpOptions,
     json_schema,
 )
-from app.config.values import IPNetwork, ListenAddress
+from app.config.values import DatabaseUrl, IPNetwork, ListenAddress, database_url
 
 __all__ = [
     "PIPES",
@@ -31,6 +31,7 @@ __all__ = [
     "RESERVED_DESCRIPTORS",
     "Config",
     "ConfigError",
+    "DatabaseUrl",
     "Frontend",
     "HeaderChanges",
     "HealthCheck",
@@ -42,6 +43,7 @@ __all__ = [
     "Server",
     "Settings",
     "TcpOptions",
+    "database_url",
     "descriptors_for_connections",
     "idle_upstreams",
     "json_schema",

@@ -24,6 +24,7 @@ from pydantic import (
 
 from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
+    DatabaseUrl,
     HealthCheckType,
     ListenAddress,
     ListenAddresses,
@@ -34,13 +35,17 @@ from app.config.values import (
     Region,
     Seconds,
     SendProxy,
+    database_url,
     none_if_empty,
     not_empty,
     one_listen_address,
 )
+from app.domain.secrets import MASK
 
 PREFIX: Final = "EDGEPROXY_"
 
+_SECRETS: Final = ("db_url",)
+"""Fields whose text is not repeated in a fault."""
 PIPES: Final = 64
 """Pipes for bulk copying, two descriptors each (see app.inbound.pipes)."""
 RESERVED_DESCRIPTORS: Final = 256
@@ -78,6 +83,9 @@ class Settings(BaseModel):
     )
     db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
         default=Path("routing.db"), description="The SQLite routing database"
+    )
+    db_url: Annotated[DatabaseUrl | None, BeforeValidator(database_url)] = Field(
+        default=None, description="The routing database in PostgreSQL, postgresql://user@host/name; empty = the file"
     )
     region: Region = Field(default="sa", description="The region of this point of presence")
     app: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
@@ -161,6 +169,11 @@ class Settings(BaseModel):
     log_format: LogFormat = Field(default="json", description="json, one object a line, or text for people")
     debug: bool = Field(default=False, description="Log at DEBUG level")
 
+    @property
+    def routing(self) -> Path | DatabaseUrl:
+        """Where the routing database is."""
+        return self.db_url or self.db_path
+
     def effective_max_connections(self) -> int:
         """Return the limit in force: the configured one, or what the descriptor limit leaves, two per connection."""
         return self.max_connections or descriptors_for_connections() // 2
@@ -203,7 +216,8 @@ def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str
         for fault in error.errors():
             field = str(fault["loc"][0])
             where = option(field) if field in overrides else variable(field)
-            described.append(f"{where}={fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+            shown = fault["input"] if field not in _SECRETS else MASK
+            described.append(f"{where}={shown!r}: {fault['msg'].removeprefix('Value error, ')}")
         raise ConfigError([*described, *faults]) from None
     faults += _conflicts(settings)
     if settings.debug and "log_level" in given and "log_level" not in overrides and settings.log_level != "debug":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
+
+from app.domain.secrets import MASK, masked
 
 T = TypeVar("T")
 
@@ -16,6 +18,8 @@ WILDCARDS: Final = ("0.0.0.0", "::")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+POSTGRESQL: Final = "postgresql://"
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|\s")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
@@ -44,6 +48,27 @@ class ListenAddress:
     def is_wildcard(self) -> bool:
         """It stands for every address of its family."""
         return self.host in WILDCARDS
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """A `postgresql://` URL. What it is shown as lacks the password; `text` has it."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        login, at, rest = self.text.removeprefix(POSTGRESQL).rpartition("@")
+        return str(masked(f"{POSTGRESQL}{MASK if ':' in login else login}{at}{rest}"))
+
+
+def database_url(value: object) -> object:
+    """Parse a URL of a PostgreSQL database, as libpq has them; empty is None. Raises ValueError, without the text."""
+    if isinstance(value, DatabaseUrl) or none_if_empty(value) is None:
+        return none_if_empty(value)
+    text = re.sub(r"^postgres://", POSTGRESQL, str(value).strip())
+    if not text.startswith(POSTGRESQL) or _BAD_ESCAPE.search(text):
+        _refuse(f"must be {POSTGRESQL}user@host/database, other characters in it as %XX")
+    return DatabaseUrl(text)
 
 
 # Addresses and networks

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -78,6 +79,15 @@ class MaxmindGeo:
         if info is None and len(self._infos) < _KNOWN_COUNTRIES:
             info = self._infos[country] = GeoInfo(country, region_of(country))
         return info or GeoInfo(country, region_of(country))
+
+    def ipv4_networks(self) -> Iterator[tuple[str, int, int]]:
+        """Yield (country, first address, number of addresses) of every IPv4 network that has a country."""
+        for network, record in self._reader:
+            if network.version != 4:  # IPv4 comes first: it is ::/96
+                return
+            country = _country_of(record)
+            if country is not None:
+                yield country, int(network.network_address), 1 << 32 - network.prefixlen
 
     def has_changed(self) -> bool:
         """Say whether the file was replaced or rewritten since it was read. A missing file has not changed."""

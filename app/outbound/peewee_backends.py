@@ -1,6 +1,6 @@
-"""The SQLite routing database through peewee: the repository the edge reads, and the store that scripts write.
+"""The routing database through peewee: its table, what any engine does with it, and SQLite's repository and store.
 
-The reader follows changes cheaply: one read-only connection stays open and asks SQLite's `data_version`, which grows
+SQLite's reader follows changes cheaply: one read-only connection stays open and asks `data_version`, which grows
 with every commit of another connection; a file put in the old one's place shows by its device and inode.
 Neither tells of a file overwritten in place: so each load begins with a fresh connection, whose page cache is empty.
 """
@@ -11,9 +11,10 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self, cast
 
 import peewee
 
@@ -55,20 +56,54 @@ class BackendRow(peewee.Model):
         table_name = TABLE
 
 
-class SqliteBackendRepository:
-    """Reads the backends of one app (all with app ""), following changes. For use by one thread.
+class RowParser:
+    """Makes backends of the table's rows: those of one app (all with app ""); unchanged ones are not parsed again.
 
     `pause(seconds)` is called between slices of rows, so that a large load does not hold the interpreter lock.
     """
 
-    def __init__(self, path: Path, app: str = "", pause: Any = time.sleep) -> None:
-        self._path = path
+    def __init__(self, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
         self._app = app or None
         self._pause = pause
+        self._parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
+
+    def parse(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> BackendSet:
+        """Return what rows of the table have; `columns` names theirs."""
+        parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
+        good, refused, warnings = [], [], []
+        ids: set[str] = set()
+        key_prefix = tuple(columns)
+        for number, row in enumerate(rows):
+            if number % _ROWS_A_SLICE == _ROWS_A_SLICE - 1:
+                self._pause(_BREATH_SECONDS)
+            key = (key_prefix, row)
+            result = self._parsed.get(key)
+            if result is None:
+                result = _parse_row(dict(zip(columns, row, strict=True)))
+            parsed[key] = result
+            if isinstance(result, BadBackend):
+                refused.append(result)
+            elif result.id in ids:  # they differ in spaces around them, or the table has no primary key
+                refused.append(BadBackend(result.id, (Fault("id", result.id, "is the id of another row too"),)))
+            elif self._app is None or result.app == self._app:
+                ids.add(result.id)
+                good.append(result)
+                warning = limit_warning(result)
+                if warning:
+                    warnings.append(f"backend {result.id}: {warning}")
+        self._parsed = parsed
+        return BackendSet(tuple(good), tuple(refused), tuple(warnings))
+
+
+class SqliteBackendRepository:
+    """Reads the backends of one app (all with app ""), following changes. For use by one thread. See RowParser."""
+
+    def __init__(self, path: Path, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
+        self._path = path
+        self._parser = RowParser(app, pause)
         self._database: peewee.SqliteDatabase | None = None
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
-        self._parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
 
     def has_changed(self) -> bool:
         """Compare the file and its data_version with the last load's. Raises RepositoryError."""
@@ -92,7 +127,7 @@ class SqliteBackendRepository:
         except RepositoryError:
             self.close()
             raise
-        found = self._parse(known, rows)
+        found = self._parser.parse(known, rows)
         self._version = version
         return found
 
@@ -123,32 +158,6 @@ class SqliteBackendRepository:
         assert self._database is not None
         return int(self._database.execute_sql("PRAGMA data_version").fetchone()[0])
 
-    def _parse(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> BackendSet:
-        parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
-        good, refused, warnings = [], [], []
-        ids: set[str] = set()
-        key_prefix = tuple(columns)
-        for number, row in enumerate(rows):
-            if number % _ROWS_A_SLICE == _ROWS_A_SLICE - 1:
-                self._pause(_BREATH_SECONDS)
-            key = (key_prefix, row)
-            result = self._parsed.get(key)
-            if result is None:
-                result = _parse_row(dict(zip(columns, row, strict=True)))
-            parsed[key] = result
-            if isinstance(result, BadBackend):
-                refused.append(result)
-            elif result.id in ids:  # they differ in spaces around them, or the table has no primary key
-                refused.append(BadBackend(result.id, (Fault("id", result.id, "is the id of another row too"),)))
-            elif self._app is None or result.app == self._app:
-                ids.add(result.id)
-                good.append(result)
-                warning = limit_warning(result)
-                if warning:
-                    warnings.append(f"backend {result.id}: {warning}")
-        self._parsed = parsed
-        return BackendSet(tuple(good), tuple(refused), tuple(warnings))
-
 
 def _text(raw: bytes) -> str:
     """Decode text that should be UTF-8. What is not becomes unprintable, which refuses the row and not the table."""
@@ -162,7 +171,7 @@ def _parse_row(row: Mapping[str, object]) -> Backend | BadBackend:
         return bad
 
 
-class _translated:
+class _translated(AbstractContextManager[None]):
     """Turns what SQLite and the file system raise into RepositoryError."""
 
     def __init__(self, path: Path) -> None:
@@ -179,8 +188,76 @@ class _translated:
             raise RepositoryError(f"{self._path}: {error}") from None
 
 
-class SqliteBackendStore:
+class BackendTable:
+    """The table, to be written: one transaction a call. An engine says how it connects, locks and complains."""
+
+    _row: type[BackendRow]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        raise NotImplementedError
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return every row as it stands, also those the edge would refuse."""
+        raise NotImplementedError
+
+    def _transaction(self) -> AbstractContextManager[object]:
+        raise NotImplementedError
+
+    def _translated(self) -> AbstractContextManager[None]:
+        """Return a context that turns what the engine raises into RepositoryError."""
+        raise NotImplementedError
+
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert or replace rows, each with an id of its own."""
+        raise NotImplementedError
+
+    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
+        """Insert or replace these backends, all or none, of one id the last; with `replaces_all` remove every other."""
+        with self._translated(), self._transaction():
+            if replaces_all:
+                self._row.delete().execute()
+            self._put([row_of(backend) for backend in {backend.id: backend for backend in backends}.values()])
+
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
+        with self._translated(), self._transaction():
+            if self._row.get_or_none(self._row.id == backend.id) is not None:
+                raise KeyError(backend.id)
+            self._row.create(**row_of(backend))
+
+    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
+        """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
+        deadline = None if deadline_seconds is None else time.time() + deadline_seconds
+        self._update(ids, deleted=1, drain_deadline=deadline)
+
+    def undrain(self, ids: Sequence[str]) -> None:
+        self._update(ids, deleted=0, drain_deadline=None)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        with self._translated(), self._transaction():
+            self._require(ids)
+            self._row.delete().where(self._row.id.in_(ids)).execute()
+
+    def _update(self, ids: Sequence[str], **values: object) -> None:
+        with self._translated(), self._transaction():
+            self._require(ids)
+            self._row.update(**values).where(self._row.id.in_(ids)).execute()
+
+    def _require(self, ids: Sequence[str]) -> None:
+        """Raises KeyError naming the ids that are not in the table; nothing is changed then."""
+        present = {row.id for row in self._row.select(self._row.id).where(self._row.id.in_(ids))}
+        missing = [one for one in ids if one not in present]
+        if missing:
+            raise KeyError(", ".join(missing))
+
+
+class SqliteBackendStore(BackendTable):
     """Writes the routing database, in WAL mode and one transaction a call, making file, table and column if needed."""
+
+    _row = BackendRow
 
     def __init__(self, path: Path) -> None:
         """Open or create the database. Raises RepositoryError."""
@@ -199,12 +276,16 @@ class SqliteBackendStore:
                 if DRAIN_DEADLINE not in columns:
                     self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
 
-    def _transaction(self) -> Any:
+    def _transaction(self) -> AbstractContextManager[object]:
         """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
-        return self._database.atomic("IMMEDIATE")
+        return cast("AbstractContextManager[object]", self._database.atomic("IMMEDIATE"))
 
-    def __enter__(self) -> SqliteBackendStore:
-        return self
+    def _translated(self) -> AbstractContextManager[None]:
+        return _translated(self._path)
+
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        for row in rows:
+            BackendRow.replace(**row).execute()
 
     def __exit__(self, *_exception: object) -> None:
         # A write-ahead log left full would be read as part of whatever file is moved to this path next.
@@ -212,54 +293,13 @@ class SqliteBackendStore:
             self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
 
-    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
-        with _translated(self._path), self._transaction():
-            if replaces_all:
-                BackendRow.delete().execute()
-            for backend in backends:
-                BackendRow.replace(**row_of(backend)).execute()
-
-    def insert(self, backend: Backend) -> None:
-        """Insert a new backend. Raises KeyError when there is one of that id."""
-        with _translated(self._path), self._transaction():
-            if BackendRow.get_or_none(BackendRow.id == backend.id) is not None:
-                raise KeyError(backend.id)
-            BackendRow.create(**row_of(backend))
-
-    def rows(self) -> list[dict[str, object]]:
-        """Return every row as it stands, also those the edge would refuse."""
+    def rows(self) -> list[dict[str, Any]]:
         names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
-        with _translated(self._path):
+        with self._translated():
             # Not through the model: its fields convert what they find, and fail at what is not of their type.
             self._database.connection().text_factory = _text
             found = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id").fetchall()
         return [dict(zip(names, row, strict=True)) for row in found]
-
-    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
-        """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
-        deadline = None if deadline_seconds is None else time.time() + deadline_seconds
-        self._update(ids, deleted=1, drain_deadline=deadline)
-
-    def undrain(self, ids: Sequence[str]) -> None:
-        self._update(ids, deleted=0, drain_deadline=None)
-
-    def remove(self, ids: Sequence[str]) -> None:
-        with _translated(self._path), self._transaction():
-            self._require(ids)
-            BackendRow.delete().where(BackendRow.id.in_(ids)).execute()
-
-    def _update(self, ids: Sequence[str], **values: object) -> None:
-        with _translated(self._path), self._transaction():
-            self._require(ids)
-            BackendRow.update(**values).where(BackendRow.id.in_(ids)).execute()
-
-    def _require(self, ids: Sequence[str]) -> None:
-        """Raises KeyError naming the ids that are not in the table; nothing is changed then."""
-        present = {row.id for row in BackendRow.select(BackendRow.id).where(BackendRow.id.in_(ids))}
-        missing = [one for one in ids if one not in present]
-        if missing:
-            raise KeyError(", ".join(missing))
 
 
 def row_of(backend: Backend) -> dict[str, object]:

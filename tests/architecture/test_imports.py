@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
-    "Crypto msgspec peewee maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
+    "Crypto msgspec peewee playhouse maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
     "actors.runtime": "pykka gevent greenlet loguru msgspec",
     "actors.messages": "app.domain actors.runtime.Message actors.runtime.Request",
@@ -69,6 +69,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
     "app.mesh_commands": "app.config app.domain app.outbound app.ports app.wire click rich",
     "app.announcer": "app.config click gevent",
+    "app.simulation": "app.domain app.simulation rich",
+    "app.simulate_command": "app.domain app.outbound app.simulation click rich",
     "app.bootstrap": ANYTHING,
     "app.cli": ANYTHING,
     "app.__main__": "app.cli gevent",

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from app import config
-from app.config import Config, ConfigError, ListenAddress, Settings, load
+from app.config import Config, ConfigError, DatabaseUrl, ListenAddress, Settings, load
 
 DEFAULTS: dict[str, Any] = {
     "CONFIG": None,
     "LISTEN_ADDR": (ListenAddress("0.0.0.0", 8080), ListenAddress("::", 8080)),
     "DB_PATH": Path("routing.db"),
+    "DB_URL": None,
     "REGION": "sa",
     "APP": "",
     "DB_RELOAD_SECS": 5,
@@ -93,6 +94,8 @@ def test_every_variable_says_what_it_is_for() -> None:
     [
         ("LISTEN_ADDR", "127.0.0.1:80", (ListenAddress("127.0.0.1", 80),)),
         ("DB_PATH", "/var/lib/edge/routing.db", Path("/var/lib/edge/routing.db")),
+        ("DB_URL", " ", None),
+        ("DB_URL", "postgres://edge@db/routing", DatabaseUrl("postgresql://edge@db/routing")),
         ("REGION", " EU ", "eu"),
         ("REGION", "", ""),
         ("APP", " shop ", "shop"),
@@ -138,6 +141,30 @@ def test_every_variable_says_what_it_is_for() -> None:
 def test_each_variable_is_read(name: str, text: str, value: object) -> None:
     beside = {"HEALTH_CHECK": "http"} if name == "HEALTH_CHECK_PATH" else {}
     assert getattr(configured(**{name: text}, **beside), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://edge@db.example:5433/routing", "postgresql://edge@db.example:5433/routing"),
+        ("postgresql:///routing?host=/run/postgresql", "postgresql:///routing?host=/run/postgresql"),
+        ("postgresql://edge:s3cret@db/routing", "postgresql://***@db/routing"),
+        ("postgresql://edge:s3c/r@et@a,b:1/routing", "postgresql://***@a,b:1/routing"),
+        ("postgresql://db/routing?user=edge&password=s3cret", "postgresql://db/routing?user=edge&password=***"),
+    ],
+)
+def test_the_password_of_a_database_is_not_shown(text: str, shown: str) -> None:
+    url = configured(DB_URL=text).db_url
+    assert isinstance(url, DatabaseUrl)
+    assert (str(url), url.text) == (shown, text)
+    assert "s3c" not in repr(url)
+
+
+@pytest.mark.parametrize("text", ["routing.db", "mysql://edge:s3cret@db/routing", "postgresql://edge:s3c%ret@db/x"])
+def test_what_is_no_url_of_postgresql_is_a_fault_that_does_not_repeat_it(text: str) -> None:
+    assert faults(DB_URL=text) == [
+        "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database, other characters in it as %XX"
+    ]
 
 
 # Addresses

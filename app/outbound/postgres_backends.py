@@ -1,0 +1,243 @@
+"""The routing database in PostgreSQL, through peewee and psycopg 3: the repository the edge reads, and the store.
+
+A trigger on the table sends a NOTIFY with every transaction that changes it. The repository keeps one connection that
+LISTENs: looking whether something has changed reads what has arrived on its socket, and asks the server nothing. A
+connection that is lost is made again, later and later while that fails, and then the whole table is read: what was
+notified meanwhile is lost. A table without the trigger is followed by the regular reload alone.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
+
+import peewee
+import psycopg
+from playhouse.migrate import PostgresqlMigrator, migrate
+from psycopg.conninfo import conninfo_to_dict
+
+from app.config import DatabaseUrl
+from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE
+from app.outbound.peewee_backends import TABLE, BackendRow, BackendTable, RowParser
+from app.ports import BackendSet, RepositoryError
+
+CHANNEL: Final = "edgeproxy_backends"
+TRIGGER: Final = "edgeproxy_backends_changed"
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 5.0
+"""Between attempts to connect; each is drawn from its upper half, lest all edges come back at once."""
+_CONNECT_SECONDS: Final = 3
+_STATEMENT_SECONDS: Final = 10
+_INSTALLING: Final = 0x65_64_67_65
+"""Key of the advisory lock: two stores that make the same table at once would fail, not wait."""
+_ROWS_A_FETCH: Final = 500
+_ROWS_A_STATEMENT: Final = 1000
+
+_COLUMNS: Final = f"""
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass('{TABLE}') AND attnum > 0 AND NOT attisdropped"""
+_HAS_TRIGGER: Final = f"SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass('{TABLE}') AND tgname = '{TRIGGER}'"
+_MAKE_TRIGGER: Final = (
+    f"""CREATE OR REPLACE FUNCTION {TRIGGER}() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN NOTIFY {CHANNEL}; RETURN NULL; END $$""",
+    f"""CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {TABLE}
+        FOR EACH STATEMENT EXECUTE FUNCTION {TRIGGER}()""",
+)
+
+
+class PostgresBackendRepository:
+    """Reads the backends of one app (all with app ""), following changes. For use by one thread. See RowParser."""
+
+    def __init__(self, url: DatabaseUrl, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
+        self._url = url
+        self._parser = RowParser(app, pause)
+        self._database: Any = None
+        self._has_changed = True
+        self._pause_seconds = 0.0
+        self._retry_at = 0.0
+        self._failure = ""
+
+    def has_changed(self) -> bool:
+        """Say whether the trigger has sent a note since the last load. Raises RepositoryError."""
+        with self._connected() as database:
+            wire = database.connection().pgconn
+            wire.consume_input()
+            while wire.notifies():
+                self._has_changed = True
+        return self._has_changed
+
+    def load(self) -> BackendSet:
+        """Read all rows; unchanged ones are not parsed again. Raises RepositoryError."""
+        with self._connected() as database:
+            self._has_changed = False  # a note that comes from now on may be of what this reading does not see
+            try:
+                cursor = database.execute_sql(f"SELECT * FROM {TABLE} ORDER BY id")
+                names = [column.name for column in cursor.description]
+                known = [names.index(name) for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in names]
+                rows = [tuple(row[place] for place in known) for row in _fetched(cursor)]
+            except BaseException:
+                self._has_changed = True
+                raise
+        return self._parser.parse([names[place] for place in known], rows)
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+        self._has_changed = True
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Give the database, connected; a connection that breaks meanwhile is given up."""
+        if self._database is None:
+            self._database = self._reconnect()
+        with _translated(self._url):
+            try:
+                yield self._database
+            except BaseException:
+                if self._database.connection().closed:
+                    self.close()
+                raise
+
+    def _reconnect(self) -> Any:
+        if time.monotonic() < self._retry_at:
+            raise RepositoryError(self._failure)
+        try:
+            database = _connect(self._url, "SET default_transaction_read_only = on", f"LISTEN {CHANNEL}")
+        except RepositoryError as error:
+            self._failure = str(error)
+            self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or FIRST_PAUSE_SECONDS)
+            self._retry_at = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1)
+            raise
+        self._pause_seconds = 0.0
+        database.connection().add_notify_handler(self._note)
+        return database
+
+    def _note(self, _note: object) -> None:
+        """A note came along with an answer."""
+        self._has_changed = True
+
+
+class PostgresBackendStore(BackendTable):
+    """Writes the routing database, one transaction a call, making table, columns and trigger if needed."""
+
+    def __init__(self, url: DatabaseUrl) -> None:
+        """Connect. Raises RepositoryError."""
+        self._url = url
+        self._database = _connect(url)
+        self._row = _row_in(self._database)
+        try:
+            with _translated(url):
+                self._install()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def __exit__(self, *_exception: object) -> None:
+        self._database.close()
+
+    def rows(self) -> list[dict[str, Any]]:
+        names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
+        with _translated(self._url):
+            cursor = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id")
+            return [dict(zip(names, row, strict=True)) for row in _fetched(cursor)]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Lock out other writers from the start: of two that look first and write then, one would fail."""
+        with self._database.atomic():
+            self._database.execute_sql(f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE")
+            yield
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return _translated(self._url)
+
+    def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        id_, *others = self._row._meta.sorted_fields
+        for first in range(0, len(rows), _ROWS_A_STATEMENT):
+            some = self._row.insert_many(rows[first : first + _ROWS_A_STATEMENT])
+            some.on_conflict(conflict_target=[id_], preserve=others).execute()
+
+    def _install(self) -> None:
+        if self._missing_columns() or not self._has_trigger():
+            with self._database.atomic():
+                self._database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_INSTALLING,))
+                self._database.create_tables([self._row], safe=True)
+                migrator = PostgresqlMigrator(self._database)
+                fields = self._row._meta.fields
+                migrate(*(migrator.add_column(TABLE, name, fields[name]) for name in self._missing_columns()))
+                if not self._has_trigger():
+                    for statement in _MAKE_TRIGGER:
+                        self._database.execute_sql(statement)
+
+    def _missing_columns(self) -> list[str]:
+        present = {name for (name,) in self._database.execute_sql(_COLUMNS).fetchall()}
+        return [name for name in self._row._meta.fields if name not in present]
+
+    def _has_trigger(self) -> bool:
+        return self._database.execute_sql(_HAS_TRIGGER).fetchone() is not None
+
+
+def _row_in(bound: peewee.Database) -> type[BackendRow]:
+    """Return the table in a database. Its `drain_deadline` is a double: a REAL of PostgreSQL is two minutes wide."""
+
+    class Row(BackendRow):
+        drain_deadline = peewee.DoubleField(null=True, default=None)
+
+        class Meta:
+            table_name = TABLE
+            database = bound
+
+    return Row
+
+
+def _connect(url: DatabaseUrl, *first: str) -> Any:
+    """Return a connected database, after these statements. Raises RepositoryError."""
+    try:
+        conninfo_to_dict(url.text)
+    except psycopg.Error:  # its words may have the password
+        raise RepositoryError(f"{url}: libpq does not understand this URL") from None
+    database: Any = peewee.PostgresqlDatabase(
+        url.text,
+        prefer_psycopg3=True,
+        thread_safe=False,  # the connection belongs to its user, not to whichever greenlet calls
+        connect_timeout=_CONNECT_SECONDS,
+        application_name="edgeproxy",
+        client_encoding="utf8",
+        prepare_threshold=None,  # a prepared SELECT * fails for ever once the table has another column
+        # A server that vanished is given up after so long, be there something to send or not.
+        keepalives_idle=5,
+        keepalives_interval=2,
+        keepalives_count=3,
+        tcp_user_timeout=10_000,
+    )
+    try:
+        with _translated(url):
+            database.connect()
+            for statement in (f"SET statement_timeout = '{_STATEMENT_SECONDS}s'", *first):
+                database.execute_sql(statement)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _fetched(cursor: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield rows, some hundred at a time: the library converts them without letting the event loop have its turn."""
+    while some := cursor.fetchmany(_ROWS_A_FETCH):
+        yield from some
+
+
+@contextmanager
+def _translated(url: DatabaseUrl) -> Iterator[None]:
+    """Turn what peewee and psycopg raise into RepositoryError."""
+    try:
+        yield
+    except (peewee.PeeweeException, psycopg.Error, OSError, UnicodeDecodeError) as error:
+        cause = error.__cause__ or error.__context__ or error
+        if isinstance(cause, psycopg.errors.UndefinedTable):
+            raise RepositoryError(f"{url}: there is no table {TABLE} (scripts/seed_backends.py makes it)") from None
+        raise RepositoryError(f"{url}: {' '.join(str(error).split())}") from None

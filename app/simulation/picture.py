@@ -1,0 +1,197 @@
+"""A simulation's results as a picture: a world map with its clients and backends, and bars below it. SVG."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Final
+
+from app.simulation.results import BackendLoad, Results, Stage
+
+_WORLD: Final = Path(__file__).parent.parent / "admin" / "page"
+"""The outline of the land and the places of countries and regions on it, made for the admin page."""
+_WIDTH: Final = 1000
+_MAP_TOP: Final = 64
+_MAP_HEIGHT: Final = 440
+_MARGIN: Final = 24
+_ROW: Final = 26
+_ROWS: Final = 24
+"""Backends with a bar of their own below the map: those with most connections."""
+_TALLEST: Final = 70
+_LARGEST_DOT: Final = 26
+
+_TIER_COLOURS: Final = ("#2a9d8f", "#4f7cd6", "#e9a23b", "#a06cd5")
+_NOBODY_COLOUR: Final = "#c8553d"
+_LEGEND: Final = ("same country", "same region", "this edge's region", "elsewhere", "nobody")
+_STATE_COLOURS: Final = {"ok": "#264653", "over soft": "#d97706", "full": "#b91c1c", "out": "#9ca3af"}
+_STYLE: Final = """
+text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2933 }
+.title { font-size: 20px; font-weight: 600 } .quiet { fill: #64748b; font-size: 12px }
+.name { font-size: 12px; font-weight: 600 } .figure { font-size: 12px; text-anchor: end }
+.mark { font-size: 11px; font-weight: 600; text-anchor: middle; paint-order: stroke; stroke: #fff; stroke-width: 3px }
+"""
+
+Place = tuple[float, float]
+
+
+def draw(results: Results, pop_region: str | None) -> str:
+    """Return the SVG."""
+    shown = sorted(results.stages[-1].loads, key=lambda load: -_most(results, load.backend.id))[:_ROWS]
+    table_top = _MAP_TOP + _MAP_HEIGHT + 56
+    tiers_top = table_top + len(shown) * _ROW + 46
+    height = tiers_top + len(results.stages) * _ROW + 20
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">',
+        f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
+        *_heading(results, pop_region),
+        *_map(results),
+        *_backends(results, shown, table_top),
+        *_tiers(results.stages, tiers_top),
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _most(results: Results, backend_id: str) -> int:
+    return max(load.connections for stage in results.stages for load in stage.loads if load.backend.id == backend_id)
+
+
+def _highest(results: Results) -> int:
+    return max((load.connections for stage in results.stages for load in stage.loads), default=0) or 1
+
+
+def _text(x: float, y: float, style: str, words: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(words)}</text>'
+
+
+def _rectangle(x: float, y: float, width: float, height: float, colour: str, more: str = "") -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}" {more}/>'
+
+
+def _heading(results: Results, pop_region: str | None) -> Iterator[str]:
+    last = results.stages[-1]
+    yield _text(_MARGIN, 34, "title", f"{last.clients:,} clients, an edge in {pop_region or 'no region'}")
+    facts = [f"{last.served:,} served"]
+    if last.overflow:
+        facts.append(f"{sum(last.overflow.values()):,} past their nearest backends, which are full")
+    if results.failed:
+        failed = ", ".join(results.failed[:6]) + (" …" if len(results.failed) > 6 else "")
+        facts.append(f"{results.broken_bindings:,} bindings broken by the failure of {failed}")
+    yield _text(_MARGIN, 54, "quiet", " · ".join(facts))
+
+
+# The map
+
+
+def _map(results: Results) -> Iterator[str]:
+    places: dict[str, Any] = json.loads((_WORLD / "places.json").read_text(encoding="utf-8"))
+    land = (_WORLD / "land.path").read_text(encoding="utf-8").strip()
+    yield f'<g transform="translate(0 {_MAP_TOP})"><path transform="scale(.1)" d="{land}" fill="#e8ecef"/>'
+    yield from _dots(results.stages[-1], places)
+    yield from _towers(results, places)
+    yield "</g>"
+    y = _MAP_TOP + _MAP_HEIGHT + 14
+    yield from _legend(_MARGIN, y, "clients served from", zip((*_TIER_COLOURS, _NOBODY_COLOUR), _LEGEND, strict=True))
+    yield from _legend(_WIDTH - 345, y, "backends", ((colour, state) for state, colour in _STATE_COLOURS.items()))
+
+
+def _legend(x: float, y: float, subject: str, marks: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield _text(x, y, "quiet", subject)
+    x += 6.6 * len(subject) + 12
+    for colour, words in marks:
+        yield f'<circle cx="{x:.0f}" cy="{y - 4}" r="5" fill="{colour}" fill-opacity=".85"/>'
+        yield _text(x + 9, y, "quiet", words)
+        x += 26 + 6.4 * len(words)
+
+
+def _dots(stage: Stage, places: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a dot for each country, as large as it has clients, of the colour of what most of them got."""
+    fates: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for flow, count in stage.flows.items():
+        if flow.country is not None and flow.country in places:
+            fates[flow.country][_NOBODY_COLOUR if flow.tier is None else _TIER_COLOURS[flow.tier]] += count
+    largest = max((fate.total() for fate in fates.values()), default=1)
+    for country, fate in sorted(fates.items(), key=lambda item: -item[1].total()):
+        x, y = places[country]
+        radius = max(1.2, _LARGEST_DOT * (fate.total() / largest) ** 0.5)
+        colour = fate.most_common(1)[0][0]
+        title = f"<title>{country}: {fate.total():,} clients</title>"
+        yield f'<circle cx="{x}" cy="{y}" r="{radius:.1f}" fill="{colour}" fill-opacity=".6">{title}</circle>'
+
+
+def _towers(results: Results, places: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a bar at each backend's place; what it carried before the last stage is an outline behind it."""
+    first, last = results.stages[0], results.stages[-1]
+    before = {load.backend.id: load.connections for load in first.loads}
+    tallest = _highest(results)
+    here = Counter[Place]()
+    names: list[Place] = []
+    for load in last.loads:
+        found = places.get(load.backend.country or "") or places.get(load.backend.region or "")
+        if found is None:
+            continue
+        place = (float(found[0]), float(found[1]))
+        x, y = place[0] - 5 + 13 * here[place], place[1]
+        here[place] += 1
+        outline = _TALLEST * before[load.backend.id] / tallest
+        yield _rectangle(x, y - outline, 10, outline, "#fff", 'fill-opacity=".6" stroke="#64748b" stroke-dasharray="2"')
+        height = max(1.5, _TALLEST * load.connections / tallest)
+        yield _rectangle(x, y - height, 10, height, _STATE_COLOURS[load.state])
+        if len(last.loads) <= _ROWS:
+            names.append(_free_place(x + 5, y - max(height, outline) - 4, names))
+            yield _text(*names[-1], "mark", load.backend.id)
+
+
+def _free_place(x: float, y: float, taken: Iterable[Place]) -> Place:
+    """Return the lowest place for a name at or above a point that leaves the other names readable."""
+    for other_x, other_y in sorted(taken, key=lambda place: -place[1]):
+        if abs(x - other_x) < 40 and abs(y - other_y) < 12:
+            y = other_y - 12
+    return x, y
+
+
+# The bars
+
+
+def _backends(results: Results, shown: Sequence[BackendLoad], top: float) -> Iterator[str]:
+    left, right = 170.0, 715.0
+    longest = _highest(results)
+    yield _text(_MARGIN, top - 6, "name", "Connections by backend")
+    yield _text(left + 24, top - 6, "quiet", " · ".join(stage.name for stage in results.stages))
+    for number, load in enumerate(shown):
+        y = top + number * _ROW + 4
+        where = "/".join(filter(None, (load.backend.region, load.backend.country)))
+        yield _text(_MARGIN, y + 13, "name", f"{load.backend.id}"[:16])
+        yield _text(_MARGIN + 96, y + 13, "quiet", where)
+        row = [next(one for one in stage.loads if one.backend.id == load.backend.id) for stage in results.stages]
+        thick = (_ROW - 8) / len(row)
+        for step, one in enumerate(row):
+            length = (right - left) * one.connections / longest
+            colour, opacity = _STATE_COLOURS[one.state], 1 if step == len(row) - 1 else 0.45
+            yield _rectangle(left, y + step * thick, length, thick - 1, colour, f'fill-opacity="{opacity}"')
+        figures = " → ".join(f"{one.connections:,}" for one in row)
+        state = "" if load.state == "ok" else f", {load.state}"
+        yield _text(_WIDTH - _MARGIN, y + 13, "figure", figures + state)
+    if len(shown) < len(results.stages[-1].loads):
+        rest = len(results.stages[-1].loads) - len(shown)
+        yield _text(_MARGIN, top + len(shown) * _ROW + 14, "quiet", f"and {rest} backends more, with fewer")
+
+
+def _tiers(stages: Sequence[Stage], top: float) -> Iterator[str]:
+    left, right = 170.0, float(_WIDTH - _MARGIN)
+    yield _text(_MARGIN, top - 6, "name", "Share by tier")
+    for number, stage in enumerate(stages):
+        y, x = top + number * _ROW + 4, left
+        yield _text(_MARGIN, y + 13, "name", stage.name)
+        nobody = sum(stage.unserved.values())
+        for colour, count in zip((*_TIER_COLOURS, _NOBODY_COLOUR), (*stage.tiers.values(), nobody), strict=True):
+            share = count / max(1, stage.clients)
+            width = (right - left) * share
+            yield _rectangle(x, y, width, _ROW - 9, colour, 'fill-opacity=".85"')
+            if width > 44:
+                white = 'style="fill:#fff;text-anchor:middle"'
+                yield f'<text x="{x + width / 2:.1f}" y="{y + 13:.1f}" class="quiet" {white}>{100 * share:.1f} %</text>'
+            x += width
