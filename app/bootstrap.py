@@ -38,6 +38,8 @@ from app.admin.application import make_api
 from app.admin.edge import RunningEdge
 from app.admin.token_keeper import TokenKeeper
 from app.config import PIPES, Config, Frontend, ListenAddress, idle_upstreams
+from app.dns_view import TICK_SECONDS as DNS_TICK_SECONDS
+from app.dns_view import DnsView
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
@@ -73,6 +75,7 @@ from app.housekeeping import (
 from app.inbound.access_log import AccessLog
 from app.inbound.admin_server import AdminServer
 from app.inbound.connections import Connections
+from app.inbound.dns_server import DnsServer
 from app.inbound.door import OpenFrontend
 from app.inbound.doors import Doors
 from app.inbound.http_forwarding import HeaderRules
@@ -102,6 +105,7 @@ from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
 from app.reload import TICK_SECONDS as RELOAD_TICK_SECONDS
 from app.reload import Reloader
+from app.wire.dns_answer import Responder
 
 LAST_SNAPSHOT_SECONDS = 30.0
 """For writing the bindings at exit."""
@@ -203,12 +207,19 @@ class Edge:
             self._sweeper.report_traffic,
             gateway_view,
         )
+        self._dns_view = DnsView(self.actors.registry, config.region or None, float(config.dns_ttl_secs))
+        self.dns = self._dns_server(config)
+        self.view.dns_answers = self.dns.answers
         self.status = self._status_server(config)
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
         self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
 
     def _status_server(self, config: Config) -> StatusServer:
         return StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
+
+    def _dns_server(self, config: Config) -> DnsServer:
+        responder = Responder(config.dns_domain, config.dns_ttl_secs, lambda: self._dns_view.zone, random.random)
+        return DnsServer(config.dns_listen_addr, responder, lambda: self._count(names.INTERNAL_ERRORS, "dns"))
 
     def _admin_server(self, address: ListenAddress) -> AdminServer:
         tail = LogTail()
@@ -251,8 +262,10 @@ class Edge:
         try:
             self.status.start()
             self._start_admin()
+            self.dns.prepare()
             bound = self.doors.prepare(self._frontends)
         except (BindError, TokenStoreError):
+            self.dns.stop()
             self._stop_admin()
             self.status.stop()
             self._stop_actors()
@@ -264,8 +277,18 @@ class Edge:
         self._restore_handlers(config)
         self._start_housekeeping()
         self._pauses.start()
+        self._start_dns()
         self.doors.open(self._frontends, bound)
         self._say_where_it_listens()
+
+    def _start_dns(self) -> None:
+        """Answer for the names, once there is something to say of them."""
+        addresses = [str(address) for address in self.dns.addresses]
+        if addresses:
+            self._dns_view.refresh()
+            self._housekeeping.every(DNS_TICK_SECONDS, "DNS view", self._dns_view.refresh)
+            self.dns.serve()
+            logger.bind(dns=addresses).info("DNS for {} on {}", self.config.dns_domain, ", ".join(addresses))
 
     def _start_admin(self) -> None:
         if self.admin is not None:
@@ -536,6 +559,7 @@ class Edge:
                     self._keeper.write()
             except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
                 logger.error("bindings not kept: {}", error)
+        self.dns.stop()
         self._housekeeping.stop()
         self._http.stop()
         self.watcher.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from actors.messages import CountBindings, CountCandidates, DescribePool, TakeSnapshot
 from actors.runtime import ask
@@ -25,7 +25,7 @@ from app.reload import Reloader
 
 
 class EdgeView:
-    """Looks into the parts of a running edge, which sets `is_draining`."""
+    """Looks into the parts of a running edge, which sets `is_draining` and `dns_answers`."""
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class EdgeView:
         self._text = PrometheusText()
         self._thread = WorkerThread()
         self.is_draining = False
+        self.dns_answers: Mapping[str, int] = {}
+        """How many the internal DNS gave, by response code."""
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Say whether to send us clients: doors open, not draining, and somebody to send them to; with details."""
@@ -136,6 +138,7 @@ class EdgeView:
         counters[names.BINDINGS_EVICTED] = {(): float(bindings.evictions)}
         counters[names.ACTOR_RESTARTS] = {(child.address.name,): float(child.restart_count) for child in children}
         counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}
+        counters[names.DNS_ANSWERS] = {(rcode,): float(count) for rcode, count in self.dns_answers.items()}
         return Snapshot(counters, snapshot.histograms), gauges
 
     def _members(self, pool: str) -> list[MemberView]:

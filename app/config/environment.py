@@ -24,6 +24,7 @@ from pydantic import (
 
 from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
+    DnsDomain,
     HealthCheckType,
     ListenAddress,
     ListenAddresses,
@@ -34,6 +35,7 @@ from app.config.values import (
     Region,
     Seconds,
     SendProxy,
+    listen_addresses,
     none_if_empty,
     not_empty,
     one_listen_address,
@@ -56,6 +58,10 @@ def _within_descriptors(connections: int) -> int:
     if connections > allowed:
         raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
     return connections
+
+
+def _listen_addresses_or_none(value: object) -> object:
+    return () if none_if_empty(value) is None else listen_addresses(value)
 
 
 def _listen_address_or_none(value: object) -> object:
@@ -151,6 +157,11 @@ class Settings(BaseModel):
     api_ca_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Authorities that commands trust to certify the edge (PEM); empty = the system's"
     )
+    dns_listen_addr: Annotated[tuple[ListenAddress, ...], BeforeValidator(_listen_addresses_or_none)] = Field(
+        default="", validate_default=True, description="Where the internal DNS answers: a list; empty = off"
+    )
+    dns_domain: DnsDomain = Field(default="internal", description="The domain of the internal DNS")
+    dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="How long clients may keep an answer of it")
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
     )

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
 
+from app.domain.host_name import is_host_name
+
 T = TypeVar("T")
 
 WILDCARDS: Final = ("0.0.0.0", "::")
@@ -124,6 +126,11 @@ def _refuse(rule: str) -> NoReturn:
     raise ValueError(rule)
 
 
+def _domain(value: object) -> object:
+    domain = str(lower(value)).removesuffix(".")
+    return domain if is_host_name(domain) else _refuse("needs a domain such as internal or edge.example")
+
+
 # Numbers and switches
 
 
@@ -218,6 +225,7 @@ Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 """Seconds, from text such as 500ms, 10s, 2m, 1h or from a number; 10 ms to a year."""
 Region = Annotated[str, BeforeValidator(lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+DnsDomain = Annotated[str, BeforeValidator(_domain)]
 ListenAddresses = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(listen_addresses),
