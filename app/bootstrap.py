@@ -94,6 +94,9 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
+from app.outbound.name_lookup import NameLookup
+from app.outbound.name_watcher import FIRST_SECONDS, NameWatcher
+from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
@@ -165,6 +168,7 @@ class Edge:
             on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),
         )
+        self.names = NameWatcher(NameLookup(), on_change=self._replace_backends)
         self.access_log = AccessLog(self._log.write_access, rfc3339)
         requests = RequestTally()
         pipes = PipePool(PIPES)
@@ -209,7 +213,7 @@ class Edge:
         )
         self._dns_view = DnsView(self.actors.registry, config.region or None, float(config.dns_ttl_secs))
         self.dns = self._dns_server(config)
-        self.view.dns_answers = self.dns.answers
+        self.view.dns_answers, self.view.host_names = self.dns.answers, self.names.counts
         self.status = self._status_server(config)
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
         self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
@@ -274,6 +278,7 @@ class Edge:
         if _needs_routing(config):
             self.watcher.start()
         self._replace_backends()
+        self.names.settle(FIRST_SECONDS)
         self._restore_handlers(config)
         self._start_housekeeping()
         self._pauses.start()
@@ -402,6 +407,7 @@ class Edge:
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
+        every(NAMES_TICK_SECONDS, "host names", self.names.look)
         every(PROBE_TICK_SECONDS, "probe schedule", lambda: tell(self.actors.health, StartDueProbes()))
         if self._keeper is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
@@ -434,11 +440,13 @@ class Edge:
 
     def _replace_backends(self) -> None:
         """Tell the actors of every pool whose backends have changed."""
-        for pool in self.config.pools:
-            backends = backends_of(pool, self.watcher.current.backends)
-            if backends != self._backends.get(pool.name):
-                self._backends[pool.name] = backends
-                tell(self.actors.registry, ReplaceBackends(pool.name, backends))
+        rows = {pool.name: backends_of(pool, self.watcher.current.backends) for pool in self.config.pools}
+        self.names.want(backend for found in rows.values() for backend in found)
+        for pool, found in rows.items():
+            backends = self.names.filled(found)
+            if backends != self._backends.get(pool):
+                self._backends[pool] = backends
+                tell(self.actors.registry, ReplaceBackends(pool, backends))
         tell(self.actors.health, ReplaceTargets(self._targets()))
         self._forget_vanished()
 
@@ -562,6 +570,7 @@ class Edge:
         self.dns.stop()
         self._housekeeping.stop()
         self._http.stop()
+        self.names.stop()
         self.watcher.stop()
         self._pauses.stop()
         if self._has_handlers:

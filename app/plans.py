@@ -78,13 +78,13 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
 
 
 def probe_targets(pools: Iterable[Pool], backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
-    """Return what is to be probed: in every pool with a check the backends that are not deleted."""
+    """Return what is to be probed: in every pool with a check the backends that are not deleted and have an address."""
     return tuple(
         Target(pool.name, backend, spec)
         for pool in pools
         if (spec := _probe_spec(pool)) is not None
         for backend in backends[pool.name]
-        if not backend.is_deleted
+        if not backend.is_deleted and backend.host
     )
 
 

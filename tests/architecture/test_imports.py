@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
-    "msgspec peewee maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
+    "dns msgspec peewee maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
     "actors.runtime": "pykka gevent greenlet loguru msgspec",
     "actors.messages": "app.domain actors.runtime.Message actors.runtime.Request",
