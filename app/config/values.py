@@ -14,6 +14,8 @@ from app.domain.host_name import is_host_name
 
 T = TypeVar("T")
 
+LONGEST_DOMAIN: Final = 125
+"""Leaves room for two labels before it in a name of 255 bytes (RFC 1035 section 2.3.4)."""
 WILDCARDS: Final = ("0.0.0.0", "::")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -128,7 +130,9 @@ def _refuse(rule: str) -> NoReturn:
 
 def _domain(value: object) -> object:
     domain = str(lower(value)).removesuffix(".")
-    return domain if is_host_name(domain) else _refuse("needs a domain such as internal or edge.example")
+    if not is_host_name(domain) or len(domain) > LONGEST_DOMAIN:
+        raise ValueError(f"needs a domain such as internal or edge.example, of at most {LONGEST_DOMAIN} characters")
+    return domain
 
 
 # Numbers and switches
