@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
 from math import log
 from typing import Final, NamedTuple
 
@@ -66,13 +67,16 @@ class Zone:
 
 
 def best_first(places: Iterable[Place], chance: Chance) -> list[Place]:
-    """Order places as the election would: near before far, then by load, equals by chance and weight."""
+    """Order places as the election would, and return those that may stand at a name.
+
+    Near goes before far, then less load before more, and equals are ordered by chance and weight.
+    """
 
     def rank(place: Place) -> tuple[int, float, float]:
         # The wait that puts equals in order is drawn as app.domain.election.geo draws it.
         return place.tier, place.load, -log(1.0 - chance()) / (place.weight or 1)
 
-    return sorted(places, key=rank)
+    return nsmallest(MOST_PLACES, places, key=rank)
 
 
 def nearest(places: Iterable[Place], chance: Chance) -> list[Place]:
@@ -162,4 +166,4 @@ def _place(view: MemberView, name: Labels | None, pop_region: str | None) -> Pla
 
 
 def _node(listed: Iterable[_Listed], chance: Chance) -> Node:
-    return Node(tuple(best_first((one.place for one in listed), chance)[:MOST_PLACES]))
+    return Node(tuple(best_first((one.place for one in listed), chance)))
