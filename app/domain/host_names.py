@@ -1,7 +1,7 @@
 """Which address each host name of a backend stands for, and when it is to be asked for again.
 
-A name of several addresses stands for one of them, and for that one as long as it is among the answers: clients are
-not moved without need. A name that cannot be resolved any more keeps the address it had.
+A name of several addresses stands for one of them, and for that one as long as it is among those to be used: clients
+are not moved without need. A name that cannot be resolved any more keeps the address it had.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class HostNames:
         self._names: dict[str, _Name] = {}
         self._filled: dict[Backend, Backend] = {}
 
-    def want(self, backends: Iterable[Backend]) -> None:
-        """Know the names of these backends, and no others. New ones are due at once."""
-        wanted = {backend.host_name for backend in backends if backend.host_name is not None}
+    def want(self, names: Iterable[str]) -> None:
+        """Know these names, and no others. New ones are due at once."""
+        wanted = set(names)
         if wanted != self._names.keys():
             self._names = {name: self._names.get(name) or _Name() for name in wanted}
             self._filled = {row: filled for row, filled in self._filled.items() if row.host_name in wanted}
@@ -73,7 +73,7 @@ class HostNames:
         return due
 
     def learned(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
-        """Take in the addresses of a name, the best first, good for `seconds`; says whether that is news."""
+        """Take in the addresses that a name may stand for, the best first, good for `seconds`; says whether it is news."""
         name = self._names.get(text)
         if name is None:
             return False

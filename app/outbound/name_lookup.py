@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ class NameNotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The addresses of a name, those that there is a route to first, and for how many seconds they are good."""
+    """The addresses of a name, IPv6 first (RFC 6724), else as they came, and for how many seconds they are good."""
 
     addresses: tuple[str, ...]
     seconds: float
@@ -42,7 +41,7 @@ class NameLookup:
     def find(self, name: str) -> Found:
         """Return what a name stands for. Parks the greenlet, never the loop. Raises NameNotFound."""
         addresses = _in_hosts(self._hosts, name)
-        return Found(_routed_first(addresses), HOSTS_SECONDS) if addresses else self._ask(name)
+        return _found(addresses, HOSTS_SECONDS) if addresses else self._ask(name)
 
     def _ask(self, name: str) -> Found:
         try:
@@ -59,7 +58,11 @@ class NameLookup:
             raise NameNotFound(" ".join(str(error).split())) from None
         addresses = [str(record) for answer in answers for record in answer]
         seconds = min(answer.chaining_result.minimum_ttl for answer in answers)
-        return Found(_routed_first(addresses), float(seconds))
+        return _found(addresses, float(seconds))
+
+
+def _found(addresses: list[str], seconds: float) -> Found:
+    return Found(tuple(sorted(dict.fromkeys(addresses), key=lambda address: ":" not in address)), seconds)
 
 
 def _in_hosts(path: Path, name: str) -> list[str]:
@@ -82,18 +85,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _routed_first(addresses: list[str]) -> tuple[str, ...]:
-    """Order addresses: those that this machine has a route to first, of these IPv6 (RFC 6724), else as they came."""
-    return tuple(sorted(dict.fromkeys(addresses), key=lambda address: (not _has_route(address), ":" not in address)))
-
-
-def _has_route(address: str) -> bool:
-    """Ask the kernel, by connecting a socket of datagrams: nothing is sent."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((address, 53))
-        except OSError:
-            return False
-        return True

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from dnslib import RCODE
+from gevent.server import StreamServer
 
 from app.domain import host_names
-from app.outbound import name_lookup
+from app.outbound import name_lookup, name_watcher
 from app.outbound.name_lookup import HOSTS_SECONDS, NameLookup, NameNotFound
+from tests.admin_client import admin_of, admin_variables
 from tests.commands import command
 from tests.edge_in_process import EdgeInside, edge_in_process
 from tests.harness import eventually, row, write_backends
 from tests.name_server import NameServer, name_server
-from tests.traffic import ask, named, who
+from tests.traffic import ask, named, serving, who
 
 NAME = "app.example"
 
@@ -40,9 +42,9 @@ def test_both_families_are_found_and_the_answer_is_as_good_as_its_shortest_part(
     assert (set(found.addresses), found.seconds) == ({"127.0.0.1", "::1"}, 7)
 
 
-def test_an_address_without_a_route_comes_last(server: NameServer, tmp_path: Path) -> None:
-    server.names = {NAME: (["fe80::1", "127.0.0.1"], 30)}
-    assert server.lookup(tmp_path).find(NAME).addresses == ("127.0.0.1", "fe80::1")
+def test_ipv6_comes_first_and_the_rest_as_it_came(server: NameServer, tmp_path: Path) -> None:
+    server.names = {NAME: (["127.0.0.2", "127.0.0.1", "::1"], 30)}
+    assert server.lookup(tmp_path).find(NAME).addresses == ("::1", "127.0.0.2", "127.0.0.1")
 
 
 def test_the_hosts_file_goes_before_the_name_server(server: NameServer, tmp_path: Path) -> None:
@@ -131,6 +133,23 @@ def test_a_change_of_address_is_followed_and_open_connections_run_on(
         assert edge.leases() == 1
 
 
+def test_of_several_addresses_one_that_takes_connections_serves_until_it_does_not(
+    server: NameServer, inside: Callable[..., EdgeInside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name_watcher, "SEVERAL_SECONDS", 0.1)
+    server.names = {NAME: (["::1", "127.0.0.9", "127.0.0.2"], 300)}
+    with serving(named("second"), "127.0.0.2") as port:
+        edge = inside(row("a", port, wg_ip=NAME))
+        eventually(lambda: reach(edge) == "second")
+        first = StreamServer(("127.0.0.9", port), lambda sock, _address: named("first")(sock))
+        first.start()
+        asked = len(server.asked)
+        eventually(lambda: len(server.asked) >= asked + 4)
+        assert reach(edge) == "second", "it still serves"
+    eventually(lambda: reach(edge) == "first")
+    first.stop(timeout=0.1)
+
+
 def test_a_name_server_that_fails_takes_no_backend_away(
     server: NameServer, inside: Callable[..., EdgeInside], twin_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,10 +187,12 @@ def test_a_name_server_that_is_silent_holds_nobody_up(
     assert reach(edge) == "127.0.0.1"
 
 
-def test_the_systems_hosts_file_names_localhost(edge: Any, origin: Callable[..., int]) -> None:
-    proxy = edge([row("a", origin(named("here")), wg_ip="localhost", country=None)], GEOIP_PATH="off")
-    proxy.wait_for_backends(1)
+def test_the_systems_hosts_file_names_localhost(edge: Any, origin: Callable[..., int], tmp_path: Path) -> None:
+    port = origin(named("here"))
+    proxy = edge([row("a", port, wg_ip="LocalHost")], **admin_variables(tmp_path))
     assert who(proxy) == "here", "it was known when the doors opened"
+    (member,) = admin_of(proxy, tmp_path).get("/api/pools/default/members")["items"]
+    assert (member["host_name"], member["address"]) == ("localhost", f"127.0.0.1:{port}")
 
 
 def test_explain_looks_names_up_once(routing_db: Path) -> None:
