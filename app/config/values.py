@@ -22,12 +22,16 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen, or where a server does. `host` is an IP address in text; port 0 lets the kernel choose."""
+    """Where to listen, or where a server does.
+
+    `host` is an IP address in text, or the host name of a server; port 0 lets the kernel choose.
+    """
 
     host: str
     port: int
@@ -69,6 +73,9 @@ def one_listen_address(value: object) -> object:
 
 
 def _server_address(value: object) -> object:
+    host, _, port = str(lower(value)).rpartition(":")
+    if is_host_name(host) and _PORT.fullmatch(port) and 0 < int(port) <= 65535:
+        return ListenAddress(host, int(port))
     address = one_listen_address(value)
     if isinstance(address, ListenAddress) and (address.port == 0 or address.host in ("0.0.0.0", "::")):
         raise ValueError("needs the address and the port of a server")
@@ -208,6 +215,7 @@ def _one_or_list(text: dict[str, Any], item: dict[str, Any], **of_list: Any) -> 
 
 
 _ADDRESS: Final = r"([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
+_NAME: Final = r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*\.?:[0-9]{1,5}"
 _LISTEN: Final = rf"(\*:[0-9]{{1,5}}|{_ADDRESS})"
 _NETWORK: Final = r"[0-9A-Fa-f:.]+(/[0-9.]+)?"
 _STATUS: Final = {
@@ -238,7 +246,9 @@ ListenAddresses = Annotated[
 OneListenAddress = Annotated[
     ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))
 ]
-ServerAddress = Annotated[ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))]
+ServerAddress = Annotated[
+    ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^({_ADDRESS}|{_NAME})$"))
+]
 Networks = Annotated[
     tuple[IPNetwork, ...],
     BeforeValidator(_networks),

@@ -73,7 +73,7 @@ class HostNames:
         return due
 
     def learned(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
-        """Take in the addresses that a name may stand for, the best first, good for `seconds`; says whether it is news."""
+        """Take in what a name may stand for, the best first, good for `seconds`; says whether it is news."""
         name = self._names.get(text)
         if name is None:
             return False

@@ -21,10 +21,10 @@ from app.config import ListenAddress
 from app.inbound.listener import BindError, Listener
 from app.wire.dns_answer import RCODES, SERVFAIL, Responder, failure
 
-QUERIES_A_TURN: Final = 64
-"""Answered before the connections get their turn."""
-CLIENTS_AT_ONCE: Final = 128
-"""By TCP, at each address."""
+QUERIES_A_TURN: Final = 16
+"""Answered before the connections get their turn: 6 ms at the most."""
+CLIENTS_AT_ONCE: Final = 64
+"""By TCP, at all addresses together."""
 IDLE_SECONDS: Final = 10.0
 """A TCP client may keep its connection for so long without a query (RFC 7766 section 6.1)."""
 MESSAGE_SECONDS: Final = 5.0
@@ -50,6 +50,7 @@ class DnsServer:
         self._on_error = on_error
         self._logged_at = float("-inf")
         self._doors: list[_Datagrams | _Streams] = []
+        self._clients = Group()
         self.answers: Counter[str] = Counter()
         """By response code, since the start."""
 
@@ -67,6 +68,7 @@ class DnsServer:
         for door in self._doors:
             door.close()
         self._doors = []
+        self._clients.kill()
 
     @property
     def addresses(self) -> list[ListenAddress]:
@@ -75,7 +77,7 @@ class DnsServer:
     def _open(self, address: ListenAddress) -> list[_Datagrams | _Streams]:
         """Bind both protocols to one port, which the kernel chooses where it is 0. Raises BindError."""
         for attempt in range(_PORT_ATTEMPTS):
-            streams = _Streams(address, self._answer)
+            streams = _Streams(address, self._answer, self._clients)
             try:
                 return [streams, _Datagrams(streams.address, self._answer)]
             except BindError:
@@ -152,21 +154,20 @@ def _answered_from(ancillary: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
 
 
 class _Streams:
-    """One TCP listener and its clients, each a greenlet that answers one query after the other."""
+    """One TCP listener; each of its `clients` is a greenlet that answers one query after the other."""
 
-    def __init__(self, address: ListenAddress, answer: Answering) -> None:
+    def __init__(self, address: ListenAddress, answer: Answering, clients: Group) -> None:
         """Bind. Raises BindError."""
         self._answer = answer
         self._listener = Listener(address, on_error=lambda _code: None)
         self.address = self._listener.address
-        self._clients = Group()
+        self._clients = clients
 
     def serve(self) -> None:
         self._listener.serve("dns", self._accept)
 
     def close(self) -> None:
         self._listener.close()
-        self._clients.kill()
 
     def _accept(self, descriptor: int, _peer: tuple[str, int], _name: str) -> None:
         if len(self._clients) >= CLIENTS_AT_ONCE:

@@ -18,7 +18,7 @@ from app.outbound.name_lookup import HOSTS_SECONDS, NameLookup, NameNotFound
 from tests.admin_client import admin_of, admin_variables
 from tests.commands import command
 from tests.edge_in_process import EdgeInside, edge_in_process
-from tests.harness import eventually, row, write_backends
+from tests.harness import eventually, frontend, pool, row, write_backends
 from tests.name_server import NameServer, name_server
 from tests.traffic import ask, named, serving, who
 
@@ -193,6 +193,16 @@ def test_the_systems_hosts_file_names_localhost(edge: Any, origin: Callable[...,
     assert who(proxy) == "here", "it was known when the doors opened"
     (member,) = admin_of(proxy, tmp_path).get("/api/pools/default/members")["items"]
     assert (member["host_name"], member["address"]) == ("localhost", f"127.0.0.1:{port}")
+
+
+def test_a_server_of_a_configuration_file_may_have_a_name(edge: Any, origin: Callable[..., int]) -> None:
+    config = {"frontends": [frontend("web", "web")], "backends": [pool("web")]}
+    config["backends"][0]["servers"] = [{"address": f"localhost:{origin(named('here'))}"}]
+    proxy = edge(config=config)
+    assert who(proxy) == "here"
+    config["backends"][0]["servers"] = [{"address": f"localhost:{origin(named('there'))}"}]
+    proxy.reload(config)
+    eventually(lambda: who(proxy) == "there")
 
 
 def test_explain_looks_names_up_once(routing_db: Path) -> None:
