@@ -42,7 +42,7 @@ _ANCILLARY_BYTES: Final = 64
 
 
 class DnsServer:
-    """Listens at each address by both protocols. `on_error(where)` is told of exceptions nobody expected."""
+    """Listens at each address by both protocols. `on_error()` is told of exceptions nobody expected."""
 
     def __init__(self, addresses: Iterable[ListenAddress], responder: Responder, on_error: Callable[[], None]) -> None:
         self._wanted = tuple(addresses)

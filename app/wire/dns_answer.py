@@ -40,7 +40,7 @@ RCODES: Final = {
 _VARIANTS: Final = 8
 """Orders of equal backends that are kept of an answer; each time one of them is sent."""
 _MOST_KEPT: Final = 1024
-"""Questions whose answers are kept, 10 MB at most."""
+"""Questions whose answers are kept, 14 MB at most."""
 _IN: Final = 1
 _HINFO: Final = 13
 _TRANSFERS: Final = (QTYPE.AXFR, QTYPE.IXFR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dnslib import DNSRecord
+from dnslib import RR, DNSRecord
 
 SMALLEST_DATAGRAM: Final = 512
 """What everybody takes without saying so (RFC 1035 section 4.2.1)."""
@@ -84,11 +84,11 @@ def read_query(message: bytes) -> Query:
     )
 
 
-def _edns(options: list[object]) -> Edns | None:
+def _edns(options: list[RR]) -> Edns | None:
     """Read the OPT record, of which there is one at most, and at the root (RFC 6891 section 6.1.1). Raises BadQuery."""
     if not options:
         return None
-    option: object = options[0]
-    if len(options) > 1 or option.rname.label:  # type: ignore[attr-defined]
+    option = options[0]
+    if len(options) > 1 or option.rname.label:
         raise BadQuery
-    return Edns(option.edns_ver, option.edns_len, bool(option.edns_do))  # type: ignore[attr-defined]
+    return Edns(option.edns_ver, option.edns_len, bool(option.edns_do))
