@@ -105,6 +105,10 @@ class CountCandidates(Request[dict[str, PoolCounts]], frozen=True):
     """Count the members of every pool."""
 
 
+class ReadGenerations(Request[dict[str, int]], frozen=True):
+    """Return the generation of every pool: while it is the same, so is who may serve (see Pool.generation)."""
+
+
 # To the health actor
 
 

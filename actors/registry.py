@@ -18,6 +18,7 @@ from actors.messages import (
     DescribePool,
     LeaseBackend,
     PoolCounts,
+    ReadGenerations,
     ReleaseLease,
     ReplaceBackends,
     ReplacePools,
@@ -62,7 +63,7 @@ class RegistryActor(GeventActor):
         for pool, lease_id, backend in leases:
             self._on(pool).restore(lease_id, backend, now)
 
-    def handle(self, message: object) -> object:
+    def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
         match message:
             case LeaseBackend(lease_id, pool, frontend, client, preferred, excluded):
                 return self._on(pool).lease(lease_id, frontend, client, preferred, excluded, time.monotonic())
@@ -85,6 +86,8 @@ class RegistryActor(GeventActor):
                 self._continue_replacing(pool)
             case CountCandidates():
                 return {name: PoolCounts(*pool.counts(time.monotonic())) for name, pool in self._pools.items()}
+            case ReadGenerations():
+                return {name: pool.generation(time.monotonic()) for name, pool in self._pools.items()}
             case DescribePool(pool, first, count):
                 return self._on(pool).view(time.monotonic(), first, count)
             case _:

@@ -4,15 +4,16 @@ The rooms, from the door inwards::
 
     __main__ -> cli -> bootstrap        the command line; the one place that knows every concrete class
     inbound/                            who calls us: doors and listeners, the story of a connection or a request, the
-                                        relay, metrics over HTTP, the listener of the admin API
+                                        relay, metrics over HTTP, the listener of the admin API, DNS
     admin/                              the admin API: one file a subject, behind tokens; the page at /
     proxy_service                       the use case: client -> lease, asked of the actors through futures
     ../actors/                          registry (pools, leases), bindings (affinity), metrics, health; their supervisor
     domain/                             the rules, pure: elections, pool, affinity, health, geography
     ports                               what the domain expects of the outside, as Protocols
-    outbound/                           whom we call: routing database, country database, probes, logs, metrics format
-    wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1
+    outbound/                           whom we call: routing and country database, name servers, probes, logs, metrics
+    wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1, DNS
     edge_view, gateway_view             what the edge says of itself: readiness and metrics
+    dns_view                            what the internal DNS knows: the zone, made anew as the pools change
     config/                             command line, environment and YAML file -> one frozen Config
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed

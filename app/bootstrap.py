@@ -38,6 +38,8 @@ from app.admin.application import make_api
 from app.admin.edge import RunningEdge
 from app.admin.token_keeper import TokenKeeper
 from app.config import PIPES, Config, Frontend, ListenAddress, idle_upstreams
+from app.dns_view import TICK_SECONDS as DNS_TICK_SECONDS
+from app.dns_view import DnsView
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
@@ -73,6 +75,7 @@ from app.housekeeping import (
 from app.inbound.access_log import AccessLog
 from app.inbound.admin_server import AdminServer
 from app.inbound.connections import Connections
+from app.inbound.dns_server import DnsServer
 from app.inbound.door import OpenFrontend
 from app.inbound.doors import Doors
 from app.inbound.http_forwarding import HeaderRules
@@ -91,6 +94,9 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
+from app.outbound.name_lookup import NameLookup
+from app.outbound.name_watcher import FIRST_SECONDS, NameWatcher
+from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
@@ -102,6 +108,7 @@ from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
 from app.reload import TICK_SECONDS as RELOAD_TICK_SECONDS
 from app.reload import Reloader
+from app.wire.dns_answer import Responder
 
 LAST_SNAPSHOT_SECONDS = 30.0
 """For writing the bindings at exit."""
@@ -161,6 +168,7 @@ class Edge:
             on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),
         )
+        self.names = NameWatcher(NameLookup(), on_change=self._replace_backends)
         self.access_log = AccessLog(self._log.write_access, rfc3339)
         requests = RequestTally()
         pipes = PipePool(PIPES)
@@ -203,12 +211,19 @@ class Edge:
             self._sweeper.report_traffic,
             gateway_view,
         )
+        self._dns_view = DnsView(self.actors.registry, config.region or None, float(config.dns_ttl_secs))
+        self.dns = self._dns_server(config)
+        self.view.dns_answers, self.view.host_names = self.dns.answers, self.names.counts
         self.status = self._status_server(config)
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
         self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
 
     def _status_server(self, config: Config) -> StatusServer:
         return StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
+
+    def _dns_server(self, config: Config) -> DnsServer:
+        responder = Responder(config.dns_domain, config.dns_ttl_secs, lambda: self._dns_view.zone, random.random)
+        return DnsServer(config.dns_listen_addr, responder, lambda: self._count(names.INTERNAL_ERRORS, "dns"))
 
     def _admin_server(self, address: ListenAddress) -> AdminServer:
         tail = LogTail()
@@ -251,8 +266,10 @@ class Edge:
         try:
             self.status.start()
             self._start_admin()
+            self.dns.prepare()
             bound = self.doors.prepare(self._frontends)
         except (BindError, TokenStoreError):
+            self.dns.stop()
             self._stop_admin()
             self.status.stop()
             self._stop_actors()
@@ -261,11 +278,22 @@ class Edge:
         if _needs_routing(config):
             self.watcher.start()
         self._replace_backends()
+        self.names.settle(FIRST_SECONDS)
         self._restore_handlers(config)
         self._start_housekeeping()
         self._pauses.start()
+        self._start_dns()
         self.doors.open(self._frontends, bound)
         self._say_where_it_listens()
+
+    def _start_dns(self) -> None:
+        """Answer for the names, once there is something to say of them."""
+        addresses = [str(address) for address in self.dns.addresses]
+        if addresses:
+            self._dns_view.refresh()
+            self._housekeeping.every(DNS_TICK_SECONDS, "DNS view", self._dns_view.refresh)
+            self.dns.serve()
+            logger.bind(dns=addresses).info("DNS for {} on {}", self.config.dns_domain, ", ".join(addresses))
 
     def _start_admin(self) -> None:
         if self.admin is not None:
@@ -379,6 +407,7 @@ class Edge:
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
+        every(NAMES_TICK_SECONDS, "host names", self.names.look)
         every(PROBE_TICK_SECONDS, "probe schedule", lambda: tell(self.actors.health, StartDueProbes()))
         if self._keeper is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
@@ -411,11 +440,13 @@ class Edge:
 
     def _replace_backends(self) -> None:
         """Tell the actors of every pool whose backends have changed."""
-        for pool in self.config.pools:
-            backends = backends_of(pool, self.watcher.current.backends)
-            if backends != self._backends.get(pool.name):
-                self._backends[pool.name] = backends
-                tell(self.actors.registry, ReplaceBackends(pool.name, backends))
+        rows = {pool.name: backends_of(pool, self.watcher.current.backends) for pool in self.config.pools}
+        self.names.want(backend for found in rows.values() for backend in found)
+        for pool, found in rows.items():
+            backends = self.names.filled(found)
+            if backends != self._backends.get(pool):
+                self._backends[pool] = backends
+                tell(self.actors.registry, ReplaceBackends(pool, backends))
         tell(self.actors.health, ReplaceTargets(self._targets()))
         self._forget_vanished()
 
@@ -536,8 +567,10 @@ class Edge:
                     self._keeper.write()
             except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
                 logger.error("bindings not kept: {}", error)
+        self.dns.stop()
         self._housekeeping.stop()
         self._http.stop()
+        self.names.stop()
         self.watcher.stop()
         self._pauses.stop()
         if self._has_handlers:

@@ -34,6 +34,7 @@ from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
+from app.outbound.name_watcher import resolve_once
 from app.outbound.peewee_tokens import TokenStoreError
 from app.outbound.routing_database import open_repository
 from app.plans import backends_of, plan_pools
@@ -209,12 +210,13 @@ def explain(address: str, frontend_name: str | None, as_json: bool, **options: s
         address = unmapped(str(ipaddress.ip_address(address)))
         geo = open_geo(config.geoip_path)
         found = _routing(config, pool)
+        backends = resolve_once(backends_of(pool, found.backends))
     except ValueError:
         _fail(f"{address!r} is not an IP address")
     except (GeoDatabaseError, RepositoryError) as error:
         _fail(str(error))
     location = geo.resolve(address) if geo is not None else None
-    verdicts = judge(backends_of(pool, found.backends), location, config.region or None)
+    verdicts = judge(backends, location, config.region or None)
     built = time.strftime("%Y-%m-%d", time.gmtime(geo.built_at)) if geo is not None else None
     age_days = int((time.time() - geo.built_at) // 86_400) if geo is not None else None
     head = {
@@ -252,7 +254,7 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
     table = Table("backend", "app", "region", "country", "address", "weight", "tier", "score", "why", box=None)
     for v in verdicts:
         b = v.backend
-        host = f"[{b.host}]" if ":" in b.host else b.host
+        host = f"[{b.host}]" if ":" in b.host else b.host or b.host_name
         table.add_row(
             b.id, b.app, b.region, b.country, f"{host}:{b.port}", str(b.weight), str(v.tier), f"{v.score:g}", v.why
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from actors.messages import CountBindings, CountCandidates, DescribePool, TakeSnapshot
 from actors.runtime import ask
 from actors.supervisor import Supervisor
 from app.domain import metric_names as names
+from app.domain.host_names import NameState
 from app.domain.measures import Labels, Snapshot
 from app.domain.pool import MemberView
 from app.gateway_view import GatewayView
@@ -25,7 +26,7 @@ from app.reload import Reloader
 
 
 class EdgeView:
-    """Looks into the parts of a running edge, which sets `is_draining`."""
+    """Looks into the parts of a running edge, which sets `is_draining`, `dns_answers` and `host_names`."""
 
     def __init__(
         self,
@@ -55,6 +56,10 @@ class EdgeView:
         self._text = PrometheusText()
         self._thread = WorkerThread()
         self.is_draining = False
+        self.dns_answers: Mapping[str, int] = {}
+        """How many the internal DNS gave, by response code."""
+        self.host_names: Callable[[], Mapping[NameState, int]] = dict
+        """How many names of backends are in each state."""
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Say whether to send us clients: doors open, not draining, and somebody to send them to; with details."""
@@ -124,6 +129,7 @@ class EdgeView:
             names.ROWS_REFUSED: {(): float(self._watcher.status.rows_refused)},
             names.ROUTING_STALE: {(): float(self._watcher.status.error is not None)},
             names.MAILBOX_DEPTH: {(child.address.name,): float(child.address.depth) for child in children},
+            names.HOST_NAMES: {(state,): float(count) for state, count in self.host_names().items()},
             names.LOOP_PAUSE: {(): self._pauses.longest()},
             **gateway_gauges,
         }
@@ -136,6 +142,7 @@ class EdgeView:
         counters[names.BINDINGS_EVICTED] = {(): float(bindings.evictions)}
         counters[names.ACTOR_RESTARTS] = {(child.address.name,): float(child.restart_count) for child in children}
         counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}
+        counters[names.DNS_ANSWERS] = {(rcode,): float(count) for rcode, count in self.dns_answers.items()}
         return Snapshot(counters, snapshot.histograms), gauges
 
     def _members(self, pool: str) -> list[MemberView]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from app.config import Config, Pool
 from app.domain.health import HealthRules
+from app.domain.host_name import is_host_name
 from app.domain.limits import LimitRules
 from app.domain.model import Backend
 from app.domain.plan import ElectionPlan, PoolPlan
@@ -68,9 +69,10 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
                 app=None,
                 region=None,
                 country=None,
-                host=server.address.host,
+                host="" if is_host_name(server.address.host) else server.address.host,
                 port=server.address.port,
                 weight=server.weight,
+                host_name=server.address.host if is_host_name(server.address.host) else None,
             )
             for server in pool.servers
         )
@@ -78,13 +80,13 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
 
 
 def probe_targets(pools: Iterable[Pool], backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
-    """Return what is to be probed: in every pool with a check the backends that are not deleted."""
+    """Return what is to be probed: in every pool with a check the backends that are not deleted and have an address."""
     return tuple(
         Target(pool.name, backend, spec)
         for pool in pools
         if (spec := _probe_spec(pool)) is not None
         for backend in backends[pool.name]
-        if not backend.is_deleted
+        if not backend.is_deleted and backend.host
     )
 
 

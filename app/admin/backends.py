@@ -34,7 +34,7 @@ _Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": r
 _Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
 _Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, False, True, None]})]
 _Address = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
+    Any, WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("ipv4", "ipv6", "hostname")]})
 ]
 _Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
 _UnixSeconds = Annotated[
@@ -48,7 +48,7 @@ class BackendColumns(Model):
     app: _Text = Field(default=None, description="Pools take the backends of one app")
     region: _Text = Field(default=None, description="Such as sa, us, eu")
     country: _Text = Field(default=None, description="ISO 3166-1 alpha-2")
-    wg_ip: _Address = Field(description="Address")
+    wg_ip: _Address = Field(description="Address or host name")
     port: _Port = Field(description="Port")
     healthy: _Flag = Field(default=None, description="0: no connections; NULL counts as 1")
     weight: _Number = Field(default=None, description="Share of the clients; 0: no new ones; NULL counts as 1")

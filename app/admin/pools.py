@@ -56,6 +56,7 @@ class PoolMember(Model):
 
     id: str
     address: str
+    host_name: str | None = Field(description="What the database says in place of an address")
     app: str | None
     region: str | None
     country: str | None
@@ -173,7 +174,8 @@ def _described(member: MemberView, traffic: BackendTraffic, now: float) -> PoolM
     backend = member.backend
     return PoolMember.model_construct(
         id=backend.id,
-        address=str(ListenAddress(backend.host, backend.port)),
+        address=str(ListenAddress(backend.host or backend.host_name or "", backend.port)),
+        host_name=backend.host_name,
         app=backend.app,
         region=backend.region,
         country=backend.country,

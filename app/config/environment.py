@@ -25,6 +25,7 @@ from pydantic import (
 from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
     DatabaseUrl,
+    DnsDomain,
     HealthCheckType,
     ListenAddress,
     ListenAddresses,
@@ -36,6 +37,7 @@ from app.config.values import (
     Seconds,
     SendProxy,
     database_url,
+    listen_addresses,
     none_if_empty,
     not_empty,
     one_listen_address,
@@ -61,6 +63,10 @@ def _within_descriptors(connections: int) -> int:
     if connections > allowed:
         raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
     return connections
+
+
+def _listen_addresses_or_none(value: object) -> object:
+    return () if none_if_empty(value) is None else listen_addresses(value)
 
 
 def _listen_address_or_none(value: object) -> object:
@@ -162,6 +168,11 @@ class Settings(BaseModel):
     bgp_config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="exabgp configuration that the Procfile's bgp process runs; empty = it idles"
     )
+    dns_listen_addr: Annotated[tuple[ListenAddress, ...], BeforeValidator(_listen_addresses_or_none)] = Field(
+        default="", validate_default=True, description="Where the internal DNS answers: a list; empty = off"
+    )
+    dns_domain: DnsDomain = Field(default="internal", description="The domain of the internal DNS")
+    dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="How long clients may keep an answer of it")
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
     )

@@ -116,7 +116,7 @@ class HealthCheck(HealthCheckDefaults):
 class Server(_Model):
     """One server of a pool."""
 
-    address: ServerAddress = Field(description="IP address and port; IPv6 in brackets")
+    address: ServerAddress = Field(description="IP address or host name, and port; IPv6 in brackets")
     weight: Whole = Field(default=1, ge=0, le=256, description="Share of the clients; 0 = no new ones")
 
 

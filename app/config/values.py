@@ -10,10 +10,13 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
 
+from app.domain.host_name import is_host_name
 from app.domain.secrets import MASK, masked
 
 T = TypeVar("T")
 
+LONGEST_DOMAIN: Final = 125
+"""Leaves room for two labels before it in a name of 255 bytes (RFC 1035 section 2.3.4)."""
 WILDCARDS: Final = ("0.0.0.0", "::")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,12 +25,16 @@ POSTGRESQL: Final = "postgresql://"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|\s")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen, or where a server does. `host` is an IP address in text; port 0 lets the kernel choose."""
+    """Where to listen, or where a server does.
+
+    `host` is an IP address in text, or the host name of a server; port 0 lets the kernel choose.
+    """
 
     host: str
     port: int
@@ -90,6 +97,9 @@ def one_listen_address(value: object) -> object:
 
 
 def _server_address(value: object) -> object:
+    host, _, port = str(lower(value)).rpartition(":")
+    if is_host_name(host) and _PORT.fullmatch(port) and 0 < int(port) <= 65535:
+        return ListenAddress(host, int(port))
     address = one_listen_address(value)
     if isinstance(address, ListenAddress) and (address.port == 0 or address.host in ("0.0.0.0", "::")):
         raise ValueError("needs the address and the port of a server")
@@ -147,6 +157,13 @@ def _each(value: object, parse: Callable[[str], Iterable[T]]) -> tuple[T, ...]:
 
 def _refuse(rule: str) -> NoReturn:
     raise ValueError(rule)
+
+
+def _domain(value: object) -> object:
+    domain = str(lower(value)).removesuffix(".")
+    if not is_host_name(domain) or len(domain) > LONGEST_DOMAIN:
+        raise ValueError(f"needs a domain such as internal or edge.example, of at most {LONGEST_DOMAIN} characters")
+    return domain
 
 
 # Numbers and switches
@@ -222,6 +239,7 @@ def _one_or_list(text: dict[str, Any], item: dict[str, Any], **of_list: Any) -> 
 
 
 _ADDRESS: Final = r"([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
+_NAME: Final = r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*\.?:[0-9]{1,5}"
 _LISTEN: Final = rf"(\*:[0-9]{{1,5}}|{_ADDRESS})"
 _NETWORK: Final = r"[0-9A-Fa-f:.]+(/[0-9.]+)?"
 _STATUS: Final = {
@@ -243,6 +261,7 @@ Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 """Seconds, from text such as 500ms, 10s, 2m, 1h or from a number; 10 ms to a year."""
 Region = Annotated[str, BeforeValidator(lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+DnsDomain = Annotated[str, BeforeValidator(_domain)]
 ListenAddresses = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(listen_addresses),
@@ -251,7 +270,9 @@ ListenAddresses = Annotated[
 OneListenAddress = Annotated[
     ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))
 ]
-ServerAddress = Annotated[ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))]
+ServerAddress = Annotated[
+    ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^({_ADDRESS}|{_NAME})$"))
+]
 Networks = Annotated[
     tuple[IPNetwork, ...],
     BeforeValidator(_networks),

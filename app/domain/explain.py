@@ -59,6 +59,8 @@ def _obstacle(backend: Backend) -> str | None:
         return "drained (deleted)"
     if not backend.is_healthy:
         return "unhealthy in the database"
+    if not backend.host:
+        return f"its name {backend.host_name} is not resolved"
     if backend.weight == 0:
         return "weight 0: bound clients only"
     return None

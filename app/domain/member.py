@@ -62,6 +62,7 @@ class Member:
             and backend.weight > 0
             and backend.is_healthy
             and not backend.is_deleted
+            and backend.host != ""
             and not self.has_left
             and not 0 < backend.hard_limit <= self.connections
         )

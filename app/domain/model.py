@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from app.domain.host_name import is_host_name
 from app.domain.outcome import Affinity, NoLease
 
 DEFAULT_SOFT_LIMIT: Final = 100
@@ -43,7 +44,8 @@ class GeoInfo:
 class Backend:
     """One row of the routing database, validated.
 
-    `host` is an IP address in canonical text. `soft_limit` > 0 and counts connections; `hard_limit` 0 is unlimited;
+    `host` is an IP address in canonical text. A row may give a `host_name` instead: the host is empty then until the
+    name has been resolved. `soft_limit` > 0 and counts connections; `hard_limit` 0 is unlimited;
     `weight` 0 takes no new clients. `country` is upper case, `region` lower case, each None when not given.
     """
 
@@ -59,11 +61,12 @@ class Backend:
     hard_limit: int = 0
     is_deleted: bool = False
     drain_deadline: float | None = None
+    host_name: str | None = None
 
     @property
     def is_serving(self) -> bool:
-        """The database calls it healthy and not deleted."""
-        return self.is_healthy and not self.is_deleted
+        """The database calls it healthy and not deleted, and its address is known."""
+        return self.is_healthy and not self.is_deleted and self.host != ""
 
 
 class Lease(NamedTuple):
@@ -123,12 +126,13 @@ def parse_backend(row: Mapping[str, object]) -> Backend:
     Raises BadBackend with every fault of the row.
     """
     reader = _RowReader(row)
+    id_, (host, host_name) = reader.text("id", is_required=True), reader.host("wg_ip")
     backend = Backend(
-        id=reader.text("id", is_required=True) or "",
+        id=id_ or "",
         app=reader.text("app"),
         region=_lower(reader.text("region")),
         country=_upper(reader.text("country")),
-        host=reader.address("wg_ip"),
+        host=host,
         port=reader.number("port", None, lowest=1, highest=65535),
         is_healthy=reader.flag("healthy", True),
         weight=reader.number("weight", DEFAULT_WEIGHT),
@@ -136,6 +140,7 @@ def parse_backend(row: Mapping[str, object]) -> Backend:
         hard_limit=reader.number("hard_limit", 0),
         is_deleted=reader.flag("deleted", False),
         drain_deadline=reader.seconds(DRAIN_DEADLINE),
+        host_name=host_name,
     )
     if reader.faults:
         raise BadBackend(row.get("id"), tuple(reader.faults))
@@ -170,15 +175,18 @@ class _RowReader:
             return None
         return value.strip()
 
-    def address(self, column: str) -> str:
+    def host(self, column: str) -> tuple[str, str | None]:
+        """Return an address, or no address and a host name."""
         value = self.text(column, is_required=True)
         if value is None:
-            return ""
+            return "", None
         try:
-            return str(ipaddress.ip_address(value))
+            return str(ipaddress.ip_address(value)), None
         except ValueError:
-            self._fault(column, "must be an IPv4 or IPv6 address")
-            return ""
+            if is_host_name(value.lower()):
+                return "", value.lower()
+            self._fault(column, "must be an IPv4 or IPv6 address, or a host name")
+            return "", None
 
     def number(self, column: str, default: int | None, *, lowest: int = 0, highest: int = 2**31 - 1) -> int:
         value = self._row.get(column)

@@ -36,6 +36,8 @@ class MemberView:
 
     backend: Backend
     connections: int
+    load: float
+    """See Member.load."""
     state: HealthState
     changed_at: float
     """When `state` changed last, in monotonic seconds."""
@@ -45,6 +47,8 @@ class MemberView:
     ejected_for: float
     is_available: bool
     takes_new_clients: bool
+    has_left: bool
+    """It is in the set no more; connections keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Pool:
         """Members that the database calls healthy and has not deleted."""
         self._nobody: NoLease | None = None
         """Why an election would give nobody, while nothing changes."""
+        self._generation = 0
 
     # The elections
 
@@ -154,6 +159,7 @@ class Pool:
         elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
             self._start_over(member, now)
         member.backend, member.has_left = backend, False
+        self._generation += 1
         for election in self._elections.values():
             election.add(member)
         self._nobody = None
@@ -162,6 +168,7 @@ class Pool:
     def _take_out(self, member: Member) -> None:
         member.has_left = True
         member.health.start_over()
+        self._generation += 1
         for election in self._elections.values():
             election.remove(member)
         self._nobody = None
@@ -176,6 +183,7 @@ class Pool:
 
     def _rank(self, member: Member) -> None:
         """Let the elections know that a member's connections or health changed."""
+        self._generation += 1
         self._nobody = None
         if not member.has_left:
             for election in self._elections.values():
@@ -394,6 +402,7 @@ class Pool:
             MemberView(
                 backend=m.backend,
                 connections=m.connections,
+                load=m.load,
                 state=m.health.state,
                 changed_at=m.changed_at,
                 history=m.history,
@@ -401,9 +410,15 @@ class Pool:
                 ejected_for=max(0.0, (m.health.ejected_until or now) - now),
                 is_available=m.is_available,
                 takes_new_clients=m.takes_new_clients,
+                has_left=m.has_left,
             )
             for m in islice(self._members.values(), first, None if count is None else first + count)
         ]
+
+    def generation(self, now: float) -> int:
+        """Return a number that grows with every change of who may serve; one of connections alone is none."""
+        self._readmit(now)
+        return self._generation
 
     def counts(self, now: float) -> tuple[int, int, bool]:
         """Return how many members there are, how many take new clients, and whether the pool fails open."""

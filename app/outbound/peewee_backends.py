@@ -309,7 +309,7 @@ def row_of(backend: Backend) -> dict[str, object]:
         "app": backend.app,
         "region": backend.region,
         "country": backend.country,
-        "wg_ip": backend.host,
+        "wg_ip": backend.host_name or backend.host,
         "port": backend.port,
         "healthy": int(backend.is_healthy),
         "weight": backend.weight,

@@ -112,7 +112,9 @@ def _get(sock: socket.socket, target: Target) -> None:
 
 
 def _request(backend: Backend, path: str) -> bytes:
-    host = backend.host.partition("%")[0]  # a zone means nothing to anybody else (RFC 6874 section 1)
+    host = (
+        backend.host_name or backend.host.partition("%")[0]
+    )  # a zone means nothing to anybody else (RFC 6874 section 1)
     name = f"[{host}]" if ":" in host else host
     return (
         f"GET {path} HTTP/1.1\r\n"

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, str] = {
     # room: what it may import, ours by room and foreign by package; the standard library is free but for the domain
     "app": "",
     "app.domain": "app.domain",
-    "app.wire": "app.domain app.wire httptools",
+    "app.wire": "app.domain app.wire dnslib httptools",
     "app.ports": "app.domain",
     "app.config": "app.domain app.config pydantic pydantic_core yaml",
     "app.plans": "app.config app.domain",
@@ -36,10 +36,11 @@ MAY_IMPORT: dict[str, str] = {
     "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
     "app.gateway_view app.loop_pauses app.outbound app.proxy_service app.reload",
     "app.gateway_view": "actors.handler_messages actors.runtime app.domain",
+    "app.dns_view": "actors.messages actors.runtime app.domain app.outbound.worker_thread app.proxy_service",
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
-    "Crypto msgspec peewee playhouse maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
+    "Crypto dns msgspec peewee playhouse maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
     "actors.runtime": "pykka gevent greenlet loguru msgspec",
     "actors.messages": "app.domain actors.runtime.Message actors.runtime.Request",

@@ -334,7 +334,7 @@ def test_every_change_is_one_line_that_says_who_what_on_what_and_the_result(prox
     operator.call("DELETE", "/api/backends/nobody")
     operator.call("DELETE", "/api/bindings/default/127.0.0.9")
     reader.call("DELETE", "/api/backends/gru")
-    operator.call("POST", "/api/backends", {"id": "bad", "wg_ip": "x", "port": 0})
+    operator.call("POST", "/api/backends", {"id": "bad", "wg_ip": "x!", "port": 0})
     reader.call("GET", "/api/backends")
     lines = eventually(lambda: len(audit(proxy)) >= 8 and audit(proxy))
     assert [(line["token"], line["action"], line["target"], line["status"]) for line in lines] == [

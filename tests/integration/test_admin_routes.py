@@ -33,7 +33,7 @@ def town(edge, origin, tmp_path):
 
 def test_backends_are_listed_as_they_stand_the_refused_ones_too(town, routing_db):
     with sqlite3.connect(routing_db) as database:
-        database.execute("INSERT INTO backends (id, wg_ip, port) VALUES ('bad', 'nowhere', 0)")
+        database.execute("INSERT INTO backends (id, wg_ip, port) VALUES ('bad', 'no where', 0)")
         database.execute("INSERT INTO backends (id, wg_ip, port, deleted) VALUES ('old', '10.0.0.1', 1, 1)")
         database.execute("INSERT INTO backends (id, wg_ip, port, healthy) VALUES ('ill', '10.0.0.1', 2, 0)")
         database.execute("INSERT INTO backends (id, wg_ip, port) VALUES ('blob', x'00ff', 2)")
@@ -69,7 +69,7 @@ def test_a_backend_is_registered_serves_and_is_removed(town, origin):
 
 
 def test_a_registered_backend_is_judged_as_every_row_is(town):
-    answer = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x", "port": 0, "weight": "many"})
+    answer = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
     assert answer.status == 422
     assert {fault["where"] for fault in answer.problem["errors"]} == {"id", "wg_ip", "port", "weight"}
 

@@ -81,7 +81,7 @@ def test_a_load_adds_and_replaces_rows_and_replace_removes_the_others_too(databa
     ("text", "named"),
     [
         (f"{HEAD}\na,,,,127.0.0.1,80,,,,,\nb,,,,127.0.0.1,70000,,,,,\n", ["line 3", "column port", "70000"]),
-        (f"{HEAD}\na,,,,127.0.0.1,80,,-1,,,\nb,,,,nowhere,80,,,,,\n", ["line 2", "column weight", "line 3", "wg_ip"]),
+        (f"{HEAD}\na,,,,127.0.0.1,80,,-1,,,\nb,,,,no where,80,,,,,\n", ["line 2", "column weight", "line 3", "wg_ip"]),
         ("id,wg_ip,port\na,127.0.0.1,80\na,127.0.0.1,81\n", ["line 3", "column id", "is in line 2 already"]),
         ("id,wg_ip,port\na,127.0.0.1\n", ["line 2", "not as many fields"]),
         ("id,wg_ip,port\na,127.0.0.1,80,90\n", ["line 2", "not as many fields"]),

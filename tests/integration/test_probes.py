@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import gevent
@@ -86,8 +87,11 @@ def test_an_address_that_cannot_be_used():
     assert probe(target(80, "fe80::1%nowhere", kind="tcp")) == "connect_failed"
 
 
-@pytest.mark.parametrize(("host", "name"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
-def test_an_http_probe_asks_for_its_path_and_says_who_it_is(origin, host, name):
+@pytest.mark.parametrize(
+    ("host", "host_name", "name"),
+    [("127.0.0.1", None, "127.0.0.1"), ("::1", None, "[::1]"), ("127.0.0.1", "app.example", "app.example")],
+)
+def test_an_http_probe_asks_for_its_path_and_says_who_it_is(origin, host, host_name, name):
     heard = []
 
     def part(sock):
@@ -95,7 +99,8 @@ def test_an_http_probe_asks_for_its_path_and_says_who_it_is(origin, host, name):
         sock.sendall(OK)
 
     port = origin(part, host)
-    assert probe(target(port, host, path="/healthz?deep=1")) is None
+    one = target(port, host, path="/healthz?deep=1")
+    assert probe(replace(one, backend=replace(one.backend, host_name=host_name))) is None
     line, *fields = heard[0].decode().removesuffix("\r\n\r\n").split("\r\n")
     assert line == "GET /healthz?deep=1 HTTP/1.1"
     assert fields == [f"Host: {name}:{port}", "User-Agent: edgeproxy-probe", "Connection: close"]

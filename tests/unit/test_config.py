@@ -55,6 +55,9 @@ DEFAULTS: dict[str, Any] = {
     "API_TOKEN": SecretStr(""),
     "API_CA_FILE": None,
     "BGP_CONFIG": None,
+    "DNS_LISTEN_ADDR": (),
+    "DNS_DOMAIN": "internal",
+    "DNS_TTL_SECS": 5,
     "LOG_PATH": None,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
@@ -131,6 +134,10 @@ def test_every_variable_says_what_it_is_for() -> None:
         ("ADMIN_TLS_CERT", "", None),
         ("ADMIN_TOKEN_FILE", "/run/edge/token", Path("/run/edge/token")),
         ("GATEWAY_DB_PATH", "/var/lib/edge/gateway.db", Path("/var/lib/edge/gateway.db")),
+        ("DNS_LISTEN_ADDR", "*:53", (ListenAddress("0.0.0.0", 53), ListenAddress("::", 53))),
+        ("DNS_LISTEN_ADDR", " ", ()),
+        ("DNS_DOMAIN", "Edge.Example.", "edge.example"),
+        ("DNS_TTL_SECS", "0", 0),
         ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
         ("LOG_PATH", " ", None),
         ("LOG_LEVEL", "warning", "warning"),
@@ -217,6 +224,26 @@ def test_a_list_of_addresses(text: str, expected: list[str]) -> None:
 def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
     (fault,) = faults(LISTEN_ADDR=text)
     assert fault.startswith("EDGEPROXY_LISTEN_ADDR=")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DNS_LISTEN_ADDR", "localhost:53"),
+        ("DNS_LISTEN_ADDR", "53"),
+        ("DNS_DOMAIN", ""),
+        ("DNS_DOMAIN", "."),
+        ("DNS_DOMAIN", "an_underscore"),
+        ("DNS_DOMAIN", "a" * 64),
+        ("DNS_DOMAIN", ".".join(["a" * 62] * 3)),
+        ("DNS_TTL_SECS", "-1"),
+        ("DNS_TTL_SECS", "0.5"),
+        ("DNS_TTL_SECS", "86401"),
+    ],
+)
+def test_what_the_dns_cannot_do_is_refused(name: str, text: str) -> None:
+    (fault,) = faults(**{name: text})
+    assert fault.startswith(f"EDGEPROXY_{name}={text!r}: ")
 
 
 @pytest.mark.parametrize("text", ["*:8081", "127.0.0.1:1,127.0.0.1:2", "8081", "localhost:8081"])

@@ -166,6 +166,34 @@ def test_an_address_that_cannot_be_parsed_is_refused(text: str) -> None:
     assert faults(wg_ip=text) == ["wg_ip"]
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("app.example", "app.example"),
+        ("APP.Example", "app.example"),
+        ("app.example.", "app.example."),
+        ("db", "db"),
+        ("3com.example", "3com.example"),
+        ("10.0.0.1.example", "10.0.0.1.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("a" * 63 + ".example", "a" * 63 + ".example"),
+    ],
+)
+def test_a_host_name_is_kept_in_lower_case_and_its_backend_serves_once_it_has_an_address(text: str, name: str) -> None:
+    found = parse(wg_ip=text)
+    assert (found.host, found.host_name, found.is_serving) == ("", name, False)
+    assert replace(found, host="10.0.0.1").is_serving
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-a.example", "a-.example", "a..example", ".example", "a_b.example", "bücher.example", "a" * 64, "a." * 127 + "a",
+     "host:80", "http://host", "a.example/", "a b", "1.2", "host.5", "."],
+)  # fmt: skip
+def test_what_is_neither_an_address_nor_a_host_name_is_refused(text: str) -> None:
+    assert faults(wg_ip=text) == ["wg_ip"]
+
+
 @pytest.mark.parametrize("deadline", [0, 1_800_000_000, 1_800_000_000.5])
 def test_a_drain_deadline_is_unix_seconds(deadline: float) -> None:
     assert parse(drain_deadline=deadline).drain_deadline == deadline
@@ -179,7 +207,7 @@ def test_any_other_drain_deadline_is_refused(deadline: object) -> None:
 def test_every_fault_of_a_row_is_named_with_column_value_and_rule() -> None:
     bad = {
         "id": "",
-        "wg_ip": "nowhere",
+        "wg_ip": "no where",
         "port": 0,
         "healthy": "yes",
         "weight": -1,
@@ -192,7 +220,7 @@ def test_every_fault_of_a_row_is_named_with_column_value_and_rule() -> None:
     assert named == {*BACKEND_COLUMNS, "drain_deadline"}
     assert caught.value.backend_id == ""
     text = str(caught.value)
-    assert "wg_ip='nowhere': must be an IPv4 or IPv6 address" in text
+    assert "wg_ip='no where': must be an IPv4 or IPv6 address, or a host name" in text
     assert "port=0: must be a whole number from 1 to 65535" in text
 
 

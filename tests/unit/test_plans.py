@@ -117,6 +117,13 @@ def test_the_servers_of_a_pool_are_its_backends_by_address() -> None:
     assert (one.region, one.country, one.hard_limit) == (None, None, 0)
 
 
+def test_a_server_may_be_given_by_name() -> None:
+    servers = [{"address": "App.Example:80"}]
+    (pool,) = configuration([{"name": "web", "backend": "p"}], [{"name": "p", "servers": servers}]).pools
+    (found,) = backends_of(pool, [])
+    assert (found.id, found.host, found.host_name, found.port) == ("app.example:80", "", "app.example", 80)
+
+
 def test_a_pool_with_an_app_has_that_apps_rows_and_with_an_empty_one_all() -> None:
     rows = [backend("a", app="shop"), backend("b", app="blog"), backend("c"), backend("d", app="shop", is_deleted=True)]
     apps = [{"name": "shops", "app": "shop"}, {"name": "all", "app": ""}, {"name": "none", "app": "unheard-of"}]

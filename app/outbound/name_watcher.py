@@ -1,0 +1,123 @@
+"""Follows the host names of backends: each is looked up again when its answer has grown old, off the way of clients.
+
+Of several addresses the edge uses one that takes connections. So such a name is looked at again soon: the address in
+use may take none any more, while another does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from gevent.pool import Group, Pool
+from loguru import logger
+
+from app.domain.host_names import RETRY_SECONDS, HostNames, NameState
+from app.domain.model import Backend
+from app.domain.probe import ProbeSpec, Target
+from app.outbound.name_lookup import Found, NameLookup, NameNotFound
+from app.outbound.probes import probe
+
+TICK_SECONDS: Final = 0.25
+AT_ONCE: Final = 16
+"""Names that are being looked up; the others wait."""
+FIRST_SECONDS: Final = 2.0
+"""At the start, for the first answers: the doors open all the same."""
+
+
+SEVERAL_SECONDS: Final = 10.0
+"""Names of several addresses are looked up after so long at the latest."""
+_CONNECTS: Final = ProbeSpec("tcp", interval_seconds=SEVERAL_SECONDS, timeout_seconds=1.0)
+
+
+class Lookup(Protocol):
+    """Where addresses come from."""
+
+    def find(self, name: str) -> Found:
+        """Return the addresses of a name. Raises NameNotFound."""
+        ...
+
+
+class NameWatcher:
+    """Knows the addresses of the backends' names. `on_change` is told once a tick that some are others now."""
+
+    def __init__(self, lookup: Lookup, on_change: Callable[[], None]) -> None:
+        self.lookup = lookup
+        self._on_change = on_change
+        self._names = HostNames()
+        self._users: dict[str, Backend] = {}
+        """One of the backends of each name."""
+        self._lookups = Pool(AT_ONCE)
+        self._has_changed = False
+
+    def want(self, backends: Iterable[Backend]) -> None:
+        """Follow the names of these backends, and no others."""
+        self._users = {backend.host_name: backend for backend in backends if backend.host_name is not None}
+        self._names.want(self._users)
+
+    def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        """Return the backends with the addresses of their names, as far as they are known."""
+        return self._names.filled(backends)
+
+    def counts(self) -> dict[NameState, int]:
+        return self._names.counts()
+
+    def look(self) -> None:
+        """Start looking up what is due, and tell of what has changed. Waits for nothing."""
+        for name in self._names.take_due(time.monotonic(), self._lookups.free_count()):
+            self._lookups.spawn(self._look_up, name)
+        if self._has_changed:
+            self._has_changed = False
+            self._on_change()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until every name has been looked up once, not longer than this."""
+        deadline = time.monotonic() + seconds
+        self.look()
+        while len(self._lookups) and time.monotonic() < deadline:
+            self._lookups.join(min(TICK_SECONDS, deadline - time.monotonic()))
+            self.look()
+
+    def stop(self) -> None:
+        self._lookups.kill()
+
+    def _look_up(self, name: str) -> None:
+        try:
+            found = self._usable(name, self.lookup.find(name))
+        except NameNotFound as error:
+            self._failed(name, str(error))
+        except Exception as error:
+            logger.exception("looking up {} broke", name)
+            self._failed(name, repr(error))
+        else:
+            if self._names.learned(name, found.addresses, found.seconds, time.monotonic()):
+                self._has_changed = True
+                logger.info("host name {} stands for {}", name, self._names.address(name))
+
+    def _usable(self, name: str, found: Found) -> Found:
+        """Return those of several addresses that take connections; all of them, not for long, where none does."""
+        backend = self._users.get(name)
+        if len(found.addresses) == 1 or backend is None:
+            return found
+        targets = [Target(name, replace(backend, host=address), _CONNECTS) for address in found.addresses]
+        failures = Group().map(probe, targets)
+        usable = tuple(a for a, failure in zip(found.addresses, failures, strict=True) if failure is None)
+        if not usable:
+            return Found(found.addresses, min(found.seconds, RETRY_SECONDS))
+        return Found(usable, min(found.seconds, SEVERAL_SECONDS))
+
+    def _failed(self, name: str, reason: str) -> None:
+        if self._names.failed(name, reason, time.monotonic()):
+            address = self._names.address(name)
+            outcome = f"it keeps {address}" if address else "its backends get no connections"
+            logger.warning("host name {} is not resolved: {}; {}", name, reason, outcome)
+
+
+def resolve_once(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    """Return the backends with the addresses of their names, for those who look once."""
+    watcher = NameWatcher(NameLookup(), on_change=lambda: None)
+    watcher.want(backends)
+    watcher.settle(FIRST_SECONDS)
+    return watcher.filled(backends)

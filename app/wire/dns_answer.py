@@ -1,0 +1,234 @@
+"""What the internal DNS answers: a query and the zone of the moment -> bytes. Knows the rules, not the sockets.
+
+Other opcodes are NOTIMP; what is no query is FORMERR; other classes, names outside the domain and transfers are
+REFUSED; a name that is not there is NXDOMAIN; one that has nothing of the type asked for is an empty answer (RFC 2308:
+both with the SOA record, by which they are kept); a version of EDNS that we do not speak is BADVERS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from dnslib import AAAA, EDNS0, NS, QTYPE, RD, RR, SOA, SRV, TXT, A, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+
+from app.domain.dns_zone import Chance, Labels, Node, Place, Zone, nearest
+from app.wire.dns_query import HEADER_BYTES, BadQuery, Edns, Query, is_query, opcode, read_query
+
+LARGEST_DATAGRAM: Final = 1232
+"""Fits every path unfragmented; also what we say that we take (DNS flag day 2020)."""
+
+NOERROR: Final = 0
+FORMERR: Final = 1
+SERVFAIL: Final = 2
+NXDOMAIN: Final = 3
+NOTIMP: Final = 4
+REFUSED: Final = 5
+BADVERS: Final = 16
+RCODES: Final = {
+    NOERROR: "NOERROR",
+    FORMERR: "FORMERR",
+    SERVFAIL: "SERVFAIL",
+    NXDOMAIN: "NXDOMAIN",
+    NOTIMP: "NOTIMP",
+    REFUSED: "REFUSED",
+    BADVERS: "BADVERS",
+}
+
+_VARIANTS: Final = 8
+"""Orders of equal backends that are kept of an answer; each time one of them is sent."""
+_MOST_KEPT: Final = 1024
+"""Questions whose answers are kept, 14 MB at most."""
+_IN: Final = 1
+_HINFO: Final = 13
+_TRANSFERS: Final = (QTYPE.AXFR, QTYPE.IXFR)
+_ANY_ANSWER: Final = RD(b"\x07RFC8482\x00")
+_RECURSION_DESIRED: Final = 0x01
+_LARGEST_SRV_NUMBER: Final = 65535
+_LONGEST_STRING: Final = 255
+# How often another server would ask this one for changes, if there were others.
+_REFRESH_SECONDS, _RETRY_SECONDS, _EXPIRE_SECONDS = 3600, 1200, 604_800
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Bytes to be sent, and their response code."""
+
+    message: bytes
+    rcode: int
+
+
+class Responder:
+    """Answers queries for one domain from the zone that `zone()` gives.
+
+    Making an answer takes 100-400 µs, most of it in dnslib. So it is kept for as long as the zone is: clients mostly
+    send the same bytes again, under another id.
+    """
+
+    def __init__(self, domain: str, ttl_seconds: int, zone: Callable[[], Zone], chance: Chance) -> None:
+        self._domain = tuple(label.encode() for label in domain.split("."))
+        self._ttl_seconds = ttl_seconds
+        self._zone = zone
+        self._chance = chance
+        self._kept: dict[bytes, list[Answer]] = {}
+        self._kept_of: Zone | None = None
+
+    def answer(self, message: bytes, *, is_datagram: bool) -> Answer | None:
+        """Answer a message; None for one that must not be answered. An answer by stream may be of any size."""
+        if not is_query(message):
+            return None
+        if not is_datagram:
+            return self._make(message, None)
+        zone = self._zone()
+        if zone is not self._kept_of:
+            self._kept, self._kept_of = {}, zone
+        variants = self._kept.get(message[2:], [])
+        if len(variants) == _VARIANTS:
+            variant = variants[int(self._chance() * _VARIANTS)]
+            return Answer(message[:2] + variant.message[2:], variant.rcode)
+        answer = self._make(message, LARGEST_DATAGRAM)
+        if answer.rcode == NOERROR and (variants or len(self._kept) < _MOST_KEPT):
+            self._kept.setdefault(message[2:], variants).append(answer)
+        return answer
+
+    def _make(self, message: bytes, largest: int | None) -> Answer:
+        if opcode(message) != 0:
+            return failure(message, NOTIMP)
+        try:
+            query = read_query(message)
+        except BadQuery:
+            return failure(message, FORMERR)
+        reply = self._reply(query)
+        return Answer(reply.pack(None if largest is None else min(query.datagram_bytes, largest)), reply.rcode)
+
+    def _reply(self, query: Query) -> _Reply:
+        reply = _Reply(query)
+        asked = tuple(label.lower() for label in query.labels)
+        own = len(asked) - len(self._domain)
+        if query.edns is not None and query.edns.version != 0:
+            reply.rcode = BADVERS
+        elif query.class_ != _IN or asked[max(own, 0) :] != self._domain or query.type in _TRANSFERS:
+            reply.rcode = REFUSED
+        else:
+            self._look_up(reply, tuple(label.decode("latin-1") for label in asked[:own]), query)
+        return reply
+
+    def _look_up(self, reply: _Reply, name: Labels, query: Query) -> None:
+        zone, apex = self._zone(), query.labels[len(name) :]
+        node = zone.nodes.get(name)
+        reply.is_authoritative = True
+        if node is None:
+            reply.rcode = NXDOMAIN
+        else:
+            for type_, data in self._records(node, name, apex, query.type, zone):
+                reply.answers.append(self._record(query.labels, type_, data))
+            if query.type == QTYPE.SRV:
+                self._add_addresses(reply, node, apex)
+        if not reply.answers:
+            reply.authority.append(self._record(apex, QTYPE.SOA, self._soa(apex, zone)))
+
+    def _records(
+        self, node: Node, name: Labels, apex: tuple[bytes, ...], type_: int, zone: Zone
+    ) -> Iterator[tuple[int, RD]]:
+        """Give the type and data of every record that answers a question of `type_` at a node."""
+        if type_ == QTYPE.ANY:  # as little as the standard allows: nobody is to be flooded with our answers (RFC 8482)
+            yield _HINFO, _ANY_ANSWER
+        elif type_ in (QTYPE.A, QTYPE.AAAA):
+            for place in nearest(node.places, self._chance):
+                yield from (found for found in _address(place) if found[0] == type_)
+        elif type_ == QTYPE.SRV:
+            for place in node.places:
+                if place.name is not None:
+                    yield type_, _srv(place, place.name, apex)
+        elif type_ == QTYPE.TXT and node.text:
+            yield type_, TXT([node.text[at : at + _LONGEST_STRING] for at in range(0, len(node.text), _LONGEST_STRING)])
+        elif type_ == QTYPE.SOA and not name:
+            yield type_, self._soa(apex, zone)
+        elif type_ == QTYPE.NS and not name:
+            yield type_, NS(DNSLabel(apex))
+
+    def _add_addresses(self, reply: _Reply, node: Node, apex: tuple[bytes, ...]) -> None:
+        """Add the addresses of the targets, so that they need not be asked for (RFC 2782)."""
+        for place in node.places:
+            if place.name is not None:
+                for type_, data in _address(place):
+                    reply.additional.append(self._record(_below(place.name, apex), type_, data))
+
+    def _record(self, name: Iterable[bytes], type_: int, data: RD) -> RR:
+        return RR(DNSLabel(tuple(name)), type_, _IN, self._ttl_seconds, data)
+
+    def _soa(self, apex: tuple[bytes, ...], zone: Zone) -> SOA:
+        """Return the SOA record: the domain itself stands for its server, as in RFC 6303 section 3."""
+        times = (zone.serial, _REFRESH_SECONDS, _RETRY_SECONDS, _EXPIRE_SECONDS, self._ttl_seconds)
+        return SOA(DNSLabel(apex), DNSLabel((b"nobody", b"invalid")), times)
+
+
+def failure(message: bytes, rcode: int) -> Answer:
+    """Answer a message that was not understood: its header alone comes back."""
+    flags = 0x80 | message[2] & 0x78 | message[2] & _RECURSION_DESIRED
+    return Answer(message[:2] + bytes((flags, rcode)) + bytes(HEADER_BYTES - 4), rcode)
+
+
+def _below(name: Labels, apex: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return (*(label.encode() for label in name), *apex)
+
+
+def _address(place: Place) -> list[tuple[int, RD]]:
+    """Return the record of a place's address: none for one of a link, which means nothing elsewhere."""
+    if "%" in place.address:
+        return []
+    if ":" in place.address:
+        return [(QTYPE.AAAA, AAAA(tuple(ipaddress.IPv6Address(place.address).packed)))]
+    return [(QTYPE.A, A(place.address))]
+
+
+def _srv(place: Place, name: Labels, apex: tuple[bytes, ...]) -> SRV:
+    weight = min(place.weight, _LARGEST_SRV_NUMBER)
+    return SRV(place.tier, weight, place.port, DNSLabel(_below(name, apex)))
+
+
+class _Reply:
+    """An answer while it is put together."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self.rcode = NOERROR
+        self.is_authoritative = False
+        self.answers: list[RR] = []
+        self.authority: list[RR] = []
+        self.additional: list[RR] = []
+
+    def pack(self, largest: int | None) -> bytes:
+        """Return the bytes, at most `largest`.
+
+        What is too long goes without addresses nobody asked for, else empty and marked as truncated, so that the
+        client asks again by TCP (RFC 2181 section 9).
+        """
+        message = self._pack(self.answers, self.additional)
+        if largest is not None and len(message) > largest and self.additional:
+            message = self._pack(self.answers, [])
+        if largest is not None and len(message) > largest:
+            message = self._pack([], [], is_truncated=True)
+        return message
+
+    def _pack(self, answers: list[RR], additional: list[RR], *, is_truncated: bool = False) -> bytes:
+        query = self._query
+        header = DNSHeader(
+            id=query.id,
+            bitmap=0,
+            qr=1,
+            aa=int(self.is_authoritative),
+            tc=int(is_truncated),
+            rd=int(query.is_recursion_desired),
+            rcode=self.rcode & 0xF,
+        )
+        question = DNSQuestion(DNSLabel(query.labels), query.type, query.class_)
+        options = [] if query.edns is None else [self._options(query.edns)]
+        record = DNSRecord(header, questions=[question], rr=answers, auth=self.authority, ar=[*additional, *options])
+        return bytes(record.pack())
+
+    def _options(self, edns: Edns) -> EDNS0:
+        flags = "do" if edns.wants_dnssec else ""
+        return EDNS0(udp_len=LARGEST_DATAGRAM, ext_rcode=self.rcode >> 4, flags=flags)
