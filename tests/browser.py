@@ -21,7 +21,7 @@ import gevent
 import pytest
 
 from tests.harness import PATIENCE_SECONDS, eventually
-from tests.integration.http_peers import program
+from tests.programs import program
 
 ANSWER_SECONDS = 60.0
 """A browser that starts for the first time, on a busy machine, takes its time."""

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from tests.harness import eventually
-from tests.integration.http_peers import program
 from tests.namespaces import Machine
+from tests.programs import program
 
 AS_NUMBER = 64500
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -274,45 +270,3 @@ def leases(edge: EdgeProcess) -> float:
     """Return how many leases are held on all backends."""
     samples = edge.metrics().items()
     return sum(value for name, value in samples if name.startswith("edgeproxy_backend_connections_active{"))
-
-
-_POLICY = Path("/usr/sbin/policy-rc.d")
-"""While this exits with 101, Debian's packages do not start their daemons."""
-
-
-def program(name: str, package: str, folders: str = "") -> str:
-    """Return the path of a program, installed with its Debian package when missing and we are root.
-
-    It is looked for in PATH, in /usr/sbin, and in folders that match a pattern. Missing all the same, it is a failure
-    under CI and a skip elsewhere.
-    """
-
-    def find() -> str | None:
-        places = [os.environ["PATH"], "/usr/sbin", *sorted(glob(folders), reverse=True)]
-        return shutil.which(name, path=os.pathsep.join(places))
-
-    problem = "" if find() else _install(package)
-    path = find()
-    if path is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is missing: {problem}")
-    return path
-
-
-def _install(package: str) -> str:
-    """Install a Debian package without starting its daemon; returns what went wrong."""
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return f"only root can apt-get install {package}"
-    has_policy = _POLICY.exists()
-    if not has_policy:
-        _POLICY.write_text("#!/bin/sh\nexit 101\n")
-        _POLICY.chmod(0o755)
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", package]):
-            done = subprocess.run(
-                ["apt-get", *command], check=False, env=environment, capture_output=True, text=True, timeout=100
-            )
-        return done.stderr
-    finally:
-        if not has_policy:
-            _POLICY.unlink()

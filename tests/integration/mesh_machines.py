@@ -14,8 +14,8 @@ import yaml
 
 from tests.commands import command
 from tests.harness import eventually
-from tests.integration.http_peers import program
 from tests.namespaces import Machine, Wire
+from tests.programs import program
 
 _BACKEND = """
 import http.server, socket, sys

@@ -21,7 +21,7 @@ import gevent
 from actors.services.supervision import Services
 from app.domain.services import ServiceSpec, parse_service
 from tests.harness import ROOT, eventually
-from tests.integration.http_peers import program
+from tests.programs import program
 from tests.traffic import free_ports
 
 USER, PASSWORD, DATABASE, BUCKET = "edge", "s3cret-of-tests", "shop", "things"

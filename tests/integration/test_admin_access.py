@@ -15,7 +15,7 @@ from app.domain.tokens import digest_of
 from tests.admin_client import SCOPES, Admin, admin_of, admin_variables
 from tests.commands import edgeproxy
 from tests.harness import eventually, frontend, pool, row
-from tests.integration.http_peers import program
+from tests.programs import program
 
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",

@@ -24,7 +24,7 @@ from app.wire.dns_answer import Responder
 from tests.edge_in_process import edge_in_process
 from tests.harness import ROOT, EdgeProcess, eventually, pool, row, write_backends
 from tests.harness import frontend as front
-from tests.integration.http_peers import program
+from tests.programs import program
 from tests.traffic import ask, named
 
 ROWS = [

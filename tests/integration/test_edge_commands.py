@@ -12,7 +12,7 @@ import pytest
 from tests.admin_client import admin_of, admin_variables
 from tests.commands import command, edgeproxy, run
 from tests.harness import ROOT, EdgeProcess, eventually, row, write_backends
-from tests.integration.http_peers import program
+from tests.programs import program
 
 SCOPES = ("--scope", "read", "--scope", "operate", "--scope", "deploy")
 CSV = "id,wg_ip,port,weight\ngru,127.0.0.1,9101,2\nsix,2001:db8::1,9102,\n"
@@ -313,7 +313,7 @@ def test_a_file_with_a_bad_row_is_not_sent_and_many_rows_come_whole(town):
 
 
 def test_the_edge_judges_rows_itself_all_of_them_or_none(town):
-    good, bad = {"id": "a", "wg_ip": "127.0.0.1", "port": 80}, {"id": "b", "wg_ip": "nowhere", "port": 0}
+    good, bad = {"id": "a", "wg_ip": "127.0.0.1", "port": 80}, {"id": "b", "wg_ip": "no where", "port": 0}
     for items, named in (
         ([good, bad, {"id": "c"}], ["items.1.wg_ip", "items.1.port", "items.2.wg_ip", "items.2.port"]),
         ([{**good, "colour": 1}], ["items.0.colour"]),

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from tests.harness import eventually, pool
-from tests.integration.http_peers import Origin, client_of, door, http_edge, program, request_line
+from tests.integration.http_peers import Origin, client_of, door, http_edge, request_line
 from tests.integration.peers import await_idle
+from tests.programs import program
 from tests.traffic import free_ports
 
 CONTENT = os.urandom(3 << 20)

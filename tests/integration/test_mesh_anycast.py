@@ -12,9 +12,9 @@ import yaml
 from tests.commands import command
 from tests.harness import eventually, row, write_backends
 from tests.integration.bird_router import AS_NUMBER, Router
-from tests.integration.http_peers import program
 from tests.integration.mesh_machines import PYTHON, MachineEdge, backend, get
 from tests.namespaces import Machine, require_namespaces, wire
+from tests.programs import program
 
 PREFIXES = {"198.51.100.0/24", "2001:db8:100::/48"}
 SERVICE = ("198.51.100.1", "2001:db8:100::1")

@@ -116,7 +116,7 @@ def test_bad_rows_are_refused_by_name_and_the_good_ones_serve(edge_on, origin, r
     routing.save(row("good", origin(named("good"))))
     routing.execute(
         "INSERT INTO backends (id, wg_ip, port, weight) VALUES"
-        " ('no-port', '127.0.0.1', 0, 1), ('no-address', 'somewhere', 80, 1), ('light', '127.0.0.1', 80, -1)"
+        " ('no-port', '127.0.0.1', 0, 1), ('no-address', 'some where', 80, 1), ('light', '127.0.0.1', 80, -1)"
     )
     proxy = edge_on()
     assert who(proxy) == "good"

@@ -10,8 +10,8 @@ import pytest
 
 from tests.commands import Done, backends, clean_environment, command, edgeproxy
 from tests.harness import ROOT
-from tests.integration.http_peers import program
 from tests.integration.test_country_database import flat, make_database
+from tests.programs import program
 
 FLEET = ROOT / "docs" / "fleet.csv"
 

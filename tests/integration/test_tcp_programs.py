@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import eventually, frontend, pool
-from tests.integration.http_peers import http_edge, program
+from tests.integration.http_peers import http_edge
 from tests.integration.peers import await_idle
+from tests.programs import program
 from tests.traffic import free_ports
 
 NGINX = """\
