@@ -18,6 +18,8 @@ The rooms, from the door inwards::
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
+    cluster/                            beyond one machine: etcd's client, the replicator of the routing database
+    replication                         puts the replicator's process together, as bootstrap does the edge's
     backend_commands, gateway_commands  the commands that write the routing database; those for authors of handlers
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who

@@ -60,6 +60,7 @@ from app.gateway.service_keeper import ServiceKeeper
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
+    REPLICA_TICK_SECONDS,
     SNAPSHOT_SECONDS,
     BindingKeeper,
     BindingSweeper,
@@ -93,6 +94,7 @@ from app.outbound.peewee_backends import SqliteBackendRepository
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
+from app.outbound.replica_file import ReplicaWatch
 from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
@@ -184,6 +186,7 @@ class Edge:
         )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
+        self._replica = ReplicaWatch(config.db_path) if config.is_replicated else None
         self.view = EdgeView(
             self.actors,
             self._supervisor,
@@ -195,6 +198,7 @@ class Edge:
             self._log,
             self._reloader,
             self._sweeper.report_traffic,
+            self._replica,
         )
         self.status = self._status_server(config)
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
@@ -375,6 +379,8 @@ class Edge:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
         if self._reloader is not None:
             every(RELOAD_TICK_SECONDS, "configuration watch", self._reloader.look)
+        if self._replica is not None:
+            every(REPLICA_TICK_SECONDS, "replica status", self._replica.look)
         if self.geo is not None:
             geo = GeoWatcher(self.geo, on_reload=lambda result: self._count(names.GEO_RELOADS, result))
             every(GEO_TICK_SECONDS, "country database watch", geo.look)

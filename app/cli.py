@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from app import backend_commands, gateway_commands
+from app import backend_commands, gateway_commands, replicate_command
 from app.bootstrap import Edge, open_geo, raise_descriptor_limit
 from app.config import Config, ConfigError, Pool, Settings, json_schema, load, variable
 from app.domain.client import unmapped
@@ -245,3 +245,4 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 
 main.add_command(backend_commands.backends)
 main.add_command(gateway_commands.handler)
+main.add_command(replicate_command.replicate)

@@ -3,15 +3,20 @@
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
 TakeSnapshot for the metrics; leases and live counts for the registry. ServiceConnection is the gateway's: what its
-service actors keep pools of, with an adapter for each engine.
+service actors keep pools of, with an adapter for each engine. BackendStore is where backends are written: the routing
+database on one machine, etcd where there are many; Registrar is where services do so themselves; ReplicaStore keeps a
+POP's copy of etcd.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.domain.model import Backend, BadBackend, GeoInfo
+from app.domain.registration import Granted, Registration
+from app.domain.replica import BadRecord, Changes, Record
 
 
 class RepositoryError(Exception):
@@ -36,6 +41,72 @@ class BackendRepository(Protocol):
 
     def load(self) -> BackendSet:
         """Read every backend. Raises RepositoryError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class BackendStore(Protocol):
+    """Where operators change backends. Each call is carried out whole or not at all; raises RepositoryError."""
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return every row as it stands, also those the edge would refuse."""
+        ...
+
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
+        ...
+
+    def save(self, backends: Iterable[Backend]) -> None:
+        """Insert or replace these backends."""
+        ...
+
+    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
+        """Give these backends no new connections, and end open ones after so long. Raises KeyError."""
+        ...
+
+    def undrain(self, ids: Sequence[str]) -> None:
+        """Let these backends serve again. Raises KeyError."""
+        ...
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Delete these backends. Raises KeyError."""
+        ...
+
+
+class Registrar(Protocol):
+    """Where services register themselves. Raises RepositoryError."""
+
+    def register(self, registration: Registration) -> Granted:
+        """Let a service serve for so long, from now on. Raises KeyError when its id is a backend's of another kind."""
+        ...
+
+    def deregister(self, backend_id: str) -> None:
+        """End a registration. Raises KeyError when there is none of that id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a replica follows: which cluster, and the revision of the last change that it has."""
+
+    cluster: int
+    revision: int
+
+
+class ReplicaStore(Protocol):
+    """Keeps a replica. All calls block and come from one thread; they raise RepositoryError."""
+
+    def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
+        """Return how far it follows, None before the first snapshot, and everything in it."""
+        ...
+
+    def apply(self, changes: Changes, position: Position) -> None:
+        """Write changes and how far they bring it, all or nothing."""
+        ...
+
+    def is_there(self) -> bool:
+        """Say whether what was opened is still in its place."""
         ...
 
     def close(self) -> None: ...

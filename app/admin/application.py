@@ -13,12 +13,15 @@ from app.admin import (
     logs,
     metrics,
     pools,
+    registrations,
     services,
     tokens,
 )
 from app.admin.access import Gate
 from app.admin.api import Api
 from app.admin.edge import RunningEdge
+from app.admin.forwarding import forward_changes
+from app.admin.routing_file import RoutingFile
 from app.admin.token_keeper import TokenKeeper
 
 
@@ -26,8 +29,11 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
     gate = Gate(keeper.current)
     api = Api(gate, edge.write_line)
+    if edge.config().is_replicated:
+        forward_changes(api, edge.config().replicator_listen_addr)
+    backends.add_routes(api, RoutingFile(edge.config))
+    registrations.add_routes(api, None)
     for subject in (
-        backends,
         connections,
         bindings,
         actors,

@@ -122,7 +122,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 def assert_clean_end(output: str) -> None:
-    assert output.count("(rc=0)") == 2, output
+    assert output.count("(rc=0)") == 3, output
     assert "SIGKILL" not in output
     assert "Traceback" not in output
 
@@ -144,7 +144,8 @@ def test_clients_of_five_places_land_in_five_cities_and_stay_there(project):
 
 def test_without_settings_and_without_a_database_it_runs_and_says_how_to_seed_one(project):
     project.start()
-    eventually(lambda: "idle: DEMO is not set" in project.output(), what="the demo says that it idles")
+    for line in ("idle: DEMO is not set", "idle: EDGEPROXY_ETCD_ENDPOINTS is not set"):
+        eventually(lambda line=line: line in project.output(), what="optional processes say that they idle")
     eventually(lambda: "scripts/seed_backends.py makes one" in project.output(), what="how to seed a database")
     status, body = project.get(project.metrics_port, "/ready")
     assert (status, json.loads(body)["reasons"]) == (503, ["no candidate backend"])
