@@ -57,8 +57,8 @@ class BackendStore(Protocol):
         """Insert a new backend. Raises KeyError when there is one of that id."""
         ...
 
-    def save(self, backends: Iterable[Backend]) -> None:
-        """Insert or replace these backends."""
+    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
+        """Insert or replace these backends; with `replaces_all` remove every other."""
         ...
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +18,7 @@ from app.cluster.replicator import Replicator
 from app.cluster.store import EtcdBackendStore
 from app.config import Config, variable
 from app.inbound.admin_server import AdminServer
-from app.outbound.peewee_backends import SqliteBackendStore, row_of
+from app.outbound.peewee_backends import row_of
 from app.outbound.peewee_replica import SqliteReplica
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.replica_file import (
@@ -46,16 +45,13 @@ class Replication:
         """Build everything, open nothing. Raises BadEtcdFiles."""
         self._config = config
         etcd = EtcdClient(config.etcd_endpoints, _credentials(config), _tls(config))
-        thread, self._tokens_thread = WorkerThread(), WorkerThread()
+        self._thread, self._tokens_thread = WorkerThread(), WorkerThread()
         self._status_file = replica_file(config.db_path)
         former = read_replica_status(self._status_file) or ReplicaStatus()
         self.replicator = Replicator(
-            etcd, lambda: SqliteReplica(config.db_path), thread.run, self._report, former.contact_at
+            etcd, lambda: SqliteReplica(config.db_path), self._thread.run, self._report, former.contact_at
         )
-        reader = WorkerThread()
-        store = EtcdBackendStore(
-            etcd, lambda: reader.run(_rows, config.db_path), row_of, self.replicator.await_revision
-        )
+        store = EtcdBackendStore(etcd, self._rows, row_of, self.replicator.await_revision)
         tokens = SqliteTokenStore(config.gateway_db_path)
         api = Api(Gate(lambda: self._tokens_thread.run(tokens.load)), write_line)
         backends.add_routes(api, _access(store))
@@ -91,7 +87,11 @@ class Replication:
             bad_count=len(bad),
             bad=bad[:MOST_NAMED],
         )
-        write_replica_status(self._status_file, status)
+        self._thread.run(write_replica_status, self._status_file, status)
+
+    def _rows(self) -> list[dict[str, object]]:
+        records = self.replicator.replica.records
+        return [row_of(records[one].backend) for one in sorted(records)]
 
 
 def _access(store: EtcdBackendStore) -> backends.StoreAccess:
@@ -101,11 +101,6 @@ def _access(store: EtcdBackendStore) -> backends.StoreAccess:
         return work(store)
 
     return access
-
-
-def _rows(database: Path) -> list[dict[str, object]]:
-    with SqliteBackendStore(database) as store:
-        return store.rows()
 
 
 def _credentials(config: Config) -> Credentials | None:

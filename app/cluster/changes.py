@@ -29,11 +29,11 @@ Edit = Callable[[KeyValue | None], Value | None]
 
 
 def change(etcd: EtcdClient, edits: Mapping[str, Edit]) -> int:
-    """Change these keys, all or none; returns the revision from which on they are so. Raises RepositoryError."""
+    """Change up to MOST_AT_ONCE keys, all or none; returns the revision they are so from. Raises RepositoryError."""
     written: dict[str, Value | None] | None = None
     for _ in range(TRIES):
         with answered("nothing was changed"):
-            found = {key: etcd.get(key) for key in edits}
+            found = etcd.get(edits)
         standing = {key: None if kv is None else Value(kv.value, kv.lease) for key, kv in found.items()}
         if standing == written:  # the answer of our own write got lost
             return _latest(found.values())

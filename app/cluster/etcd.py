@@ -28,7 +28,9 @@ CALL_SECONDS: Final = 5.0
 ROUND_PAUSE_SECONDS: Final = 0.1
 """When no endpoint could answer: an election takes a second."""
 PAGE_KEYS: Final = 1000
-"""Keys read at once."""
+"""Keys of a snapshot read at once."""
+MOST_AT_ONCE: Final = 100
+"""Keys read or written by one transaction: etcd by itself takes 128."""
 
 _UNAVAILABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _UNAUTHENTICATED: Final = 16
@@ -115,6 +117,19 @@ class _Range(msgspec.Struct):
     more: bool = False
 
 
+class _Found(msgspec.Struct):
+    kvs: list[KeyValue] = []
+
+
+class _Read(msgspec.Struct):
+    response_range: _Found
+
+
+class _AllRead(msgspec.Struct):
+    header: Header
+    responses: list[_Read]
+
+
 class _Written(msgspec.Struct):
     header: Header
     succeeded: bool = False
@@ -177,10 +192,12 @@ class EtcdClient:
 
     # Keys
 
-    def get(self, key: str) -> KeyValue | None:
-        """Return a key as a quorum has it."""
-        found = self._call("/v3/kv/range", {"key": key.encode()}, _Range)
-        return found.kvs[0] if found.kvs else None
+    def get(self, keys: Iterable[str]) -> dict[str, KeyValue | None]:
+        """Return up to MOST_AT_ONCE keys as a quorum has them at one revision, None for those that are not there."""
+        wanted = list(keys)
+        reads = [{"request_range": {"key": key.encode()}} for key in wanted]
+        found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, _AllRead).responses]
+        return {key: kvs[0] if kvs else None for key, kvs in zip(wanted, found, strict=True)}
 
     def snapshot(self, prefix: str) -> Snapshot:
         """Return all keys under a prefix as a quorum has them, at one revision."""
@@ -199,8 +216,9 @@ class EtcdClient:
     ) -> int | None:
         """Put (key, value, lease) and delete, all or nothing, if each key has the expected mod_revision (0: is absent).
 
-        Returns the revision of it, None when a key was not as expected: which it is not either when this very write
-        was carried out but its answer got lost. So look again before you say that somebody else was faster.
+        They may be MOST_AT_ONCE. Returns the revision of it, None when a key was not as expected: which it is not
+        either when this very write was carried out but its answer got lost. So look again before you say that somebody
+        else was faster.
         """
         compare = [
             {"key": key.encode(), "target": "MOD", "result": "EQUAL", "mod_revision": revision}

@@ -66,8 +66,8 @@ def read_record(key: bytes, value: bytes, revision: int, *, is_leased: bool) -> 
         row = {**fields, "id": backend_id, DRAIN_DEADLINE: None}
         drain_seconds = _seconds(fields)
         backend = parse_backend(row | {"deleted": 1} if _flag(fields, DRAINING) else row)
-        if backend.id != backend_id:
-            raise BadValue("its id has spaces around it")
+        if key != key_of(backend.id).encode():
+            raise BadValue("its id has spaces around it or is not UTF-8")
     except (BadValue, BadBackend) as error:
         return BadRecord(backend_id, revision, str(error)[:MOST_REASON_CHARACTERS])
     return Record(backend, revision, is_leased, drain_seconds if backend.is_deleted else None)

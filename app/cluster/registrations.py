@@ -35,7 +35,7 @@ class EtcdRegistrar:
         row = self._store.row_of(registration.backend)
         said = {name: row[name] for name in COLUMNS if name not in OPERATORS}
         said |= {DRAINING: int(registration.is_draining), TTL_SECONDS: registration.ttl_seconds}
-        found = self._etcd.get(key_of(backend_id))
+        found = self._found(backend_id)
         lease, ttl_seconds = self._renewed(found, registration.ttl_seconds)
         if not lease:
             lease, ttl_seconds = self._etcd.grant(registration.ttl_seconds)
@@ -59,7 +59,11 @@ class EtcdRegistrar:
 
     def deregister(self, backend_id: str) -> None:
         with answered("nothing was changed"):
-            found = self._etcd.get(key_of(backend_id))
+            found = self._found(backend_id)
         if found is None or not found.lease:
             raise KeyError(backend_id)
         self._store.remove([backend_id])
+
+    def _found(self, backend_id: str) -> KeyValue | None:
+        key = key_of(backend_id)
+        return self._etcd.get([key])[key]

@@ -35,12 +35,14 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 """Between two tries to follow."""
 RECORDS_NAMED: Final = 20
 """Bad records, suspects and losses named in the log for one change."""
+_NOWHERE: Final = Position(0, 0)
+"""Of no cluster: whoever goes on from here takes a snapshot."""
 
 
 class Replicator:
-    """Follows etcd. `open_store()`, the store's calls and `report(self)` are run by `run`, off the event loop.
+    """Follows etcd. `open_store()` and the store's calls are run by `run`, off the event loop.
 
-    The last one is called twice a second, to tell the edge how the replica is; it may raise OSError.
+    `report(self)` is called twice a second, to tell the edge how the replica is; it may raise OSError.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class Replicator:
     def _take_all(self, messages: Iterator[WatchMessage], missed: int) -> None:
         """Take what a watch brings; what had happened up to revision `missed` happened while we were away."""
         for message in messages:
+            if self._store is None:
+                return  # what it was is not there any more
             if message.events:
                 self._take(message.events, missed)
                 self._be_in_contact()
@@ -179,17 +183,23 @@ class Replicator:
     # The replica
 
     def _open(self) -> None:
+        """Open the store and begin from what it has; where that is lost, write what is known, etcd or no etcd."""
         store = self._run(self._open_store)
         try:
             stored, records, bad = self._run(store.load)
+            if stored is None and not records and self.replica.records:
+                stored = self.position if self.position is not None and not self.is_held else _NOWHERE
+                self._run(store.apply, self.replica.everything(), stored)
+                logger.info("replica: written anew, {} backends", len(self.replica.records))
+            else:
+                self.replica = Replica(records, bad)
         except BaseException:
             self._run(store.close)
             raise
-        self._store, self.replica, self.position = store, Replica(records, bad), stored
-        self.is_held = False
+        self._store, self.position, self.is_held = store, stored, False
 
     def _close(self) -> None:
-        store, self._store, self.position = self._store, None, None
+        store, self._store = self._store, None
         if store is not None:
             try:
                 self._run(store.close)
@@ -199,7 +209,8 @@ class Replicator:
     def _write(self, changes: Changes, position: Position, *, is_snapshot: bool = False) -> None:
         """Keep what has changed; if that fails the replica is opened anew, as it was before."""
         if changes or is_snapshot:
-            assert self._store is not None
+            if self._store is None:
+                raise RepositoryError("the routing database was replaced")
             try:
                 self._run(self._store.apply, changes, position)
             except RepositoryError:
@@ -259,7 +270,7 @@ class Replicator:
                 self._look_at_contact()
                 self._look_at_store()
                 self._expire()
-                self._run(self._report, self)
+                self._report(self)
             except (RepositoryError, OSError) as error:
                 logger.error("replica: {}", error)
             except Exception:

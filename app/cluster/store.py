@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from app.cluster.changes import Edit, Value, change
-from app.cluster.etcd import EtcdClient, KeyValue
-from app.cluster.records import COLUMNS, DRAIN_SECONDS, BadValue, key_of, read_value, write_value
+from app.cluster.etcd import MOST_AT_ONCE, EtcdClient, KeyValue
+from app.cluster.records import COLUMNS, DRAIN_SECONDS, DRAINING, BadValue, key_of, read_value, write_value
 from app.domain.model import Backend
 from app.ports import RepositoryError
 
@@ -44,8 +44,11 @@ class EtcdBackendStore:
 
         self.change({backend.id: edit})
 
-    def save(self, backends: Iterable[Backend]) -> None:
-        self.change({backend.id: self._saving(backend) for backend in backends})
+    def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
+        edits: dict[str, Edit] = {backend.id: self._saving(backend) for backend in backends}
+        others = [str(row["id"]) for row in self.rows() if row["id"] not in edits] if replaces_all else []
+        self.change(edits)
+        self._end(others, lambda _: _drained_if_leased)
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
         self.change({one: _setting(one, {"deleted": 1, DRAIN_SECONDS: deadline_seconds}) for one in ids})
@@ -54,13 +57,25 @@ class EtcdBackendStore:
         self.change({one: _setting(one, {"deleted": 0, DRAIN_SECONDS: None}) for one in ids})
 
     def remove(self, ids: Sequence[str]) -> None:
+        def drained(backend_id: str) -> Edit:
+            return lambda found: _drained_if_leased(_existing(backend_id, found))
+
+        self._end(ids, drained)
+
+    def _end(self, ids: Sequence[str], drained: Callable[[str], Edit]) -> None:
         """Delete backends; those with a lease are drained first, so that nobody takes it for a lost lease."""
-        self.change({one: _drained_if_leased(one) for one in ids})
-        self.change({one: _removing(one) for one in ids})
+        self.change({one: drained(one) for one in ids})
+        self.change({one: _nothing for one in ids})
 
     def change(self, edits: Mapping[str, Edit]) -> None:
-        """Change records by id, and wait for the replica. Raises RepositoryError, and what the edits raise."""
-        revision = change(self._etcd, {key_of(backend_id): edit for backend_id, edit in edits.items()})
+        """Change records by id, and wait for the replica. Raises RepositoryError, and what the edits raise.
+
+        Many are changed one part after the other, each all or nothing.
+        """
+        revision, left = 0, [(key_of(backend_id), edit) for backend_id, edit in edits.items()]
+        while left:
+            part, left = left[:MOST_AT_ONCE], left[MOST_AT_ONCE:]
+            revision = change(self._etcd, dict(part))
         self._await_revision(revision, REPLICA_SECONDS)
 
     def _saving(self, backend: Backend) -> Edit:
@@ -99,18 +114,12 @@ def _setting(backend_id: str, fields: Fields) -> Edit:
     return edit
 
 
-def _drained_if_leased(backend_id: str) -> Edit:
-    def edit(found: KeyValue | None) -> Value:
-        there = _existing(backend_id, found)
-        if not there.lease:
-            return Value(there.value, 0)
-        return Value(write_value({**fields_of(there), "deleted": 1}), there.lease)
-
-    return edit
+def _drained_if_leased(found: KeyValue | None) -> Value | None:
+    """An Edit."""
+    if found is None or not found.lease:
+        return None if found is None else Value(found.value, 0)
+    return Value(write_value({**fields_of(found), DRAINING: 1}), found.lease)
 
 
-def _removing(backend_id: str) -> Edit:
-    def edit(found: KeyValue | None) -> None:
-        _existing(backend_id, found)
-
-    return edit
+def _nothing(found: KeyValue | None) -> None:
+    """An Edit: there is to be nothing."""

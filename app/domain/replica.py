@@ -61,7 +61,7 @@ Event = Record | BadRecord | Gone
 
 @dataclass(slots=True)
 class Changes:
-    """What is to be written: records inserted or replaced, records noted as bad, ids removed (of either)."""
+    """What is to be written: first ids removed, of either kind, then records inserted or replaced, or noted as bad."""
 
     written: dict[str, Record] = field(default_factory=dict)
     bad: dict[str, BadRecord] = field(default_factory=dict)
@@ -89,6 +89,10 @@ class Replica:
     @property
     def suspects(self) -> list[str]:
         return [record.id for record in self.records.values() if record.suspect_since is not None]
+
+    def everything(self) -> Changes:
+        """Return what makes an empty replica this one."""
+        return Changes(dict(self.records), dict(self.bad))
 
     # What happens
 
@@ -128,7 +132,7 @@ class Replica:
         """Remove the suspects whose time of grace is over."""
         changes = Changes()
         for record in list(self.records.values()):
-            if record.suspect_since is not None and record.suspect_since + GRACE_SECONDS <= now:
+            if record.suspect_since is not None and abs(now - record.suspect_since) >= GRACE_SECONDS:
                 self._end(changes, record, None)
         return changes
 

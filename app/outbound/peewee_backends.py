@@ -31,6 +31,8 @@ from app.ports import BackendSet, RepositoryError
 TABLE: Final = "backends"
 WRITER_PATIENCE_SECONDS: Final = 5
 READER_PATIENCE_SECONDS: Final = 0.1
+REPLICA_TABLE: Final = "replica_position"
+"""Where it is there, the backends are etcd's, and the replicator alone writes them."""
 _ROWS_A_SLICE: Final = 200
 _BREATH_SECONDS: Final = 0.001
 
@@ -203,6 +205,14 @@ class SqliteBackendStore:
         """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
         return self._database.atomic("IMMEDIATE")
 
+    def _change(self) -> Any:
+        """Begin a transaction of a person's change. Raises RepositoryError when it would be lost."""
+        if self._database.table_exists(REPLICA_TABLE):
+            raise RepositoryError(
+                f"{self._path} is a replica of etcd: change the backends by the admin API (docs/control-plane.md)"
+            )
+        return self._transaction()
+
     def __enter__(self) -> SqliteBackendStore:
         return self
 
@@ -214,7 +224,7 @@ class SqliteBackendStore:
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
-        with _translated(self._path), self._transaction():
+        with _translated(self._path), self._change():
             if replaces_all:
                 BackendRow.delete().execute()
             for backend in backends:
@@ -222,7 +232,7 @@ class SqliteBackendStore:
 
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
-        with _translated(self._path), self._transaction():
+        with _translated(self._path), self._change():
             if BackendRow.get_or_none(BackendRow.id == backend.id) is not None:
                 raise KeyError(backend.id)
             BackendRow.create(**row_of(backend))
@@ -245,12 +255,12 @@ class SqliteBackendStore:
         self._update(ids, deleted=0, drain_deadline=None)
 
     def remove(self, ids: Sequence[str]) -> None:
-        with _translated(self._path), self._transaction():
+        with _translated(self._path), self._change():
             self._require(ids)
             BackendRow.delete().where(BackendRow.id.in_(ids)).execute()
 
     def _update(self, ids: Sequence[str], **values: object) -> None:
-        with _translated(self._path), self._transaction():
+        with _translated(self._path), self._change():
             self._require(ids)
             BackendRow.update(**values).where(BackendRow.id.in_(ids)).execute()
 

@@ -15,7 +15,15 @@ import peewee
 
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, BadBackend, parse_backend
 from app.domain.replica import BadRecord, Changes, Record
-from app.outbound.peewee_backends import TABLE, BackendRow, SqliteBackendStore, _text, _translated, row_of
+from app.outbound.peewee_backends import (
+    REPLICA_TABLE,
+    TABLE,
+    BackendRow,
+    SqliteBackendStore,
+    _text,
+    _translated,
+    row_of,
+)
 from app.ports import Position, RepositoryError
 
 SUSPECT_SINCE: Final = "suspect_since"
@@ -42,14 +50,22 @@ class PositionRow(peewee.Model):
     revision = peewee.IntegerField()
 
     class Meta:
-        table_name = "replica_position"
+        table_name = REPLICA_TABLE
 
 
 class SqliteReplica(SqliteBackendStore):
-    """Keeps the replica. For use by one thread; stays open, and knows when another file was put in its place."""
+    """Keeps the replica. For use by one thread; stays open, and knows when another file was put in its place.
+
+    One that is not there yet is built beside its place and moved there with its first content: an edge shall never see
+    an empty table where it saw backends before.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the database. Raises RepositoryError."""
+        """Open or begin the database. Raises RepositoryError."""
+        self._place = path
+        self._open(path if path.exists() else _begun(path))
+
+    def _open(self, path: Path) -> None:
         super().__init__(path)
         with _translated(path):
             RecordRow.bind(self._database)
@@ -80,6 +96,9 @@ class SqliteReplica(SqliteBackendStore):
             if _identity(self._path) != self._identity:
                 raise RepositoryError(f"{self._path} was replaced")
             with self._transaction():
+                for one in changes.removed:
+                    BackendRow.delete().where(BackendRow.id == one).execute()
+                    RecordRow.delete().where(RecordRow.id == one).execute()
                 for record in changes.written.values():
                     row: dict[str, Any] = row_of(record.backend)
                     BackendRow.replace(**row).execute()
@@ -92,10 +111,17 @@ class SqliteReplica(SqliteBackendStore):
                     ).execute()
                 for bad in changes.bad.values():
                     RecordRow.replace(id=bad.id, revision=bad.revision, is_leased=0, fault=bad.reason).execute()
-                for one in changes.removed:
-                    BackendRow.delete().where(BackendRow.id == one).execute()
-                    RecordRow.delete().where(RecordRow.id == one).execute()
                 PositionRow.replace(id=1, cluster=str(position.cluster), revision=position.revision).execute()
+        if self._path != self._place:
+            self._move_in()
+
+    def _move_in(self) -> None:
+        """Put the finished database in its place, and no write-ahead log of another one beside it."""
+        self.close()
+        with _translated(self._place):
+            _remove(*_logs(self._place))
+            os.replace(self._path, self._place)
+        self._open(self._place)
 
     def is_there(self) -> bool:
         """Say whether the file is still the one that was opened."""
@@ -106,6 +132,23 @@ class SqliteReplica(SqliteBackendStore):
 
     def close(self) -> None:
         self.__exit__()
+
+
+def _begun(path: Path) -> Path:
+    """Return where a database is built, with nothing there."""
+    fresh = path.with_name(f".{path.name}.new")
+    with _translated(fresh):
+        _remove(fresh, *_logs(fresh))
+    return fresh
+
+
+def _logs(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> tuple[int, int]:
