@@ -283,7 +283,7 @@ class EtcdClient:
                 if message.compact_revision:
                     raise Compacted(f"{endpoint}: compacted at {message.compact_revision}")
                 if message.canceled:
-                    raise EtcdRefused(f"{endpoint}: {message.cancel_reason or 'the watch was cancelled'}")
+                    raise self._cancelled(endpoint, message.cancel_reason)
                 yield message
             raise EtcdUnavailable(f"{endpoint}: the watch has ended")
         except urllib3.exceptions.HTTPError as error:
@@ -292,6 +292,13 @@ class EtcdClient:
         except EtcdUnavailable:
             self.fail_over(endpoint)
             raise
+
+    def _cancelled(self, endpoint: str, reason: str) -> EtcdError:
+        """Return what to raise when etcd ends a watch: that a token is no longer good it says only then."""
+        is_about_token = self._token is not None and "auth token" in reason
+        self._token = None if is_about_token else self._token
+        kind = EtcdUnavailable if is_about_token else EtcdRefused
+        return kind(f"{endpoint}: {reason or 'the watch was cancelled'}")
 
     # Sending
 

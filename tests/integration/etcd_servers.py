@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,19 @@ class Etcd:
                 return node.call(path, body)
         pytest.fail(f"no node answered {path}")
 
+    def log_in(self, user: str, password: str) -> None:
+        """Make these calls as a user from now on."""
+        self.token = self.call("/v3/auth/authenticate", {"name": user, "password": password})["token"]
+
+    def add_user(self, name: str, password: str, prefix: str) -> None:
+        """Add a user who may read and write what begins so."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        permission = {"permType": "READWRITE", "key": text64(prefix), "range_end": text64(end)}
+        self.call("/v3/auth/user/add", {"name": name, "password": password})
+        self.call("/v3/auth/role/add", {"name": name})
+        self.call("/v3/auth/role/grant", {"name": name, "perm": permission})
+        self.call("/v3/auth/user/grant", {"user": name, "role": name})
+
     def put(self, key: str, value: object) -> int:
         """Put a text, or anything else as JSON; returns the revision."""
         text = value if isinstance(value, str) else json.dumps(value)
@@ -176,6 +190,41 @@ def etcd_running(size: int = 1, options: tuple[str, ...] = (), tls: Any = None) 
         yield one
     finally:
         one.remove()
+
+
+@contextmanager
+def guarded_etcd() -> Iterator[Etcd]:
+    """Run an etcd with users: root, and pop, who may read and write under /edgeproxy/ with the password "secret"."""
+    with etcd_running() as one:
+        one.call("/v3/auth/user/add", {"name": "root", "password": "open sesame"})
+        one.call("/v3/auth/role/add", {"name": "root"})
+        one.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
+        one.call("/v3/auth/enable", {})
+        one.log_in("root", "open sesame")
+        one.add_user("pop", "secret", "/edgeproxy/")
+        yield one
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for 127.0.0.1; returns it and its key."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=etcd",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+@contextmanager
+def etcd_with_tls(cert: Path, key: Path) -> Iterator[Etcd]:
+    """Run an etcd that speaks TLS alone, and only to who shows the certificate."""
+    tls = ssl.create_default_context(cafile=cert)
+    tls.load_cert_chain(cert, key)
+    files = ("--cert-file", str(cert), "--key-file", str(key), "--trusted-ca-file", str(cert))
+    with etcd_running(1, (*files, "--client-cert-auth"), tls) as one:
+        yield one
 
 
 class Pop:
