@@ -99,7 +99,8 @@ class Replica:
     def reconcile(self, found: Iterable[Found], now: float) -> Changes | None:
         """Become what a snapshot has; None when it is empty and we are not: nobody empties a table by accident.
 
-        Records that vanished are suspects when they had a lease, or when half of all have vanished.
+        Records that vanished are suspects when they had a lease, when they were here before there was a control plane,
+        or when half of all have vanished.
         """
         there = {one.id: one for one in found}
         if not there and self.records:
@@ -114,7 +115,7 @@ class Replica:
         is_burst = len(vanished) >= 2 and 2 * len(vanished) >= len(self.records)
         for record in vanished:
             if record.suspect_since is None:
-                is_doubtful = (record.is_leased or is_burst) and not record.backend.is_deleted
+                is_doubtful = (record.is_leased or is_burst or not record.revision) and not record.backend.is_deleted
                 self._end(changes, record, now if is_doubtful else None)
         return changes
 

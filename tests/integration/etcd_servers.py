@@ -151,10 +151,10 @@ class Etcd:
         self.call("/v3/auth/role/grant", {"name": name, "perm": permission})
         self.call("/v3/auth/user/grant", {"user": name, "role": name})
 
-    def put(self, key: str, value: object) -> int:
+    def put(self, key: str, value: object, lease: int = 0) -> int:
         """Put a text, or anything else as JSON; returns the revision."""
         text = value if isinstance(value, str) else json.dumps(value)
-        answer = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text)})
+        answer = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text), "lease": lease})
         return int(answer["header"]["revision"])
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -165,16 +165,23 @@ class Etcd:
     def delete(self, key: str) -> None:
         self.call("/v3/kv/deleterange", {"key": text64(key)})
 
+    def delete_all(self) -> None:
+        self.call("/v3/kv/deleterange", {"key": text64("/"), "range_end": text64("0")})
+
+    def grant(self, ttl_seconds: int) -> int:
+        """Make a lease; returns its id."""
+        return int(self.call("/v3/lease/grant", {"TTL": ttl_seconds})["ID"])
+
     def revision(self) -> int:
         return int(self.call("/v3/kv/range", {"key": text64("x")})["header"]["revision"])
 
     def compact(self) -> None:
         self.call("/v3/kv/compaction", {"revision": self.revision(), "physical": True})
 
-    def put_backend(self, backend_id: str, port: int, **columns: Any) -> int:
+    def put_backend(self, backend_id: str, port: object, lease: int = 0, **columns: Any) -> int:
         """Put a backend on loopback as an operator's script would."""
         fields = {"schema": 1, "region": "sa", "country": "BR", "wg_ip": "127.0.0.1", "port": port, **columns}
-        return self.put(f"/edgeproxy/v1/backends/{backend_id}", fields)
+        return self.put(f"/edgeproxy/v1/backends/{backend_id}", fields, lease)
 
 
 def text64(text: str) -> str:

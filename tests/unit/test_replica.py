@@ -67,6 +67,12 @@ def test_half_of_all_vanished_is_doubted_lease_or_not():
     assert suspects(replica) == {"a": NOW, "b": NOW, "c": None, "d": None}
 
 
+def test_what_was_here_before_there_was_a_control_plane_is_doubted():
+    replica = Replica([record("a", 0), record("b", 0), record("c", 0)])
+    replica.reconcile([record("a"), record("b")], NOW)
+    assert suspects(replica) == {"a": None, "b": None, "c": NOW}
+
+
 def test_a_drained_one_that_vanished_is_not_doubted():
     replica = Replica([*leased("a", deleted=1), record("b")])
     replica.reconcile([record("b")], NOW)
