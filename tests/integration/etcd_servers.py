@@ -159,8 +159,13 @@ class Etcd:
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the JSON at a key."""
+        found = self.record(key)
+        return dict(json.loads(base64.b64decode(found["value"]))) if found else None
+
+    def record(self, key: str) -> dict[str, Any]:
+        """Return all that etcd says of a key, nothing when it is not there."""
         found = self.call("/v3/kv/range", {"key": text64(key)}).get("kvs")
-        return dict(json.loads(base64.b64decode(found[0]["value"]))) if found else None
+        return dict(found[0]) if found else {}
 
     def delete(self, key: str) -> None:
         self.call("/v3/kv/deleterange", {"key": text64(key)})
