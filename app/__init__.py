@@ -12,15 +12,16 @@ The rooms, from the door inwards::
     ports                               what the domain expects of the outside, as Protocols
     outbound/                           whom we call: routing database, country database, probes, logs, metrics format
     wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1
-    edge_view                           what the edge says of itself: readiness and metrics
+    edge_view, gateway_view             what the edge says of itself: readiness and metrics
     config/                             command line, environment and YAML file -> one frozen Config
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
+    edge_commands/                      the commands that ask a running edge, over its admin API
     cluster/                            beyond one machine: etcd's client, the replicator of the routing database
     replication                         puts the replicator's process together, as bootstrap does the edge's
-    backend_commands, gateway_commands  the commands that write the routing database; those for authors of handlers
+    backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

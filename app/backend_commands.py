@@ -1,4 +1,4 @@
-"""The commands that write the routing database: load, list, drain, undrain, remove."""
+"""The commands for backends: load, list, drain, undrain, remove, in the routing database or at an edge that has it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import csv
 import json
 import os
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import click
-from rich.console import Console
-from rich.table import Table
+from click.core import ParameterSource
 
+from app.config import variable
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
+from app.edge_commands.caller import Caller, api_options, fail, fail_with
+from app.edge_commands.output import json_option, print_table, tell, utc
+from app.outbound.admin_api import ApiError
+from app.outbound.api_backends import ApiBackendStore
 from app.outbound.peewee_backends import SqliteBackendStore
-from app.ports import RepositoryError
+from app.ports import BackendStore, RepositoryError
 
 DEMO_FILE = Path(__file__).parent / "data" / "demo_backends.csv"
 DEFAULT_DATABASE = "routing.db"
+COMMANDS = "backends"
 
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
@@ -31,9 +36,31 @@ _UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
 def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        click.echo(f"backends: {line}", err=True)
-    sys.exit(2)
+    fail(COMMANDS, *lines)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Where the backends are: in a database file, or at an edge that has one."""
+
+    database: Path
+    edge: Caller | None
+
+    def __str__(self) -> str:
+        return str(self.database) if self.edge is None else self.edge.url
+
+    @contextmanager
+    def store(self) -> Iterator[BackendStore]:
+        """Reach the backends; what goes wrong with them is said, and ends the command."""
+        try:
+            with SqliteBackendStore(self.database) if self.edge is None else ApiBackendStore(self.edge.api) as store:
+                yield store
+        except KeyError as missing:
+            _fail(f"no such backend: {missing.args[0]}; nothing was changed")
+        except RepositoryError as error:
+            _fail(str(error))
+        except ApiError as error:
+            fail_with(COMMANDS, error)
 
 
 @click.group()
@@ -43,28 +70,25 @@ def _fail(*lines: str) -> NoReturn:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Routing database [default: EDGEPROXY_DB_PATH, else routing.db]",
 )
+@api_options
 @click.pass_context
-def backends(context: click.Context, database: Path | None) -> None:
-    """Load, list, drain, undrain and remove backends in the routing database. A running edge follows at once."""
-    path = database or Path(os.environ.get("EDGEPROXY_DB_PATH") or DEFAULT_DATABASE)
-    context.obj = path
+def backends(
+    context: click.Context, database: Path | None, url: str | None, token_file: Path | None, ca_file: Path | None
+) -> None:
+    """Load, list, drain, undrain and remove backends in the routing database. A running edge follows at once.
+
+    With --api they are those of an edge elsewhere.
+    """
+    if database is not None and context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("give either --db or --api")
+    path = database or Path(os.environ.get(variable("db_path")) or DEFAULT_DATABASE)
+    is_remote = url is not None and database is None
+    context.obj = _Table(path, Caller(COMMANDS, url, token_file, ca_file) if is_remote else None)
 
 
-def _store(path: Path) -> SqliteBackendStore:
-    try:
-        return SqliteBackendStore(path)
-    except RepositoryError as error:
-        _fail(str(error))
-
-
-def _change(path: Path, change: Callable[[SqliteBackendStore], object], done: str) -> None:
-    try:
-        with _store(path) as store:
-            change(store)
-    except KeyError as missing:
-        _fail(f"no such backend: {missing.args[0]}; nothing was changed")
-    except RepositoryError as error:
-        _fail(str(error))
+def _change(table: _Table, change: Callable[[BackendStore], object], done: str) -> None:
+    with table.store() as store:
+        change(store)
     click.echo(done)
 
 
@@ -73,7 +97,7 @@ def _change(path: Path, change: Callable[[SqliteBackendStore], object], done: st
 @click.option("--demo", is_flag=True, help="Load the demo backends: five cities.")
 @click.option("--replace", is_flag=True, help="Also remove the backends that the file does not have.")
 @click.pass_obj
-def load(path: Path, file: TextIO | None, demo: bool, replace: bool) -> None:
+def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
     """Insert or replace the backends of a CSV or JSON FILE (- is standard input), all of them or none.
 
     CSV has the columns of the table in its first line; JSON is a list of objects, or one a line.
@@ -85,7 +109,9 @@ def load(path: Path, file: TextIO | None, demo: bool, replace: bool) -> None:
     except UnicodeDecodeError as error:
         _fail(f"not UTF-8: {error}")
     parsed = _parse(text)
-    _change(path, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {path}")
+    _change(
+        table, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {table}"
+    )
 
 
 def _parse(text: str) -> list[Backend]:
@@ -167,31 +193,21 @@ def _require_columns(names: Any, place: str) -> None:
 
 
 @backends.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
-def list_(path: Path, as_json: bool) -> None:
+def list_(table: _Table, as_json: bool) -> None:
     """Print every row, and what is wrong with those the edge refuses."""
-    if not path.exists():
-        _fail(f"{path} does not exist")
-    try:
-        with _store(path) as store:
-            rows = store.rows()
-    except RepositoryError as error:
-        _fail(str(error))
-    if as_json:
-        click.echo(json.dumps(rows, indent=2, default=bytes.hex))
-        return
-    table = Table(*BACKEND_COLUMNS, DRAIN_DEADLINE, "state", box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(_shown(column, value) for column, value in row.items()), _state(row))
-    Console(width=None if sys.stdout.isatty() else 220).print(table)
+    if table.edge is None and not table.database.exists():
+        _fail(f"{table} does not exist")
+    with table.store() as store:
+        rows = store.rows()
+    shown = [[*(_shown(column, value) for column, value in row.items()), _state(row)] for row in rows]
+    tell(rows, as_json, lambda: print_table((*BACKEND_COLUMNS, DRAIN_DEADLINE, "state"), shown))
 
 
-def _shown(column: str, value: object) -> str:
-    """Return a value of the table for people: deadlines as UTC times, NULL as nothing."""
-    if column == DRAIN_DEADLINE and isinstance(value, int | float):
-        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
-    return "" if value is None else str(value).encode(errors="backslashreplace").decode()
+def _shown(column: str, value: object) -> object:
+    """Return a value of the table for people: deadlines as UTC times."""
+    return utc(value) if column == DRAIN_DEADLINE and isinstance(value, int | float) else value
 
 
 def _state(row: dict[str, object]) -> str:
@@ -220,22 +236,22 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
 @click.argument("ids", nargs=-1, required=True)
 @click.option("--deadline", callback=_duration, help="Close connections still open after this long, such as 60s.")
 @click.pass_obj
-def drain(path: Path, ids: tuple[str, ...], deadline: float | None) -> None:
+def drain(table: _Table, ids: tuple[str, ...], deadline: float | None) -> None:
     """Send backends no new connections; their clients move on, open connections finish."""
-    _change(path, lambda store: store.drain(ids, deadline), f"draining: {', '.join(ids)}")
+    _change(table, lambda store: store.drain(ids, deadline), f"draining: {', '.join(ids)}")
 
 
 @backends.command("undrain")
 @click.argument("ids", nargs=-1, required=True)
 @click.pass_obj
-def undrain(path: Path, ids: tuple[str, ...]) -> None:
+def undrain(table: _Table, ids: tuple[str, ...]) -> None:
     """Let drained backends serve again."""
-    _change(path, lambda store: store.undrain(ids), f"serving: {', '.join(ids)}")
+    _change(table, lambda store: store.undrain(ids), f"serving: {', '.join(ids)}")
 
 
 @backends.command("remove")
 @click.argument("ids", nargs=-1, required=True)
 @click.pass_obj
-def remove(path: Path, ids: tuple[str, ...]) -> None:
+def remove(table: _Table, ids: tuple[str, ...]) -> None:
     """Delete the rows of backends."""
-    _change(path, lambda store: store.remove(ids), f"removed: {', '.join(ids)}")
+    _change(table, lambda store: store.remove(ids), f"removed: {', '.join(ids)}")

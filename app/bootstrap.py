@@ -51,12 +51,14 @@ from app.domain.single_flight import SingleFlight
 from app.domain.stored import StoreError
 from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
+from app.gateway.blocking import BlockingWatch
 from app.gateway.clients import ServiceClients
 from app.gateway.deployment import Deployment
 from app.gateway.dispatch import Dispatch
 from app.gateway.module_garbage import ModuleGarbage
 from app.gateway.router import Router
 from app.gateway.service_keeper import ServiceKeeper
+from app.gateway_view import GatewayView
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
@@ -142,8 +144,12 @@ class Edge:
         self.handlers = Address("handlers")
         self._supervisor = Supervisor(on_give_up=self._give_up)
         store, store_thread = SqliteGatewayStore(config.gateway_db_path), WorkerThread()
-        self.deployment = Deployment(store, store_thread.run, self.handlers)
+        self.deployment = Deployment(
+            store, store_thread.run, self.handlers, lambda result: self._count(names.DEPLOYMENTS, result)
+        )
         self.services = ServiceKeeper(store, store_thread.run, Services(self._supervisor, connector))
+        gateway_view = GatewayView(self.handlers, self.services.services.views)
+        self._blocking = BlockingWatch(lambda endpoint, _seconds: gateway_view.count_block(endpoint))
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
         self._configured = self._plans = plan_pools(config)
@@ -198,6 +204,7 @@ class Edge:
             self._log,
             self._reloader,
             self._sweeper.report_traffic,
+            gateway_view,
             self._replica,
         )
         self.status = self._status_server(config)
@@ -222,6 +229,7 @@ class Edge:
             services=self.services,
             log_tail=tail,
             write_line=self._log.write_access,
+            on_answer=lambda status: self._count(names.ADMIN_REQUESTS, str(status)),
             config=lambda: self.config,
             backends=lambda: self._backends,
         )
@@ -362,6 +370,7 @@ class Edge:
         if self._has_handlers or not is_needed:
             return
         self._has_handlers = True
+        self._blocking.start()
         try:
             self.services.restore()
             self.deployment.restore()
@@ -537,6 +546,8 @@ class Edge:
         self._http.stop()
         self.watcher.stop()
         self._pauses.stop()
+        if self._has_handlers:
+            self._blocking.stop()
         self._stop_admin()
         self.status.stop()
         self.services.services.stop_all()

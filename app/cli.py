@@ -25,6 +25,7 @@ from app.config import Config, ConfigError, Pool, Settings, json_schema, load, v
 from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
+from app.edge_commands import endpoints, services, tokens
 from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
@@ -245,4 +246,7 @@ def _verdict_table(verdicts: list[Verdict]) -> Table:
 
 main.add_command(backend_commands.backends)
 main.add_command(gateway_commands.handler)
+main.add_command(endpoints.endpoints)
+main.add_command(services.services)
+main.add_command(tokens.tokens)
 main.add_command(replicate_command.replicate)

@@ -11,6 +11,7 @@ from actors.supervisor import Supervisor
 from app.domain import metric_names as names
 from app.domain.measures import Labels, Snapshot
 from app.domain.pool import MemberView
+from app.gateway_view import GatewayView
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
 from app.loop_pauses import LoopPauses
@@ -39,6 +40,7 @@ class EdgeView:
         log: JsonLog,
         reloader: Reloader | None,
         report_traffic: Callable[[], None],
+        gateway: GatewayView,
         replica: ReplicaWatch | None = None,
     ) -> None:
         """`replica` is None where the routing database is no replica."""
@@ -52,6 +54,7 @@ class EdgeView:
         self._log = log
         self._reloader = reloader
         self._report_traffic = report_traffic
+        self._gateway = gateway
         self._replica = replica
         self._text = PrometheusText()
         self._thread = WorkerThread()
@@ -141,6 +144,7 @@ class EdgeView:
         members = [((pool, m.backend.id), m) for pool in pools for m in self._members(pool)]
         bindings = ask(self._actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         children = self._supervisor.children
+        gateway_counters, gateway_gauges = self._gateway.gather()
         gauges: dict[str, dict[Labels, float]] = {
             names.CONNECTIONS_ACTIVE: {
                 (name,): float(self._connections.open_at[name])
@@ -153,6 +157,7 @@ class EdgeView:
             names.ROUTING_STALE: {(): float(self._watcher.status.error is not None)},
             names.MAILBOX_DEPTH: {(child.address.name,): float(child.address.depth) for child in children},
             names.LOOP_PAUSE: {(): self._pauses.longest()},
+            **gateway_gauges,
         }
         if self._reloader is not None:
             gauges[names.CONFIG_RELOAD_SUCCESS] = {(): float(self._reloader.is_current)}
@@ -160,7 +165,7 @@ class EdgeView:
         if self._geo is not None:
             gauges[names.GEO_BUILT] = {(): float(self._geo.built_at)}
         snapshot = ask(self._actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
-        counters = dict(snapshot.counters)
+        counters = {**snapshot.counters, **gateway_counters}
         counters[names.BINDINGS_EVICTED] = {(): float(bindings.evictions)}
         counters[names.ACTOR_RESTARTS] = {(child.address.name,): float(child.restart_count) for child in children}
         counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}

@@ -2,17 +2,16 @@
 
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
-TakeSnapshot for the metrics; leases and live counts for the registry. ServiceConnection is the gateway's: what its
-service actors keep pools of, with an adapter for each engine. BackendStore is where backends are written: the routing
-database on one machine, etcd where there are many; Registrar is where services do so themselves; ReplicaStore keeps a
-POP's copy of etcd.
+TakeSnapshot for the metrics; leases and live counts for the registry. BackendStore is where people change backends: the
+routing database, an edge that has it, or etcd; Registrar is where services do so themselves; ReplicaStore keeps a POP's
+copy of etcd. ServiceConnection is the gateway's: what its service actors keep pools of, an adapter for each engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.domain.model import Backend, BadBackend, GeoInfo
 from app.domain.registration import Granted, Registration
@@ -47,30 +46,33 @@ class BackendRepository(Protocol):
 
 
 class BackendStore(Protocol):
-    """Where operators change backends. Each call is carried out whole or not at all; raises RepositoryError."""
+    """What backends are changed through: the routing database, an edge that has it, or etcd.
 
-    def rows(self) -> list[dict[str, object]]:
-        """Return every row as it stands, also those the edge would refuse."""
-        ...
-
-    def insert(self, backend: Backend) -> None:
-        """Insert a new backend. Raises KeyError when there is one of that id."""
-        ...
+    Where ids are given KeyError names those that have no row, and nothing is changed then.
+    """
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends; with `replaces_all` remove every other."""
+        """Insert or replace backends, all or none; with `replaces_all` remove every other."""
+        ...
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return every row as it stands, bad ones too."""
         ...
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
-        """Give these backends no new connections, and end open ones after so long. Raises KeyError."""
+        """Give these backends no new connections, and end open ones after so long."""
         ...
 
-    def undrain(self, ids: Sequence[str]) -> None:
-        """Let these backends serve again. Raises KeyError."""
-        ...
+    def undrain(self, ids: Sequence[str]) -> None: ...
 
-    def remove(self, ids: Sequence[str]) -> None:
-        """Delete these backends. Raises KeyError."""
+    def remove(self, ids: Sequence[str]) -> None: ...
+
+
+class BackendTable(BackendStore, Protocol):
+    """A BackendStore that takes new backends too: what stands behind the admin API. Raises RepositoryError."""
+
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
         ...
 
 

@@ -29,7 +29,7 @@ from app.outbound.replica_file import (
     write_replica_status,
 )
 from app.outbound.worker_thread import WorkerThread
-from app.ports import BackendStore
+from app.ports import BackendTable
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Replication:
         )
         store = EtcdBackendStore(etcd, self._rows, row_of, self.replicator.await_revision)
         tokens = SqliteTokenStore(config.gateway_db_path)
-        api = Api(Gate(lambda: self._tokens_thread.run(tokens.load)), write_line)
+        api = Api(Gate(lambda: self._tokens_thread.run(tokens.load)), write_line, on_answer=lambda _status: None)
         backends.add_routes(api, _access(store))
         registrations.add_routes(api, EtcdRegistrar(etcd, store))
         self.server = AdminServer(config.replicator_listen_addr, api.wsgi, lambda: None)
@@ -97,7 +97,7 @@ class Replication:
 def _access(store: EtcdBackendStore) -> backends.StoreAccess:
     """Give the routes the store as it is: it waits for sockets, which holds nobody up."""
 
-    def access(work: Callable[[BackendStore], T], *, makes_store: bool = False) -> T:
+    def access(work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         return work(store)
 
     return access

@@ -25,6 +25,8 @@ SEED_DDL = """CREATE TABLE backends (
     id TEXT PRIMARY KEY, app TEXT, region TEXT, country TEXT, wg_ip TEXT, port INTEGER,
     healthy INTEGER, weight INTEGER, soft_limit INTEGER, hard_limit INTEGER, deleted INTEGER)"""
 PATIENCE_SECONDS = 10.0
+START_SECONDS = 30.0
+"""For a process to come up, beside whatever else the machine does."""
 
 
 def eventually(look: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "") -> Any:
@@ -103,7 +105,11 @@ class EdgeProcess:
                 pytest.fail(f"the edge ended with {self.process.returncode}: {self.process.stderr.read().decode()}")
             return self.event("listening on")
 
-        self._learn_addresses(eventually(started, what="the edge listens"))
+        try:
+            self._learn_addresses(eventually(started, START_SECONDS, "the edge listens"))
+        except BaseException:
+            self.kill()
+            raise
 
     def _where_to_listen(self, listen: str, config: dict[str, Any] | None) -> dict[str, str]:
         """Return the variables that say it, or that the file says it; metrics only where the file says nothing."""

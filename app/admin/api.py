@@ -81,11 +81,15 @@ def next_page(page: Page, total: int) -> int | None:
 
 
 class Api:
-    """The WSGI application `wsgi`, and the decorators that give it routes. `write_line` takes audit lines."""
+    """The WSGI application `wsgi`, and the decorators that give it routes. `write_line` takes audit lines.
 
-    def __init__(self, gate: Gate, write_line: Callable[[AuditLine], None]) -> None:
+    `on_answer(status)` is called for every request that is answered.
+    """
+
+    def __init__(self, gate: Gate, write_line: Callable[[AuditLine], None], on_answer: Callable[[int], None]) -> None:
         self._gate = gate
         self._write_line = write_line
+        self._on_answer = on_answer
         self._scope_of: dict[str, Scope | None] = {}
         self._takes_body: set[str] = set()
         self.wsgi = app = OpenAPI(
@@ -200,6 +204,7 @@ class Api:
             _read_body(is_expected=request.endpoint in self._takes_body)
 
     def _finish(self, response: Response) -> Response:
+        self._on_answer(response.status_code)
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         token = cast("Token | None", g.get("token"))

@@ -28,7 +28,7 @@ from app.admin.token_keeper import TokenKeeper
 def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
     gate = Gate(keeper.current)
-    api = Api(gate, edge.write_line)
+    api = Api(gate, edge.write_line, edge.on_answer)
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
     backends.add_routes(api, RoutingFile(edge.config))

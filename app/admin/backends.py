@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, say_target, with_whole_numbers
-from app.admin.problems import Problem
+from app.admin.problems import Problem, invalid
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
 from app.outbound.peewee_backends import row_of
-from app.ports import BackendStore
+from app.outbound.worker_thread import WorkerThread
+from app.ports import BackendTable
 
 T = TypeVar("T")
 
@@ -62,6 +63,25 @@ class NewBackend(BackendColumns):
     """A row of the table."""
 
     id: _Id = Field(description="Names it")
+
+
+class NewBackends(Model):
+    """Rows of the table."""
+
+    # Judged off the event loop, for there may be thousands: what comes is described, and not validated here.
+    items: SkipValidation[list[NewBackend]] = Field(description="Backends", json_schema_extra={"minItems": 1})
+
+
+class LoadQuery(Model):
+    """How to load."""
+
+    replaces_all: bool = Field(default=False, description="Remove every other backend")
+
+
+class LoadedBackends(Model):
+    """How many backends were inserted or replaced."""
+
+    loaded: int
 
 
 class BackendRow(Model):
@@ -112,15 +132,16 @@ class DrainQuery(Model):
 
 
 class StoreAccess(Protocol):
-    """Carries out work on the store of backends, off the event loop; `makes_store` says to make one where none is."""
+    """Carries out work on the table of backends, off the event loop; `makes_store` says to make one where none is."""
 
-    def __call__(self, work: Callable[[BackendStore], T], *, makes_store: bool = False) -> T: ...
+    def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T: ...
 
 
 def add_routes(api: Api, access: StoreAccess) -> None:
     """Add the routes of this subject."""
+    thread = WorkerThread()
 
-    def stored(work: Callable[[BackendStore], T], *, makes_store: bool = False) -> T:
+    def stored(work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         """Carry out work on the store. Raises Problem, RepositoryError."""
         try:
             return access(work, makes_store=makes_store)
@@ -140,7 +161,7 @@ def add_routes(api: Api, access: StoreAccess) -> None:
         backend = parsed(body.model_dump())
         say_target(backend.id)
 
-        def insert(store: BackendStore) -> bool:
+        def insert(store: BackendTable) -> bool:
             try:
                 store.insert(backend)
             except KeyError:
@@ -182,6 +203,13 @@ def add_routes(api: Api, access: StoreAccess) -> None:
         """Delete the row of a backend."""
         stored(lambda store: store.remove([path.backend_id]))
 
+    @api.put("/api/backends", Scope.OPERATE, tag=TAG, answer=LoadedBackends, problems=(409,))
+    def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:
+        """Insert or replace backends, all of them or none; of two with one id the later stands."""
+        rows = thread.run(_all_parsed, body.items)
+        stored(lambda store: store.save(rows, replaces_all=query.replaces_all), makes_store=True)
+        return LoadedBackends(loaded=len(rows))
+
 
 def parsed(row: dict[str, Any], called: Mapping[str, str] | None = None) -> Backend:
     """Validate a row as every row is; `called` says what the request calls a column. Raises Problem."""
@@ -190,6 +218,28 @@ def parsed(row: dict[str, Any], called: Mapping[str, str] | None = None) -> Back
     except BadBackend as bad:
         faults = [((called or {}).get(fault.column, fault.column), fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no backend", errors=faults) from None
+
+
+def _all_parsed(rows: Any) -> list[Backend]:
+    """Validate rows, each as every row is. Raises Problem with every fault."""
+    if not isinstance(rows, list) or not rows:
+        raise Problem(422, "there are no backends", errors=[("items", "must be a list that is not empty")])
+    good, faults = list[Backend](), list[tuple[str, str]]()
+    for number, row in enumerate(rows):
+        try:
+            good.append(_row_parsed(row))
+        except Problem as problem:
+            faults += [(f"items.{number}.{fault.where}", fault.rule) for fault in problem.errors]
+    if faults:
+        raise Problem(422, "there are faults among the backends; nothing was changed", errors=faults)
+    return good
+
+
+def _row_parsed(row: Any) -> Backend:
+    try:
+        return parsed(NewBackend.model_validate(row).model_dump())
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
 def _described(row: dict[str, Any]) -> BackendRow:

@@ -38,6 +38,8 @@ class RunningEdge:
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""
+    on_answer: Callable[[int], None]
+    """Counts an answer of the admin API, by its status."""
     config: Callable[[], Config]
     backends: Callable[[], Mapping[str, tuple[Backend, ...]]]
     has_stopped: Event = field(default_factory=Event)

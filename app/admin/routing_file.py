@@ -9,7 +9,7 @@ from app.admin.problems import Problem
 from app.config import Config
 from app.outbound.peewee_backends import SqliteBackendStore
 from app.outbound.worker_thread import WorkerThread
-from app.ports import BackendStore
+from app.ports import BackendTable
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class RoutingFile:
         self._config = config
         self._thread = WorkerThread()
 
-    def __call__(self, work: Callable[[BackendStore], T], *, makes_store: bool = False) -> T:
+    def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         """Do it and return what it returns. Raises Problem, RepositoryError, and what the work raises."""
         config = self._config()
         if all(pool.app is None for pool in config.pools):

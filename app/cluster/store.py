@@ -27,7 +27,7 @@ class EtcdBackendStore:
     def __init__(
         self,
         etcd: EtcdClient,
-        rows: Callable[[], list[dict[str, object]]],
+        rows: Callable[[], list[dict[str, Any]]],
         row_of: Callable[[Backend], Mapping[str, object]],
         await_revision: Callable[[int, float], bool],
     ) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     StringConstraints,
     ValidationError,
 )
@@ -141,6 +142,15 @@ class Settings(BaseModel):
     )
     gateway_db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
         default=Path("gateway.db"), description="The SQLite database of endpoints, handlers and the admin API's tokens"
+    )
+    api_url: str = Field(
+        default="", description="The edge that commands ask; empty = http://127.0.0.1:8081, for backends the database"
+    )
+    api_token: SecretStr = Field(
+        default=SecretStr(""), description="The token of commands; empty = what the file of the first token holds"
+    )
+    api_ca_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Authorities that commands trust to certify the edge (PEM); empty = the system's"
     )
     etcd_endpoints: EtcdEndpoints = Field(
         default=(),

@@ -35,6 +35,17 @@ REPLICA_AGE: Final = "edgeproxy_replica_age_seconds"
 REPLICA_RECORDS: Final = "edgeproxy_replica_records"
 GEO_RELOADS: Final = "edgeproxy_geo_reloads"
 GEO_BUILT: Final = "edgeproxy_geo_database_build_timestamp_seconds"
+HANDLER_REQUESTS: Final = "edgeproxy_handler_requests"
+HANDLER_ACTIVE: Final = "edgeproxy_handler_requests_active"
+HANDLER_BLOCKS: Final = "edgeproxy_handler_loop_blocks"
+VERSIONS_DRAINING: Final = "edgeproxy_handler_versions_draining"
+DEPLOYMENTS: Final = "edgeproxy_handler_deployments"
+SERVICE_CALLS: Final = "edgeproxy_service_calls"
+SERVICE_WAITING: Final = "edgeproxy_service_calls_waiting"
+SERVICE_CONNECTIONS: Final = "edgeproxy_service_connections"
+SERVICE_IN_USE: Final = "edgeproxy_service_connections_in_use"
+SERVICE_UP: Final = "edgeproxy_service_up"
+ADMIN_REQUESTS: Final = "edgeproxy_admin_requests"
 ACCEPT_ERRORS: Final = "edgeproxy_accept_errors"
 INTERNAL_ERRORS: Final = "edgeproxy_internal_errors"
 ACTOR_RESTARTS: Final = "edgeproxy_actor_restarts"
@@ -92,6 +103,17 @@ ALL: Final = (
     Metric(CONFIG_RELOAD_SUCCESS, GAUGE, "1 while the configuration file as it is now is the one that serves."),
     Metric(GEO_RELOADS, COUNTER, "Loads of a replaced country database, by result.", ("result",)),
     Metric(GEO_BUILT, GAUGE, "When the country database was built (Unix time)."),
+    Metric(HANDLER_REQUESTS, COUNTER, "Requests of an endpoint: answered, failed or busy.", ("endpoint", "outcome")),
+    Metric(HANDLER_ACTIVE, GAUGE, "Requests that a handler of an endpoint has now.", ("endpoint",)),
+    Metric(HANDLER_BLOCKS, COUNTER, "How often a handler held the event loop for 0.1 s or longer.", ("endpoint",)),
+    Metric(VERSIONS_DRAINING, GAUGE, "Versions of a handler that end their last requests.", ("endpoint",)),
+    Metric(DEPLOYMENTS, COUNTER, "Deployments and rollbacks of handlers, by result.", ("result",)),
+    Metric(SERVICE_CALLS, COUNTER, "Calls of a service: served, error, timeout, busy or down.", ("service", "outcome")),
+    Metric(SERVICE_WAITING, GAUGE, "Calls that wait for a connection of a service.", ("service",)),
+    Metric(SERVICE_CONNECTIONS, GAUGE, "Connections of a service that stand.", ("service",)),
+    Metric(SERVICE_IN_USE, GAUGE, "Connections of a service that carry a call now.", ("service",)),
+    Metric(SERVICE_UP, GAUGE, "1 while a service can be reached.", ("service",)),
+    Metric(ADMIN_REQUESTS, COUNTER, "Requests that the admin API answered, by status.", ("code",)),
     Metric(ACCEPT_ERRORS, COUNTER, "Errors of accept, by errno.", ("errno",)),
     Metric(INTERNAL_ERRORS, COUNTER, "Unexpected exceptions, by where.", ("where",)),
     Metric(ACTOR_RESTARTS, COUNTER, "Restarts of an actor by its supervisor.", ("actor",)),

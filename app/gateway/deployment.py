@@ -57,13 +57,21 @@ class AlreadyExists(ValueError):
 class Deployment:
     """Changes what the gateway serves, on disk and in the handlers actor.
 
-    `run(work, *arguments)` runs what blocks, off the event loop. Every method may raise StoreError and AskTimeoutError.
+    `run(work, *arguments)` runs what blocks, off the event loop. `on_deploy(result)` is told `ok` or `error` after each
+    deployment and rollback. Every method may raise StoreError and AskTimeoutError.
     """
 
-    def __init__(self, store: Store, run: Callable[..., Any], handlers: Address) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: Callable[..., Any],
+        handlers: Address,
+        on_deploy: Callable[[str], None] = lambda _result: None,
+    ) -> None:
         self._store = store
         self._run = run
         self._handlers = handlers
+        self._on_deploy = on_deploy
         self._turn = BoundedSemaphore()
 
     def restore(self) -> None:
@@ -205,6 +213,15 @@ class Deployment:
             logger.bind(endpoint=endpoint_id).info("endpoint {}: undeployed", endpoint_id)
 
     def _deploy(self, stored: StoredVersion) -> StoredVersion:
+        try:
+            deployed = self._put_to_serve(stored)
+        except BaseException:
+            self._on_deploy("error")
+            raise
+        self._on_deploy("ok")
+        return deployed
+
+    def _put_to_serve(self, stored: StoredVersion) -> StoredVersion:
         handler = _load(stored)
         endpoint_id, number, now = stored.endpoint_id, stored.number, time.time()
         before = self._require(endpoint_id)

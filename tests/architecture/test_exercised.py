@@ -42,6 +42,9 @@ def test_a_route_is_fetched_by_a_test(route):
     assert is_used(rf"""["'](GET )?{route}["' ]""")
 
 
-@pytest.mark.parametrize("command", [*main.commands, *main.commands["backends"].commands])
+@pytest.mark.parametrize(
+    "command",
+    [*main.commands, *(name for group in main.commands.values() for name in getattr(group, "commands", ()))],
+)
 def test_a_command_is_run_by_a_test(command):
     assert is_used(rf"""["']{command}["']|["'][a-z .-]* {command}( |["'])"""), f"no test runs {command}"

@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.plans": "app.config app.domain",
     "app.reload": "app.config app.inbound.listener app.outbound.worker_thread gevent loguru",
     "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
-    "app.loop_pauses app.outbound app.proxy_service app.reload",
+    "app.gateway_view app.loop_pauses app.outbound app.proxy_service app.reload",
+    "app.gateway_view": "actors.handler_messages actors.runtime app.domain",
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
@@ -67,7 +68,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.replicate_command": "app.config app.inbound.listener app.outbound app.replication click gevent loguru",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
-    "app.backend_commands": "app.config app.domain app.ports app.outbound click rich",
+    "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",
+    "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
     "app.bootstrap": ANYTHING,
     "app.cli": ANYTHING,
     "app.__main__": "app.cli gevent",

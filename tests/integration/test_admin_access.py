@@ -24,6 +24,7 @@ READING = [
 ]  # fmt: skip
 OPERATING = {
     "POST /api/backends": 422,
+    "PUT /api/backends": 422,
     "PUT /api/backends/x": 422,
     "POST /api/backends/nobody/drain": 404,
     "POST /api/backends/nobody/undrain": 404,
@@ -53,9 +54,9 @@ DEPLOYING = {
 }
 """Likewise."""
 WITH_A_BODY = {
-    "POST /api/backends", "PUT /api/backends/x", "POST /api/tokens", "POST /api/endpoints", "PUT /api/endpoints/nobody",
-    "POST /api/endpoints/nobody/versions", "POST /api/endpoints/nobody/deploy", "POST /api/services",
-    "PUT /api/services/nobody",
+    "POST /api/backends", "PUT /api/backends", "PUT /api/backends/x", "POST /api/tokens", "POST /api/endpoints",
+    "PUT /api/endpoints/nobody", "POST /api/endpoints/nobody/versions", "POST /api/endpoints/nobody/deploy",
+    "POST /api/services", "PUT /api/services/nobody",
 }  # fmt: skip
 NOTHING: dict[str, object] = {}
 
@@ -235,7 +236,7 @@ def test_a_route_that_is_not_there_and_a_method_that_it_does_not_have(admin):
     assert admin.call("GET", "/api/nothing").problem["status"] == 404
     answer = admin.call("PATCH", "/api/backends")
     assert answer.problem["status"] == 405
-    assert set(re.split(", *", answer.headers["allow"])) == {"GET", "HEAD", "POST"}
+    assert set(re.split(", *", answer.headers["allow"])) == {"GET", "HEAD", "POST", "PUT"}
     assert admin.call("OPTIONS", "/api/backends").problem["status"] == 405
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from app import config
 from app.config import Config, ConfigError, ListenAddress, Settings, load
@@ -49,6 +50,9 @@ DEFAULTS: dict[str, Any] = {
     "ADMIN_INSECURE": False,
     "ADMIN_TOKEN_FILE": Path("admin.token"),
     "GATEWAY_DB_PATH": Path("gateway.db"),
+    "API_URL": "",
+    "API_TOKEN": SecretStr(""),
+    "API_CA_FILE": None,
     "ETCD_ENDPOINTS": (),
     "ETCD_USER": "",
     "ETCD_PASSWORD_FILE": None,

@@ -1,0 +1,51 @@
+"""The commands of the admin API's tokens: list, create, revoke."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from app.edge_commands.caller import Caller, api_options
+from app.edge_commands.output import json_option, print_table, tell
+from app.outbound.admin_api import segment
+
+
+@click.group()
+@api_options
+@click.pass_context
+def tokens(context: click.Context, url: str | None, token_file: Path | None, ca_file: Path | None) -> None:
+    """Say who may use the admin API of a running edge."""
+    context.obj = Caller("tokens", url, token_file, ca_file)
+
+
+@tokens.command("list")
+@json_option
+@click.pass_obj
+def list_(edge: Caller, as_json: bool) -> None:
+    """List the tokens by name; what is kept of them is not shown."""
+    found = edge.call("GET", "/api/tokens")
+    rows = [(one["name"], one["scopes"], one["created_at"]) for one in found["items"]]
+    tell(found, as_json, lambda: print_table(("name", "scopes", "created"), rows))
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, help="read, operate or deploy; may be given several times."
+)
+@json_option
+@click.pass_obj
+def create(edge: Caller, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
+    """Make a token and print it: it is shown this once."""
+    made = edge.call("POST", "/api/tokens", {"name": name, "scopes": scopes})
+    tell(made, as_json, made["token"])
+
+
+@tokens.command("revoke")
+@click.argument("name")
+@click.pass_obj
+def revoke(edge: Caller, name: str) -> None:
+    """Revoke a token, at once."""
+    edge.call("DELETE", f"/api/tokens/{segment(name)}")
+    click.echo(f"token {name}: revoked")
