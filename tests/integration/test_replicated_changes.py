@@ -15,6 +15,7 @@ from app.cluster.store import EtcdBackendStore
 from app.domain.model import parse_backend
 from app.outbound.peewee_backends import row_of
 from tests.admin_client import Admin
+from tests.commands import command
 from tests.harness import eventually
 from tests.integration.etcd_servers import etcd_running, pops
 from tests.traffic import named, who
@@ -143,6 +144,18 @@ def test_many_are_saved_and_all_others_removed(etcd_and_pops):
     many = [parse_backend({"id": f"b{number}", **columns(1 + number)}) for number in range(250)]
     store.save(many, replaces_all=True)
     eventually(lambda: sorted(place.rows()) == sorted(one.id for one in many), what="these and no others, at once")
+
+
+def test_a_file_of_backends_is_loaded_by_the_command_at_any_edge(etcd_and_pops, tmp_path):
+    etcd, one, two = etcd_and_pops
+    rows = [{"id": f"b{number}", **columns(1 + number)} for number in range(200)]
+    (tmp_path / "backends.json").write_text(json.dumps(rows))
+    url, token = "http://{}:{}".format(*one.admin.address), one.folder / "admin.token"
+    done = command("backends", "--api", url, "--token-file", token, "load", tmp_path / "backends.json")
+    assert done.returncode == 0, done.stderr
+    assert len(one.rows()) == 200
+    eventually(lambda: two.rows() == one.rows(), what="the same at the other")
+    assert etcd.get(KEY + "b199")["port"] == 200
 
 
 # Who may
