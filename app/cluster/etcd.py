@@ -7,6 +7,7 @@ late by a server that was frozen, does no harm.
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ MOST_AT_ONCE: Final = 100
 """Keys read or written by one transaction: etcd by itself takes 128."""
 
 _UNAVAILABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+_POOL: Final = re.compile(r"^(<[^>]*>|\w+\(host=[^)]*\)): ")
 _UNAUTHENTICATED: Final = 16
 """gRPC's code."""
 
@@ -399,7 +401,9 @@ def _is_about_token(fault: _Fault) -> bool:
 
 def _said(error: Exception) -> str:
     """Return what went wrong without urllib3's object in front."""
-    return str(error).rpartition(">: ")[2] or type(error).__name__
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and len(error.args) > 1:
+        return str(error.args[1])
+    return _POOL.sub("", str(error)) or type(error).__name__
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -168,6 +168,7 @@ class Replicator:
             else:
                 self.is_held = False
                 self._write(changes, position, is_snapshot=True)
+        self.endpoint = self._etcd.endpoint
         logger.info("replica: snapshot at revision {}, {} backends", found.revision, len(records))
         self._be_in_contact()
 
