@@ -267,5 +267,11 @@ class Forget(Message, frozen=True):
     frontends: frozenset[str]
 
 
+class ReadCounters(Request[Mapping[str, Mapping[Labels, float]]], frozen=True):
+    """Copy some counters, by metric and label values: far less than everything."""
+
+    metrics: tuple[str, ...]
+
+
 class TakeSnapshot(Request[Snapshot], frozen=True):
     pass

@@ -7,6 +7,7 @@ from actors.messages import (
     ConnectionClosed,
     Count,
     Forget,
+    ReadCounters,
     TakeSnapshot,
     TrafficMoved,
 )
@@ -47,6 +48,8 @@ class MetricsActor(GeventActor):
                     measures.keep_only(metric, slice(2), backends)
                 for metric, place in names.BY_FRONTEND.items():
                     measures.keep_only(metric, place, frontends)
+            case ReadCounters(metrics):
+                return measures.read(metrics)
             case TakeSnapshot():
                 return measures.snapshot()
             case _:

@@ -5,7 +5,7 @@ The rooms, from the door inwards::
     __main__ -> cli -> bootstrap        the command line; the one place that knows every concrete class
     inbound/                            who calls us: doors and listeners, the story of a connection or a request, the
                                         relay, metrics over HTTP, the listener of the admin API
-    admin/                              the admin API: one file a subject, behind tokens
+    admin/                              the admin API: one file a subject, behind tokens; the page at /
     proxy_service                       the use case: client -> lease, asked of the actors through futures
     ../actors/                          registry (pools, leases), bindings (affinity), metrics, health; their supervisor
     domain/                             the rules, pure: elections, pool, affinity, health, geography

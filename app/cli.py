@@ -25,6 +25,7 @@ from app.config import Config, ConfigError, Pool, Settings, json_schema, load, v
 from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
+from app.domain.stored import StoreError
 from app.edge_commands import endpoints, services, tokens
 from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
@@ -89,6 +90,7 @@ def serve(**options: str | None) -> None:
     except OSError as error:
         _fail(f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+    gevent.get_hub().SYSTEM_ERROR = ()  # a greenlet that a handler has started must not end the edge by sys.exit
     try:
         edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,7 +100,7 @@ def serve(**options: str | None) -> None:
         edge.start()
     except GeoDatabaseError as error:
         _fail(f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
-    except (BindError, TokenStoreError) as error:
+    except (BindError, StoreError, TokenStoreError) as error:
         _fail(str(error))
     tame_garbage_collector()
     code = edge.run()

@@ -71,7 +71,7 @@ class EdgeView:
             reasons.append("draining")
         if not listeners:
             reasons.append("not listening")
-        if candidates == 0:
+        if candidates == 0 and any(pools):  # an edge of handlers alone has but the pool without a name
             reasons.append("no candidate backend")
         details: dict[str, object] = {
             "ready": not reasons,

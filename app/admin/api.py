@@ -112,6 +112,7 @@ class Api:
         app.register_error_handler(Exception, _answer_exception)
         app.add_url_rule("/openapi.json", "openapi", lambda: _json(json.dumps(app.api_doc).encode()), methods=["GET"])
         self._scope_of["openapi"] = None
+        self._open_to_all: set[str] = set()
 
     # Registering
 
@@ -151,6 +152,11 @@ class Api:
     ) -> Callable[[View], View]:
         """Decorate a view that answers DELETE: with a model, or with None, which is 204."""
         return self._route("delete", rule, scope, tag, {200 if answer else 204: answer}, problems)
+
+    def get_open(self, rule: str, name: str, view: Callable[[], Response]) -> None:
+        """Add what answers GET to everybody, without a token: nothing that depends on this edge."""
+        self.wsgi.add_url_rule(rule, name, view, methods=["GET"])
+        self._open_to_all.add(name)
 
     def get_stream(self, rule: str, scope: Scope, *, tag: str, problems: Iterable[int] = ()) -> Callable[[View], View]:
         """Decorate a view that answers GET with server-sent events."""
@@ -193,6 +199,8 @@ class Api:
 
     def _admit(self) -> None:
         """Let a request through to its route, or raise Problem."""
+        if request.endpoint in self._open_to_all:
+            return
         token = self._gate.admit(request.headers.get("Authorization"), request.remote_addr or "")
         g.token = token
         scope = self._scope_of.get(request.endpoint or "")

@@ -6,12 +6,14 @@ from app.admin import (
     actors,
     backends,
     bindings,
+    clients,
     configuration,
     connections,
     endpoints,
     explain,
     logs,
     metrics,
+    page,
     pools,
     registrations,
     services,
@@ -35,6 +37,7 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     registrations.add_routes(api, None)
     for subject in (
         connections,
+        clients,
         bindings,
         actors,
         pools,
@@ -47,4 +50,5 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
         subject.add_routes(api, edge)
     logs.add_routes(api, edge, gate)
     tokens.add_routes(api, keeper)
+    page.add_page(api)
     return api

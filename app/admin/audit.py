@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from app.admin.problems import encodable
 from app.outbound.json_log import rfc3339
 
 
@@ -28,4 +29,4 @@ class AuditLine(msgspec.Struct):
 
 def audit_line(token: str, client: str, action: str, target: str, status: int, problem: str | None) -> AuditLine:
     """Return the line of a request answered now."""
-    return AuditLine(rfc3339(time.time()), "admin", token, client, action, target, status, problem or "done")
+    return AuditLine(rfc3339(time.time()), "admin", token, client, action, encodable(target), status, problem or "done")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Protocol, TypeVar
 from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, say_target, with_whole_numbers
-from app.admin.problems import Problem, invalid
+from app.admin.problems import Problem, encodable, invalid
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
 from app.outbound.peewee_backends import row_of
@@ -261,4 +261,4 @@ def _plain(value: Any) -> Any:
     """Return what a table may hold as what JSON can say."""
     if isinstance(value, bytes):
         return value.hex()
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+    return encodable(value) if isinstance(value, str) else value

@@ -38,6 +38,7 @@ class Status(Model):
     """Whether the edge wants clients, as /ready of the other listener says it."""
 
     ready: bool
+    region: str | None = Field(description="Where this point of presence is")
     reasons: list[str] = Field(description="Why not")
     details: dict[str, Any]
 
@@ -81,7 +82,8 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         is_ready, details = edge.view.readiness()
         reasons = cast("list[str]", details.pop("reasons"))
         details.pop("ready")
-        return Status(ready=is_ready, reasons=reasons, details=details)
+        region = edge.config().region or None
+        return Status(ready=is_ready, region=region, reasons=reasons, details=details)
 
 
 def _dumped(part: BaseModel) -> object:

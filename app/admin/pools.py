@@ -11,6 +11,7 @@ from actors.runtime import ask
 from app.admin.api import Api, Model, Page, next_page
 from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
+from app.admin.traffic import BackendTraffic, traffic_of_backends, traffic_of_frontends
 from app.config import ListenAddress
 from app.domain.pool import MemberView
 from app.domain.tokens import Scope
@@ -43,6 +44,13 @@ class PoolPath(Model):
     pool: str = Field(description="Its name")
 
 
+class HealthChange(Model):
+    """A state of health and when it began."""
+
+    state: str
+    seconds_ago: float
+
+
 class PoolMember(Model):
     """A backend in a pool."""
 
@@ -57,12 +65,18 @@ class PoolMember(Model):
     connections: int = Field(description="Leases held now")
     state: str = Field(description="Its health")
     seconds_in_state: float
+    history: list[HealthChange] = Field(description="The last states, the present one last")
     consecutive_failures: int
     ejected_for_seconds: float
     is_healthy: bool = Field(description="By the database")
     is_drained: bool
     is_available: bool = Field(description="It may be elected, or keep its clients")
     takes_new_clients: bool
+    connections_total: int = Field(description="Established since the start")
+    requests_total: int = Field(description="HTTP requests answered")
+    errors_total: int = Field(description="Failures in traffic")
+    bytes_sent_total: int = Field(description="To clients")
+    bytes_received_total: int = Field(description="From clients")
 
 
 class PoolMembers(Model):
@@ -83,12 +97,15 @@ class OneFrontend(Model):
     algorithm: str
     affinity: bool
     connections: int = Field(description="Open now")
+    connections_total: int = Field(description="Accepted since the start, up to a second ago")
+    requests_total: int = Field(description="HTTP requests answered since the start, up to a second ago")
 
 
 class Frontends(Model):
     """Every frontend."""
 
     items: list[OneFrontend]
+    bytes_sent_total: int = Field(description="To clients since the start, by backends and endpoints")
 
 
 def add_routes(api: Api, edge: RunningEdge) -> None:
@@ -125,13 +142,14 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         page = DescribePool(path.pool, query.first, query.count)
         members = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
         now, total = time.monotonic(), counts[path.pool].members
-        return PoolMembers(
-            items=[_described(member, now) for member in members], total=total, next=next_page(query, total)
-        )
+        traffic = traffic_of_backends(edge.actors.metrics, path.pool)
+        items = [_described(member, traffic[member.backend.id], now) for member in members]
+        return PoolMembers(items=items, total=total, next=next_page(query, total))
 
     @api.get("/api/frontends", Scope.READ, tag=TAG, answer=Frontends)
     def list_frontends() -> Frontends:
         """List the frontends."""
+        traffic = traffic_of_frontends(edge.actors.metrics)
         return Frontends(
             items=[
                 OneFrontend(
@@ -142,13 +160,16 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                     algorithm=frontend.algorithm,
                     affinity=frontend.affinity,
                     connections=edge.connections.open_at[frontend.name],
+                    connections_total=traffic.connections[frontend.name],
+                    requests_total=traffic.requests[frontend.name],
                 )
                 for frontend in edge.config().frontends
-            ]
+            ],
+            bytes_sent_total=traffic.bytes_sent,
         )
 
 
-def _described(member: MemberView, now: float) -> PoolMember:
+def _described(member: MemberView, traffic: BackendTraffic, now: float) -> PoolMember:
     backend = member.backend
     return PoolMember.model_construct(
         id=backend.id,
@@ -162,10 +183,19 @@ def _described(member: MemberView, now: float) -> PoolMember:
         connections=member.connections,
         state=str(member.state),
         seconds_in_state=round(now - member.changed_at, 3),
+        history=[
+            HealthChange.model_construct(state=str(state), seconds_ago=round(now - began, 3))
+            for began, state in member.history
+        ],
         consecutive_failures=member.consecutive_failures,
         ejected_for_seconds=round(member.ejected_for, 3),
         is_healthy=backend.is_healthy,
         is_drained=backend.is_deleted,
         is_available=member.is_available,
         takes_new_clients=member.takes_new_clients,
+        connections_total=traffic.connections,
+        requests_total=traffic.requests,
+        errors_total=traffic.errors,
+        bytes_sent_total=traffic.bytes_sent,
+        bytes_received_total=traffic.bytes_received,
     )

@@ -45,8 +45,8 @@ class Problem(Exception):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
-        self.errors = [ProblemFault(where=where, rule=rule) for where, rule in errors]
+        self.detail = encodable(detail)
+        self.errors = [ProblemFault(where=encodable(where), rule=encodable(rule)) for where, rule in errors]
         self.headers = dict(headers or {})
 
     def body(self) -> bytes:
@@ -57,6 +57,11 @@ class Problem(Exception):
             .model_dump_json()
             .encode()
         )
+
+
+def encodable(text: str) -> str:
+    """Return a text from outside, which may hold halves of characters (JSON's `\\ud800`), as UTF-8 can say it."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def invalid(error: ValidationError) -> Problem:

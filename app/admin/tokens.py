@@ -54,6 +54,11 @@ def add_routes(api: Api, keeper: TokenKeeper) -> None:
         """List the tokens by name; what is kept of them is not shown."""
         return Tokens(items=[_described(token) for token in keeper.current()])
 
+    @api.get("/api/token", Scope.READ, tag=TAG, answer=OneToken)
+    def get_own_token() -> OneToken:
+        """Show the token that asks."""
+        return _described(current_token())
+
     @api.post("/api/tokens", Scope.OPERATE, tag=TAG, answer=MadeToken, status=201, problems=(409,))
     def make_token(body: NewToken) -> MadeToken:
         """Make a token with scopes that the asking one has too. Its text is in the answer and nowhere else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
@@ -86,6 +86,10 @@ class Measures:
         for series in (self._counters.get(metric), self._histograms.get(metric)):
             for labels in [labels for labels in series or () if labels[place] not in remaining]:
                 del series[labels]  # type: ignore[union-attr]
+
+    def read(self, metrics: Iterable[str]) -> dict[str, dict[Labels, float]]:
+        """Copy these counters alone; one that has not counted yet is empty."""
+        return {metric: dict(self._counters.get(metric, ())) for metric in metrics}
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from app.domain.health import Health, HealthRules, HealthState
 from app.domain.model import Backend
+
+HISTORY_LENGTH: Final = 16
+"""Changes of health that are remembered of each member."""
 
 
 class Floor:
@@ -18,7 +23,7 @@ class Floor:
 class Member:
     """One backend of one pool. The pool alone changes it; elections read it."""
 
-    __slots__ = ("backend", "changed_at", "connections", "counted_as", "floor", "has_left", "health")
+    __slots__ = ("backend", "changed_at", "connections", "counted_as", "floor", "has_left", "health", "history")
 
     def __init__(self, backend: Backend, rules: HealthRules, floor: Floor, now: float) -> None:
         self.backend = backend
@@ -27,10 +32,17 @@ class Member:
         self.health = Health(rules)
         self.changed_at = now
         """When its health changed last, in monotonic seconds."""
+        self.history: tuple[tuple[float, HealthState], ...] = ((now, self.health.state),)
+        """Its last states with when each began, the present one last."""
         self.has_left = False
         """The row is gone; only leases that still run keep the member."""
         self.counted_as: HealthState | None = None
         """The state under which the pool counts it among those that may take new clients."""
+
+    def note_change(self, now: float) -> None:
+        """Remember that its health has changed."""
+        self.changed_at = now
+        self.history = (*self.history, (now, self.health.state))[-HISTORY_LENGTH:]
 
     @property
     def is_available(self) -> bool:

@@ -39,6 +39,8 @@ class MemberView:
     state: HealthState
     changed_at: float
     """When `state` changed last, in monotonic seconds."""
+    history: tuple[tuple[float, HealthState], ...]
+    """The last states with when each began, the present one last."""
     consecutive_failures: int
     ejected_for: float
     is_available: bool
@@ -148,7 +150,7 @@ class Pool:
             member = self._members[backend.id] = Member(backend, self._rules, self._floor, now)
         elif member.has_left:
             member.health.start_over()  # the rules may have changed since it left
-            member.changed_at = now
+            member.note_change(now)
         elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
             self._start_over(member, now)
         member.backend, member.has_left = backend, False
@@ -344,7 +346,7 @@ class Pool:
         after = member.health.state
         if after is before:
             return
-        member.changed_at = now
+        member.note_change(now)
         seconds = (member.health.ejected_until or now) - now
         self._on_change(Transition(member.backend.id, before, after, cause, seconds))
         self._count(member)
@@ -394,6 +396,7 @@ class Pool:
                 connections=m.connections,
                 state=m.health.state,
                 changed_at=m.changed_at,
+                history=m.history,
                 consecutive_failures=m.health.consecutive_failures,
                 ejected_for=max(0.0, (m.health.ejected_until or now) - now),
                 is_available=m.is_available,

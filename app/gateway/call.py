@@ -5,7 +5,7 @@ A handler that lets a service's word pass through answers with that: 503 for bus
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -19,6 +19,7 @@ from app.domain.errors import ConnectionEnded
 from app.domain.handler_table import Grant
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
+from app.gateway.handler_module import words_of
 from app.gateway.responses import JSON, Answer, BadAnswer, answer_of
 
 HANDLER_FAILED: Final = "handler_failed"
@@ -36,8 +37,6 @@ _FAULTS: Final = {
 }
 _SERVICE_RETRY_SECONDS: Final = "1"
 """For Retry-After: a busy or lost service may be back by then."""
-_FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, gevent.Timeout)
-"""What a handler may raise; of what is not among Exception, a greenlet's end is none of its doing."""
 
 
 class Called(NamedTuple):
@@ -57,9 +56,10 @@ class BodyFailed(Exception):
 def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     """Run the granted handler within its endpoint's time.
 
-    Never raises for what the handler does. What ends the greenlet from outside passes through: Killed (and any
-    ConnectionEnded, which no handler can know) and GreenletExit. A gevent.Timeout is always taken for the handler's:
-    the caller has none pending. The time is until the handler returns; a streamed body takes what the client takes.
+    Never raises for what the handler does, whatever it raises: a SystemExit that left the greenlet would end the edge.
+    What ends a connection from outside passes through: Killed (and any ConnectionEnded, which no handler can know). A
+    gevent.Timeout is always taken for the handler's: the caller has none pending. The time is until the handler
+    returns; a streamed body takes what the client takes.
     """
     timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     timeout.start()
@@ -67,13 +67,15 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
         answer = answer_of(_returned(grant, request, context), request)
     except ConnectionEnded:
         raise
-    except _FAILURES as error:
+    except BaseException as error:
         return _failure(HANDLER_TIMEOUT if error is timeout else _reason(error), error, grant, context)
     finally:
         timeout.close()
-    if isinstance(answer.body, bytes):
-        return Called(answer, None)
-    return Called(answer._replace(body=_watched(answer.body, grant, context)), None)
+    if answer.on_close is not None:
+        answer = answer._replace(on_close=_closing(answer.on_close, grant, context))
+    if not isinstance(answer.body, bytes):
+        answer = answer._replace(body=_watched(answer.body, grant, context))
+    return Called(answer, None)
 
 
 def _returned(grant: Grant, request: Request, context: Context) -> object:
@@ -119,15 +121,33 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
     elif isinstance(error, BadAnswer):
         bound.error("endpoint {}: version {} gave no answer: {}", name, number, error)
     else:
-        bound.opt(exception=error).error("endpoint {}: version {} failed: {!r}", name, number, error)
+        bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, words_of(error))
 
 
 def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
     """Pass a streamed body on; raises BodyFailed, once logged, where the handler fails in it."""
-    try:
-        yield from parts
-    except (ConnectionEnded, GeneratorExit):
-        raise
-    except _FAILURES as error:
-        _log(HANDLER_FAILED, error, grant, context)
-        raise BodyFailed from None
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration:
+            return
+        except ConnectionEnded:
+            raise
+        except BaseException as error:
+            _log(HANDLER_FAILED, error, grant, context)
+            raise BodyFailed from None
+        yield part
+
+
+def _closing(close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
+    """Return what closes an answer, which is the handler's code again: what it raises is logged and no more."""
+
+    def closed() -> None:
+        try:
+            close()
+        except ConnectionEnded:
+            raise
+        except BaseException as error:
+            _log(HANDLER_FAILED, error, grant, context)
+
+    return closed

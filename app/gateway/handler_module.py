@@ -1,8 +1,9 @@
 """From source text to a checked handler: compile, import into a module of its own, check the entry point.
 
-The module is in `sys.modules` only while it is imported, so that nobody but the versions' table and the requests that
-hold a grant refer to it. Its source is in `linecache` as long as it lives: tracebacks show the lines. Compiling and
-importing hold the event loop, 1 ms for some 100 lines and whatever the imports of the source take.
+The module is in `sys.modules` as long as the handler is held, by the versions' table and the requests with a grant:
+pickle, and whatever reads annotations late, look there. Its source is in `linecache` as long as it lives: tracebacks
+show the lines. Compiling and importing hold the event loop, 1 ms for some 100 lines and whatever the imports of the
+source take.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class LoadedHandler:
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self._handle = getattr(module, ENTRY_POINT)
+        weakref.finalize(self, sys.modules.pop, module.__name__, None).atexit = False
 
     def __call__(self, request: Any, context: Any) -> Any:
         return self._handle(request, context)
@@ -77,12 +79,13 @@ def check_text(source: str) -> None:
 def load_handler(name: str, source: str) -> LoadedHandler:
     """Make a handler of a source; `name` is what tracebacks call it, such as `hello v3`. Raises HandlerError."""
     serial = next(_serials)
-    filename = f"<handler {name} #{serial}>"
+    filename, module_name = f"<handler {name} #{serial}>", f"edgeproxy_handler_{serial}"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     try:
-        module = _import(_compile(source, filename), f"edgeproxy_handler_{serial}")
+        module = _import(_compile(source, filename), module_name)
         _check_entry_point(module)
     except BaseException:
+        sys.modules.pop(module_name, None)
         linecache.cache.pop(filename, None)
         raise
     weakref.finalize(module, linecache.cache.pop, filename, None).atexit = False
@@ -149,20 +152,18 @@ def _import(code: CodeType, name: str) -> ModuleType:
     """Run the source in a fresh module."""
     module = ModuleType(name)
     module.__file__ = code.co_filename
-    sys.modules[name] = module  # dataclasses and the like look there for the module of a class
+    sys.modules[name] = module
     timeout = gevent.Timeout(IMPORT_TIMEOUT_SECONDS)
     try:
         with timeout:
             exec(code, module.__dict__)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        raise _import_error(error, code.co_filename) from None
     except gevent.Timeout as expired:
         if expired is not timeout:
             raise
         message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
         raise HandlerError(Stage.IMPORT, message, traceback=_traceback(expired, code.co_filename)) from None
-    finally:
-        sys.modules.pop(name, None)
+    except BaseException as error:
+        raise _import_error(error, code.co_filename) from None
     return module
 
 
@@ -170,12 +171,17 @@ def _import_error(error: BaseException, filename: str) -> HandlerError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         message = f"needs the module {error.name!r}, which is not installed"
     else:
-        message = f"{type(error).__name__}: {error}"
+        message = words_of(error)
     line = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == filename:
             line = number
     return HandlerError(Stage.IMPORT, message, line, _traceback(error, filename))
+
+
+def words_of(error: BaseException) -> str:
+    """Return the last line of an error's traceback. Never raises, though the error's own `__str__` may."""
+    return traceback.format_exception_only(error)[-1].rstrip()
 
 
 def _traceback(error: BaseException, filename: str) -> str:

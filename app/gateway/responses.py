@@ -53,7 +53,7 @@ def answer_of(returned: object, request: Request) -> Answer:
         answer = answer_of(body, request)
         names = {name.lower() for name, _ in headers}
         kept = [(name, value) for name, value in answer.headers if name.lower() not in names]
-        if status is not None and status in _WITHOUT_BODY and isinstance(answer.body, bytes):
+        if status in _WITHOUT_BODY:
             return answer._replace(status=status, headers=[*kept, *headers], body=b"")
         return answer._replace(status=answer.status if status is None else status, headers=[*kept, *headers])
     if isinstance(returned, str):
@@ -65,6 +65,8 @@ def answer_of(returned: object, request: Request) -> Answer:
     if isinstance(returned, bytes | bytearray | memoryview):
         return Answer(200, [("Content-Type", BYTES)], bytes(returned))
     if isinstance(returned, HTTPException):
+        if returned.code is None and returned.response is None:
+            raise BadAnswer(f"{type(returned).__name__} has no status of its own")
         returned = returned.get_response(request.environ)
     if isinstance(returned, Response):
         return _of_response(returned, request)
@@ -136,7 +138,20 @@ def _of_response(response: Response, request: Request) -> Answer:
         if not (length.isascii() and length.isdecimal()):
             raise BadAnswer(f"not a Content-Length: {length!r:.100}")
         headers.append(("Content-Length", length))
+        return Answer(status, headers, _of_length(_encoded(response.response), int(length)), response.close)
     return Answer(status, headers, _encoded(response.response), response.close)
+
+
+def _of_length(parts: Iterator[bytes], promised: int) -> Iterator[bytes]:
+    """Pass on exactly as many bytes as were promised: what is beyond them would be taken for the next answer."""
+    left = promised
+    for part in parts:
+        left -= len(part)
+        if left < 0:
+            break
+        yield part
+    if left:
+        raise BadAnswer(f"the body must have the {promised} bytes that its Content-Length says")
 
 
 def _encoded(parts: Iterable[Any]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""For authors of handlers: `from app.gateway.sdk import Request, Response, Context` gives the types.
+"""For authors of handlers: the types of what they get, the errors of services, what transactions consist of.
 
 A handler is one module with::
 

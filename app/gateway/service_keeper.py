@@ -53,7 +53,11 @@ class ServiceKeeper:
         with self._turn:
             spec = parse_service(given)
             view = self.services.start(spec)
-            self._keep(spec)
+            try:
+                self._keep(spec)
+            except BaseException:
+                self.services.stop(spec.name)
+                raise
             return view
 
     def replace(self, given: Mapping[str, object], *, even_if_down: bool) -> ServiceView:
@@ -62,7 +66,11 @@ class ServiceKeeper:
             former = self.services.describe_one(str(given.get("name"))).spec
             spec = parse_service(given, former)
             view = self.services.replace(spec, even_if_down=even_if_down)
-            self._keep(spec)
+            try:
+                self._keep(spec)
+            except BaseException:
+                self.services.replace(former, even_if_down=True)
+                raise
             return view
 
     def remove(self, name: str) -> None:

@@ -17,16 +17,16 @@ from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 
 _HYPHEN: Final = ord("-")
-_FORWARDING: Final = frozenset(
+FORWARDING: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id")
 )
 _FOLDED: Final = (
     frozenset(
         b"".join(parts)
-        for name in _FORWARDING
+        for name in FORWARDING
         for parts in itertools.product(*((b"-", b"_") if byte == _HYPHEN else (bytes((byte,)),) for byte in name))
     )
-    - _FORWARDING
+    - FORWARDING
 )
 """The same with underscores: CGI and WSGI fold both spellings into one variable, and so a client could speak for us."""
 _PROCESS: Final = os.urandom(6).hex().encode()
@@ -44,10 +44,10 @@ class HeaderRules:
         self._trusted = TrustedProxies(options.trusted_proxies)
         self._request_lines, changed = _prepared(options.request_headers)
         self._response_lines, changed_back = _prepared(options.response_headers)
-        self._given = changed & _FORWARDING
+        self._given = changed & FORWARDING
         self._gives_request_id = b"x-request-id" in changed
         self._dropped = HOP_BY_HOP | changed | _FOLDED
-        self._dropped_and_replaced = self._dropped | _FORWARDING
+        self._dropped_and_replaced = self._dropped | FORWARDING
         self._dropped_from_answers = HOP_BY_HOP | changed_back
 
     def sender(self, address: str) -> Sender:
@@ -67,7 +67,7 @@ class HeaderRules:
             key = name.lower()
             if key in dropped or key in tokens:
                 continue
-            if key in _FORWARDING:  # only a trusted proxy's come so far
+            if key in FORWARDING:  # only a trusted proxy's come so far
                 received[key] = b"%b, %b" % (received[key], value) if key in received else value
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -15,13 +17,14 @@ from app.domain.endpoints import MethodNotAllowed
 from app.domain.errors import DownstreamError
 from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed
 from app.domain.outcome import State
-from app.gateway.call import BodyFailed, call_handler
+from app.gateway.call import HANDLER_FAILED, BodyFailed, call_handler
 from app.gateway.context import Context, Services
 from app.gateway.dispatch import Dispatch
 from app.gateway.lazy_request import LazyRequest
 from app.gateway.responses import Answer
 from app.inbound.direction import SinkError
 from app.inbound.http_answers import answer
+from app.inbound.http_forwarding import FORWARDING, Sender
 from app.wire.http1 import RequestHead, response_bytes
 from app.wire.http1_chunks import ChunkScanner
 from app.wire.http1_faults import BadMessage
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LATE_BODY: Final = (State.REQUEST_TIMEOUT, "body_timeout")
+_TURN_SECONDS: Final = 0.005
+"""Of a streamed body, before the event loop gets its turn."""
 
 
 class _TooLargeError(Exception):
@@ -49,8 +54,8 @@ class Gateway:
         """Answer a request, if an endpoint takes it; says whether one did. Raises ConnectionEnded."""
         head = handled.head
         handled.session.client.unwatch()  # the question to the actor parks this greenlet
-        path = unquote_to_bytes(head.target.partition(b"?")[0]).decode(errors="replace")
-        acquired = self._dispatch.acquire(head.host.decode(), path, head.method.decode())
+        path = head.target.partition(b"?")[0]
+        acquired = self._dispatch.acquire(head.host.decode(), path.decode(), head.method.decode())
         match acquired:
             case Grant():
                 self._run(handled, acquired, request_id)
@@ -68,21 +73,20 @@ class Gateway:
 
     def _run(self, handled: Handled, grant: Grant, request_id: str) -> None:
         """Call the handler that was granted, and give the grant back when its answer has been sent."""
-        has_failed = True
         handled.endpoint_id = grant.endpoint.id
         try:
             body = handled.read_body(grant.endpoint.max_body_bytes)
-            request = LazyRequest(partial(_environ, handled.head, body, handled.client_address))
+            request = LazyRequest(partial(_environ, handled.head, body, handled.session.sender, handled.client_address))
             context = Context(request_id, grant.endpoint.id, grant.version.number, grant.params, self._services)
+            handled.session.connection.deadline = inf  # the call has a time of its own, and is no idle connection
             called = call_handler(grant, request, context)
-            handled.reason = called.reason
+            handled.session.connection.deadline = None
+            handled.reason, handled.has_failed = called.reason, called.reason is not None
             handled.send(called.answer)
-            has_failed = handled.reason is not None  # a body that broke off has one too
         except _TooLargeError:
             handled.refuse(413, "body_too_large", request_id)
-            has_failed = False
         finally:
-            self._dispatch.release(grant.grant_id, failed=has_failed)
+            self._dispatch.release(grant.grant_id, failed=handled.has_failed)
 
 
 class Handled:
@@ -95,6 +99,7 @@ class Handled:
         self.endpoint_id = ""
         self.status: int | None = None
         self.reason: str | None = None
+        self.has_failed = False  # the handler, that is: not a client that went away
         self.bytes_up = 0
         self.bytes_down = 0
         self.goes_on = False
@@ -212,12 +217,16 @@ class Handled:
         return response_bytes(status, _PHRASES.get(status, b""), headers)
 
     def _stream(self, parts: Any, is_chunked: bool) -> None:
+        turn_at = time.monotonic()
         try:
             for part in parts:
                 if part:
                     self._send_all(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+                if time.monotonic() - turn_at > _TURN_SECONDS:  # neither the handler nor the client need ever wait
+                    self.session.give_others_a_turn()
+                    turn_at = time.monotonic()
         except BodyFailed:
-            self.goes_on, self.reason = False, "handler_failed"
+            self.goes_on, self.reason, self.has_failed = False, HANDLER_FAILED, True
             self.session.reset()  # half an answer must not look like a whole one
             return
         if is_chunked:
@@ -226,6 +235,7 @@ class Handled:
     def _send_all(self, data: bytes) -> None:
         """Send, and wait for a client that does not read. Raises DownstreamError."""
         session, client = self.session, self.session.client
+        session.connection.quiet_since = time.monotonic()
         rest = memoryview(data)
         try:
             while rest:
@@ -244,10 +254,12 @@ class Handled:
 _PHRASES: Final = {int(code): code.phrase.encode() for code in HTTPStatus}
 
 
-def _environ(head: RequestHead, body: bytes, client_address: str) -> dict[str, Any]:
+def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str) -> dict[str, Any]:
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
     path, _, query = head.target.partition(b"?")
-    host, _, port = head.host.decode().rpartition(":") if b":" in head.host else (head.host.decode(), "", "80")
+    host, _, port = head.host.decode().rpartition(":")
+    if not port.isdecimal():  # there is none, or these are the last digits of an IPv6 address
+        host, port = head.host.decode(), "80"
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method.decode(),
         "SCRIPT_NAME": "",
@@ -269,11 +281,14 @@ def _environ(head: RequestHead, body: bytes, client_address: str) -> dict[str, A
     for name, value in head.headers:
         if b"_" in name:  # would be taken for the name with a hyphen
             continue
+        if not sender.is_trusted and name.lower() in FORWARDING:  # who it was, anyone could say
+            continue
         key = name.decode().upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
         text = value.decode("latin-1")
-        environ[key] = f"{environ[key]},{text}" if key in environ else text
+        comma = "; " if key == "HTTP_COOKIE" else ","
+        environ[key] = f"{environ[key]}{comma}{text}" if key in environ else text
     if body:
         environ["CONTENT_LENGTH"] = str(len(body))
     return environ

@@ -140,7 +140,7 @@ class HttpSession:
         """
         connection, options = self.connection, self._door.frontend.config.http
         if self.buffered and self._has_answered_itself:
-            self._give_others_a_turn()
+            self.give_others_a_turn()
         data, self.buffered = self.buffered, b""
         limit = options.max_head_bytes
         self.started_at = time.monotonic()
@@ -175,7 +175,7 @@ class HttpSession:
             data = data[:end]
         return parse_request(data)
 
-    def _give_others_a_turn(self) -> None:
+    def give_others_a_turn(self) -> None:
         """Let the loop turn: our own answers need nothing of it, and a client could pipeline requests for ever."""
         self.client.unwatch()
         gevent.sleep(_TURN_SECONDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.messages import BackendConnected, ConnectionClosed, Count, Forget, TakeSnapshot, TrafficMoved
+from actors.messages import BackendConnected, ConnectionClosed, Count, Forget, ReadCounters, TakeSnapshot, TrafficMoved
 from actors.metrics import MetricsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, ask, tell
 from app.domain import metric_names as names
@@ -29,6 +29,13 @@ def test_counts_add_up_by_label_values(metrics):
     for reason in ("max_connections", "client_rate", "max_connections"):
         tell(metrics, Count(names.CONNECTIONS_REFUSED, (reason,)))
     assert snapshot(metrics).counters[names.CONNECTIONS_REFUSED] == {("max_connections",): 2, ("client_rate",): 1}
+
+
+def test_some_counters_are_read_without_the_others(metrics):
+    tell(metrics, Count(names.CONNECTIONS_REFUSED, ("client_rate",)))
+    moved(metrics, accepted={"web": 2})
+    read = ask(metrics, ReadCounters((names.CONNECTIONS, names.REQUESTS)), timeout_s=5)
+    assert read == {names.CONNECTIONS: {("web",): 2}, names.REQUESTS: {}}
 
 
 def moved(metrics: Address, **parts: Any) -> None:

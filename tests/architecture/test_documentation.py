@@ -160,6 +160,11 @@ def test_every_file_that_the_readme_points_at_exists():
     assert [path for path in pointed if not (ROOT / path).exists()] == []
 
 
+def test_every_picture_is_there_and_every_one_there_is_shown():
+    shown = set(re.findall(r"docs/images/[\w.-]+", README.read_text()))
+    assert shown == {f"docs/images/{path.name}" for path in (ROOT / "docs" / "images").iterdir()}
+
+
 def test_the_readers_of_this_test_read_what_they_should():
     assert commands_in("run `python -m app serve` or python -m app backends list --json") == {"serve", "backends list"}
     assert commands_in("`scripts/seed_backends.py load backends.csv`") == {"backends load"}

@@ -20,7 +20,8 @@ from tests.integration.http_peers import program
 READING = [
     "/api/backends", "/api/backends/gru", "/api/connections", "/api/bindings", "/api/pools",
     "/api/pools/default/members", "/api/frontends", "/api/actors", "/api/explain?client=8.8.8.8", "/api/logs",
-    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens", "/api/endpoints", "/api/services",
+    "/api/metrics", "/api/configuration", "/api/status", "/api/tokens", "/api/token", "/api/endpoints", "/api/services",
+    "/api/clients",
 ]  # fmt: skip
 OPERATING = {
     "POST /api/backends": 422,
@@ -112,7 +113,7 @@ def test_the_next_start_has_the_same_tokens_and_makes_none(edge, tmp_path):
     assert Admin(address, admin.token).get("/api/status")
 
 
-@pytest.mark.parametrize("path", [*READING, "/openapi.json", "/", "/nowhere"])
+@pytest.mark.parametrize("path", [*READING, "/openapi.json", "/nowhere"])
 def test_nothing_is_open_without_a_token(admin, path):
     answer = Admin(admin.address, None).call("GET", path)
     assert answer.problem["status"] == 401
@@ -443,3 +444,10 @@ def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
     done = edgeproxy("serve", **variables, ADMIN_TLS_CERT=str(cert), LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"edgeproxy: no TLS for the admin API with {cert}: ")
+
+
+def test_a_store_that_is_none_is_one_line(tmp_path):
+    store = tmp_path / "gateway.db"
+    store.write_bytes(b"no database" * 100)
+    done = edgeproxy("serve", LISTEN_ADDR="127.0.0.1:0", GEOIP_PATH="off", GATEWAY_DB_PATH=str(store))
+    assert (done.returncode, done.stderr) == (2, f"edgeproxy: {store}: file is not a database\n")

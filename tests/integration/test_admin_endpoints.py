@@ -108,6 +108,17 @@ def test_a_body_that_breaks_off_counts_as_an_error(town):
     assert (state["served"], state["errors"]) == (1, 1)
 
 
+@pytest.mark.parametrize("request_text", ["GET /hello HTTP/1.1\r\n", "POST /hello HTTP/1.1\r\nContent-Length: 9\r\n"])
+def test_a_client_that_goes_away_is_no_error_of_the_handler(town, request_text):
+    town.create(methods=["GET", "POST"])
+    town.deploy("def handle(request, context):\n    while True:\n        yield bytes(65536)\n")
+    with town.proxy.connect() as sock:
+        sock.sendall(f"{request_text}Host: a\r\n\r\n".encode())
+        eventually(lambda: town.admin.get("/api/endpoints/hello")["active"])
+    state = eventually(lambda: [one for one in [town.admin.get("/api/endpoints/hello")] if one["active"] == 0])[0]
+    assert (state["served"], state["errors"]) == (1, 0)
+
+
 def test_conflicts_and_faults_are_told(town):
     assert town.create().status == 201
     assert town.create().problem["status"] == 409

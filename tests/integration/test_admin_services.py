@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
 from tests.admin_client import admin_of, admin_variables
+from tests.harness import eventually
 
 COUNTS = """
 def handle(request, context):
@@ -78,3 +81,31 @@ def test_faults_and_conflicts_are_told_and_secrets_are_not(town):
     other = {"kind": "cache", "settings": {**settings, "password": made.json["settings"]["password"], "port": 2}}
     assert town.admin.call("PUT", "/api/services/c", other).status == 502, "the new settings give no connection"
     assert town.admin.call("PUT", "/api/services/c?even_if_down=true", other).json["settings"]["port"] == 2
+
+
+def test_half_a_character_is_refused_and_written_down_like_any_other_fault(town):
+    refused = town.admin.call("POST", "/api/services", {"name": "\ud800", "kind": "cache", "settings": {}})
+    assert (refused.status, [fault["where"] for fault in refused.problem["errors"]]) == (422, ["name"])
+
+    def lines():
+        return [line for line in town.proxy.log() if line.get("action") == "create_service"]
+
+    (line,) = eventually(lines)
+    assert (line["target"], line["status"]) == ("\\ud800", 422)
+
+
+def test_what_cannot_be_written_down_does_not_happen(town, tmp_path):
+    kept = {"name": "kept", "kind": "database", "settings": town.database["settings"]}
+    assert town.admin.call("POST", "/api/services", kept).status == 201
+    other = {"kind": "database", "settings": {**kept["settings"], "max_rows": 7}}
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        answers = [
+            town.admin.call("POST", "/api/services", town.database),
+            town.admin.call("PUT", "/api/services/kept", other),
+            town.admin.call("DELETE", "/api/services/kept"),
+        ]
+    assert [answer.problem["status"] for answer in answers] == [503, 503, 503]
+    shown = town.admin.get("/api/services")["items"]
+    assert [(one["name"], one["settings"]["max_rows"]) for one in shown] == [("kept", 10_000)]
+    assert town.admin.call("POST", "/api/services", town.database).status == 201, "once it can be"

@@ -104,13 +104,25 @@ def test_an_exception_is_a_500_and_a_traceback_in_the_log(records):
     assert_fault(called, 500, "handler_failed")
     [record] = records
     assert record["extra"] == {"endpoint": "thing", "version": 4, "request_id": "req-1", "reason": "handler_failed"}
-    assert record["message"] == "endpoint thing: version 4 failed: KeyError('missing')"
+    assert record["message"] == "endpoint thing: version 4 failed: KeyError: 'missing'"
     assert record["exception"].type is KeyError
     assert b"missing" not in called.answer.body, "the client is told nothing of the inside"
 
 
-@pytest.mark.parametrize("body", ["raise SystemExit(3)", "raise KeyboardInterrupt", "return object()", "return 'a', 99",
-                                  "def f(): return f()\nf()", "return {'a': f'{1/0}'}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        "raise SystemExit(3)",
+        "raise KeyboardInterrupt",
+        "raise GeneratorExit",
+        "import gevent\nraise gevent.GreenletExit",
+        "raise BaseException('of its own')",
+        "return object()",
+        "return 'a', 99",
+        "def f(): return f()\nf()",
+        "return {'a': f'{1/0}'}",
+    ],
+)
 def test_whatever_it_does_is_a_500(body, records):
     assert_fault(call(body), 500, "handler_failed")
     assert len(records) == 1
@@ -206,8 +218,8 @@ def thrown_into(handler: Callable[[Any, Any], Any], error: BaseException) -> Bas
     return seen.out  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("error", [Killed(State.KILLED, "drain"), gevent.GreenletExit()])
-def test_what_is_thrown_in_from_outside_passes_through(error):
+def test_what_is_thrown_in_from_outside_passes_through():
+    error = Killed(State.KILLED, "drain")
     assert thrown_into(lambda _request, _context: gevent.sleep(60), error) is error
 
 
@@ -219,7 +231,16 @@ def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
     with pytest.raises(BodyFailed):
         next(parts)
     [record] = records
-    assert record["message"] == "endpoint thing: version 4 failed: ZeroDivisionError('division by zero')"
+    assert record["message"] == "endpoint thing: version 4 failed: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("error", ["GeneratorExit", "__import__('gevent').GreenletExit", "SystemExit"])
+def test_whatever_a_streamed_body_raises_is_its_own_failure(error, records):
+    parts = iter(call(f"yield 'a'\nraise {error}").answer.body)
+    assert next(parts) == b"a"  # type: ignore[comparison-overlap]
+    with pytest.raises(BodyFailed):
+        next(parts)
+    assert len(records) == 1
 
 
 def test_a_streamed_body_that_is_given_up_is_closed():
@@ -242,3 +263,20 @@ def test_a_streamed_body_that_is_given_up_is_closed():
     assert answer.on_close is not None
     answer.on_close()
     assert closed == ["closed"]
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_logged_all_the_same(records):
+    called = call(
+        "class Mute(Exception):\n    def __str__(self):\n        return 1 / 0\n    __repr__ = __str__\nraise Mute"
+    )
+    assert_fault(called, 500, "handler_failed")
+    assert "Mute" in records[0]["message"]
+
+
+@pytest.mark.parametrize("error", ["ValueError('closing')", "SystemExit", "BaseException"])
+def test_an_answer_that_cannot_be_closed_was_given_all_the_same(records, error):
+    called = call(f"made = Response('x')\ndef close():\n    raise {error}\nmade.call_on_close(close)\nreturn made")
+    assert called.reason is None
+    assert called.answer.on_close is not None
+    called.answer.on_close()
+    assert records[0]["exception"].type.__name__ in error

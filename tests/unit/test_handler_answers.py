@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
-from werkzeug.exceptions import NotFound, Unauthorized
+from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request, Response
 
@@ -105,9 +105,8 @@ def test_a_stream_is_passed_on_part_by_part_and_closed():
 
 
 def test_a_streamed_response_keeps_the_length_it_promised():
-    streamed = Response((part for part in ("ab", "c")), headers={"Content-Length": "3"})
-    assert answered(streamed)[1]["Content-Length"] == "3"
-    assert answered(streamed)[0] == 200
+    status, headers, body = answered(Response((part for part in ("ab", "c")), headers={"Content-Length": "3"}))
+    assert (status, headers["Content-Length"], body) == (200, "3", b"abc")
     assert "Content-Length" not in answered(Response(part for part in ("ab", "c")))[1]
 
 
@@ -187,3 +186,41 @@ def test_anything_is_an_answer_or_refused_and_no_answer_splits_its_head(returned
         assert name.isascii() and name.isprintable() and " " not in name
         assert not set(value) & set("\r\n\0")
         value.encode("latin-1")
+
+
+def test_a_streamed_body_without_a_place_in_the_answer_is_closed_unread():
+    closed = []
+
+    def parts():
+        try:
+            yield b"x"
+        finally:
+            closed.append(True)
+
+    body = parts()
+    next(body)
+    answer = answer_of((body, 204), REQUEST)
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.on_close is not None
+    answer.on_close()
+    assert closed
+
+
+@pytest.mark.parametrize("parts", [[], [b"abc"], [b"abc", b"def"], [b"abcdef"]])
+def test_a_body_of_another_length_than_it_promised_breaks_off_before_what_is_too_much(parts):
+    answer = answer_of(Response(iter(parts), headers={"Content-Length": "4"}), REQUEST)
+    sent = []
+    with pytest.raises(BadAnswer, match="the 4 bytes"):
+        for part in answer.body:
+            sent.append(part)
+    assert len(b"".join(sent)) <= 4
+
+
+def test_a_body_of_the_promised_length_is_passed_on():
+    answer = answer_of(Response(iter([b"ab", b"", b"cd"]), headers={"Content-Length": "4"}), REQUEST)
+    assert b"".join(answer.body) == b"abcd"
+
+
+def test_an_exception_without_a_status_is_no_answer():
+    with pytest.raises(BadAnswer, match="no status"):
+        answer_of(HTTPException("of no kind"), REQUEST)

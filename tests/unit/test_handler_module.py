@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import pickle
 import sys
 import traceback
 import weakref
@@ -35,7 +36,7 @@ def test_two_loads_of_one_source_share_nothing():
     assert one.module.__name__ != other.module.__name__
 
 
-def test_the_module_is_known_to_python_while_it_is_imported_and_no_longer():
+def test_the_module_is_known_to_python_while_its_handler_is_held_and_no_longer():
     source = """
 from __future__ import annotations
 import sys
@@ -57,9 +58,32 @@ def handle(request, context):
     before = set(sys.modules)
     loaded = load_handler("a v1", source)
     point, is_known = loaded(None, None)
-    assert (point.x, is_known) == (1, False)
+    assert (point.x, is_known) == (1, True)
     assert loaded.module.here is loaded.module
+    assert pickle.loads(pickle.dumps(point)) == point
+    del loaded
     assert set(sys.modules) - before == set()
+
+
+@pytest.mark.parametrize("source", ["def handle(:", "1 / 0", "nothing = 1"])
+def test_a_source_that_fails_leaves_no_module(source):
+    before = set(sys.modules)
+    failure(source)
+    assert set(sys.modules) - before == set()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "BaseException('of its own')",
+        "__import__('gevent').GreenletExit()",
+        "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    ],
+)
+def test_whatever_is_raised_by_an_import_is_told(error):
+    told = failure(f"x = 1\nraise {error}")
+    assert (told.stage, told.line) == (Stage.IMPORT, 2)
+    assert "raise" in told.traceback
 
 
 @pytest.mark.parametrize(

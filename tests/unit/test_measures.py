@@ -28,6 +28,15 @@ def test_counts_add_up_by_metric_and_labels() -> None:
     }
 
 
+def test_some_counters_are_read_alone_and_stay_as_they_were_read() -> None:
+    measures = Measures()
+    measures.count("errors", ("a",))
+    measures.count("connections")
+    found = measures.read(("errors", "never"))
+    measures.count("errors", ("a",))
+    assert found == {"errors": {("a",): 1}, "never": {}}
+
+
 def test_a_snapshot_does_not_change_afterwards() -> None:
     measures = Measures()
     measures.count("c", ("a",))

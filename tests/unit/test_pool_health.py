@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.domain.health import HealthRules, HealthState
+from app.domain.member import HISTORY_LENGTH
 from app.domain.model import Lease, Unleased
 from app.domain.outcome import NoLease
 from app.domain.pool import Transition
@@ -249,6 +250,22 @@ def test_a_probe_that_fails_takes_over_from_an_ejection_and_its_cool_down_ends_n
     assert pool.states()["a"] is DOWN
     assert (pool.changes[-1].before, pool.changes[-1].after) == (EJECTED, DOWN)
     assert "a" not in served(pool)
+
+
+def test_the_last_states_are_remembered_each_with_when_it_began(probed: PoolUnderTest) -> None:
+    began = probed.now
+    probed.now += 5
+    probed.probe("a")
+    probed.now += 5
+    probed.probe("a", "timeout", times=3)
+    assert probed.member("a").history == ((began, UNKNOWN), (began + 5, UP), (began + 10, DOWN))
+    assert probed.member("b").history == ((began, UNKNOWN),)
+    for _ in range(20):
+        probed.probe("a", times=2)
+        probed.probe("a", "timeout", times=3)
+    remembered = probed.member("a").history
+    assert len(remembered) == HISTORY_LENGTH
+    assert [state for _, state in remembered[-2:]] == [UP, DOWN]
 
 
 # News about an address that is no more
