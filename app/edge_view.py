@@ -19,7 +19,7 @@ from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import MaxmindGeo
 from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
-from app.outbound.replica_file import ReplicaWatch
+from app.outbound.replica_file import ReplicaStatus, ReplicaWatch
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 from app.reload import Reloader
@@ -99,9 +99,7 @@ class EdgeView:
     def _replica_details(self) -> dict[str, object] | None:
         if self._replica is None:
             return None
-        status = self._replica.current
-        if status is None:
-            return {"age_seconds": None, "error": "the replicator has said nothing yet"}
+        status = self._replica.current or ReplicaStatus(error="the replicator has said nothing yet")
         age = status.age_seconds()
         return {
             "age_seconds": round(age, 3) if age is not None else None,
