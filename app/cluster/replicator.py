@@ -62,13 +62,15 @@ class Replicator:
         self.replica = Replica()
         self.position: Position | None = None
         """How far the replica follows; ahead of what the store says by changes that are not of backends."""
+        self._cluster = 0
+        """The one that the replica is a copy of; 0 = none yet."""
         self.contact_at = last_contact
         """When the replica was last known to be as etcd has it, in Unix seconds."""
         self.endpoint = ""
         self.error: str | None = "starting"
         """Why there is no contact now."""
         self.is_held = False
-        """etcd has no backends at all, so what was here before stays."""
+        """etcd has no backends and never had for us, so what was here before stays."""
         self._contact_since: float | None = None
         """Monotonic; None while there is no contact."""
         self._heard_at = time.monotonic()
@@ -162,18 +164,17 @@ class Replicator:
         ]
         position = Position(found.cluster_id, found.revision)
         with self._turn:
-            changes = self.replica.reconcile(records, time.time())
-            if changes is None:
+            if not records and self.replica.records and found.cluster_id != self._cluster:
                 self._hold(position)
             else:
                 self.is_held = False
-                self._write(changes, position, is_snapshot=True)
+                self._write(self.replica.reconcile(records, time.time()), position, is_snapshot=True)
         self.endpoint = self._etcd.endpoint
         logger.info("replica: snapshot at revision {}, {} backends", found.revision, len(records))
         self._be_in_contact()
 
     def _hold(self, position: Position) -> None:
-        """Stay as we are, since etcd has nothing, and remember nothing of it: a restart shall look again."""
+        """Stay as we are: this etcd has nothing, nor had it ever for us. A restart shall look again."""
         if not self.is_held:
             logger.warning(
                 "replica: etcd has no backends; the {} that are here stay until it has some", len(self.replica.records)
@@ -198,6 +199,7 @@ class Replicator:
             self._run(store.close)
             raise
         self._store, self.position, self.is_held = store, stored, False
+        self._cluster = stored.cluster if stored is not None else 0
 
     def _close(self) -> None:
         store, self._store = self._store, None
@@ -219,6 +221,7 @@ class Replicator:
                 raise
             _say(changes)
         self.position = position
+        self._cluster = position.cluster
         self._advance()
 
     def _advance(self) -> None:

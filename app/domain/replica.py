@@ -96,15 +96,13 @@ class Replica:
 
     # What happens
 
-    def reconcile(self, found: Iterable[Found], now: float) -> Changes | None:
-        """Become what a snapshot has; None when it is empty and we are not: nobody empties a table by accident.
+    def reconcile(self, found: Iterable[Found], now: float) -> Changes:
+        """Become what a snapshot has.
 
         Records that vanished are suspects when they had a lease, when they were here before there was a control plane,
         or when half of all have vanished.
         """
         there = {one.id: one for one in found}
-        if not there and self.records:
-            return None
         changes = Changes()
         for one in there.values():
             self._take(changes, one, now)

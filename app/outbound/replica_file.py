@@ -28,7 +28,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     error: str | None = None
     """Why there is no contact now."""
     is_held: bool = False
-    """etcd has no backends at all, so what was here before stays."""
+    """etcd has no backends and never had for us, so what was here before stays."""
     records: int = 0
     suspect_count: int = 0
     suspects: list[str] = []

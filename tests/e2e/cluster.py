@@ -17,8 +17,6 @@ from tests.integration.http_peers import program
 from tests.namespaces import Machine, Wire, wire
 
 NAMES = ("gru", "fra", "nrt")
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-MORE_THAN_AN_HOUR = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+3700", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 _BACKENDS = """
 import socketserver, sys
@@ -68,6 +66,13 @@ while not ended.wait(0.005):
 json.dump({"count": count, "has_stayed": has_stayed, "changes": changes, "failures": failures}, sys.stdout)
 """
 """Asks on new connections who serves it, over and over, and now and then on one that it had first."""
+
+
+def more_than_an_hour_fast() -> dict[str, str]:
+    """Return what makes the clock of a process so."""
+    program("faketime", "faketime")
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME": "+3700", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 class Client:
@@ -203,7 +208,7 @@ class Cluster:
     ports = range(9001, 9007)
 
     def __init__(self, network: Wire, folder: Path) -> None:
-        environments = {"nrt": MORE_THAN_AN_HOUR}
+        environments = {"nrt": more_than_an_hour_fast()}
         self.places = [
             Place(network[name], folder, number, environments.get(name, {}))
             for number, name in enumerate(NAMES, start=1)
@@ -261,7 +266,6 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """Run three POPs for the block, one of which has a clock that is more than an hour fast."""
-    program("faketime", "faketime")
     program("curl", "curl")
     with wire(*NAMES, "backends") as network:
         yield Cluster(network, folder)

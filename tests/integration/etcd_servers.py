@@ -319,9 +319,10 @@ class Pop:
         return found
 
     def status(self) -> dict[str, Any]:
-        """Return the replica's status file."""
+        """Return the replica's status file, once there is one."""
         path = self.database.with_name("routing.db.replica")
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        eventually(path.exists, 15, "the replicator says how it is")
+        return dict(json.loads(path.read_text()))
 
     def stop_replicator(self, number: int = signal.SIGTERM) -> int:
         assert self.replicator is not None

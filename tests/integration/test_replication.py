@@ -44,7 +44,7 @@ def pop(tmp_path):
 
 def follows(pop):
     """Wait until the replicator has heard of etcd within the last second."""
-    eventually(lambda: time.time() - pop.status().get("contact_at", 0) < 1, 15, "the replica follows")
+    eventually(lambda: time.time() - pop.status()["contact_at"] < 1, 15, "the replica follows")
 
 
 def test_what_is_put_in_etcd_is_served_at_two_edges(clean, pop, origin):
@@ -211,6 +211,21 @@ def test_an_etcd_that_has_nothing_empties_no_table(clean, pop, origin):
     assert sorted(place.rows()) == ["a", "b"]
 
 
+def test_what_the_same_etcd_has_no_more_goes_though_it_is_all(clean, pop):
+    for name in "ab":
+        clean.put_backend(name, 1001)
+    place = pop("gru", clean.endpoints)
+    place.start_replicator()
+    eventually(lambda: len(place.rows()) == 2, what="the snapshot")
+    assert place.stop_replicator() == 0
+    clean.delete_all()
+    clean.put("/other", "")
+    clean.compact()
+    place.start_replicator()
+    eventually(lambda: place.status()["suspects"] == ["a", "b"], what="it goes slowly, not never")
+    assert not place.status()["is_held"]
+
+
 def test_in_quiet_times_the_routing_database_is_left_alone(clean, pop):
     clean.put_backend("a", 1001)
     place = pop("gru", clean.endpoints)
@@ -218,7 +233,7 @@ def test_in_quiet_times_the_routing_database_is_left_alone(clean, pop):
     eventually(place.rows, what="the snapshot")
     before = {path.name: path.stat().st_mtime_ns for path in place.folder.glob("routing.db*")}
     contacts = set()
-    eventually(lambda: contacts.add(place.status().get("contact_at")) or len(contacts) > 2, 15, "heartbeats")
+    eventually(lambda: contacts.add(place.status()["contact_at"]) or len(contacts) > 2, 15, "heartbeats")
     after = {path.name: path.stat().st_mtime_ns for path in place.folder.glob("routing.db*")}
     assert {name for name in after if after[name] != before.get(name)} == {"routing.db.replica"}
 
