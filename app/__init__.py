@@ -21,6 +21,8 @@ The rooms, from the door inwards::
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
     simulation/                         a million clients drawn and elected for, in memory; simulate_command prints it
     edge_commands/                      the commands that ask a running edge, over its admin API
+    cluster/                            beyond one machine: etcd's client, the replicator of the routing database
+    replication                         puts the replicator's process together, as bootstrap does the edge's
     backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
     mesh_commands, announcer            the private network's plan (domain/mesh); the process that announces by BGP
 

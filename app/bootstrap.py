@@ -64,6 +64,7 @@ from app.gateway_view import GatewayView
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
+    REPLICA_TICK_SECONDS,
     SNAPSHOT_SECONDS,
     BindingKeeper,
     BindingSweeper,
@@ -100,6 +101,7 @@ from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
+from app.outbound.replica_file import ReplicaWatch
 from app.outbound.routing_database import open_repository
 from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
@@ -198,6 +200,7 @@ class Edge:
         )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
+        self._replica = ReplicaWatch(config.db_path) if config.is_replicated else None
         self.view = EdgeView(
             self.actors,
             self._supervisor,
@@ -210,6 +213,7 @@ class Edge:
             self._reloader,
             self._sweeper.report_traffic,
             gateway_view,
+            self._replica,
         )
         self._dns_view = DnsView(self.actors.registry, config.region or None, float(config.dns_ttl_secs))
         self.dns = self._dns_server(config)
@@ -413,6 +417,8 @@ class Edge:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
         if self._reloader is not None:
             every(RELOAD_TICK_SECONDS, "configuration watch", self._reloader.look)
+        if self._replica is not None:
+            every(REPLICA_TICK_SECONDS, "replica status", self._replica.look)
         if self.geo is not None:
             geo = GeoWatcher(self.geo, on_reload=lambda result: self._count(names.GEO_RELOADS, result))
             every(GEO_TICK_SECONDS, "country database watch", geo.look)

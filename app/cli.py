@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from app import backend_commands, gateway_commands, mesh_commands, simulate_command
+from app import backend_commands, gateway_commands, mesh_commands, replicate_command, simulate_command
 from app.announcer import Announcer
 from app.bootstrap import Edge, open_geo, raise_descriptor_limit
 from app.config import Config, ConfigError, Pool, Settings, json_schema, load, variable
@@ -340,3 +340,4 @@ main.add_command(endpoints.endpoints)
 main.add_command(services.services)
 main.add_command(tokens.tokens)
 main.add_command(mesh_commands.mesh)
+main.add_command(replicate_command.replicate)

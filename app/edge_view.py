@@ -20,6 +20,7 @@ from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import MaxmindGeo
 from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
+from app.outbound.replica_file import ReplicaStatus, ReplicaWatch
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 from app.reload import Reloader
@@ -41,7 +42,9 @@ class EdgeView:
         reloader: Reloader | None,
         report_traffic: Callable[[], None],
         gateway: GatewayView,
+        replica: ReplicaWatch | None = None,
     ) -> None:
+        """`replica` is None where the routing database is no replica."""
         self._actors = actors
         self._supervisor = supervisor
         self._connections = connections
@@ -53,6 +56,7 @@ class EdgeView:
         self._reloader = reloader
         self._report_traffic = report_traffic
         self._gateway = gateway
+        self._replica = replica
         self._text = PrometheusText()
         self._thread = WorkerThread()
         self.is_draining = False
@@ -92,9 +96,35 @@ class EdgeView:
                 "stale": status.error,
                 "rows_refused": status.rows_refused,
             },
+            "replica": self._replica_details(),
             "geography": self._geography(),
         }
         return not reasons, details
+
+    def _replica_details(self) -> dict[str, object] | None:
+        if self._replica is None:
+            return None
+        status = self._replica.current or ReplicaStatus(error="the replicator has said nothing yet")
+        age = status.age_seconds()
+        return {
+            "age_seconds": round(age, 3) if age is not None else None,
+            "error": status.error,
+            "revision": status.revision,
+            "endpoint": status.endpoint,
+            "records": status.records,
+            "is_held": status.is_held,
+            "suspects": {"count": status.suspect_count, "ids": status.suspects},
+            "bad_records": {"count": status.bad_count, "ids": status.bad},
+        }
+
+    def _replica_gauges(self) -> dict[str, dict[Labels, float]]:
+        status = self._replica.current if self._replica is not None else None
+        age = status.age_seconds() if status is not None else None
+        if status is None or age is None:
+            return {}
+        counts = {"good": status.records, "suspect": status.suspect_count, "bad": status.bad_count}
+        records: dict[Labels, float] = {(state,): float(count) for state, count in counts.items()}
+        return {names.REPLICA_AGE: {(): age}, names.REPLICA_RECORDS: records}
 
     def _geography(self) -> dict[str, object] | None:
         if self._geo is None:
@@ -135,6 +165,7 @@ class EdgeView:
         }
         if self._reloader is not None:
             gauges[names.CONFIG_RELOAD_SUCCESS] = {(): float(self._reloader.is_current)}
+        gauges |= self._replica_gauges()
         if self._geo is not None:
             gauges[names.GEO_BUILT] = {(): float(self._geo.built_at)}
         snapshot = ask(self._actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)

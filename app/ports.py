@@ -2,18 +2,20 @@
 
 BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
-TakeSnapshot for the metrics; leases and live counts for the registry. BackendStore is the commands' side of the routing
-database: the file itself, or an edge that has it. ServiceConnection is the gateway's: what its service actors keep
-pools of, with an adapter for each engine.
+TakeSnapshot for the metrics; leases and live counts for the registry. BackendStore is where people change backends: the
+routing database, an edge that has it, or etcd; Registrar is where services do so themselves; ReplicaStore keeps a POP's
+copy of etcd. ServiceConnection is the gateway's: what its service actors keep pools of, an adapter for each engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from app.domain.model import Backend, BadBackend, GeoInfo
+from app.domain.registration import Granted, Registration
+from app.domain.replica import BadRecord, Changes, Record
 
 
 class RepositoryError(Exception):
@@ -44,14 +46,10 @@ class BackendRepository(Protocol):
 
 
 class BackendStore(Protocol):
-    """What commands change backends through: the database itself, or an edge that has it.
+    """What backends are changed through: the routing database, an edge that has it, or etcd.
 
     Where ids are given KeyError names those that have no row, and nothing is changed then.
     """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_exception: object) -> None: ...
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         """Insert or replace backends, all or none; with `replaces_all` remove every other."""
@@ -61,11 +59,59 @@ class BackendStore(Protocol):
         """Return every row as it stands, bad ones too."""
         ...
 
-    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None: ...
+    def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
+        """Give these backends no new connections, and end open ones after so long."""
+        ...
 
     def undrain(self, ids: Sequence[str]) -> None: ...
 
     def remove(self, ids: Sequence[str]) -> None: ...
+
+
+class BackendTable(BackendStore, Protocol):
+    """A BackendStore that takes new backends too: what stands behind the admin API. Raises RepositoryError."""
+
+    def insert(self, backend: Backend) -> None:
+        """Insert a new backend. Raises KeyError when there is one of that id."""
+        ...
+
+
+class Registrar(Protocol):
+    """Where services register themselves. Raises RepositoryError."""
+
+    def register(self, registration: Registration) -> Granted:
+        """Let a service serve for so long, from now on. Raises KeyError when its id is a backend's of another kind."""
+        ...
+
+    def deregister(self, backend_id: str) -> None:
+        """End a registration. Raises KeyError when there is none of that id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a replica follows: which cluster, and the revision of the last change that it has."""
+
+    cluster: int
+    revision: int
+
+
+class ReplicaStore(Protocol):
+    """Keeps a replica. All calls block and come from one thread; they raise RepositoryError."""
+
+    def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
+        """Return how far it follows, None before the first snapshot, and everything in it."""
+        ...
+
+    def apply(self, changes: Changes, position: Position) -> None:
+        """Write changes and how far they bring it, all or nothing."""
+        ...
+
+    def is_there(self) -> bool:
+        """Say whether what was opened is still in its place."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class GeoResolver(Protocol):

@@ -35,7 +35,7 @@ BODY_SECONDS: Final = 10.0
 """For a client to send the whole body."""
 RETRY_AFTER_SECONDS: Final = 1
 
-_CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
+CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
 _EVERYWHERE: Final = (400, 401, 403, 422, 429, 500, 503)
 """Problems that any route may answer."""
 _WITH_BODY: Final = (408, 413, 415)
@@ -208,7 +208,7 @@ class Api:
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             detail = f"token {token.name} lacks the scope {scope}"
             raise Problem(403, detail, headers={"WWW-Authenticate": challenge})
-        if request.method in _CHANGING and request.endpoint is not None:
+        if request.method in CHANGING and request.endpoint is not None:
             _read_body(is_expected=request.endpoint in self._takes_body)
 
     def _finish(self, response: Response) -> Response:
@@ -216,7 +216,7 @@ class Api:
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         token = cast("Token | None", g.get("token"))
-        if request.method in _CHANGING and token is not None:
+        if request.method in CHANGING and token is not None:
             action = request.endpoint or request.method  # a route that there is not has no name
             self._write_line(
                 audit_line(

@@ -15,12 +15,15 @@ from app.admin import (
     metrics,
     page,
     pools,
+    registrations,
     services,
     tokens,
 )
 from app.admin.access import Gate
 from app.admin.api import Api
 from app.admin.edge import RunningEdge
+from app.admin.forwarding import forward_changes
+from app.admin.routing_file import RoutingFile
 from app.admin.token_keeper import TokenKeeper
 
 
@@ -28,8 +31,11 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
     gate = Gate(keeper.current)
     api = Api(gate, edge.write_line, edge.on_answer)
+    if edge.config().is_replicated:
+        forward_changes(api, edge.config().replicator_listen_addr)
+    backends.add_routes(api, RoutingFile(edge.config))
+    registrations.add_routes(api, None)
     for subject in (
-        backends,
         connections,
         clients,
         bindings,

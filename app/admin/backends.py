@@ -1,24 +1,23 @@
 """Backends of the routing database: list, register, change, drain, undrain, remove.
 
-Rows are judged by parse_backend, as those of scripts/seed_backends.py are, and written by the same store. The edge
-follows them as it follows any writer: by watching the database.
+Rows are judged by parse_backend, as those of scripts/seed_backends.py are. The edge has these routes over its routing
+database, and follows that as it follows any writer; the replicator has them over etcd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, say_target, with_whole_numbers
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem, encodable, invalid
 from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
-from app.outbound.peewee_backends import BackendTable, row_of
-from app.outbound.routing_database import open_store
+from app.outbound.peewee_backends import row_of
 from app.outbound.worker_thread import WorkerThread
+from app.ports import BackendTable
 
 T = TypeVar("T")
 
@@ -30,13 +29,13 @@ LONGEST_DEADLINE_SECONDS = 365 * 86_400
 _TEXT: Final = r"^[!-~]([ -~]*[!-~])?$"
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
 _NULL: Final = {"type": "null"}
-_Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
-_Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
+Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
+Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
 _Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, False, True, None]})]
-_Address = Annotated[
+Address = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("ipv4", "ipv6", "hostname")]})
 ]
-_Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
+Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
 _UnixSeconds = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}, _NULL]})
 ]
@@ -45,15 +44,15 @@ _UnixSeconds = Annotated[
 class BackendColumns(Model):
     """A row of the table without its id; what is left out is NULL."""
 
-    app: _Text = Field(default=None, description="Pools take the backends of one app")
-    region: _Text = Field(default=None, description="Such as sa, us, eu")
-    country: _Text = Field(default=None, description="ISO 3166-1 alpha-2")
-    wg_ip: _Address = Field(description="Address or host name")
-    port: _Port = Field(description="Port")
+    app: Text = Field(default=None, description="Pools take the backends of one app")
+    region: Text = Field(default=None, description="Such as sa, us, eu")
+    country: Text = Field(default=None, description="ISO 3166-1 alpha-2")
+    wg_ip: Address = Field(description="Address or host name")
+    port: Port = Field(description="Port")
     healthy: _Flag = Field(default=None, description="0: no connections; NULL counts as 1")
-    weight: _Number = Field(default=None, description="Share of the clients; 0: no new ones; NULL counts as 1")
-    soft_limit: _Number = Field(default=None, description="Comfortable number of connections; NULL and 0 count as 100")
-    hard_limit: _Number = Field(default=None, description="Most connections; NULL and 0: no limit")
+    weight: Number = Field(default=None, description="Share of the clients; 0: no new ones; NULL counts as 1")
+    soft_limit: Number = Field(default=None, description="Comfortable number of connections; NULL and 0 count as 100")
+    hard_limit: Number = Field(default=None, description="Most connections; NULL and 0: no limit")
     deleted: _Flag = Field(default=None, description="1: drained; NULL counts as 0")
     drain_deadline: _UnixSeconds = Field(
         default=None, description="Unix seconds at which the connections of a drained backend are closed"
@@ -132,34 +131,22 @@ class DrainQuery(Model):
     )
 
 
-class _Stored:
-    """Carries out work on the routing database, off the event loop."""
+class StoreAccess(Protocol):
+    """Carries out work on the table of backends, off the event loop; `makes_store` says to make one where none is."""
 
-    def __init__(self, edge: RunningEdge) -> None:
-        self._edge = edge
-        self.thread = WorkerThread()
+    def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T: ...
 
-    def __call__(self, work: Callable[[BackendTable], T], *, makes_file: bool = False) -> T:
-        """Return what `work` does. Raises Problem, RepositoryError."""
-        config = self._edge.config()
-        if all(pool.app is None for pool in config.pools):
-            raise Problem(409, "no pool of this edge takes its backends from a routing database")
 
-        def with_store() -> T:
-            if config.db_url is None and not makes_file and not config.db_path.exists():
-                raise Problem(503, f"{config.db_path} does not exist")
-            with open_store(config.routing) as store:
-                return work(store)
+def add_routes(api: Api, access: StoreAccess) -> None:
+    """Add the routes of this subject."""
+    thread = WorkerThread()
 
+    def stored(work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
+        """Carry out work on the store. Raises Problem, RepositoryError."""
         try:
-            return self.thread.run(with_store)
+            return access(work, makes_store=makes_store)
         except KeyError as missing:
             raise Problem(404, f"no such backend: {missing.args[0]}") from None
-
-
-def add_routes(api: Api, edge: RunningEdge) -> None:
-    """Add the routes of this subject."""
-    stored = _Stored(edge)
 
     @api.get("/api/backends", Scope.READ, tag=TAG, answer=BackendRows, problems=(409,))
     def list_backends(query: Page) -> BackendRows:
@@ -171,7 +158,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.post("/api/backends", Scope.OPERATE, tag=TAG, answer=BackendRow, status=201, problems=(409,))
     def register_backend(body: NewBackend) -> BackendRow:
         """Register a new backend."""
-        backend = _parsed(body.model_dump())
+        backend = parsed(body.model_dump())
         say_target(backend.id)
 
         def insert(store: BackendTable) -> bool:
@@ -181,7 +168,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                 return False
             return True
 
-        if not stored(insert, makes_file=True):
+        if not stored(insert, makes_store=True):
             raise Problem(409, f"there is a backend {backend.id} already")
         return _described(row_of(backend))
 
@@ -197,8 +184,8 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.put("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=BackendRow, problems=(409,))
     def put_backend(path: BackendPath, body: BackendColumns) -> BackendRow:
         """Insert or replace a backend."""
-        backend = _parsed({"id": path.backend_id, **body.model_dump()})
-        stored(lambda store: store.save([backend]), makes_file=True)
+        backend = parsed({"id": path.backend_id, **body.model_dump()})
+        stored(lambda store: store.save([backend]), makes_store=True)
         return _described(row_of(backend))
 
     @api.post("/api/backends/<path:backend_id>/drain", Scope.OPERATE, tag=TAG, problems=(404, 409))
@@ -219,17 +206,17 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     @api.put("/api/backends", Scope.OPERATE, tag=TAG, answer=LoadedBackends, problems=(409,))
     def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:
         """Insert or replace backends, all of them or none; of two with one id the later stands."""
-        parsed = stored.thread.run(_all_parsed, body.items)
-        stored(lambda store: store.save(parsed, replaces_all=query.replaces_all), makes_file=True)
-        return LoadedBackends(loaded=len(parsed))
+        rows = thread.run(_all_parsed, body.items)
+        stored(lambda store: store.save(rows, replaces_all=query.replaces_all), makes_store=True)
+        return LoadedBackends(loaded=len(rows))
 
 
-def _parsed(row: dict[str, Any]) -> Backend:
-    """Validate a row as every row is. Raises Problem."""
+def parsed(row: dict[str, Any], called: Mapping[str, str] | None = None) -> Backend:
+    """Validate a row as every row is; `called` says what the request calls a column. Raises Problem."""
     try:
         return parse_backend(with_whole_numbers(row))
     except BadBackend as bad:
-        faults = [(fault.column, fault.rule) for fault in bad.faults]
+        faults = [((called or {}).get(fault.column, fault.column), fault.rule) for fault in bad.faults]
         raise Problem(422, "this is no backend", errors=faults) from None
 
 
@@ -237,20 +224,20 @@ def _all_parsed(rows: Any) -> list[Backend]:
     """Validate rows, each as every row is. Raises Problem with every fault."""
     if not isinstance(rows, list) or not rows:
         raise Problem(422, "there are no backends", errors=[("items", "must be a list that is not empty")])
-    parsed, faults = list[Backend](), list[tuple[str, str]]()
+    good, faults = list[Backend](), list[tuple[str, str]]()
     for number, row in enumerate(rows):
         try:
-            parsed.append(_row_parsed(row))
+            good.append(_row_parsed(row))
         except Problem as problem:
             faults += [(f"items.{number}.{fault.where}", fault.rule) for fault in problem.errors]
     if faults:
         raise Problem(422, "there are faults among the backends; nothing was changed", errors=faults)
-    return parsed
+    return good
 
 
 def _row_parsed(row: Any) -> Backend:
     try:
-        return _parsed(NewBackend.model_validate(row).model_dump())
+        return parsed(NewBackend.model_validate(row).model_dump())
     except ValidationError as error:
         raise invalid(error) from None
 

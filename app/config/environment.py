@@ -26,6 +26,7 @@ from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
     DatabaseUrl,
     DnsDomain,
+    EtcdEndpoints,
     HealthCheckType,
     ListenAddress,
     ListenAddresses,
@@ -173,6 +174,30 @@ class Settings(BaseModel):
     )
     dns_domain: DnsDomain = Field(default="internal", description="The domain of the internal DNS")
     dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="How long clients may keep an answer of it")
+    etcd_endpoints: EtcdEndpoints = Field(
+        default=(),
+        description="URLs of the etcd that replicates the backends, a comma-separated list; empty = one machine",
+    )
+    etcd_user: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
+        default="", description="The user to etcd; empty = none"
+    )
+    etcd_password_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="File with that user's password"
+    )
+    etcd_tls_ca: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Certificates (PEM) that etcd's is verified by; empty = those of the system"
+    )
+    etcd_tls_cert: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Client certificate (PEM) shown to etcd; empty = none"
+    )
+    etcd_tls_key: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=None, description="Its private key (PEM); empty = in the file of the certificate"
+    )
+    replicator_listen_addr: OneListenAddress = Field(
+        default="127.0.0.1:8082",
+        validate_default=True,
+        description="Where the replicator takes changes of backends from this machine's edge",
+    )
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
     )
@@ -184,6 +209,11 @@ class Settings(BaseModel):
     def routing(self) -> Path | DatabaseUrl:
         """Where the routing database is."""
         return self.db_url or self.db_path
+
+    @property
+    def is_replicated(self) -> bool:
+        """The routing database is a replica: changes of backends are the replicator's business."""
+        return bool(self.etcd_endpoints)
 
     def effective_max_connections(self) -> int:
         """Return the limit in force: the configured one, or what the descriptor limit leaves, two per connection."""
@@ -253,13 +283,33 @@ def _conflicts(settings: Settings) -> list[str]:
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
-    faults += _open_doors(settings)
+    faults += [*_open_doors(settings), *_etcd_conflicts(settings)]
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
         name, path = variable("health_check_path"), settings.health_check_path
         faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
         faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")
+    return faults
+
+
+def _etcd_conflicts(settings: Settings) -> list[str]:
+    """Name what goes to etcd without what belongs to it, and a listener of plain HTTP that others could reach."""
+    faults = []
+    pairs = (
+        ("etcd_user", "etcd_password_file"),
+        ("etcd_password_file", "etcd_user"),
+        ("etcd_tls_key", "etcd_tls_cert"),
+        *((field, "etcd_endpoints") for field in ("etcd_user", "etcd_tls_ca", "etcd_tls_cert")),
+    )
+    for field, needed in pairs:
+        if getattr(settings, field) and not getattr(settings, needed):
+            faults.append(f"{variable(field)}={str(getattr(settings, field))!r}: needs {variable(needed)} too")
+    address = settings.replicator_listen_addr
+    if not ipaddress.ip_address(address.host).is_loopback:
+        faults.append(f"{variable('replicator_listen_addr')}={str(address)!r}: must be a loopback address")
+    if settings.is_replicated and settings.db_url is not None:
+        faults.append(f"{variable('db_url')}: works without {variable('etcd_endpoints')} only, whose replica is a file")
     return faults
 
 

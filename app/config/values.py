@@ -27,6 +27,7 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
+_URL_OF_SERVER: Final = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,16 @@ def _addresses_of(item: str) -> list[ListenAddress]:
     if address in _MAPPED:
         raise ValueError(f"{item!r}: listen on the IPv4 address itself")
     return [ListenAddress(str(address), int(port))]
+
+
+def _etcd_endpoints(value: object) -> object:
+    return value if isinstance(value, tuple) else _each(value, _etcd_endpoint)
+
+
+def _etcd_endpoint(item: str) -> list[str]:
+    if _URL_OF_SERVER.fullmatch(item) is None:
+        raise ValueError(f"{item!r}: needs URLs such as http://10.50.0.1:2379 or https://[fd00::1]:2379")
+    return [item.rstrip("/")]
 
 
 def _networks(value: object) -> object:
@@ -278,6 +289,7 @@ Networks = Annotated[
     BeforeValidator(_networks),
     _one_or_list(_matching(r"^[0-9A-Fa-f:./,\s]*$"), _matching(f"^{_NETWORK}$")),
 ]
+EtcdEndpoints = Annotated[tuple[str, ...], BeforeValidator(_etcd_endpoints)]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses), _one_or_list(_STATUS, _STATUS)]
 Switch = Annotated[
     bool, Strict(), BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})

@@ -31,6 +31,8 @@ BINDINGS_EVICTED: Final = "edgeproxy_bindings_evicted"
 RELOADS: Final = "edgeproxy_routing_reloads"
 ROWS_REFUSED: Final = "edgeproxy_routing_rows_refused"
 ROUTING_STALE: Final = "edgeproxy_routing_stale"
+REPLICA_AGE: Final = "edgeproxy_replica_age_seconds"
+REPLICA_RECORDS: Final = "edgeproxy_replica_records"
 GEO_RELOADS: Final = "edgeproxy_geo_reloads"
 GEO_BUILT: Final = "edgeproxy_geo_database_build_timestamp_seconds"
 HANDLER_REQUESTS: Final = "edgeproxy_handler_requests"
@@ -97,6 +99,8 @@ ALL: Final = (
     Metric(RELOADS, COUNTER, "Loads of the routing database, by result.", ("result",)),
     Metric(ROWS_REFUSED, GAUGE, "Rows refused in the routing database as loaded last."),
     Metric(ROUTING_STALE, GAUGE, "1 while the routing database cannot be read and the last good set serves."),
+    Metric(REPLICA_AGE, GAUGE, "Since the routing database was last known to be as etcd has the backends."),
+    Metric(REPLICA_RECORDS, GAUGE, "Records of backends in the replica, by state: good, suspect, bad.", ("state",)),
     Metric(CONFIG_RELOADS, COUNTER, "Reloads of the configuration file, by result.", ("result",)),
     Metric(CONFIG_RELOAD_SUCCESS, GAUGE, "1 while the configuration file as it is now is the one that serves."),
     Metric(GEO_RELOADS, COUNTER, "Loads of a replaced country database, by result.", ("result",)),

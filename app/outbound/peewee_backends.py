@@ -32,6 +32,8 @@ from app.ports import BackendSet, RepositoryError
 TABLE: Final = "backends"
 WRITER_PATIENCE_SECONDS: Final = 5
 READER_PATIENCE_SECONDS: Final = 0.1
+REPLICA_TABLE: Final = "replica_position"
+"""Where it is there, the backends are etcd's, and the replicator alone writes them."""
 _ROWS_A_SLICE: Final = 200
 _BREATH_SECONDS: Final = 0.001
 
@@ -188,7 +190,7 @@ class _translated(AbstractContextManager[None]):
             raise RepositoryError(f"{self._path}: {error}") from None
 
 
-class BackendTable:
+class SqlBackendTable:
     """The table, to be written: one transaction a call. An engine says how it connects, locks and complains."""
 
     _row: type[BackendRow]
@@ -206,6 +208,10 @@ class BackendTable:
     def _transaction(self) -> AbstractContextManager[object]:
         raise NotImplementedError
 
+    def _change(self) -> AbstractContextManager[object]:
+        """Begin a transaction of a person's change. Raises RepositoryError when it would be lost."""
+        return self._transaction()
+
     def _translated(self) -> AbstractContextManager[None]:
         """Return a context that turns what the engine raises into RepositoryError."""
         raise NotImplementedError
@@ -216,14 +222,14 @@ class BackendTable:
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         """Insert or replace these backends, all or none, of one id the last; with `replaces_all` remove every other."""
-        with self._translated(), self._transaction():
+        with self._translated(), self._change():
             if replaces_all:
                 self._row.delete().execute()
             self._put([row_of(backend) for backend in {backend.id: backend for backend in backends}.values()])
 
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
-        with self._translated(), self._transaction():
+        with self._translated(), self._change():
             if self._row.get_or_none(self._row.id == backend.id) is not None:
                 raise KeyError(backend.id)
             self._row.create(**row_of(backend))
@@ -237,12 +243,12 @@ class BackendTable:
         self._update(ids, deleted=0, drain_deadline=None)
 
     def remove(self, ids: Sequence[str]) -> None:
-        with self._translated(), self._transaction():
+        with self._translated(), self._change():
             self._require(ids)
             self._row.delete().where(self._row.id.in_(ids)).execute()
 
     def _update(self, ids: Sequence[str], **values: object) -> None:
-        with self._translated(), self._transaction():
+        with self._translated(), self._change():
             self._require(ids)
             self._row.update(**values).where(self._row.id.in_(ids)).execute()
 
@@ -254,7 +260,7 @@ class BackendTable:
             raise KeyError(", ".join(missing))
 
 
-class SqliteBackendStore(BackendTable):
+class SqliteBackendStore(SqlBackendTable):
     """Writes the routing database, in WAL mode and one transaction a call, making file, table and column if needed."""
 
     _row = BackendRow
@@ -286,6 +292,13 @@ class SqliteBackendStore(BackendTable):
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         for row in rows:
             BackendRow.replace(**row).execute()
+
+    def _change(self) -> AbstractContextManager[object]:
+        if self._database.table_exists(REPLICA_TABLE):
+            raise RepositoryError(
+                f"{self._path} is a replica of etcd: change the backends by the admin API (docs/control-plane.md)"
+            )
+        return self._transaction()
 
     def __exit__(self, *_exception: object) -> None:
         # A write-ahead log left full would be read as part of whatever file is moved to this path next.

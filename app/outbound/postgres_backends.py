@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.config import DatabaseUrl
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE
-from app.outbound.peewee_backends import TABLE, BackendRow, BackendTable, RowParser
+from app.outbound.peewee_backends import TABLE, BackendRow, RowParser, SqlBackendTable
 from app.ports import BackendSet, RepositoryError
 
 CHANNEL: Final = "edgeproxy_backends"
@@ -121,7 +121,7 @@ class PostgresBackendRepository:
         self._has_changed = True
 
 
-class PostgresBackendStore(BackendTable):
+class PostgresBackendStore(SqlBackendTable):
     """Writes the routing database, one transaction a call, making table, columns and trigger if needed."""
 
     def __init__(self, url: DatabaseUrl) -> None:

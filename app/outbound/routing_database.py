@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.config import DatabaseUrl
-from app.outbound.peewee_backends import BackendTable, SqliteBackendRepository, SqliteBackendStore
+from app.outbound.peewee_backends import SqlBackendTable, SqliteBackendRepository, SqliteBackendStore
 from app.outbound.postgres_backends import PostgresBackendRepository, PostgresBackendStore
 from app.ports import BackendRepository
 
@@ -19,7 +19,7 @@ def open_repository(place: Path | DatabaseUrl, pause: Callable[[float], object] 
     return PostgresBackendRepository(place, pause=pause)
 
 
-def open_store(place: Path | DatabaseUrl) -> BackendTable:
+def open_store(place: Path | DatabaseUrl) -> SqlBackendTable:
     """Open what commands and the admin API write, making the table if needed. Raises RepositoryError."""
     if isinstance(place, Path):
         return SqliteBackendStore(place)

@@ -64,6 +64,9 @@ MAY_IMPORT: dict[str, str] = {
     "app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
     "app.reload actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru msgspec pydantic "
     "werkzeug",
+    "app.cluster": "app.ports app.domain app.cluster gevent loguru msgspec urllib3",
+    "app.replication": ANYTHING,
+    "app.replicate_command": "app.config app.inbound.listener app.outbound app.replication click gevent loguru",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
     "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",

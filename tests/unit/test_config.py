@@ -58,6 +58,13 @@ DEFAULTS: dict[str, Any] = {
     "DNS_LISTEN_ADDR": (),
     "DNS_DOMAIN": "internal",
     "DNS_TTL_SECS": 5,
+    "ETCD_ENDPOINTS": (),
+    "ETCD_USER": "",
+    "ETCD_PASSWORD_FILE": None,
+    "ETCD_TLS_CA": None,
+    "ETCD_TLS_CERT": None,
+    "ETCD_TLS_KEY": None,
+    "REPLICATOR_LISTEN_ADDR": ListenAddress("127.0.0.1", 8082),
     "LOG_PATH": None,
     "LOG_LEVEL": "info",
     "LOG_FORMAT": "json",
@@ -138,6 +145,12 @@ def test_every_variable_says_what_it_is_for() -> None:
         ("DNS_LISTEN_ADDR", " ", ()),
         ("DNS_DOMAIN", "Edge.Example.", "edge.example"),
         ("DNS_TTL_SECS", "0", 0),
+        (
+            "ETCD_ENDPOINTS",
+            "http://10.0.0.1:2379, https://[fd00::1]:2379/,",
+            ("http://10.0.0.1:2379", "https://[fd00::1]:2379"),
+        ),
+        ("REPLICATOR_LISTEN_ADDR", "[::1]:9000", ListenAddress("::1", 9000)),
         ("LOG_PATH", "logs/edge.jsonl", Path("logs/edge.jsonl")),
         ("LOG_PATH", " ", None),
         ("LOG_LEVEL", "warning", "warning"),
@@ -266,6 +279,36 @@ def test_the_admin_api_is_for_this_machine_unless_asked_for_otherwise(text: str)
 def test_a_key_without_its_certificate_is_refused() -> None:
     (fault,) = faults(ADMIN_TLS_KEY="key.pem")
     assert fault == "EDGEPROXY_ADMIN_TLS_KEY='key.pem': needs EDGEPROXY_ADMIN_TLS_CERT too"
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1:2379", "http://10.0.0.1", "ftp://etcd:2379", "http://etcd:2379/v3", "http://a b:1"]
+)
+def test_what_is_no_list_of_etcd_endpoints_is_refused(text: str) -> None:
+    (fault,) = faults(ETCD_ENDPOINTS=text)
+    assert fault.startswith(f"EDGEPROXY_ETCD_ENDPOINTS={text!r}: ")
+    assert "needs URLs such as http://10.50.0.1:2379" in fault
+
+
+def test_what_is_for_etcd_needs_what_belongs_to_it() -> None:
+    assert faults(
+        ETCD_USER="pop", ETCD_TLS_CA="ca.pem", ETCD_TLS_KEY="key.pem", REPLICATOR_LISTEN_ADDR="10.0.0.1:1"
+    ) == [
+        "EDGEPROXY_ETCD_USER='pop': needs EDGEPROXY_ETCD_PASSWORD_FILE too",
+        "EDGEPROXY_ETCD_TLS_KEY='key.pem': needs EDGEPROXY_ETCD_TLS_CERT too",
+        "EDGEPROXY_ETCD_USER='pop': needs EDGEPROXY_ETCD_ENDPOINTS too",
+        "EDGEPROXY_ETCD_TLS_CA='ca.pem': needs EDGEPROXY_ETCD_ENDPOINTS too",
+        "EDGEPROXY_REPLICATOR_LISTEN_ADDR='10.0.0.1:1': must be a loopback address",
+    ]
+    etcd = {"ETCD_ENDPOINTS": "https://etcd:2379", "ETCD_TLS_CERT": "cert.pem"}
+    (fault,) = faults(ETCD_PASSWORD_FILE="password", **etcd)
+    assert fault == "EDGEPROXY_ETCD_PASSWORD_FILE='password': needs EDGEPROXY_ETCD_USER too"
+    assert configured(ETCD_USER="pop", ETCD_PASSWORD_FILE="password", **etcd).is_replicated
+
+
+def test_a_replica_is_a_file():
+    said = faults(ETCD_ENDPOINTS="http://127.0.0.1:2379", DB_URL="postgresql://edge@db.example/routing")
+    assert said == ["EDGEPROXY_DB_URL: works without EDGEPROXY_ETCD_ENDPOINTS only, whose replica is a file"]
 
 
 @pytest.mark.parametrize("text", ["127.0.0.2:0", "[::1]:0"])

@@ -65,6 +65,7 @@ function draw(found) {
   const { status, frontends, pools, all, clients } = found;
   const members = pools.flatMap((pool) => pool.members);
   sayState($("readiness"), status.ready ? "healthy" : "unhealthy", status.ready ? "ready" : status.reasons.join(", "));
+  drawReplica(status.details.replica);
   say($("region"), status.region ?? "");
   say($("bearer"), `token ${seen.bearer.name} · ${seen.bearer.scopes.join(", ")}`);
   document.title = `edgeproxy ${status.region ?? ""} · ${status.ready ? "ready" : status.reasons.join(", ")}`;
@@ -76,6 +77,18 @@ function draw(found) {
   drawServices(found.services);
   drawActors(found.actors);
   drawLog();
+}
+
+/** Say how far behind etcd the backends may be, where they are its copy. */
+function drawReplica(replica) {
+  put($("replica"), "hidden", replica ? null : "");
+  if (!replica) return;
+  const { age_seconds: age, error } = replica;
+  const doubts = [[replica.suspects?.count, "in doubt"], [replica.bad_records?.count, "bad"]];
+  const words = [age === null ? "no word of etcd yet" : `replica ${duration(age)} old`,
+    ...doubts.filter(([count]) => count).map(([count, what]) => `${number(count)} ${what}`)];
+  sayState($("replica"), error ? "unhealthy" : words.length > 1 ? "draining" : "healthy", words.join(" · "));
+  put($("replica"), "title", error);
 }
 
 /** Look once, now; one that is under way is waited for first, because it may have begun too early. */

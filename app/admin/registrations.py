@@ -1,0 +1,76 @@
+"""Registrations: services that say of themselves that they serve, again and again, until they do not any more.
+
+One route for all of it: the heartbeat is the registration once more, so that one that was lost heals by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from app.admin.api import Api, Model, with_whole_numbers
+from app.admin.backends import Address, BackendPath, Number, Port, Text, parsed
+from app.admin.problems import Problem
+from app.domain.registration import Registration
+from app.domain.tokens import Scope
+from app.ports import Registrar
+
+TAG = "registrations"
+
+DEFAULT_TTL_SECONDS = 15
+LONGEST_TTL_SECONDS = 3600
+
+_WHOLE = BeforeValidator(lambda value: with_whole_numbers({"": value})[""])
+
+
+class RegistrationBody(Model):
+    """A service that serves, or wants to stop."""
+
+    app: Text = Field(default=None, description="Pools take the backends of one app")
+    host: Address = Field(description="Where it listens, as the edges reach it")
+    port: Port = Field(description="Its port")
+    region: Text = Field(default=None, description="Such as sa, us, eu")
+    country: Text = Field(default=None, description="ISO 3166-1 alpha-2")
+    weight: Number = Field(default=None, description="Share of the clients; null counts as 1")
+    soft_limit: Number = Field(default=None, description="Comfortable number of connections; null and 0 count as 100")
+    hard_limit: Number = Field(default=None, description="Most connections; null and 0: no limit")
+    ttl_seconds: Annotated[int, Field(strict=True, ge=2, le=LONGEST_TTL_SECONDS), _WHOLE] = Field(
+        default=DEFAULT_TTL_SECONDS, description="How long it serves without another word; say it thrice as often"
+    )
+    draining: bool = Field(default=False, description="True: no new connections")
+
+
+class RegistrationAnswer(Model):
+    """How long the registration holds."""
+
+    ttl_seconds: int = Field(description="Seconds from now; may be more than was asked for")
+    is_new: bool = Field(description="It was not there, or had been lost")
+
+
+def add_routes(api: Api, registrar: Registrar | None) -> None:
+    """Add the routes of this subject; None: nobody keeps registrations here."""
+
+    def kept() -> Registrar:
+        if registrar is None:
+            raise Problem(409, "this edge keeps no registrations: services register where etcd is configured")
+        return registrar
+
+    @api.put("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=RegistrationAnswer, problems=(409,))
+    def put_registration(path: BackendPath, body: RegistrationBody) -> RegistrationAnswer:
+        """Register a service, or renew its registration: it is a backend for `ttl_seconds` from now on."""
+        columns: dict[str, Any] = body.model_dump(exclude={"host", "ttl_seconds", "draining"})
+        backend = parsed({"id": path.backend_id, "wg_ip": body.host, **columns}, {"wg_ip": "host"})
+        try:
+            granted = kept().register(Registration(backend, body.ttl_seconds, body.draining))
+        except KeyError:
+            raise Problem(409, f"{path.backend_id} is a backend that was not registered by itself") from None
+        return RegistrationAnswer(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
+
+    @api.delete("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
+    def delete_registration(path: BackendPath) -> None:
+        """End a registration, and the backend with it."""
+        try:
+            kept().deregister(path.backend_id)
+        except KeyError:
+            raise Problem(404, f"no such registration: {path.backend_id}") from None

@@ -1,0 +1,413 @@
+"""A client of etcd's v3 JSON gateway over plain HTTP: several endpoints, one answer.
+
+A call goes to the endpoint that answered last and moves on to the next one when that is silent, unreachable or without
+a leader, until its time is over. Calls that write are conditional (see `write`), so that one sent twice, or carried out
+late by a server that was frozen, does no harm.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import gevent
+import msgspec
+import urllib3
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 2.0
+"""For an endpoint to answer, before the next one is asked."""
+CALL_SECONDS: Final = 5.0
+"""For a call, all endpoints together."""
+ROUND_PAUSE_SECONDS: Final = 0.1
+"""When no endpoint could answer: an election takes a second."""
+PAGE_KEYS: Final = 1000
+"""Keys of a snapshot read at once."""
+MOST_AT_ONCE: Final = 100
+"""Keys read or written by one transaction: etcd by itself takes 128."""
+
+_UNAVAILABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
+_POOL: Final = re.compile(r"^(<[^>]*>|\w+\(host=[^)]*\)): ")
+_UNAUTHENTICATED: Final = 16
+"""gRPC's code."""
+
+
+class EtcdError(Exception):
+    """A call to etcd that did not end well."""
+
+
+class EtcdUnavailable(EtcdError):
+    """No endpoint answered, or none had a leader. A write may have been carried out all the same."""
+
+
+class EtcdRefused(EtcdError):
+    """etcd answered no: wrong user or password, no permission, nothing that it understands."""
+
+
+class Compacted(EtcdError):
+    """What happened since the revision asked for is not known any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who we are to etcd."""
+
+    user: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.user!r}, ***)"
+
+
+class Header(msgspec.Struct):
+    """What every answer begins with. `revision` is that of the server's store."""
+
+    cluster_id: int = 0
+    revision: int = 0
+
+
+class KeyValue(msgspec.Struct):
+    """A key as it stands. `mod_revision` is that of its last change; `lease` 0 is none."""
+
+    key: bytes
+    value: bytes = b""
+    mod_revision: int = 0
+    lease: int = 0
+
+
+class Event(msgspec.Struct):
+    """A change of a key; of a deleted one `kv` has key and revision alone."""
+
+    kv: KeyValue
+    type: str = "PUT"
+
+    @property
+    def is_deletion(self) -> bool:
+        return self.type == "DELETE"
+
+
+class WatchMessage(msgspec.Struct):
+    """What a watch brings: first that it was created, then events, those of one revision always together."""
+
+    header: Header
+    created: bool = False
+    canceled: bool = False
+    compact_revision: int = 0
+    cancel_reason: str = ""
+    events: list[Event] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All keys under a prefix as they were at one revision."""
+
+    cluster_id: int
+    revision: int
+    items: list[KeyValue]
+
+
+class _Range(msgspec.Struct):
+    header: Header
+    kvs: list[KeyValue] = []
+    more: bool = False
+
+
+class _Found(msgspec.Struct):
+    kvs: list[KeyValue] = []
+
+
+class _Read(msgspec.Struct):
+    response_range: _Found
+
+
+class _AllRead(msgspec.Struct):
+    header: Header
+    responses: list[_Read]
+
+
+class _Written(msgspec.Struct):
+    header: Header
+    succeeded: bool = False
+
+
+class _Put(msgspec.Struct):
+    header: Header
+
+
+class _Lease(msgspec.Struct):
+    ID: int = 0
+    TTL: int = 0
+
+
+class _KeptAlive(msgspec.Struct):
+    result: _Lease
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+class _Fault(msgspec.Struct):
+    error: str = ""
+    message: str = ""
+    code: int = 0
+
+
+class _StreamFault(msgspec.Struct):
+    message: str = ""
+
+
+class _StreamLine(msgspec.Struct):
+    result: WatchMessage | None = None
+    error: _StreamFault | None = None
+
+
+class EtcdClient:
+    """Calls may wait, none holds the event loop; several greenlets may call at once."""
+
+    def __init__(
+        self, endpoints: Sequence[str], credentials: Credentials | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`endpoints` are URLs without a path; `tls` verifies those that begin with https."""
+        self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
+        self._current = 0
+        self._credentials = credentials
+        self._token: str | None = None
+        self._pool = urllib3.PoolManager(num_pools=len(endpoints), maxsize=8, retries=False, ssl_context=tls)
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint that is asked first."""
+        return self._endpoints[self._current]
+
+    def fail_over(self, endpoint: str) -> None:
+        """Ask the next endpoint first from now on, unless another than this one is asked first already."""
+        if endpoint == self.endpoint:
+            self._current = (self._current + 1) % len(self._endpoints)
+
+    # Keys
+
+    def get(self, keys: Iterable[str]) -> dict[str, KeyValue | None]:
+        """Return up to MOST_AT_ONCE keys as a quorum has them at one revision, None for those that are not there."""
+        wanted = list(keys)
+        reads = [{"request_range": {"key": key.encode()}} for key in wanted]
+        found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, _AllRead).responses]
+        return {key: kvs[0] if kvs else None for key, kvs in zip(wanted, found, strict=True)}
+
+    def snapshot(self, prefix: str) -> Snapshot:
+        """Return all keys under a prefix as a quorum has them, at one revision."""
+        start, end = prefix.encode(), prefix_end(prefix)
+        body: dict[str, Any] = {"key": start, "range_end": end, "limit": PAGE_KEYS}
+        page = self._call("/v3/kv/range", body, _Range)
+        header, items = page.header, page.kvs
+        while page.more:
+            body |= {"key": items[-1].key + b"\0", "revision": header.revision}
+            page = self._call("/v3/kv/range", body, _Range)
+            items += page.kvs
+        return Snapshot(header.cluster_id, header.revision, items)
+
+    def write(
+        self, expected: Mapping[str, int], puts: Iterable[tuple[str, bytes, int]] = (), deletions: Iterable[str] = ()
+    ) -> int | None:
+        """Put (key, value, lease) and delete, all or nothing, if each key has the expected mod_revision (0: is absent).
+
+        They may be MOST_AT_ONCE. Returns the revision of it, None when a key was not as expected: which it is not
+        either when this very write was carried out but its answer got lost. So look again before you say that somebody
+        else was faster.
+        """
+        compare = [
+            {"key": key.encode(), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+            for key, revision in expected.items()
+        ]
+        success: list[dict[str, Any]] = [
+            {"request_put": {"key": key.encode(), "value": value, "lease": lease}} for key, value, lease in puts
+        ]
+        success += [{"request_delete_range": {"key": key.encode()}} for key in deletions]
+        done = self._call("/v3/kv/txn", {"compare": compare, "success": success}, _Written)
+        return done.header.revision if done.succeeded else None
+
+    def put(self, key: str, value: bytes) -> None:
+        """Put a key, whatever it is."""
+        self._call("/v3/kv/put", {"key": key.encode(), "value": value}, _Put)
+
+    # Leases
+
+    def grant(self, ttl_seconds: int) -> tuple[int, int]:
+        """Make a lease; returns its id and the seconds it was granted, which may be more."""
+        lease = self._call("/v3/lease/grant", {"TTL": ttl_seconds}, _Lease)
+        return lease.ID, lease.TTL
+
+    def keep_alive(self, lease: int) -> int:
+        """Renew a lease; returns the seconds it has now, 0 or less when there is no such lease any more."""
+        return self._call("/v3/lease/keepalive", {"ID": lease}, _KeptAlive).result.TTL
+
+    def revoke(self, lease: int) -> None:
+        """End a lease; its keys go with it."""
+        self._call("/v3/lease/revoke", {"ID": lease}, _Lease)
+
+    # Watching
+
+    @contextmanager
+    def watch(self, prefix: str, revision: int, silence_seconds: float) -> Generator[Iterator[WatchMessage]]:
+        """Follow what happens to keys under a prefix from a revision on, at the endpoint that is asked first.
+
+        The iterator raises EtcdUnavailable when nothing comes for `silence_seconds`, Compacted when the revision is not
+        there any more, EtcdRefused.
+        """
+        endpoint = self.endpoint
+        body = {"key": prefix.encode(), "range_end": prefix_end(prefix), "start_revision": revision}
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=silence_seconds)
+        try:
+            response = self._send(endpoint, "/v3/watch", {"create_request": body}, timeout, is_stream=True)
+        except EtcdUnavailable:
+            self.fail_over(endpoint)
+            raise
+        try:
+            yield self._messages(endpoint, response)
+        finally:
+            response.close()
+
+    def _messages(self, endpoint: str, response: urllib3.BaseHTTPResponse) -> Iterator[WatchMessage]:
+        try:
+            for line in _lines(response):
+                parsed = _decoded(endpoint, line, _StreamLine)
+                if parsed.result is None:
+                    text = parsed.error.message if parsed.error is not None else "no result"
+                    raise EtcdUnavailable(f"{endpoint}: {text}")
+                message = parsed.result
+                if message.compact_revision:
+                    raise Compacted(f"{endpoint}: compacted at {message.compact_revision}")
+                if message.canceled:
+                    raise self._cancelled(endpoint, message.cancel_reason)
+                yield message
+            raise EtcdUnavailable(f"{endpoint}: the watch has ended")
+        except urllib3.exceptions.HTTPError as error:
+            self.fail_over(endpoint)
+            raise EtcdUnavailable(f"{endpoint}: {_said(error)}") from None
+        except EtcdUnavailable:
+            self.fail_over(endpoint)
+            raise
+
+    def _cancelled(self, endpoint: str, reason: str) -> EtcdError:
+        """Return what to raise when etcd ends a watch: that a token is no longer good it says only then."""
+        is_about_token = self._token is not None and "auth token" in reason
+        self._token = None if is_about_token else self._token
+        kind = EtcdUnavailable if is_about_token else EtcdRefused
+        return kind(f"{endpoint}: {reason or 'the watch was cancelled'}")
+
+    # Sending
+
+    def _call(self, path: str, body: object, answer: type[T]) -> T:
+        """Ask one endpoint after the other until one answers. Raises EtcdUnavailable, EtcdRefused, Compacted."""
+        give_up_at = time.monotonic() + CALL_SECONDS
+        failures = 0
+        while True:
+            endpoint = self.endpoint
+            try:
+                return self._attempt(endpoint, path, body, answer, give_up_at)
+            except EtcdUnavailable:
+                failures += 1
+                self.fail_over(endpoint)
+                if failures % len(self._endpoints) == 0:
+                    gevent.sleep(ROUND_PAUSE_SECONDS)
+                if time.monotonic() >= give_up_at:
+                    raise
+
+    def _attempt(self, endpoint: str, path: str, body: object, answer: type[T], give_up_at: float) -> T:
+        left = max(0.1, give_up_at - time.monotonic())
+        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=min(ANSWER_SECONDS, left))
+        return _decoded(endpoint, self._send(endpoint, path, body, timeout).data, answer)
+
+    def _send(
+        self, endpoint: str, path: str, body: object, timeout: urllib3.Timeout, *, is_stream: bool = False
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request with a token, a new one if that is no longer good; returns an answer that is not an error."""
+        for is_last in (False, True):
+            if self._credentials is not None and self._token is None:
+                self._token = self._authenticate(endpoint, self._credentials, timeout)
+            response = self._post(endpoint, path, body, timeout, is_stream)
+            if response.status == 200:
+                return response
+            fault = _fault(response)
+            text = f"{endpoint}: {fault.error or fault.message or f'HTTP status {response.status}'}"
+            if self._credentials is not None and not is_last and _is_about_token(fault):
+                self._token = None
+                continue
+            if response.status in _UNAVAILABLE:
+                raise EtcdUnavailable(text)
+            raise Compacted(text) if "compacted" in text else EtcdRefused(text)
+        raise AssertionError("unreachable")
+
+    def _authenticate(self, endpoint: str, credentials: Credentials, timeout: urllib3.Timeout) -> str:
+        body = {"name": credentials.user, "password": credentials.password}
+        response = self._post(endpoint, "/v3/auth/authenticate", body, timeout, False)
+        if response.status == 200:
+            return _decoded(endpoint, response.data, _Token).token
+        fault = _fault(response)
+        kind = EtcdUnavailable if response.status in _UNAVAILABLE else EtcdRefused
+        raise kind(f"{endpoint}: {fault.error or fault.message or f'HTTP status {response.status}'}")
+
+    def _post(
+        self, endpoint: str, path: str, body: object, timeout: urllib3.Timeout, is_stream: bool
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Content-Type": "application/json"}
+        if self._token is not None:
+            headers["Authorization"] = self._token
+        try:
+            return self._pool.request(
+                "POST",
+                endpoint + path,
+                body=msgspec.json.encode(body),
+                headers=headers,
+                timeout=timeout,
+                preload_content=not is_stream,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise EtcdUnavailable(f"{endpoint}: {_said(error)}") from None
+
+
+def prefix_end(prefix: str) -> bytes:
+    """Return the first key after all that begin with a prefix."""
+    raw = prefix.encode()
+    return raw[:-1] + bytes([raw[-1] + 1])
+
+
+def _decoded(endpoint: str, data: bytes, kind: type[T]) -> T:
+    """Decode an answer; 64-bit numbers are texts there. Raises EtcdUnavailable when that is not etcd speaking."""
+    try:
+        return msgspec.json.decode(data, type=kind, strict=False)
+    except msgspec.MsgspecError as error:
+        raise EtcdUnavailable(f"{endpoint}: not what etcd answers: {error}") from None
+
+
+def _fault(response: urllib3.BaseHTTPResponse) -> _Fault:
+    try:
+        return msgspec.json.decode(response.data, type=_Fault, strict=False)
+    except (msgspec.MsgspecError, urllib3.exceptions.HTTPError):
+        return _Fault()
+
+
+def _is_about_token(fault: _Fault) -> bool:
+    """Tokens end after five minutes without use, with their server, and with any change of users."""
+    return fault.code == _UNAUTHENTICATED or "auth store is old" in fault.error or "user name is empty" in fault.error
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong without urllib3's object in front."""
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and len(error.args) > 1:
+        return str(error.args[1])
+    return _POOL.sub("", str(error)) or type(error).__name__
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for chunk in response.read_chunked():
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, lines)

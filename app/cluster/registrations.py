@@ -1,0 +1,69 @@
+"""Registrations of services, written to etcd: each is a backend whose key goes with its lease.
+
+A heartbeat is the registration once more. It renews the lease; where that has ended meanwhile, whatever the reason, it
+makes another one and puts the backend again. The columns are the service's to say; `deleted` is the operators', whose
+drain holds for as long as the registration does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.cluster.changes import Value, answered
+from app.cluster.etcd import EtcdClient, KeyValue
+from app.cluster.records import COLUMNS, DRAINING, TTL_SECONDS, key_of, write_value
+from app.cluster.store import EtcdBackendStore, fields_of
+from app.domain.registration import Granted, Registration
+
+OPERATORS: Final = ("healthy", "deleted")
+"""Columns that a service does not say."""
+
+
+class EtcdRegistrar:
+    """A Registrar."""
+
+    def __init__(self, etcd: EtcdClient, store: EtcdBackendStore) -> None:
+        self._etcd = etcd
+        self._store = store
+
+    def register(self, registration: Registration) -> Granted:
+        with answered("it may have been registered all the same"):
+            return self._register(registration)
+
+    def _register(self, registration: Registration) -> Granted:
+        backend_id = registration.backend.id
+        row = self._store.row_of(registration.backend)
+        said = {name: row[name] for name in COLUMNS if name not in OPERATORS}
+        said |= {DRAINING: int(registration.is_draining), TTL_SECONDS: registration.ttl_seconds}
+        found = self._found(backend_id)
+        lease, ttl_seconds = self._renewed(found, registration.ttl_seconds)
+        if not lease:
+            lease, ttl_seconds = self._etcd.grant(registration.ttl_seconds)
+
+        def edit(there: KeyValue | None) -> Value:
+            if there is not None and not there.lease:
+                raise KeyError(backend_id)
+            kept = fields_of(there) if there is not None else {}
+            return Value(write_value({**kept, **said}), lease)
+
+        if found is None or found.lease != lease or edit(found).data != found.value:
+            self._store.change({backend_id: edit})
+        return Granted(ttl_seconds, is_new=found is None)
+
+    def _renewed(self, found: KeyValue | None, ttl_seconds: int) -> tuple[int, int]:
+        """Return the lease that a registration has, renewed, with its seconds; (0, 0) when it needs a new one."""
+        if found is None or not found.lease or fields_of(found).get(TTL_SECONDS) != ttl_seconds:
+            return 0, 0
+        left = self._etcd.keep_alive(found.lease)
+        return (found.lease, left) if left > 0 else (0, 0)
+
+    def deregister(self, backend_id: str) -> None:
+        with answered("nothing was changed"):
+            found = self._found(backend_id)
+        if found is None or not found.lease:
+            raise KeyError(backend_id)
+        self._store.remove([backend_id])
+
+    def _found(self, backend_id: str) -> KeyValue | None:
+        key = key_of(backend_id)
+        return self._etcd.get([key])[key]

@@ -1,0 +1,169 @@
+"""The routing database as a replica: the backends, and beside them how far they follow the control plane.
+
+Backends and position change in one transaction, so that what a restart finds is a state that there was. The edge reads
+`backends` alone; the two tables of this file are the replicator's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, BadBackend, parse_backend
+from app.domain.replica import BadRecord, Changes, Record
+from app.outbound.peewee_backends import (
+    REPLICA_TABLE,
+    TABLE,
+    BackendRow,
+    SqliteBackendStore,
+    _text,
+    _translated,
+    row_of,
+)
+from app.ports import Position, RepositoryError
+
+SUSPECT_SINCE: Final = "suspect_since"
+"""A further column of the backends: Unix seconds since which a lost lease is doubted; NULL = it is not."""
+
+
+class RecordRow(peewee.Model):
+    """What is known of a backend's record: the revision of its last change, if it has a lease, or what is bad in it."""
+
+    id = peewee.TextField(primary_key=True)
+    revision = peewee.IntegerField()
+    is_leased = peewee.IntegerField()
+    fault = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "replica_records"
+
+
+class PositionRow(peewee.Model):
+    """One row: the cluster that is followed, and the revision up to which this database does."""
+
+    id = peewee.IntegerField(primary_key=True)
+    cluster = peewee.TextField()
+    revision = peewee.IntegerField()
+
+    class Meta:
+        table_name = REPLICA_TABLE
+
+
+class SqliteReplica(SqliteBackendStore):
+    """Keeps the replica. For use by one thread; stays open, and knows when another file was put in its place.
+
+    One that is not there yet is built beside its place and moved there with its first content: an edge shall never see
+    an empty table where it saw backends before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or begin the database. Raises RepositoryError."""
+        self._place = path
+        self._open(path if path.exists() else _begun(path))
+
+    def _open(self, path: Path) -> None:
+        super().__init__(path)
+        with _translated(path):
+            RecordRow.bind(self._database)
+            PositionRow.bind(self._database)
+            with self._transaction():
+                self._database.create_tables([RecordRow, PositionRow], safe=True)
+                if SUSPECT_SINCE not in [column.name for column in self._database.get_columns(TABLE)]:
+                    self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {SUSPECT_SINCE} REAL DEFAULT NULL")
+            self._identity = _identity(path)
+
+    def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
+        """Return how far it follows, and everything in it; rows that are no backends are as if they were not there."""
+        with _translated(self._path):
+            connection = self._database.connection()
+            connection.text_factory = _text
+            known: dict[str, Any] = {row.id: row for row in RecordRow.select()}
+            names = (*BACKEND_COLUMNS, DRAIN_DEADLINE, SUSPECT_SINCE)
+            rows = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE}").fetchall()
+            position: Any = PositionRow.get_or_none()
+        records = [_record(dict(zip(names, row, strict=True)), known) for row in rows]
+        bad = [BadRecord(row.id, row.revision, row.fault) for row in known.values() if row.fault is not None]
+        where = None if position is None else Position(int(position.cluster), position.revision)
+        return where, [record for record in records if record is not None], bad
+
+    def apply(self, changes: Changes, position: Position) -> None:
+        """Write changes and how far they bring it, all or nothing. Raises RepositoryError, also for another file."""
+        with _translated(self._path):
+            if _identity(self._path) != self._identity:
+                raise RepositoryError(f"{self._path} was replaced")
+            with self._transaction():
+                for one in changes.removed:
+                    BackendRow.delete().where(BackendRow.id == one).execute()
+                    RecordRow.delete().where(RecordRow.id == one).execute()
+                for record in changes.written.values():
+                    row: dict[str, Any] = row_of(record.backend)
+                    BackendRow.replace(**row).execute()
+                    if record.suspect_since is not None:
+                        self._database.execute_sql(
+                            f"UPDATE {TABLE} SET {SUSPECT_SINCE} = ? WHERE id = ?", (record.suspect_since, record.id)
+                        )
+                    RecordRow.replace(
+                        id=record.id, revision=record.revision, is_leased=int(record.is_leased), fault=None
+                    ).execute()
+                for bad in changes.bad.values():
+                    RecordRow.replace(id=bad.id, revision=bad.revision, is_leased=0, fault=bad.reason).execute()
+                PositionRow.replace(id=1, cluster=str(position.cluster), revision=position.revision).execute()
+        if self._path != self._place:
+            self._move_in()
+
+    def _move_in(self) -> None:
+        """Put the finished database in its place, and no write-ahead log of another one beside it."""
+        self.close()
+        with _translated(self._place):
+            _remove(*_logs(self._place))
+            os.replace(self._path, self._place)
+        self._open(self._place)
+
+    def is_there(self) -> bool:
+        """Say whether the file is still the one that was opened."""
+        try:
+            return _identity(self._path) == self._identity
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.__exit__()
+
+
+def _begun(path: Path) -> Path:
+    """Return where a database is built, with nothing there."""
+    fresh = path.with_name(f".{path.name}.new")
+    with _translated(fresh):
+        _remove(fresh, *_logs(fresh))
+    return fresh
+
+
+def _logs(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _record(row: Mapping[str, object], known: Mapping[str, Any]) -> Record | None:
+    try:
+        backend = parse_backend(row)
+    except BadBackend:
+        return None
+    since = row[SUSPECT_SINCE]
+    suspect_since = float(since) if isinstance(since, int | float) else None
+    record = known.get(backend.id)
+    if record is None:
+        return Record(backend, suspect_since=suspect_since)
+    return Record(backend, record.revision, bool(record.is_leased), suspect_since=suspect_since)

@@ -1,0 +1,73 @@
+"""The replica's status file, `<routing database>.replica`: written by the replicator, read by the edge.
+
+How fresh the replica is changes every second. It stands beside the routing database and not in it, so that a quiet
+control plane leaves that alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from app.outbound.worker_thread import WorkerThread
+
+MOST_NAMED: Final = 20
+"""Suspects and bad records named; the counts say how many there are."""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True):
+    """How the replica is. `contact_at` is Unix seconds at which it was last known to be as etcd has it; 0 = never."""
+
+    revision: int = 0
+    contact_at: float = 0.0
+    endpoint: str = ""
+    error: str | None = None
+    """Why there is no contact now."""
+    is_held: bool = False
+    """etcd has no backends and never had for us, so what was here before stays."""
+    records: int = 0
+    suspect_count: int = 0
+    suspects: list[str] = []
+    bad_count: int = 0
+    bad: list[str] = []
+
+    def age_seconds(self) -> float | None:
+        """Return for how long nothing is known of changes, None when there never was contact."""
+        return max(0.0, time.time() - self.contact_at) if self.contact_at else None
+
+
+def replica_file(database: Path) -> Path:
+    """Return where the status of a routing database is."""
+    return database.with_name(database.name + ".replica")
+
+
+def write_replica_status(path: Path, status: ReplicaStatus) -> None:
+    """Replace the file. Raises OSError."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_bytes(msgspec.json.encode(status) + b"\n")
+    os.replace(fresh, path)
+
+
+def read_replica_status(path: Path) -> ReplicaStatus | None:
+    """Return what the file says, None when there is none or it says nothing sensible."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ReplicaStatus)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+class ReplicaWatch:
+    """What the edge knows of the replicator: the status file as it was when looked at last."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = replica_file(database)
+        self._thread = WorkerThread()
+        self.current: ReplicaStatus | None = None
+
+    def look(self) -> None:
+        """Read the file, off the event loop."""
+        self.current = self._thread.run(read_replica_status, self._path)

@@ -1,0 +1,90 @@
+"""The command that replicates: `python -m app replicate`, a process beside the edge.
+
+honcho ends everything five seconds after the first process of the Procfile has ended. So this one does not end while
+the edge beside it drains, and where nothing is configured it idles.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import sys
+import time
+from typing import Final, NoReturn
+
+import click
+from gevent import signal_handler
+from gevent.event import Event
+from loguru import logger
+
+from app.config import Config, ConfigError, load, variable
+from app.inbound.listener import BindError
+from app.outbound import json_log
+from app.replication import BadEtcdFiles, Replication
+
+NOTICE_SECONDS: Final = 0.5
+"""For an edge that was told to end when we were, to say that it drains."""
+LOOK_SECONDS: Final = 0.1
+
+
+def _fail(*lines: str) -> NoReturn:
+    for line in lines:
+        click.echo(f"replicate: {line}", err=True)
+    sys.exit(2)
+
+
+@click.command()
+def replicate() -> None:
+    """Keep the routing database as etcd has it, and take changes for it, until SIGTERM. Logs to standard error."""
+    try:
+        config = load(os.environ)
+    except ConfigError as error:
+        _fail(*error.faults)
+    log = json_log.configure(None, level=config.log_level, format=config.log_format)
+    log.start()  # its greenlet also keeps the loop turning while this one waits
+    stopping = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal_handler(number, stopping.set)
+    if config.is_replicated:
+        try:
+            replication = Replication(config, log.write_access)
+            replication.start()
+        except (BadEtcdFiles, BindError) as error:
+            log.stop()
+            _fail(str(error))
+        _wait(stopping, config)
+        replication.stop()
+    else:
+        logger.info("idle: {} is not set, so this machine is the only one", variable("etcd_endpoints"))
+        _wait(stopping, config)
+    log.stop()
+    sys.stdout.flush()
+    os._exit(0)  # as `serve` does: threads of the pools may be at it still
+
+
+def _wait(stopping: Event, config: Config) -> None:
+    """Return at a signal, or, while the edge drains, at its end or a second signal."""
+    stopping.wait()
+    stopping.clear()
+    give_up_at = time.monotonic() + NOTICE_SECONDS
+    is_draining = False
+    while time.monotonic() < give_up_at and not stopping.wait(LOOK_SECONDS):
+        was_draining, is_draining = is_draining, _edge_drains(config)
+        if is_draining and not was_draining:
+            give_up_at = time.monotonic() + config.drain_withdraw_secs + config.drain_timeout_secs + 5
+        elif was_draining and not is_draining:
+            return
+
+
+def _edge_drains(config: Config) -> bool:
+    """Say whether the edge of this machine is about to end."""
+    address = config.metrics_listen_addr
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=LOOK_SECONDS * 5)
+    try:
+        connection.request("GET", "/ready")
+        return b'"draining"' in connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
