@@ -107,8 +107,7 @@ class Replica:
         for one in there.values():
             self._take(changes, one, now)
         for bad_id in [bad_id for bad_id in self.bad if bad_id not in there]:
-            del self.bad[bad_id]
-            changes.removed.add(bad_id)
+            self._forget_bad(changes, bad_id)
         vanished = [record for record in self.records.values() if record.id not in there]
         is_burst = len(vanished) >= 2 and 2 * len(vanished) >= len(self.records)
         for record in vanished:
@@ -148,9 +147,8 @@ class Replica:
             self._write(changes, record)
 
     def _gone(self, changes: Changes, record_id: str, now: float, is_catching_up: bool) -> None:
-        if self.bad.pop(record_id, None) is not None:
-            changes.bad.pop(record_id, None)
-            changes.removed.add(record_id)
+        if record_id in self.bad:
+            self._forget_bad(changes, record_id)
         record = self.records.get(record_id)
         if record is None or record.suspect_since is not None:
             return
@@ -160,6 +158,16 @@ class Replica:
             self._end(changes, record, now)
         else:
             self._lose(changes, record, now)
+
+    def _forget_bad(self, changes: Changes, record_id: str) -> None:
+        """Forget that a record was bad; its last good version, a suspect perhaps, is to be ended by itself."""
+        del self.bad[record_id]
+        changes.bad.pop(record_id, None)
+        good = self.records.get(record_id)
+        if good is not None:
+            self._write(changes, good)
+        else:
+            changes.removed.add(record_id)
 
     def _lose(self, changes: Changes, record: Record, now: float) -> None:
         """End a record whose lease has ended; if that turns out to be one of a burst, put them all back as suspects."""

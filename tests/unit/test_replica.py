@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.model import parse_backend
@@ -184,14 +184,23 @@ EVENTS = st.one_of(
 )
 
 
-@given(st.lists(st.lists(EVENTS, max_size=6), max_size=6), st.booleans())
+BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENTS, max_size=6)), max_size=6)
+"""Events, each time whether they are a snapshot."""
+
+
+@given(BATCHES, st.booleans())
+@example([(False, [record("a", is_leased=True), Gone("a")]), (False, [BadRecord("a", 1, "bad"), Gone("a")])], False)
+@example([(False, [record("a", is_leased=True), Gone("a")]), (False, [BadRecord("a", 1, "bad")]), (True, [])], False)
 def test_what_is_written_is_what_the_replica_has(batches, is_catching_up):
     """Whoever applies the changes one after the other has the replica, also after a restart in between."""
     replica, stored, bad = Replica(), dict[str, Record](), dict[str, BadRecord]()
-    for number, events in enumerate(batches):
+    for number, (is_snapshot, events) in enumerate(batches):
         if number % 3 == 2:
             replica = Replica(stored.values(), bad.values())
-        changes = replica.follow(events, NOW + number, is_catching_up=is_catching_up)
+        if is_snapshot:
+            changes = replica.reconcile([one for one in events if not isinstance(one, Gone)], NOW + number)
+        else:
+            changes = replica.follow(events, NOW + number, is_catching_up=is_catching_up)
         for name in changes.removed:
             stored.pop(name, None)
             bad.pop(name, None)
