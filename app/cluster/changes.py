@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from app.cluster.etcd import EtcdClient, EtcdError, KeyValue
+from app.cluster.etcd import EtcdClient, EtcdError
+from app.cluster.etcd_answers import KeyValue
 from app.ports import RepositoryError
 
 TRIES: Final = 10

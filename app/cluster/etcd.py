@@ -19,6 +19,20 @@ import gevent
 import msgspec
 import urllib3
 
+from app.cluster.etcd_answers import (
+    AllRead,
+    Fault,
+    KeptAlive,
+    KeyValue,
+    Lease,
+    Put,
+    Range,
+    StreamLine,
+    Token,
+    WatchMessage,
+    Written,
+)
+
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
@@ -30,6 +44,8 @@ ROUND_PAUSE_SECONDS: Final = 0.1
 """When no endpoint could answer: an election takes a second."""
 PAGE_KEYS: Final = 1000
 """Keys of a snapshot read at once."""
+MOST_CONNECTIONS: Final = 64
+"""Kept to an endpoint: as many as there may be requests at once."""
 MOST_AT_ONCE: Final = 100
 """Keys read or written by one transaction: etcd by itself takes 128."""
 
@@ -66,44 +82,6 @@ class Credentials:
         return f"Credentials({self.user!r}, ***)"
 
 
-class Header(msgspec.Struct):
-    """What every answer begins with. `revision` is that of the server's store."""
-
-    cluster_id: int = 0
-    revision: int = 0
-
-
-class KeyValue(msgspec.Struct):
-    """A key as it stands. `mod_revision` is that of its last change; `lease` 0 is none."""
-
-    key: bytes
-    value: bytes = b""
-    mod_revision: int = 0
-    lease: int = 0
-
-
-class Event(msgspec.Struct):
-    """A change of a key; of a deleted one `kv` has key and revision alone."""
-
-    kv: KeyValue
-    type: str = "PUT"
-
-    @property
-    def is_deletion(self) -> bool:
-        return self.type == "DELETE"
-
-
-class WatchMessage(msgspec.Struct):
-    """What a watch brings: first that it was created, then events, those of one revision always together."""
-
-    header: Header
-    created: bool = False
-    canceled: bool = False
-    compact_revision: int = 0
-    cancel_reason: str = ""
-    events: list[Event] = []
-
-
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All keys under a prefix as they were at one revision."""
@@ -111,62 +89,6 @@ class Snapshot:
     cluster_id: int
     revision: int
     items: list[KeyValue]
-
-
-class _Range(msgspec.Struct):
-    header: Header
-    kvs: list[KeyValue] = []
-    more: bool = False
-
-
-class _Found(msgspec.Struct):
-    kvs: list[KeyValue] = []
-
-
-class _Read(msgspec.Struct):
-    response_range: _Found
-
-
-class _AllRead(msgspec.Struct):
-    header: Header
-    responses: list[_Read]
-
-
-class _Written(msgspec.Struct):
-    header: Header
-    succeeded: bool = False
-
-
-class _Put(msgspec.Struct):
-    header: Header
-
-
-class _Lease(msgspec.Struct):
-    ID: int = 0
-    TTL: int = 0
-
-
-class _KeptAlive(msgspec.Struct):
-    result: _Lease
-
-
-class _Token(msgspec.Struct):
-    token: str
-
-
-class _Fault(msgspec.Struct):
-    error: str = ""
-    message: str = ""
-    code: int = 0
-
-
-class _StreamFault(msgspec.Struct):
-    message: str = ""
-
-
-class _StreamLine(msgspec.Struct):
-    result: WatchMessage | None = None
-    error: _StreamFault | None = None
 
 
 class EtcdClient:
@@ -180,7 +102,9 @@ class EtcdClient:
         self._current = 0
         self._credentials = credentials
         self._token: str | None = None
-        self._pool = urllib3.PoolManager(num_pools=len(endpoints), maxsize=8, retries=False, ssl_context=tls)
+        self._pool = urllib3.PoolManager(
+            num_pools=len(endpoints), maxsize=MOST_CONNECTIONS, retries=False, ssl_context=tls
+        )
 
     @property
     def endpoint(self) -> str:
@@ -198,18 +122,18 @@ class EtcdClient:
         """Return up to MOST_AT_ONCE keys as a quorum has them at one revision, None for those that are not there."""
         wanted = list(keys)
         reads = [{"request_range": {"key": key.encode()}} for key in wanted]
-        found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, _AllRead).responses]
+        found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, AllRead).responses]
         return {key: kvs[0] if kvs else None for key, kvs in zip(wanted, found, strict=True)}
 
     def snapshot(self, prefix: str) -> Snapshot:
         """Return all keys under a prefix as a quorum has them, at one revision."""
         start, end = prefix.encode(), prefix_end(prefix)
         body: dict[str, Any] = {"key": start, "range_end": end, "limit": PAGE_KEYS}
-        page = self._call("/v3/kv/range", body, _Range)
+        page = self._call("/v3/kv/range", body, Range)
         header, items = page.header, page.kvs
         while page.more:
             body |= {"key": items[-1].key + b"\0", "revision": header.revision}
-            page = self._call("/v3/kv/range", body, _Range)
+            page = self._call("/v3/kv/range", body, Range)
             items += page.kvs
         return Snapshot(header.cluster_id, header.revision, items)
 
@@ -230,27 +154,27 @@ class EtcdClient:
             {"request_put": {"key": key.encode(), "value": value, "lease": lease}} for key, value, lease in puts
         ]
         success += [{"request_delete_range": {"key": key.encode()}} for key in deletions]
-        done = self._call("/v3/kv/txn", {"compare": compare, "success": success}, _Written)
+        done = self._call("/v3/kv/txn", {"compare": compare, "success": success}, Written)
         return done.header.revision if done.succeeded else None
 
     def put(self, key: str, value: bytes) -> None:
         """Put a key, whatever it is."""
-        self._call("/v3/kv/put", {"key": key.encode(), "value": value}, _Put)
+        self._call("/v3/kv/put", {"key": key.encode(), "value": value}, Put)
 
     # Leases
 
     def grant(self, ttl_seconds: int) -> tuple[int, int]:
         """Make a lease; returns its id and the seconds it was granted, which may be more."""
-        lease = self._call("/v3/lease/grant", {"TTL": ttl_seconds}, _Lease)
+        lease = self._call("/v3/lease/grant", {"TTL": ttl_seconds}, Lease)
         return lease.ID, lease.TTL
 
     def keep_alive(self, lease: int) -> int:
         """Renew a lease; returns the seconds it has now, 0 or less when there is no such lease any more."""
-        return self._call("/v3/lease/keepalive", {"ID": lease}, _KeptAlive).result.TTL
+        return self._call("/v3/lease/keepalive", {"ID": lease}, KeptAlive).result.TTL
 
     def revoke(self, lease: int) -> None:
         """End a lease; its keys go with it."""
-        self._call("/v3/lease/revoke", {"ID": lease}, _Lease)
+        self._call("/v3/lease/revoke", {"ID": lease}, Lease)
 
     # Watching
 
@@ -277,7 +201,7 @@ class EtcdClient:
     def _messages(self, endpoint: str, response: urllib3.BaseHTTPResponse) -> Iterator[WatchMessage]:
         try:
             for line in _lines(response):
-                parsed = _decoded(endpoint, line, _StreamLine)
+                parsed = _decoded(endpoint, line, StreamLine)
                 if parsed.result is None:
                     text = parsed.error.message if parsed.error is not None else "no result"
                     raise EtcdUnavailable(f"{endpoint}: {text}")
@@ -349,7 +273,7 @@ class EtcdClient:
         body = {"name": credentials.user, "password": credentials.password}
         response = self._post(endpoint, "/v3/auth/authenticate", body, timeout, False)
         if response.status == 200:
-            return _decoded(endpoint, response.data, _Token).token
+            return _decoded(endpoint, response.data, Token).token
         fault = _fault(response)
         kind = EtcdUnavailable if response.status in _UNAVAILABLE else EtcdRefused
         raise kind(f"{endpoint}: {fault.error or fault.message or f'HTTP status {response.status}'}")
@@ -387,14 +311,14 @@ def _decoded(endpoint: str, data: bytes, kind: type[T]) -> T:
         raise EtcdUnavailable(f"{endpoint}: not what etcd answers: {error}") from None
 
 
-def _fault(response: urllib3.BaseHTTPResponse) -> _Fault:
+def _fault(response: urllib3.BaseHTTPResponse) -> Fault:
     try:
-        return msgspec.json.decode(response.data, type=_Fault, strict=False)
+        return msgspec.json.decode(response.data, type=Fault, strict=False)
     except (msgspec.MsgspecError, urllib3.exceptions.HTTPError):
-        return _Fault()
+        return Fault()
 
 
-def _is_about_token(fault: _Fault) -> bool:
+def _is_about_token(fault: Fault) -> bool:
     """Tokens end after five minutes without use, with their server, and with any change of users."""
     return fault.code == _UNAUTHENTICATED or "auth store is old" in fault.error or "user name is empty" in fault.error
 

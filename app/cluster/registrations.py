@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from app.cluster.changes import Value, answered
-from app.cluster.etcd import EtcdClient, KeyValue
+from app.cluster.etcd import EtcdClient
+from app.cluster.etcd_answers import KeyValue
 from app.cluster.records import COLUMNS, DRAINING, TTL_SECONDS, key_of, write_value
 from app.cluster.store import EtcdBackendStore, fields_of
 from app.domain.registration import Granted, Registration

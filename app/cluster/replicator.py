@@ -17,7 +17,8 @@ from gevent.event import Event as GeventEvent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable, Event, WatchMessage
+from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable
+from app.cluster.etcd_answers import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
 from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica
 from app.domain.replica import Event as ReplicaEvent
@@ -265,6 +266,8 @@ class Replicator:
                 self._etcd.put(HEARTBEAT, b"")
             except EtcdError as error:
                 logger.debug("replica: heartbeat: {}", error)
+            except Exception:
+                logger.exception("writing the heartbeat failed; going on")
             gevent.sleep(HEARTBEAT_SECONDS / 2)
 
     def _look_after_forever(self) -> None:

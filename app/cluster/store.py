@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from app.cluster.changes import Edit, Value, change
-from app.cluster.etcd import MOST_AT_ONCE, EtcdClient, KeyValue
+from app.cluster.etcd import MOST_AT_ONCE, EtcdClient
+from app.cluster.etcd_answers import KeyValue
 from app.cluster.records import COLUMNS, DRAIN_SECONDS, DRAINING, BadValue, key_of, read_value, write_value
 from app.domain.model import Backend
 from app.ports import RepositoryError

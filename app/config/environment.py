@@ -306,8 +306,8 @@ def _etcd_conflicts(settings: Settings) -> list[str]:
         if getattr(settings, field) and not getattr(settings, needed):
             faults.append(f"{variable(field)}={str(getattr(settings, field))!r}: needs {variable(needed)} too")
     address = settings.replicator_listen_addr
-    if not ipaddress.ip_address(address.host).is_loopback:
-        faults.append(f"{variable('replicator_listen_addr')}={str(address)!r}: must be a loopback address")
+    if not ipaddress.ip_address(address.host).is_loopback or not address.port:
+        faults.append(f"{variable('replicator_listen_addr')}={str(address)!r}: must be a loopback address with a port")
     if settings.is_replicated and settings.db_url is not None:
         faults.append(f"{variable('db_url')}: works without {variable('etcd_endpoints')} only, whose replica is a file")
     return faults

@@ -242,6 +242,10 @@ class Cluster:
         """Return the columns of a backend."""
         return {"wg_ip": self.host, "port": port, "region": "sa", "country": "BR", **columns}
 
+    def service(self, port: int) -> dict[str, object]:
+        """Return what a service says of itself."""
+        return {"host": self.host, "port": port, "region": "sa", "country": "BR"}
+
     def put(self, place: Place, backend_id: str, port: int) -> None:
         status, said = place.api("PUT", f"/api/backends/{backend_id}", self.backend(port))
         assert status == 200, said

@@ -111,7 +111,7 @@ def test_the_leader_of_etcd_is_killed_under_load(three: Cluster):
 def test_half_a_minute_without_a_quorum(three: Cluster):
     """Services go on saying that they serve, and nobody hears them."""
     place = three.places[0]
-    service = {"host": three.host, "port": 9003, "region": "sa", "country": "BR", "ttl_seconds": 10}
+    service = {**three.service(9003), "ttl_seconds": 10}
     for name in ("s1", "s2"):
         assert place.api("PUT", f"/api/registrations/{name}", service)[0] == 200
     eventually(lambda: all(one.ready()["candidates"] == 4 for one in three.places), what="all four serve")
@@ -142,6 +142,37 @@ def test_half_a_minute_without_a_quorum(three: Cluster):
     assert_no_connection_was_lost(seen)
     for name in ("s1", "s2"):
         place.api("DELETE", f"/api/registrations/{name}")
+
+
+def test_a_leader_frozen_for_longer_than_the_leases(three: Cluster):
+    """It deletes what it did not hear of when it wakes, though every service is well."""
+    leader = three.leader()
+    place = next(one for one in three.places if one is not leader)
+    for name in "ab":
+        assert place.api("DELETE", f"/api/backends/{name}")[0] == 204
+    services = {name: {**three.service(port), "ttl_seconds": 5} for name, port in (("s1", 9003), ("s2", 9004))}
+
+    def say() -> list[int]:
+        return [place.api("PUT", f"/api/registrations/{name}", service)[0] for name, service in services.items()]
+
+    assert say() == [200, 200]
+    eventually(lambda: all(one.ready()["candidates"] == 2 for one in three.places), what="both serve")
+    with three.clients() as stop:
+        leader.signal_etcd(signal.SIGSTOP)
+        frozen = time.monotonic()
+        while time.monotonic() < frozen + 15:
+            say()
+            time.sleep(1)
+        leader.signal_etcd(signal.SIGCONT)
+        while time.monotonic() < frozen + 22:
+            say()
+            time.sleep(1)
+        three.wait()
+        eventually(lambda: say() == [200, 200] and three.are_equal(), 20, "all POPs have the same")
+        seen = stop()
+    assert_no_connection_was_lost(seen)
+    for name in services:
+        assert place.api("DELETE", f"/api/registrations/{name}")[0] == 204
 
 
 @pytest.mark.parametrize("is_compacted", [False, True])

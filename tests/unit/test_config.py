@@ -298,8 +298,10 @@ def test_what_is_for_etcd_needs_what_belongs_to_it() -> None:
         "EDGEPROXY_ETCD_TLS_KEY='key.pem': needs EDGEPROXY_ETCD_TLS_CERT too",
         "EDGEPROXY_ETCD_USER='pop': needs EDGEPROXY_ETCD_ENDPOINTS too",
         "EDGEPROXY_ETCD_TLS_CA='ca.pem': needs EDGEPROXY_ETCD_ENDPOINTS too",
-        "EDGEPROXY_REPLICATOR_LISTEN_ADDR='10.0.0.1:1': must be a loopback address",
+        "EDGEPROXY_REPLICATOR_LISTEN_ADDR='10.0.0.1:1': must be a loopback address with a port",
     ]
+    (fault,) = faults(REPLICATOR_LISTEN_ADDR="127.0.0.1:0")
+    assert fault == "EDGEPROXY_REPLICATOR_LISTEN_ADDR='127.0.0.1:0': must be a loopback address with a port"
     etcd = {"ETCD_ENDPOINTS": "https://etcd:2379", "ETCD_TLS_CERT": "cert.pem"}
     (fault,) = faults(ETCD_PASSWORD_FILE="password", **etcd)
     assert fault == "EDGEPROXY_ETCD_PASSWORD_FILE='password': needs EDGEPROXY_ETCD_USER too"
