@@ -2,7 +2,7 @@
 
 The rooms, from the door inwards::
 
-    __main__ -> cli -> bootstrap        the command line; the one place that knows every concrete class
+    __main__ -> cli -> commands/ -> bootstrap   one file a command; the one place that knows every concrete class
     inbound/                            who calls us: doors and listeners, the story of a connection or a request, the
                                         relay, metrics over HTTP, the listener of the admin API, DNS
     admin/                              the admin API: one file a subject, behind tokens; the page at /
@@ -19,12 +19,10 @@ The rooms, from the door inwards::
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
-    simulation/                         a million clients drawn and elected for, in memory; simulate_command prints it
-    edge_commands/                      the commands that ask a running edge, over its admin API
+    simulation/                         a million clients drawn and elected for, in memory
     cluster/                            beyond one machine: etcd's client, the replicator of the routing database
     replication                         puts the replicator's process together, as bootstrap does the edge's
-    backend_commands, gateway_commands  those for backends, in the routing database or at an edge; for handlers' authors
-    mesh_commands, announcer            the private network's plan (domain/mesh); the process that announces by BGP
+    announcer                           the process that announces anycast prefixes by BGP
 
 The way of a connection: inbound/listener accepts -> inbound/tcp_server tells its story -> wire/proxy_protocol says who
 the client is -> proxy_service leases a backend -> inbound/dialer connects -> inbound/relay copies until both directions

@@ -13,6 +13,6 @@ if VENV_PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
 
 sys.path.insert(0, str(ROOT))
 
-from app.backend_commands import backends
+from app.commands.backends import backends
 
 backends(prog_name="seed_backends.py")

@@ -59,24 +59,30 @@ MAY_IMPORT: dict[str, str] = {
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.services.messages actors.runtime gevent "
     "loguru msgspec werkzeug",
     "app.gateway.service_keeper": "actors.services.supervision app.domain gevent loguru",
-    "app.gateway_commands": "app.domain app.gateway click loguru werkzeug",
     "app.admin": "app.admin app.gateway "
     "app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
     "app.reload actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru msgspec pydantic "
     "werkzeug",
     "app.cluster": "app.ports app.domain app.cluster gevent loguru msgspec urllib3",
     "app.replication": ANYTHING,
-    "app.replicate_command": "app.config app.inbound.listener app.outbound app.replication click gevent loguru",
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
-    "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",
-    "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
-    "app.mesh_commands": "app.config app.domain app.outbound app.ports app.wire click rich",
+    "app.commands": "app.config app.commands app.outbound.admin_api click rich",
+    "app.commands.backends": "app.config app.domain app.commands app.ports app.outbound click",
+    "app.commands.configuration": "app.bootstrap app.config app.commands app.outbound click pydantic rich",
+    "app.commands.explain": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports click rich",
+    "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
+    "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",
+    "app.commands.mesh": "app.announcer app.config app.commands app.domain app.outbound app.ports app.wire click rich",
+    "app.commands.replicate": "app.config app.commands app.inbound app.outbound app.replication click gevent loguru",
+    "app.commands.serve": "app.bootstrap app.config app.commands app.domain app.garbage app.inbound app.outbound "
+    "click gevent loguru",
+    "app.commands.simulate": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports "
+    "app.simulation click rich",
     "app.announcer": "app.config click gevent",
     "app.simulation": "app.domain app.simulation rich",
-    "app.simulate_command": "app.domain app.outbound app.simulation click rich",
     "app.bootstrap": ANYTHING,
-    "app.cli": ANYTHING,
+    "app.cli": "app.commands click",
     "app.__main__": "app.cli gevent",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from app.backend_commands import _cell, _csv_rows, _duration, _json_rows, _state
+from app.commands.backends import _cell, _csv_rows, _duration, _json_rows, _state
 from tests.harness import row
 
 

@@ -1,4 +1,7 @@
-"""Prints what commands found: tables for people, JSON for programs."""
+"""What commands print: tables for people, JSON for programs, and what is wrong.
+
+Exit codes: 2 when what was given is wrong (an option, a file, a name, a setting), 1 when something else is.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+EXIT_FAILED: Final = 1
+EXIT_WRONG: Final = 2
 WIDTH_WITHOUT_TERMINAL: Final = 220
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,8 +33,13 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*map(shown, row))
+    console().print(table)
+
+
+def console() -> Console:
+    """Return a console that does not fold tables when its output is no terminal."""
     width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
@@ -64,3 +74,10 @@ def tell(answer: object, as_json: bool, text: str | Callable[[], None]) -> None:
         click.echo(text)
     else:
         text()
+
+
+def fail(commands: str, *lines: str, code: int = EXIT_WRONG) -> NoReturn:
+    """Say what is wrong, a line each under the name of the commands, and exit."""
+    for line in lines:
+        click.echo(f"{commands}: {line}", err=True)
+    sys.exit(code)

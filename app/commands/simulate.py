@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -17,12 +18,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from app.bootstrap import open_geo
+from app.commands.configuration import configuration_options, given, load_or_exit
+from app.commands.geo_frontend import geo_frontend, stored_backends
+from app.commands.output import console, fail, json_option
+from app.config import variable
 from app.domain.model import Backend
-from app.outbound.maxmind_geo import MaxmindGeo
+from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
+from app.plans import backends_of, plan_pools
+from app.ports import RepositoryError
 from app.simulation.clients import AddressSpace, Crowd, internet_users
 from app.simulation.picture import draw
 from app.simulation.results import Move, Results
 from app.simulation.run import Simulation
+from app.simulation.tables import tables
 
 PICTURES: Final = (".svg", ".png")
 _PNG_MAKER: Final = "rsvg-convert"
@@ -69,6 +78,71 @@ def parse_picture(_context: click.Context, _parameter: click.Parameter, path: Pa
     if path is not None and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"{path}: there is no such folder")
     return path
+
+
+@click.command()
+@click.option("--db", "database", metavar="FILE|URL", default="", help="Routing database.")
+@click.option("--clients", default=1_000_000, show_default=True, type=click.IntRange(1, 10_000_000), help="How many.")
+@click.option("--fail", "fails", metavar="NAME", multiple=True, help="A backend, or a region, that fails.")
+@click.option(
+    "--surge",
+    "surges",
+    metavar="COUNTRY=TIMES",
+    multiple=True,
+    callback=parse_surges,
+    help="So many times the clients of a country come.",
+)
+@click.option("--seed", default=1, show_default=True, help="Another number, other clients and other draws.")
+@click.option("--frontend", "frontend_name", metavar="NAME", help="Of a file's geo frontends; else its first.")
+@json_option
+@click.option(
+    "--picture",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=parse_picture,
+    help="Write a map, .svg or .png.",
+)
+@configuration_options
+def simulate(
+    database: str,
+    clients: int,
+    fails: tuple[str, ...],
+    surges: dict[str, float],
+    seed: int,
+    frontend_name: str | None,
+    as_json: bool,
+    picture: Path | None,
+    **options: str | None,
+) -> None:
+    """Draw clients from all over the world and say which backends they would land on."""
+    config = load_or_exit(given(options) | _routing_at(database))
+    frontend, pool = geo_frontend(config, frontend_name)
+    plan = next(plan for plan in plan_pools(config) if plan.name == pool.name)
+    try:
+        geo = open_geo(config.geoip_path)
+        if geo is None:
+            fail("edgeproxy", f"{variable('geoip_path')}='off': clients are drawn from the country database")
+        found = backends_of(pool, stored_backends(config, pool).backends)
+        failed = failing(fails, found)
+        request = Request(clients, surges, seed, failed)
+        results = run(request, geo, Simulation(plan, frontend, found, config.region or None, geo.resolve, seed))
+        if picture is not None:
+            write_picture(results, config.region or None, picture)
+    except (GeoDatabaseError, RepositoryError, SimulationFault) as error:
+        fail("edgeproxy", str(error))
+    if as_json:
+        head = {"pop_region": config.region or None, "frontend": frontend, "seed": seed}
+        click.echo(json.dumps({**head, **results.to_json()}, indent=2))
+        return
+    for table in tables(results):
+        console().print(table)
+
+
+def _routing_at(place: str) -> dict[str, str]:
+    """Return what --db, if given, says in place of the variables."""
+    if not place:
+        return {}
+    return {"db_url": place} if "://" in place else {"db_path": place, "db_url": ""}
 
 
 def failing(names: Iterable[str], backends: Iterable[Backend]) -> tuple[str, ...]:

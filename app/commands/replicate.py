@@ -18,6 +18,7 @@ from gevent import signal_handler
 from gevent.event import Event
 from loguru import logger
 
+from app.commands.output import fail
 from app.config import Config, ConfigError, load, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
@@ -29,9 +30,7 @@ LOOK_SECONDS: Final = 0.1
 
 
 def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        click.echo(f"replicate: {line}", err=True)
-    sys.exit(2)
+    fail("replicate", *lines)
 
 
 @click.command()

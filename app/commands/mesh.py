@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn, cast
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from app.announcer import Announcer
+from app.commands.configuration import load_or_exit
+from app.commands.output import EXIT_FAILED, console, fail
 from app.config import ConfigError
 from app.config.mesh import Mesh, read_mesh, stored_plan
 from app.domain.mesh.addresses import fields_of
@@ -28,8 +30,6 @@ from app.outbound.wireguard_keys import KeyFileError, make_key
 from app.ports import RepositoryError
 from app.wire.exabgp_conf import exabgp_conf
 
-_EXIT_USAGE = 2
-_EXIT_NOT_FOUND = 1
 _DEFAULT_FOLDER = "mesh"
 _READY_URL = "http://127.0.0.1:9090/ready"
 
@@ -56,9 +56,7 @@ def mesh() -> None:
 
 
 def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        click.echo(f"mesh: {line}", err=True)
-    sys.exit(_EXIT_USAGE)
+    fail("mesh", *lines)
 
 
 class _Planned(NamedTuple):
@@ -145,7 +143,7 @@ def plan(file: Path, folder: Path, database: Path | None, dry_run: bool, as_json
         }
         click.echo(json.dumps(described, indent=2))
         return
-    Console(width=None if sys.stdout.isatty() else 200).print(_table(whole))
+    console().print(_table(whole))
     click.echo("\n".join(["", "changes since the last plan:", *map(str, found)] if found else ["", "no changes"]))
     if written:
         click.echo(f"\nwritten: {', '.join(f'{folder / pop}' for pop in written)}")
@@ -191,7 +189,7 @@ def whois(file: Path, addresses: tuple[str, ...], folder: Path, database: Path |
             click.echo(f"{address}  not in the plan; its numbers are those of {_named(*fields_of(address).names)}")
         else:
             click.echo(f"{address}  not in {' or '.join(map(str, whole.networks))}")
-    sys.exit(0 if is_complete else _EXIT_NOT_FOUND)
+    sys.exit(0 if is_complete else EXIT_FAILED)
 
 
 def _named(region: str | None, pop: str | None, instance: str | None) -> str:
@@ -238,3 +236,9 @@ def bgp(file: Path, pop: str, ready_url: str) -> None:
         click.echo(exabgp_conf(_read(file).announcement(pop), ready_url), nl=False)
     except ConfigError as error:
         _fail(*error.faults)
+
+
+@mesh.command()
+def announce() -> None:
+    """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
+    Announcer(load_or_exit()).run()

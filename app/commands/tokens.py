@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from app.edge_commands.caller import Caller, api_options
-from app.edge_commands.output import json_option, print_table, tell
+from app.commands.caller import Caller, api_options
+from app.commands.output import json_option, print_table, tell
 from app.outbound.admin_api import segment
 
 

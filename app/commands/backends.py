@@ -15,16 +15,16 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 from click.core import ParameterSource
 
+from app.commands.caller import Caller, api_options, fail_with
+from app.commands.output import fail, json_option, print_table, tell, utc
 from app.config import DatabaseUrl, database_url, variable
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
-from app.edge_commands.caller import Caller, api_options, fail, fail_with
-from app.edge_commands.output import json_option, print_table, tell, utc
 from app.outbound.admin_api import ApiError
 from app.outbound.api_backends import ApiBackendStore
 from app.outbound.routing_database import open_store
 from app.ports import BackendStore, RepositoryError
 
-DEMO_FILE = Path(__file__).parent / "data" / "demo_backends.csv"
+DEMO_FILE = Path(__file__).parent.parent / "data" / "demo_backends.csv"
 DEFAULT_DATABASE = "routing.db"
 COMMANDS = "backends"
 

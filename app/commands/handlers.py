@@ -15,6 +15,7 @@ from loguru import logger
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
+from app.commands.output import EXIT_FAILED, fail
 from app.domain.endpoints import BadEndpoint, Endpoint, MethodNotAllowed, parse_endpoint
 from app.domain.handler_table import Grant, Version
 from app.gateway.call import BodyFailed, call_handler
@@ -24,13 +25,10 @@ from app.gateway.responses import Answer
 from app.gateway.router import Router
 
 _REQUEST_KEYS = ("method", "path", "headers", "body", "json")
-_EXIT_FAILED = 1
 
 
 def _fail(*lines: str) -> NoReturn:
-    for line in lines:
-        click.echo(f"handler: {line}", err=True)
-    sys.exit(2)
+    fail("handler", *lines)
 
 
 @click.group()
@@ -75,7 +73,7 @@ def run(file: Path, method: str | None, path: str | None, request_file: Any, rul
     context = Context(str(uuid.uuid4()), endpoint.id, 1, params, NoServices())
     called = call_handler(Grant(1, endpoint, params, Version(1, "", 0.0), loaded), request, context)
     is_whole = _print(called.answer, has_body=request.method != "HEAD")
-    sys.exit(_EXIT_FAILED if called.reason is not None or not is_whole else 0)
+    sys.exit(EXIT_FAILED if called.reason is not None or not is_whole else 0)
 
 
 def _load(file: Path) -> LoadedHandler:

@@ -1,8 +1,4 @@
-"""How a command gets to an edge: the options that say where it is and who asks, and the words for what went wrong.
-
-Exit codes: 2 when what was given is wrong (an option, a file, a name, a source or settings with faults), 1 when the
-edge refuses or fails for another reason or cannot be reached.
-"""
+"""How a command gets to an edge: the options that say where it is and who asks, and the words for what went wrong."""
 
 from __future__ import annotations
 
@@ -15,14 +11,13 @@ from typing import Any, Final, NoReturn, TextIO, TypeVar
 
 import click
 
+from app.commands.output import EXIT_FAILED, EXIT_WRONG, fail
 from app.config import Settings, variable
 from app.outbound.admin_api import AdminApi, ApiError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_URL: Final = "http://127.0.0.1:8081"
-EXIT_FAILED: Final = 1
-EXIT_WRONG: Final = 2
 _WRONG_STATUSES: Final = (400, 404, 413, 415, 422)
 """What was given is wrong, and will be wrong the next time too."""
 
@@ -119,10 +114,3 @@ def fail_with(commands: str, error: ApiError) -> NoReturn:
         lines = [f"{error.detail}{number}"]
     lines += [f"{where}: {rule}" for where, rule in error.faults]
     fail(commands, *lines, code=EXIT_WRONG if error.status in _WRONG_STATUSES else EXIT_FAILED)
-
-
-def fail(commands: str, *lines: str, code: int = EXIT_WRONG) -> NoReturn:
-    """Say what is wrong, a line each under the name of the commands, and exit."""
-    for line in lines:
-        click.echo(f"{commands}: {line}", err=True)
-    sys.exit(code)

@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 import click
 
-from app.edge_commands.caller import Caller, api_options
-from app.edge_commands.output import json_option, print_fields, print_table, tell, utc
+from app.commands.caller import Caller, api_options
+from app.commands.output import json_option, print_fields, print_table, tell, utc
 from app.outbound.admin_api import segment
 
 _ID = click.argument("endpoint_id", metavar="ID")

@@ -1,0 +1,62 @@
+"""The command that runs the edge."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Final
+
+import click
+import gevent
+from loguru import logger
+
+from app.bootstrap import Edge
+from app.commands.configuration import configuration_options, given, load_or_exit
+from app.commands.output import fail
+from app.config import load, variable
+from app.domain.stored import StoreError
+from app.garbage import everything_visible, tame_garbage_collector
+from app.inbound.listener import BindError
+from app.outbound import json_log
+from app.outbound.maxmind_geo import GeoDatabaseError
+from app.outbound.peewee_tokens import TokenStoreError
+
+THREAD_SWITCH_SECONDS: Final = 0.0005
+"""How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
+
+
+@click.command()
+@configuration_options
+def serve(**options: str | None) -> None:
+    """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the file again."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload: unhandled, it would end us
+    overrides = given(options)
+    config = load_or_exit(overrides)
+    try:
+        log = json_log.configure(config.log_path, level=config.log_level, format=config.log_format)
+    except OSError as error:
+        fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
+    sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+    gevent.get_hub().SYSTEM_ERROR = ()  # a greenlet that a handler has started must not end the edge by sys.exit
+    try:
+        edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, edge.request_stop)
+        gevent.signal_handler(signal.SIGHUP, edge.reload)
+        gevent.signal_handler(signal.SIGUSR1, _log_greenlets)
+        edge.start()
+    except GeoDatabaseError as error:
+        fail("edgeproxy", f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
+    except (BindError, StoreError, TokenStoreError) as error:
+        fail("edgeproxy", str(error))
+    tame_garbage_collector()
+    code = edge.run()
+    sys.stdout.flush()
+    # Skip the interpreter's own leave-taking: it would wait for idle threads of the pools.
+    os._exit(code)
+
+
+def _log_greenlets() -> None:
+    """Handle SIGUSR1: log what every greenlet does."""
+    logger.info("{}", "\n".join(everything_visible(gevent.util.format_run_info)))
