@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -88,7 +89,9 @@ def test_a_picture_as_svg_and_png(fleet, world, tmp_path):
 def test_a_terminal_shows_how_far_it_is(fleet, world):
     """The progress goes to a terminal alone: here to one that `script` makes."""
     script = program("script", "bsdutils")
-    simulation = f"{sys.executable} -m app simulate --db {fleet} --clients 50000 --json"
+    simulation = shlex.join(
+        [sys.executable, "-m", "app", "simulate", "--db", str(fleet), "--clients", "50000", "--json"]
+    )
     done = subprocess.run(
         [script, "-qec", simulation, "/dev/null"],
         cwd=ROOT,
