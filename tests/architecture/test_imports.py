@@ -70,7 +70,8 @@ MAY_IMPORT: dict[str, str] = {
     "app.commands": "app.config app.commands app.outbound.admin_api click rich",
     "app.commands.backends": "app.config app.domain app.commands app.ports app.outbound click",
     "app.commands.configuration": "app.bootstrap app.config app.commands app.outbound click pydantic rich",
-    "app.commands.explain": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports click rich",
+    "app.commands.explain": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports "
+    "click rich",
     "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
     "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",
     "app.commands.mesh": "app.announcer app.config app.commands app.domain app.outbound app.ports app.wire click rich",
