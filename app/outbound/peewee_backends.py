@@ -8,18 +8,20 @@ Neither tells of a file overwritten in place: so each load begins with a fresh c
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import peewee
 
 from app.domain.model import (
     BACKEND_COLUMNS,
     DRAIN_DEADLINE,
+    DRAINING,
     Backend,
     BadBackend,
     Fault,
@@ -88,7 +90,7 @@ class SqliteBackendRepository:
                 columns = [column.name for column in database.get_columns(TABLE)]
                 if not columns:
                     raise peewee.OperationalError(f"no such table: {TABLE}")
-                known = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in columns]
+                known = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE, DRAINING) if name in columns]
                 names = ", ".join(f'"{name}"' for name in known)
                 rows = database.execute_sql(f"SELECT {names} FROM {TABLE} ORDER BY rowid").fetchall()
         except RepositoryError:
@@ -197,9 +199,15 @@ class SqliteBackendStore:
             self._database.connect()
             with self._transaction():
                 self._database.create_tables([BackendRow], safe=True)
-                columns = [column.name for column in self._database.get_columns(TABLE)]
-                if DRAIN_DEADLINE not in columns:
-                    self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
+                self._columns = self._add_columns({DRAIN_DEADLINE: "REAL"})
+
+    def _add_columns(self, types: Mapping[str, str]) -> set[str]:
+        """Give the table these columns where it lacks them; returns the names of all that it has."""
+        there = {column.name for column in self._database.get_columns(TABLE)}
+        for name, kind in types.items():
+            if name not in there:
+                self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {name} {kind} DEFAULT NULL")
+        return there | set(types)
 
     def _transaction(self) -> Any:
         """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
@@ -213,7 +221,7 @@ class SqliteBackendStore:
             )
         return self._transaction()
 
-    def __enter__(self) -> SqliteBackendStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -223,12 +231,18 @@ class SqliteBackendStore:
         self._database.close()
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
+        """Insert or replace these backends, all or none; with `replaces_all` remove every other.
+
+        Columns that are not ours to say stay as they are: one that registered itself is kept alive by itself.
+        """
+        rows = {backend.id: row_of(backend) for backend in backends}
         with _translated(self._path), self._change():
             if replaces_all:
-                BackendRow.delete().execute()
-            for backend in backends:
-                BackendRow.replace(**row_of(backend)).execute()
+                others = "id IS NULL OR id NOT IN (SELECT value FROM json_each(?))"
+                self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {others}", (json.dumps(list(rows)),))
+            for backend_id, row in rows.items():
+                if not BackendRow.update(**row).where(BackendRow.id == backend_id).execute():
+                    BackendRow.create(**row)
 
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
@@ -238,12 +252,15 @@ class SqliteBackendStore:
             BackendRow.create(**row_of(backend))
 
     def rows(self) -> list[dict[str, object]]:
-        """Return every row as it stands, also those the edge would refuse."""
+        """Return every row as it stands, also those the edge would refuse; one that drains itself is deleted."""
         names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
+        selected = ", ".join(names)
+        if DRAINING in self._columns:
+            selected = selected.replace("deleted", f"CASE {DRAINING} WHEN 1 THEN 1 ELSE deleted END")
         with _translated(self._path):
             # Not through the model: its fields convert what they find, and fail at what is not of their type.
             self._database.connection().text_factory = _text
-            found = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id").fetchall()
+            found = self._database.execute_sql(f"SELECT {selected} FROM {TABLE} ORDER BY id").fetchall()
         return [dict(zip(names, row, strict=True)) for row in found]
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:

@@ -50,8 +50,11 @@ MAY_IMPORT: dict[str, str] = {
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.handler_messages": "app.domain actors.runtime.Request",
     "actors.handlers": "app.domain actors.handler_messages actors.runtime gevent loguru",
+    "actors.registration_messages": "app.domain actors.runtime.Request",
+    "actors.registrations": "app.domain actors.registration_messages actors.runtime",
     "actors.services": "app.domain app.ports actors.runtime actors.services actors.supervisor gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
+    "app.registration_keeper": "actors.registration_messages actors.runtime app.domain app.ports gevent loguru",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
     "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
