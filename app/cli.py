@@ -26,7 +26,7 @@ from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
 from app.domain.stored import StoreError
-from app.edge_commands import endpoints, services, tokens
+from app.edge_commands import endpoints, register, services, tokens
 from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
@@ -251,4 +251,5 @@ main.add_command(gateway_commands.handler)
 main.add_command(endpoints.endpoints)
 main.add_command(services.services)
 main.add_command(tokens.tokens)
+main.add_command(register.register)
 main.add_command(replicate_command.replicate)

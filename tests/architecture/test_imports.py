@@ -72,6 +72,9 @@ MAY_IMPORT: dict[str, str] = {
     "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
     "actors.messages actors.runtime gevent loguru",
     "app.edge_commands": "app.config app.edge_commands app.outbound.admin_api click rich",
+    "app.edge_commands.register": "app.domain app.edge_commands app.outbound.child_process app.registration click "
+    "gevent loguru",
+    "app.registration": "app.domain app.outbound.admin_api loguru",
     "app.backend_commands": "app.config app.domain app.edge_commands app.ports app.outbound click",
     "app.bootstrap": ANYTHING,
     "app.cli": ANYTHING,
