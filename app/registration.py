@@ -28,7 +28,7 @@ from app.outbound.admin_api import DEFAULT_URL, AdminApi, ApiError, is_token, se
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS: Final = 2.0
-LAST_WORD_SECONDS: Final = 3.0
+LAST_WORD_SECONDS: Final = 1.5
 """For the edge to hear that a service drains, and that it has ended. It finds out by itself later."""
 
 MOST_ANSWER_SECONDS: Final = 10.0
@@ -138,7 +138,7 @@ class Registration:
         if self._thread.ident is None:
             return
         self._orders.put("end")
-        self._thread.join(LAST_WORD_SECONDS)
+        self._thread.join(LAST_WORD_SECONDS + _FIRST_BACKOFF_SECONDS)
 
     # In the thread
 
