@@ -18,6 +18,7 @@ The rooms, from the door inwards::
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
+    registration_keeper                 services that register themselves: kept, renewed, let go, on one machine
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
     simulation/                         a million clients drawn and elected for, in memory
     cluster/                            beyond one machine: etcd's client, the replicator of the routing database

@@ -30,6 +30,7 @@ from actors.messages import (
     StartDueProbes,
 )
 from actors.metrics import MetricsActor
+from actors.registrations import RegistrationsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
 from actors.services.supervision import Services
@@ -49,6 +50,7 @@ from app.domain.measures import Measures
 from app.domain.model import Backend
 from app.domain.plan import ElectionPlan
 from app.domain.probe import Target
+from app.domain.registrations import Registrations
 from app.domain.single_flight import SingleFlight
 from app.domain.stored import StoreError
 from app.edge_view import EdgeView
@@ -99,6 +101,7 @@ from app.outbound.name_lookup import NameLookup
 from app.outbound.name_watcher import FIRST_SECONDS, NameWatcher
 from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_gateway import SqliteGatewayStore
+from app.outbound.peewee_registrations import SqliteRegistrations
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
 from app.outbound.replica_file import ReplicaWatch
@@ -108,6 +111,8 @@ from app.outbound.worker_thread import WorkerThread
 from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
+from app.registration_keeper import TICK_SECONDS as REGISTRATION_TICK_SECONDS
+from app.registration_keeper import RegistrationKeeper
 from app.reload import TICK_SECONDS as RELOAD_TICK_SECONDS
 from app.reload import Reloader
 from app.wire.dns_answer import Responder
@@ -148,7 +153,7 @@ class Edge:
         self.exit_code = 0
         self._has_handlers = False
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
-        self.handlers = Address("handlers")
+        self.handlers, self.registrations = Address("handlers"), Address("registrations")
         self._supervisor = Supervisor(on_give_up=self._give_up)
         store, store_thread = SqliteGatewayStore(config.gateway_db_path), WorkerThread()
         self.deployment = Deployment(
@@ -170,6 +175,7 @@ class Edge:
             on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),
         )
+        self._registrations = self._registration_keeper(config)
         self.names = NameWatcher(NameLookup(), on_change=self._replace_backends)
         self.access_log = AccessLog(self._log.write_access, rfc3339)
         requests = RequestTally()
@@ -222,6 +228,16 @@ class Edge:
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
         self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
 
+    def _registration_keeper(self, config: Config) -> RegistrationKeeper:
+        name = str(config.admin_listen_addr)
+        return RegistrationKeeper(
+            self.registrations,
+            lambda: SqliteRegistrations(config.db_path, name),
+            WorkerThread().run,
+            config.db_path.exists,
+            self.watcher.look,
+        )
+
     def _status_server(self, config: Config) -> StatusServer:
         return StatusServer(config.metrics_listen_addr, self.view.readiness, self.view.metrics)
 
@@ -242,6 +258,7 @@ class Edge:
             reloader=self._reloader,
             deployment=self.deployment,
             services=self.services,
+            registrar=self._registrations,
             log_tail=tail,
             write_line=self._log.write_access,
             on_answer=lambda status: self._count(names.ADMIN_REQUESTS, str(status)),
@@ -365,6 +382,14 @@ class Edge:
         self._supervisor.supervise(self.actors.health, start_health)
         handlers, garbage = HandlerTable(Router(())), ModuleGarbage()
         self._supervisor.supervise(self.handlers, lambda: HandlersActor.start(handlers, garbage.dropped))
+        if self._keeps_registrations:
+            registrations = Registrations()
+            self._supervisor.supervise(self.registrations, lambda: RegistrationsActor.start(registrations))
+
+    @property
+    def _keeps_registrations(self) -> bool:
+        """Services can say here that they serve, and what they say is not etcd's to keep."""
+        return self.admin is not None and not self.config.is_replicated
 
     def _make_election(self, plan: ElectionPlan) -> Election:
         return make_election(
@@ -419,6 +444,8 @@ class Edge:
             every(RELOAD_TICK_SECONDS, "configuration watch", self._reloader.look)
         if self._replica is not None:
             every(REPLICA_TICK_SECONDS, "replica status", self._replica.look)
+        if self._keeps_registrations:
+            every(REGISTRATION_TICK_SECONDS, "registrations", self._registrations.tick)
         if self.geo is not None:
             geo = GeoWatcher(self.geo, on_reload=lambda result: self._count(names.GEO_RELOADS, result))
             every(GEO_TICK_SECONDS, "country database watch", geo.look)
@@ -442,6 +469,7 @@ class Edge:
             self.watcher.stop()
 
     def _routing_changed(self, _found: BackendSet) -> None:
+        self._registrations.routing_changed()
         self._replace_backends()
 
     def _replace_backends(self) -> None:
@@ -591,6 +619,8 @@ class Edge:
     def _stop_actors(self) -> None:
         self._supervisor.stop()
         actors = self.actors
+        if self._keeps_registrations:
+            stop((self.registrations,), timeout_s=1.0)
         stop((self.handlers, actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
 
     def _await_connections(self, seconds: float) -> None:

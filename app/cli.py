@@ -9,6 +9,7 @@ from app.commands import (
     explain,
     handlers,
     mesh,
+    register,
     replicate,
     serve,
     services,
@@ -33,6 +34,7 @@ for command in (
     services.services,
     tokens.tokens,
     handlers.handler,
+    register.register,
     replicate.replicate,
     mesh.mesh,
 ):

@@ -17,7 +17,7 @@ from app.gateway.service_keeper import ServiceKeeper
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
 from app.outbound.log_tail import LogTail
-from app.ports import GeoResolver
+from app.ports import GeoResolver, Registrar
 from app.proxy_service import Actors
 from app.reload import Reloader
 
@@ -35,6 +35,7 @@ class RunningEdge:
     reloader: Reloader | None
     deployment: Deployment
     services: ServiceKeeper
+    registrar: Registrar
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""

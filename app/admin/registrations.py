@@ -5,6 +5,7 @@ One route for all of it: the heartbeat is the registration once more, so that on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -12,14 +13,11 @@ from pydantic import BeforeValidator, Field
 from app.admin.api import Api, Model, with_whole_numbers
 from app.admin.backends import Address, BackendPath, Number, Port, Text, parsed
 from app.admin.problems import Problem
-from app.domain.registration import Registration
+from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS, Registration
 from app.domain.tokens import Scope
 from app.ports import Registrar
 
 TAG = "registrations"
-
-DEFAULT_TTL_SECONDS = 15
-LONGEST_TTL_SECONDS = 3600
 
 _WHOLE = BeforeValidator(lambda value: with_whole_numbers({"": value})[""])
 
@@ -35,7 +33,7 @@ class RegistrationBody(Model):
     weight: Number = Field(default=None, description="Share of the clients; null counts as 1")
     soft_limit: Number = Field(default=None, description="Comfortable number of connections; null and 0 count as 100")
     hard_limit: Number = Field(default=None, description="Most connections; null and 0: no limit")
-    ttl_seconds: Annotated[int, Field(strict=True, ge=2, le=LONGEST_TTL_SECONDS), _WHOLE] = Field(
+    ttl_seconds: Annotated[int, Field(strict=True, ge=SHORTEST_TTL_SECONDS, le=LONGEST_TTL_SECONDS), _WHOLE] = Field(
         default=DEFAULT_TTL_SECONDS, description="How long it serves without another word; say it thrice as often"
     )
     draining: bool = Field(default=False, description="True: no new connections")
@@ -48,21 +46,17 @@ class RegistrationAnswer(Model):
     is_new: bool = Field(description="It was not there, or had been lost")
 
 
-def add_routes(api: Api, registrar: Registrar | None) -> None:
-    """Add the routes of this subject; None: nobody keeps registrations here."""
-
-    def kept() -> Registrar:
-        if registrar is None:
-            raise Problem(409, "this edge keeps no registrations: services register where etcd is configured")
-        return registrar
+def add_routes(api: Api, registrar: Registrar, check: Callable[[], None] = lambda: None) -> None:
+    """Add the routes of this subject. `check` raises Problem where nobody would be served by what is registered."""
 
     @api.put("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=RegistrationAnswer, problems=(409,))
     def put_registration(path: BackendPath, body: RegistrationBody) -> RegistrationAnswer:
         """Register a service, or renew its registration: it is a backend for `ttl_seconds` from now on."""
+        check()
         columns: dict[str, Any] = body.model_dump(exclude={"host", "ttl_seconds", "draining"})
         backend = parsed({"id": path.backend_id, "wg_ip": body.host, **columns}, {"wg_ip": "host"})
         try:
-            granted = kept().register(Registration(backend, body.ttl_seconds, body.draining))
+            granted = registrar.register(Registration(backend, body.ttl_seconds, body.draining))
         except KeyError:
             raise Problem(409, f"{path.backend_id} is a backend that was not registered by itself") from None
         return RegistrationAnswer(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
@@ -70,7 +64,8 @@ def add_routes(api: Api, registrar: Registrar | None) -> None:
     @api.delete("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def delete_registration(path: BackendPath) -> None:
         """End a registration, and the backend with it."""
+        check()
         try:
-            kept().deregister(path.backend_id)
+            registrar.deregister(path.backend_id)
         except KeyError:
             raise Problem(404, f"no such registration: {path.backend_id}") from None

@@ -14,6 +14,12 @@ from app.ports import BackendTable
 T = TypeVar("T")
 
 
+def require_routing(config: Config) -> None:
+    """Raise Problem where what stands in the routing database would serve nobody."""
+    if all(pool.app is None for pool in config.pools):
+        raise Problem(409, "no pool of this edge takes its backends from a routing database")
+
+
 class RoutingFile:
     """Carries out work on the routing database of the configuration of the moment."""
 
@@ -24,8 +30,7 @@ class RoutingFile:
     def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         """Do it and return what it returns. Raises Problem, RepositoryError, and what the work raises."""
         config = self._config()
-        if all(pool.app is None for pool in config.pools):
-            raise Problem(409, "no pool of this edge takes its backends from a routing database")
+        require_routing(config)
 
         def with_store() -> T:
             if config.db_url is None and not makes_store and not config.db_path.exists():

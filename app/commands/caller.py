@@ -13,11 +13,10 @@ import click
 
 from app.commands.output import EXIT_FAILED, EXIT_WRONG, fail
 from app.config import Settings, variable
-from app.outbound.admin_api import AdminApi, ApiError
+from app.outbound.admin_api import DEFAULT_URL, AdminApi, ApiError, is_token
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEFAULT_URL: Final = "http://127.0.0.1:8081"
 _WRONG_STATUSES: Final = (400, 404, 413, 415, 422)
 """What was given is wrong, and will be wrong the next time too."""
 
@@ -52,17 +51,17 @@ class Caller:
         self._commands = commands
         self.url = url or DEFAULT_URL
         self._token_file = token_file
-        self._ca_file = ca_file
+        self.ca_file = ca_file
 
     @cached_property
     def api(self) -> AdminApi:
         """The API; made when it is needed, because `--help` needs no token. Exits with 2."""
         try:
-            return AdminApi(self.url, self._token(), self._ca_file)
+            return AdminApi(self.url, self._token(), self.ca_file)
         except ValueError as error:
             self.fail(f"{self.url!r} is no URL of an edge: {error}")
         except OSError as error:
-            self.fail(f"{self._ca_file}: {error.strerror or error}")
+            self.fail(f"{self.ca_file}: {error.strerror or error}")
 
     def call(self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None) -> Any:
         """Carry out a request; returns its JSON, None where it has none. Exits when the edge does not do it."""
@@ -82,21 +81,40 @@ class Caller:
         """Say what is wrong with what was given, and exit with 2."""
         fail(self._commands, *lines)
 
+    def token_or_file(self) -> str | Path:
+        """Return the token, or the file that holds it for as long as it does. Exits with 2.
+
+        The edge's own file need not be there yet: the first start of an edge writes it.
+        """
+        file = self._file_of_token()
+        if file is None or str(file) == "-":
+            return self._token()
+        if self._token_file is not None or file.exists():
+            self._token()
+        return file
+
     def _token(self) -> str:
         """Return the token that was given, the option before the environment. Exits with 2."""
-        given = os.environ.get(variable("api_token"))
-        if self._token_file is None and given:
-            source, text = variable("api_token"), given
+        file = self._file_of_token()
+        if file is None:
+            source, text = variable("api_token"), os.environ[variable("api_token")]
         else:
-            source, text = self._token_from_file()
+            source, text = self._read_token(file)
         token = text.strip()
-        if not token.isascii() or not token.isprintable() or not token:
+        if not is_token(token):
             self.fail(f"{source} holds no token")
         return token
 
-    def _token_from_file(self) -> tuple[str, str]:
+    def _file_of_token(self) -> Path | None:
+        """Return the file that was given, else the edge's own; None: the environment has a token itself."""
+        if self._token_file is not None:
+            return self._token_file
+        if os.environ.get(variable("api_token")):
+            return None
         default = os.environ.get(variable("admin_token_file")) or Settings.model_fields["admin_token_file"].default
-        file = self._token_file or Path(default)
+        return Path(default)
+
+    def _read_token(self, file: Path) -> tuple[str, str]:
         try:
             return str(file), sys.stdin.read() if str(file) == "-" else file.read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -113,4 +131,9 @@ def fail_with(commands: str, error: ApiError) -> NoReturn:
     else:
         lines = [f"{error.detail}{number}"]
     lines += [f"{where}: {rule}" for where, rule in error.faults]
-    fail(commands, *lines, code=EXIT_WRONG if error.status in _WRONG_STATUSES else EXIT_FAILED)
+    fail(commands, *lines, code=exit_code(error))
+
+
+def exit_code(error: ApiError) -> int:
+    """Return what a command exits with that an edge refused."""
+    return EXIT_WRONG if error.status in _WRONG_STATUSES else EXIT_FAILED

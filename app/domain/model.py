@@ -29,7 +29,10 @@ BACKEND_COLUMNS: Final = (
 """The columns of the seed's `backends` table, in its order."""
 
 DRAIN_DEADLINE: Final = "drain_deadline"
-"""Our one further column: Unix seconds at which a deleted backend's open connections are closed; NULL = never."""
+"""A further column of ours: Unix seconds at which a deleted backend's open connections are closed; NULL = never."""
+
+DRAINING: Final = "draining"
+"""A further column of ours: 1 where a service that registered itself wants no new connections; as if deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,8 @@ class BadBackend(ValueError):
 def parse_backend(row: Mapping[str, object]) -> Backend:
     """Make a Backend of a row of the `backends` table; absent columns count as NULL.
 
-    NULL means: id, wg_ip, port: refused; healthy 1; weight 1; soft_limit 100; hard_limit 0; deleted 0; app, region,
-    country, drain_deadline: none. A soft_limit of 0 counts as 100.
+    NULL means: id, wg_ip, port: refused; healthy 1; weight 1; soft_limit 100; hard_limit 0; deleted 0; draining 0; app,
+    region, country, drain_deadline: none. A soft_limit of 0 counts as 100.
 
     Raises BadBackend with every fault of the row.
     """
@@ -138,7 +141,7 @@ def parse_backend(row: Mapping[str, object]) -> Backend:
         weight=reader.number("weight", DEFAULT_WEIGHT),
         soft_limit=reader.number("soft_limit", DEFAULT_SOFT_LIMIT) or DEFAULT_SOFT_LIMIT,
         hard_limit=reader.number("hard_limit", 0),
-        is_deleted=reader.flag("deleted", False),
+        is_deleted=reader.flag("deleted", False) | reader.flag(DRAINING, False),
         drain_deadline=reader.seconds(DRAIN_DEADLINE),
         host_name=host_name,
     )

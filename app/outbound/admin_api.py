@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
+DEFAULT_URL: Final = "http://127.0.0.1:8081"
 CONNECT_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 120.0
 """Longer than a service takes that is replaced by one which nobody can reach."""
@@ -30,7 +31,9 @@ class ApiError(Exception):
 class AdminApi:
     """The API at a URL (http or https) to the bearer of a token."""
 
-    def __init__(self, url: str, token: str, ca_file: Path | None = None) -> None:
+    def __init__(
+        self, url: str, token: str, ca_file: Path | None = None, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         """`ca_file` (PEM) names the authorities to trust, None the system's.
 
         Raises ValueError: this is no such URL; OSError: the file is of no use.
@@ -41,12 +44,17 @@ class AdminApi:
         if parts.port == 0:  # reading it raises ValueError for what is no port
             raise ValueError("port 0 is none")
         self.url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        self._headers = {"Accept": "application/json"}
+        self.show(token)
         self._http = urllib3.PoolManager(
             retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds),
             ssl_context=ssl.create_default_context(cafile=ca_file),
         )
+
+    def show(self, token: str) -> None:
+        """Be the bearer of this token from now on."""
+        self._headers["Authorization"] = f"Bearer {token}"
 
     def call(
         self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None
@@ -75,6 +83,11 @@ class AdminApi:
 
     def close(self) -> None:
         self._http.clear()
+
+
+def is_token(text: str) -> bool:
+    """Say whether this can be shown as a token."""
+    return text.isascii() and text.isprintable() and bool(text)
 
 
 def segment(name: object) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from app.outbound.worker_thread import WorkerThread
@@ -47,6 +48,7 @@ class BackendWatcher:
         self._on_change = on_change
         self._on_load = on_load
         self._thread = WorkerThread()  # the repository's connection lives in it
+        self._turn = BoundedSemaphore(1)
         self._reload_at = 0.0
         self._greenlet: gevent.Greenlet[..., object] | None = None
         self.current = BackendSet()
@@ -85,15 +87,16 @@ class BackendWatcher:
 
     def look(self) -> None:
         """Load if the repository has changed, if it could not be read last time, or if a full reload is due."""
-        self._looked_at = time.monotonic()
-        try:
-            found = self._thread.run(self._load_if_due)
-        except RepositoryError as error:
-            self._failed(str(error))
-            return
-        if found is not None:
-            self._on_load("ok")
-            self._loaded(found)
+        with self._turn:  # who wrote looks too, at once: what was loaded later must be taken over later
+            self._looked_at = time.monotonic()
+            try:
+                found = self._thread.run(self._load_if_due)
+            except RepositoryError as error:
+                self._failed(str(error))
+                return
+            if found is not None:
+                self._on_load("ok")
+                self._loaded(found)
 
     def _load_if_due(self) -> BackendSet | None:
         """Runs in the thread."""

@@ -8,6 +8,7 @@ Neither tells of a file overwritten in place: so each load begins with a fresh c
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
@@ -21,6 +22,7 @@ import peewee
 from app.domain.model import (
     BACKEND_COLUMNS,
     DRAIN_DEADLINE,
+    DRAINING,
     Backend,
     BadBackend,
     Fault,
@@ -123,7 +125,7 @@ class SqliteBackendRepository:
                 columns = [column.name for column in database.get_columns(TABLE)]
                 if not columns:
                     raise peewee.OperationalError(f"no such table: {TABLE}")
-                known = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in columns]
+                known = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE, DRAINING) if name in columns]
                 names = ", ".join(f'"{name}"' for name in known)
                 rows = database.execute_sql(f"SELECT {names} FROM {TABLE} ORDER BY rowid").fetchall()
         except RepositoryError:
@@ -216,16 +218,21 @@ class SqlBackendTable:
         """Return a context that turns what the engine raises into RepositoryError."""
         raise NotImplementedError
 
+    def _clear(self, but: Iterable[str]) -> None:
+        """Remove the rows; those of the ids `but` may stay, for they are put next."""
+        self._row.delete().execute()
+
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Insert or replace rows, each with an id of its own."""
         raise NotImplementedError
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         """Insert or replace these backends, all or none, of one id the last; with `replaces_all` remove every other."""
+        rows = {backend.id: row_of(backend) for backend in backends}
         with self._translated(), self._change():
             if replaces_all:
-                self._row.delete().execute()
-            self._put([row_of(backend) for backend in {backend.id: backend for backend in backends}.values()])
+                self._clear(rows)
+            self._put(list(rows.values()))
 
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
@@ -278,9 +285,15 @@ class SqliteBackendStore(SqlBackendTable):
             self._database.connect()
             with self._transaction():
                 self._database.create_tables([BackendRow], safe=True)
-                columns = [column.name for column in self._database.get_columns(TABLE)]
-                if DRAIN_DEADLINE not in columns:
-                    self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {DRAIN_DEADLINE} REAL DEFAULT NULL")
+                self._columns = self._add_columns({DRAIN_DEADLINE: "REAL"})
+
+    def _add_columns(self, types: Mapping[str, str]) -> set[str]:
+        """Give the table these columns where it lacks them; returns the names of all that it has."""
+        there = {column.name for column in self._database.get_columns(TABLE)}
+        for name, kind in types.items():
+            if name not in there:
+                self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {name} {kind} DEFAULT NULL")
+        return there | set(types)
 
     def _transaction(self) -> AbstractContextManager[object]:
         """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
@@ -289,9 +302,15 @@ class SqliteBackendStore(SqlBackendTable):
     def _translated(self) -> AbstractContextManager[None]:
         return _translated(self._path)
 
+    def _clear(self, but: Iterable[str]) -> None:
+        others = "id IS NULL OR id NOT IN (SELECT value FROM json_each(?))"
+        self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {others}", (json.dumps(list(but)),))
+
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Columns that are not said stay as they are: one that registered itself is kept alive by itself."""
         for row in rows:
-            BackendRow.replace(**row).execute()
+            if not BackendRow.update(**row).where(BackendRow.id == row["id"]).execute():
+                BackendRow.create(**row)
 
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):
@@ -307,11 +326,15 @@ class SqliteBackendStore(SqlBackendTable):
         self._database.close()
 
     def rows(self) -> list[dict[str, Any]]:
+        """Return every row as it stands, also those the edge would refuse; one that drains itself is deleted."""
         names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
+        selected = ", ".join(names)
+        if DRAINING in self._columns:
+            selected = selected.replace("deleted", f"CASE {DRAINING} WHEN 1 THEN 1 ELSE deleted END")
         with self._translated():
             # Not through the model: its fields convert what they find, and fail at what is not of their type.
             self._database.connection().text_factory = _text
-            found = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id").fetchall()
+            found = self._database.execute_sql(f"SELECT {selected} FROM {TABLE} ORDER BY id").fetchall()
         return [dict(zip(names, row, strict=True)) for row in found]
 
 

@@ -51,8 +51,11 @@ MAY_IMPORT: dict[str, str] = {
     "actors.health": "app.domain app.ports actors.messages actors.runtime gevent loguru",
     "actors.handler_messages": "app.domain actors.runtime.Request",
     "actors.handlers": "app.domain actors.handler_messages actors.runtime gevent loguru",
+    "actors.registration_messages": "app.domain actors.runtime.Request",
+    "actors.registrations": "app.domain actors.registration_messages actors.runtime",
     "actors.services": "app.domain app.ports actors.runtime actors.services actors.supervisor gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
+    "app.registration_keeper": "actors.registration_messages actors.runtime app.domain app.ports gevent loguru",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
     "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
@@ -75,6 +78,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
     "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",
     "app.commands.mesh": "app.announcer app.config app.commands app.domain app.outbound app.ports app.wire click rich",
+    "app.commands.register": "app.domain app.commands app.outbound app.registration click gevent loguru",
     "app.commands.replicate": "app.config app.commands app.inbound app.outbound app.replication click gevent loguru",
     "app.commands.serve": "app.bootstrap app.config app.commands app.domain app.garbage app.inbound app.outbound "
     "click gevent loguru",
@@ -82,6 +86,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.simulation click rich",
     "app.announcer": "app.config click gevent",
     "app.simulation": "app.domain app.simulation rich",
+    "app.registration": "app.domain app.outbound.admin_api loguru",
     "app.bootstrap": ANYTHING,
     "app.cli": "app.commands click",
     "app.__main__": "app.cli gevent",

@@ -1,7 +1,7 @@
 """A server in a process of its own, to be killed and frozen: it answers every question with its name.
 
-`python named_server.py NAME PORT DELAY` listens on a port of loopback, says which on standard output, and takes DELAY
-seconds for each answer. To a GET it answers 200, so that probes of type http are content.
+`python named_server.py NAME PORT DELAY [HOST]` listens on a port of loopback, says which on standard output, and takes
+DELAY seconds for each answer. To a GET it answers 200, so that probes of type http are content.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def serve(sock: socket.socket, name: bytes, delay_seconds: float) -> None:
 
 
 def main() -> None:
-    name, port, delay = sys.argv[1:]
-    with socket.create_server(("127.0.0.1", int(port)), backlog=1024) as server:
+    name, port, delay, host = [*sys.argv[1:], "127.0.0.1"][:4]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, int(port)), family=family, backlog=1024) as server:
         print(server.getsockname()[1], flush=True)
         while True:
             sock, _ = server.accept()

@@ -259,7 +259,7 @@ def test_pools_members_and_frontends_are_as_they_are_now(town):
 
 def test_actors_are_listed_with_depth_restarts_and_uptime(town):
     actors = {one["name"]: one for one in town.admin.get("/api/actors")["items"]}
-    assert set(actors) == {"registry", "bindings", "metrics", "health", "handlers"}
+    assert set(actors) == {"registry", "bindings", "metrics", "health", "handlers", "registrations"}
     assert all(one["restarts"] == 0 and one["uptime_seconds"] > 0 for one in actors.values())
 
 

@@ -1,0 +1,107 @@
+"""Registrations in the SQLite routing database: backends whose rows say who keeps them, and for how long at a time.
+
+To the seed's columns and `drain_deadline` come `draining`, `lease_ttl` and `lease_keeper`. The last names the edge that
+a service registers at, for several may share one database: each lets none expire but its own. A row without `lease_ttl`
+is an operator's, and nothing here writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from app.domain.model import BACKEND_COLUMNS, DRAINING, BadBackend, parse_backend
+from app.domain.registration import Registration
+from app.outbound.peewee_backends import TABLE, SqliteBackendStore, _text, _translated, row_of
+
+LEASE_TTL: Final = "lease_ttl"
+"""Seconds that a registration holds without another word; NULL = it is none."""
+LEASE_KEEPER: Final = "lease_keeper"
+
+_COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_KEEPER: "TEXT"}
+_SAID: Final = tuple(name for name in BACKEND_COLUMNS if name not in ("id", "healthy", "deleted"))
+"""Columns that a service says; the others are the operators'."""
+
+
+class SqliteRegistrations(SqliteBackendStore):
+    """The registrations that one edge keeps, named by `keeper`. Every method raises RepositoryError."""
+
+    def __init__(self, path: Path, keeper: str) -> None:
+        """Open or create the database."""
+        super().__init__(path)
+        self._keeper = keeper
+
+    def register(self, registration: Registration) -> bool:
+        """Write what a service says, if it is anything new; returns whether there was no such registration.
+
+        Raises KeyError when the id is that of an operator's backend.
+        """
+        backend_id = registration.backend.id
+        said = self._said(registration)
+        with _translated(self._path), self._change():
+            self._columns = self._add_columns(_COLUMNS)
+            found = self._select([*said], "id = ?", backend_id)
+            if not found:
+                row = row_of(registration.backend) | said
+                names, marks = ", ".join(row), ", ".join("?" * len(row))
+                self._database.execute_sql(f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", tuple(row.values()))
+                return True
+            if found[0][LEASE_TTL] is None:
+                raise KeyError(backend_id)
+            if found[0] != said:
+                changes = ", ".join(f"{name} = ?" for name in said)
+                self._database.execute_sql(f"UPDATE {TABLE} SET {changes} WHERE id = ?", (*said.values(), backend_id))
+        return False
+
+    def deregister(self, backend_id: str) -> None:
+        """Delete a registration, whoever keeps it. Raises KeyError when there is none of that id."""
+        with _translated(self._path), self._change():
+            if LEASE_TTL not in self._columns or not self._delete("id = ?", backend_id):
+                raise KeyError(backend_id)
+
+    def expire(self, ids: Iterable[str]) -> None:
+        """Delete those of these registrations that are still ours."""
+        with _translated(self._path), self._change():
+            for one in ids if LEASE_TTL in self._columns else ():
+                self._delete(f"id = ? AND {LEASE_KEEPER} = ?", one, self._keeper)
+
+    def kept(self) -> Mapping[str, Registration]:
+        """Return our registrations by id. Rows that somebody else made no registrations of are left out."""
+        if LEASE_TTL not in self._columns:
+            return {}
+        with _translated(self._path):
+            rows = self._select(
+                [*BACKEND_COLUMNS, *_COLUMNS], f"{LEASE_KEEPER} = ? AND typeof({LEASE_TTL}) = 'integer'", self._keeper
+            )
+        found = [_registration(row) for row in rows]
+        return {one.backend.id: one for one in found if one is not None}
+
+    def _said(self, registration: Registration) -> dict[str, object]:
+        row = row_of(registration.backend)
+        return {
+            **{name: row[name] for name in _SAID},
+            DRAINING: int(registration.is_draining),
+            LEASE_TTL: registration.ttl_seconds,
+            LEASE_KEEPER: self._keeper,
+        }
+
+    def _select(self, names: list[str], condition: str, *values: object) -> list[dict[str, Any]]:
+        self._database.connection().text_factory = _text
+        found = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} WHERE {condition}", values)
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def _delete(self, condition: str, *values: object) -> int:
+        """Delete the registrations among these rows; returns how many."""
+        done = self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {LEASE_TTL} IS NOT NULL AND {condition}", values)
+        return int(done.rowcount)
+
+
+def _registration(row: Mapping[str, Any]) -> Registration | None:
+    try:
+        backend = parse_backend(row)
+    except BadBackend:
+        return None
+    said = replace(backend, is_healthy=True, is_deleted=False)
+    return Registration(said, row[LEASE_TTL], bool(row[DRAINING]))

@@ -1,0 +1,64 @@
+"""The registrations actor by its messages, and what a crash of it leaves: everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.registration_messages import (
+    AdoptRegistrations,
+    EndRegistrations,
+    EnterRegistration,
+    FindExpired,
+    RenewRegistration,
+)
+from actors.registrations import RegistrationsActor
+from actors.runtime import Address, Crash, InvariantBrokenError, Ping, ask
+from actors.supervisor import Supervisor
+from app.domain.model import Backend
+from app.domain.registration import Registration
+from app.domain.registrations import Registrations
+
+ONE = Registration(Backend("one", "web", None, None, "10.0.0.1", 3000), 600)
+OTHER = Registration(Backend("other", "web", None, None, "10.0.0.2", 3000), 600)
+LATE = Registration(Backend("late", "web", None, None, "10.0.0.3", 3000), 0)
+
+
+@pytest.fixture
+def actor():
+    address, kept = Address("registrations"), Registrations()
+    supervisor = Supervisor(on_give_up=lambda name: None)
+    supervisor.supervise(address, lambda: RegistrationsActor.start(kept))
+    yield lambda message: ask(address, message, timeout_s=2)
+    supervisor.stop()
+
+
+def test_it_keeps_what_is_entered_until_it_is_ended(actor):
+    assert actor(RenewRegistration(ONE)) is False
+    actor(EnterRegistration(ONE))
+    assert actor(RenewRegistration(ONE)) is True
+    actor(EndRegistrations(("one", "nobody")))
+    assert actor(RenewRegistration(ONE)) is False
+
+
+def test_it_keeps_what_it_adopts_and_nothing_else(actor):
+    actor(EnterRegistration(ONE))
+    actor(AdoptRegistrations({"other": OTHER}))
+    assert (actor(RenewRegistration(ONE)), actor(RenewRegistration(OTHER))) == (False, True)
+
+
+def test_what_has_expired_stays_expired_until_it_is_ended(actor):
+    actor(EnterRegistration(LATE))
+    actor(EnterRegistration(ONE))
+    assert actor(FindExpired()) == [LATE]
+    assert actor(RenewRegistration(LATE)) is False
+    assert actor(FindExpired()) == [LATE]
+    actor(EndRegistrations(("late",)))
+    assert actor(FindExpired()) == []
+
+
+def test_a_crash_forgets_nothing(actor):
+    actor(EnterRegistration(ONE))
+    with pytest.raises(InvariantBrokenError):
+        actor(Crash())
+    assert actor(Ping())
+    assert actor(RenewRegistration(ONE)) is True

@@ -1,0 +1,83 @@
+"""When a registration holds and when it has expired, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.model import Backend, parse_backend
+from app.domain.registration import Registration
+from app.domain.registrations import Registrations
+
+ONE = Registration(Backend("one", "web", None, None, "10.0.0.1", 3000), 15)
+
+
+@pytest.fixture
+def kept() -> Registrations:
+    found = Registrations()
+    found.enter(ONE, 100.0)
+    return found
+
+
+def test_it_holds_for_its_time_from_the_last_word(kept):
+    assert kept.due(114.9) == []
+    assert kept.renew(ONE, 114.9)
+    assert kept.due(129.8) == []
+    assert kept.due(129.9) == [ONE]
+
+
+def test_one_that_has_expired_is_not_renewed(kept):
+    assert not kept.renew(ONE, 115.0)
+    assert kept.due(115.0) == [ONE]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        replace(ONE, is_draining=True),
+        replace(ONE, ttl_seconds=16),
+        replace(ONE, backend=replace(ONE.backend, port=3001)),
+        replace(ONE, backend=replace(ONE.backend, weight=2)),
+    ],
+)
+def test_whoever_says_something_else_does_not_renew(kept, said):
+    assert not kept.renew(said, 101.0)
+    assert kept.due(115.0) == [ONE], "and does not prolong"
+
+
+def test_what_is_adopted_gets_its_whole_time_and_what_was_known_keeps_its_own(kept):
+    other = replace(ONE, backend=replace(ONE.backend, id="other"))
+    kept.adopt({"one": ONE, "other": other}, 110.0)
+    assert kept.due(115.0) == [ONE]
+    assert kept.due(125.0) == [ONE, other]
+
+
+def test_what_vanished_is_neither_renewed_nor_due(kept):
+    kept.adopt({}, 101.0)
+    assert not kept.renew(ONE, 102.0)
+    assert kept.due(1000.0) == []
+
+
+def test_what_stands_there_otherwise_is_no_longer_what_was_said(kept):
+    kept.adopt({"one": replace(ONE, backend=replace(ONE.backend, weight=9))}, 101.0)
+    assert not kept.renew(ONE, 102.0)
+
+
+@given(st.lists(st.floats(0, 14.9), max_size=20))
+def test_who_speaks_often_enough_never_expires(pauses):
+    kept, now = Registrations(), 0.0
+    kept.enter(ONE, now)
+    for pause in pauses:
+        now += pause
+        assert kept.renew(ONE, now)
+        assert kept.due(now) == []
+
+
+def test_a_row_that_drains_itself_is_as_if_deleted():
+    row = {"id": "a", "wg_ip": "10.0.0.1", "port": 1}
+    assert parse_backend({**row, "draining": 1}).is_deleted
+    assert parse_backend({**row, "draining": 0, "deleted": 1}).is_deleted
+    assert not parse_backend({**row, "draining": None}).is_deleted
