@@ -234,7 +234,7 @@ class Edge:
             self.registrations,
             lambda: SqliteRegistrations(config.db_path, name),
             WorkerThread().run,
-            config.db_path.exists,
+            lambda: config.db_url is None and config.db_path.exists(),
             self.watcher.look,
         )
 

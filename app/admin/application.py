@@ -23,7 +23,7 @@ from app.admin.access import Gate
 from app.admin.api import Api
 from app.admin.edge import RunningEdge
 from app.admin.forwarding import forward_changes
-from app.admin.routing_file import RoutingFile, require_routing
+from app.admin.routing_file import RoutingFile, require_registrable
 from app.admin.token_keeper import TokenKeeper
 
 
@@ -34,7 +34,7 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
     backends.add_routes(api, RoutingFile(edge.config))
-    registrations.add_routes(api, edge.registrar, lambda: require_routing(edge.config()))
+    registrations.add_routes(api, edge.registrar, lambda: require_registrable(edge.config()))
     for subject in (
         connections,
         clients,

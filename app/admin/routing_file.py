@@ -20,6 +20,13 @@ def require_routing(config: Config) -> None:
         raise Problem(409, "no pool of this edge takes its backends from a routing database")
 
 
+def require_registrable(config: Config) -> None:
+    """Raise Problem where registrations are not kept."""
+    require_routing(config)
+    if config.db_url is not None:
+        raise Problem(409, "services register where the routing database is SQLite's, or replicated from etcd")
+
+
 class RoutingFile:
     """Carries out work on the routing database of the configuration of the moment."""
 

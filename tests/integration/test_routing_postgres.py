@@ -337,6 +337,8 @@ def test_the_admin_api_writes_it_and_shows_no_password(edge_on, origin, routing,
     assert admin.call("POST", "/api/backends/a/drain").status == 204
     eventually(lambda: who(proxy) == "", NOTICED_WITHIN_SECONDS, what="the drain")
     assert admin.call("POST", "/api/backends/nobody/drain").status == 404
+    refused = admin.call("PUT", "/api/registrations/web-1", {"host": "127.0.0.1", "port": 80})
+    assert (refused.status, "SQLite" in refused.problem["detail"]) == (409, True)
     assert [one["state"] for one in admin.get("/api/backends")["items"]] == ["drained"]
     shown = admin.get("/api/configuration")
     assert PASSWORD not in json.dumps(shown)
