@@ -15,10 +15,12 @@ The rooms, from the door inwards::
     edge_view, gateway_view             what the edge says of itself: readiness and metrics
     dns_view                            what the internal DNS knows: the zone, made anew as the pools change
     config/                             command line, environment and YAML file -> one frozen Config
+    serving_pools                       the pools in force: configuration, rows and names, told to the actors
     plans                               what the Config means to the actors: pools, elections, backends, probes
     reload                              the file read again, on SIGHUP or when it has changed
     housekeeping, garbage, loop_pauses  what is done every so often; the collector tamed; how long the loop was held
     registration_keeper                 services that register themselves: kept, renewed, let go, on one machine
+    gateway_room                        puts the gateway together, as bootstrap does the edge
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
     simulation/                         a million clients drawn and elected for, in memory
     cluster/                            beyond one machine: etcd's client, the replicator of the routing database

@@ -15,25 +15,18 @@ from gevent.event import Event
 from loguru import logger
 
 from actors.bindings import SHARDS_A_SWEEP, BindingsActor
-from actors.handlers import HandlersActor
 from actors.health import HealthActor
 from actors.messages import (
     Bound,
     Count,
     Elect,
-    Forget,
     ProbeEnded,
-    ReplaceBackends,
-    ReplaceLimits,
-    ReplacePools,
-    ReplaceTargets,
     StartDueProbes,
 )
 from actors.metrics import MetricsActor
 from actors.registrations import RegistrationsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
-from actors.services.supervision import Services
 from actors.supervisor import EXIT_CODE, Supervisor
 from app.admin.application import make_api
 from app.admin.edge import RunningEdge
@@ -44,25 +37,15 @@ from app.dns_view import DnsView
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.election import Election, make_election
-from app.domain.handler_table import HandlerTable
 from app.domain.limits import ClientLimits, adopt_all
 from app.domain.measures import Measures
-from app.domain.model import Backend
 from app.domain.plan import ElectionPlan
 from app.domain.probe import Target
 from app.domain.registrations import Registrations
 from app.domain.single_flight import SingleFlight
-from app.domain.stored import StoreError
 from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
-from app.gateway.blocking import BlockingWatch
-from app.gateway.clients import ServiceClients
-from app.gateway.deployment import Deployment
-from app.gateway.dispatch import Dispatch
-from app.gateway.module_garbage import ModuleGarbage
-from app.gateway.router import Router
-from app.gateway.service_keeper import ServiceKeeper
-from app.gateway_view import GatewayView
+from app.gateway_room import GatewayRoom
 from app.housekeeping import (
     GEO_TICK_SECONDS,
     PROBE_TICK_SECONDS,
@@ -82,7 +65,6 @@ from app.inbound.dns_server import DnsServer
 from app.inbound.door import OpenFrontend
 from app.inbound.doors import Doors
 from app.inbound.http_forwarding import HeaderRules
-from app.inbound.http_gateway import Gateway
 from app.inbound.http_server import HttpServer
 from app.inbound.listener import BindError
 from app.inbound.pipes import PipePool
@@ -97,24 +79,22 @@ from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
-from app.outbound.name_lookup import NameLookup
-from app.outbound.name_watcher import FIRST_SECONDS, NameWatcher
+from app.outbound.name_watcher import FIRST_SECONDS
 from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
-from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.peewee_registrations import SqliteRegistrations
 from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
 from app.outbound.probes import probe
 from app.outbound.replica_file import ReplicaWatch
 from app.outbound.routing_database import open_repository
-from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
-from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
+from app.plans import limit_rules
 from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
 from app.registration_keeper import TICK_SECONDS as REGISTRATION_TICK_SECONDS
 from app.registration_keeper import RegistrationKeeper
 from app.reload import TICK_SECONDS as RELOAD_TICK_SECONDS
 from app.reload import Reloader
+from app.serving_pools import ServingPools
 from app.wire.dns_answer import Responder
 
 LAST_SNAPSHOT_SECONDS = 30.0
@@ -151,22 +131,14 @@ class Edge:
         self._log = log or JsonLog(config.log_path, config.log_format)
         self._exit = Event()
         self.exit_code = 0
-        self._has_handlers = False
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
-        self.handlers, self.registrations = Address("handlers"), Address("registrations")
+        self.registrations = Address("registrations")
         self._supervisor = Supervisor(on_give_up=self._give_up)
-        store, store_thread = SqliteGatewayStore(config.gateway_db_path), WorkerThread()
-        self.deployment = Deployment(
-            store, store_thread.run, self.handlers, lambda result: self._count(names.DEPLOYMENTS, result)
+        self.gateway = GatewayRoom(
+            config.gateway_db_path, self._supervisor, lambda result: self._count(names.DEPLOYMENTS, result)
         )
-        self.services = ServiceKeeper(store, store_thread.run, Services(self._supervisor, connector))
-        gateway_view = GatewayView(self.handlers, self.services.services.views)
-        self._blocking = BlockingWatch(lambda endpoint, _seconds: gateway_view.count_block(endpoint))
         self.geo = open_geo(config.geoip_path)
         self._lease_ids = count(1)
-        self._configured = self._plans = plan_pools(config)
-        """The pools and elections of the configuration; and these with those of former ones that are still used."""
-        self._backends: dict[str, tuple[Backend, ...]] = {p.name: backends_of(p, ()) for p in config.pools}
         self._frontends: list[OpenFrontend] = []
         self.connections = Connections()
         self.watcher = BackendWatcher(
@@ -176,7 +148,7 @@ class Edge:
             on_load=lambda result: self._count(names.RELOADS, result),
         )
         self._registrations = self._registration_keeper(config)
-        self.names = NameWatcher(NameLookup(), on_change=self._replace_backends)
+        self.pools = ServingPools(config, self.actors, lambda: self.watcher.current.backends)
         self.access_log = AccessLog(self._log.write_access, rfc3339)
         requests = RequestTally()
         pipes = PipePool(PIPES)
@@ -189,7 +161,7 @@ class Edge:
             requests,
             pipes,
             UpstreamPool(idle_upstreams()),
-            Gateway(Dispatch(self.handlers), ServiceClients(self.services.services.address)),
+            self.gateway.requests,
         )
         self.doors = Doors(
             {"tcp": self._tcp.accept, "http": self._http.accept}, lambda code: self._count(names.ACCEPT_ERRORS, code)
@@ -218,12 +190,12 @@ class Edge:
             self._log,
             self._reloader,
             self._sweeper.report_traffic,
-            gateway_view,
+            self.gateway.view,
             self._replica,
         )
         self._dns_view = DnsView(self.actors.registry, config.region or None, float(config.dns_ttl_secs))
         self.dns = self._dns_server(config)
-        self.view.dns_answers, self.view.host_names = self.dns.answers, self.names.counts
+        self.view.dns_answers, self.view.host_names = self.dns.answers, self.pools.names.counts
         self.status = self._status_server(config)
         self._tokens = TokenKeeper(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
         self.admin = self._admin_server(config.admin_listen_addr) if config.admin_listen_addr is not None else None
@@ -256,14 +228,14 @@ class Edge:
             geo=self.geo,
             view=self.view,
             reloader=self._reloader,
-            deployment=self.deployment,
-            services=self.services,
+            deployment=self.gateway.deployment,
+            services=self.gateway.services,
             registrar=self._registrations,
             log_tail=tail,
             write_line=self._log.write_access,
             on_answer=lambda status: self._count(names.ADMIN_REQUESTS, str(status)),
             config=lambda: self.config,
-            backends=lambda: self._backends,
+            backends=lambda: self.pools.backends,
         )
         api = make_api(running, self._tokens)
         certificate, key = self.config.admin_tls_cert, self.config.admin_tls_key
@@ -298,9 +270,9 @@ class Edge:
         self._log.start()
         if _needs_routing(config):
             self.watcher.start()
-        self._replace_backends()
-        self.names.settle(FIRST_SECONDS)
-        self._restore_handlers(config)
+        self.pools.replace_backends()
+        self.pools.names.settle(FIRST_SECONDS)
+        self._start_gateway(config)
         self._start_housekeeping()
         self._pauses.start()
         self._start_dns()
@@ -361,8 +333,9 @@ class Edge:
         measures = Measures()
 
         def start_registry() -> object:
+            pools, metrics = self.pools, self.actors.metrics
             return RegistryActor.start(
-                self._make_election, self.actors.metrics, self._plans, self._backends, self.connections.leases()
+                self._make_election, metrics, pools.plans, pools.backends, self.connections.leases()
             )
 
         def start_bindings() -> object:
@@ -373,15 +346,14 @@ class Edge:
 
         def start_health() -> object:
             registry, metrics = self.actors.registry, self.actors.metrics
-            return HealthActor.start(self._start_probe, registry, metrics, self._targets(), chance=random.Random())
+            return HealthActor.start(self._start_probe, registry, metrics, self.pools.targets(), chance=random.Random())
 
         GeventActor.on_handler_error = staticmethod(lambda name: self._count(names.INTERNAL_ERRORS, name))
         self._supervisor.supervise(self.actors.metrics, lambda: MetricsActor.start(measures))
         self._supervisor.supervise(self.actors.registry, start_registry)
         self._supervisor.supervise(self.actors.bindings, start_bindings)
         self._supervisor.supervise(self.actors.health, start_health)
-        handlers, garbage = HandlerTable(Router(())), ModuleGarbage()
-        self._supervisor.supervise(self.handlers, lambda: HandlersActor.start(handlers, garbage.dropped))
+        self.gateway.start_actor()
         if self._keeps_registrations:
             registrations = Registrations()
             self._supervisor.supervise(self.registrations, lambda: RegistrationsActor.start(registrations))
@@ -399,9 +371,6 @@ class Edge:
             spills_at_soft_limit=plan.spills_at_soft_limit,
         )
 
-    def _targets(self) -> tuple[Target, ...]:
-        return probe_targets(self.config.pools, self._backends)
-
     def _start_probe(self, target: Target) -> None:
         gevent.spawn(lambda: tell(self.actors.health, ProbeEnded(target, probe(target))))
 
@@ -417,18 +386,9 @@ class Edge:
             self._bindings.restore(binding)
         logger.info("{} bindings restored", len(restored))
 
-    def _restore_handlers(self, config: Config) -> None:
-        """Let what was deployed serve again, once somebody can ask for it or change it."""
-        is_needed = config.admin_listen_addr is not None or any(frontend.gateway for frontend in config.frontends)
-        if self._has_handlers or not is_needed:
-            return
-        self._has_handlers = True
-        self._blocking.start()
-        try:
-            self.services.restore()
-            self.deployment.restore()
-        except StoreError as error:
-            logger.error("gateway: {}", error)
+    def _start_gateway(self, config: Config) -> None:
+        if config.admin_listen_addr is not None or any(frontend.gateway for frontend in config.frontends):
+            self.gateway.start()
 
     def _start_housekeeping(self) -> None:
         every = self._housekeeping.every
@@ -436,7 +396,7 @@ class Edge:
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
-        every(NAMES_TICK_SECONDS, "host names", self.names.look)
+        every(NAMES_TICK_SECONDS, "host names", self.pools.names.look)
         every(PROBE_TICK_SECONDS, "probe schedule", lambda: tell(self.actors.health, StartDueProbes()))
         if self._keeper is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._keeper.write)
@@ -455,8 +415,8 @@ class Edge:
         self._http.sweep()
         for pool in self.config.pools:
             if pool.app is not None:
-                self._sweeper.end_drained(pool.name, self._backends[pool.name])
-        self._forget_retired()
+                self._sweeper.end_drained(pool.name, self.pools.backends[pool.name])
+        self.pools.forget_retired((f.service.route.pool, f.config.name) for f in self.connections.frontends())
 
     def _count(self, metric: str, *labels: str) -> None:
         tell(self.actors.metrics, Count(metric, labels))
@@ -470,26 +430,7 @@ class Edge:
 
     def _routing_changed(self, _found: BackendSet) -> None:
         self._registrations.routing_changed()
-        self._replace_backends()
-
-    def _replace_backends(self) -> None:
-        """Tell the actors of every pool whose backends have changed."""
-        rows = {pool.name: backends_of(pool, self.watcher.current.backends) for pool in self.config.pools}
-        self.names.want(backend for found in rows.values() for backend in found)
-        for pool, found in rows.items():
-            backends = self.names.filled(found)
-            if backends != self._backends.get(pool):
-                self._backends[pool] = backends
-                tell(self.actors.registry, ReplaceBackends(pool, backends))
-        tell(self.actors.health, ReplaceTargets(self._targets()))
-        self._forget_vanished()
-
-    def _forget_vanished(self) -> None:
-        """Tell the metrics which backends and frontends there are; requests that got no backend are counted too."""
-        known = {(pool, backend.id) for pool, backends in self._backends.items() for backend in backends}
-        nobody = {(pool, "") for pool in (*self._backends, "")}
-        frontends = {election.frontend for plan in self._plans for election in plan.elections}
-        tell(self.actors.metrics, Forget(frozenset(known | nobody), frozenset(frontends)))
+        self.pools.replace_backends()
 
     def reload(self) -> None:
         """Handle SIGHUP: read the configuration file again."""
@@ -521,8 +462,9 @@ class Edge:
                 status.stop()
             self._leave_routing()
             raise
-        self._restore_handlers(config)
-        self._swap(config, frontends)
+        self._start_gateway(config)
+        self.config, self._frontends = config, frontends
+        self.pools.use(config)
         self.doors.open(frontends, bound)
         self._http.end_idle()
         former_status, self.status = self.status, status
@@ -532,29 +474,6 @@ class Edge:
         logger.info("configuration reloaded: {} frontends, {} backends", len(config.frontends), len(config.pools))
         self._say_where_it_listens()
         self._leave_routing()
-
-    def _swap(self, config: Config, frontends: list[OpenFrontend]) -> None:
-        """Let the actors go by the new configuration; whoever came in under the old one still finds its pool."""
-        self.config, self._frontends = config, frontends
-        everything = {(plan.name, election.frontend) for plan in self._plans for election in plan.elections}
-        self._configured = plan_pools(config)
-        self._plans = with_retired(self._configured, self._plans, everything)
-        self._backends = {plan.name: self._backends.get(plan.name, ()) for plan in self._plans}
-        tell(self.actors.registry, ReplacePools(self._plans))
-        tell(self.actors.bindings, ReplaceLimits(limit_rules(config)))
-        self._replace_backends()
-
-    def _forget_retired(self) -> None:
-        """Drop pools and elections of former configurations that nobody is left for."""
-        if self._plans == self._configured:
-            return
-        used = {(f.service.route.pool, f.config.name) for f in self.connections.frontends()}
-        plans = with_retired(self._configured, self._plans, used)
-        if plans != self._plans:
-            self._plans = plans
-            self._backends = {plan.name: self._backends[plan.name] for plan in plans}
-            tell(self.actors.registry, ReplacePools(plans))
-            self._forget_vanished()
 
     # Ending
 
@@ -604,14 +523,12 @@ class Edge:
         self.dns.stop()
         self._housekeeping.stop()
         self._http.stop()
-        self.names.stop()
+        self.pools.names.stop()
         self.watcher.stop()
         self._pauses.stop()
-        if self._has_handlers:
-            self._blocking.stop()
         self._stop_admin()
         self.status.stop()
-        self.services.services.stop_all()
+        self.gateway.stop()
         self._stop_actors()
         logger.info("stopped")
         self._log.stop()
@@ -621,7 +538,8 @@ class Edge:
         actors = self.actors
         if self._keeps_registrations:
             stop((self.registrations,), timeout_s=1.0)
-        stop((self.handlers, actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
+        self.gateway.stop_actor()
+        stop((actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
 
     def _await_connections(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -87,6 +87,9 @@ MAY_IMPORT: dict[str, str] = {
     "app.announcer": "app.config click gevent",
     "app.simulation": "app.domain app.simulation rich",
     "app.registration": "app.domain app.outbound.admin_api loguru",
+    "app.serving_pools": "app.config app.domain app.outbound app.plans app.proxy_service "
+    "actors.messages actors.runtime",
+    "app.gateway_room": ANYTHING,
     "app.bootstrap": ANYTHING,
     "app.cli": "app.commands click",
     "app.__main__": "app.cli gevent",

@@ -122,7 +122,7 @@ def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
     assert json.loads(body) | {"routing": 0, "geography": 0, "listeners": 0, "frontends": 0} == {
         "ready": False, "reasons": ["no candidate backend"], "backends": 3, "candidates": 0, "connections": 0,
         "pools": {"default": {"backends": 3, "candidates": 0, "fails_open": False}}, "configuration_is_current": True,
-        "routing": 0, "geography": 0, "listeners": 0, "frontends": 0,
+        "routing": 0, "replica": None, "geography": 0, "listeners": 0, "frontends": 0,
     }  # fmt: skip
 
 
