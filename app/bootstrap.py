@@ -43,6 +43,7 @@ from app.domain.plan import ElectionPlan
 from app.domain.probe import Target
 from app.domain.registrations import Registrations
 from app.domain.single_flight import SingleFlight
+from app.domain.stored import StoreError
 from app.edge_view import EdgeView
 from app.garbage import IDLE_COLLECTION_SECONDS, collect_when_idle
 from app.gateway_room import GatewayRoom
@@ -82,7 +83,7 @@ from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.name_watcher import FIRST_SECONDS
 from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_registrations import SqliteRegistrations
-from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
+from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.probes import probe
 from app.outbound.replica_file import ReplicaWatch
 from app.outbound.routing_database import open_repository
@@ -246,7 +247,7 @@ class Edge:
     def start(self) -> None:
         """Start the actors, load what they need, open the doors; once.
 
-        Raises BindError and TokenStoreError: nothing is open then.
+        Raises BindError and StoreError: nothing is open then.
         """
         if self.view.is_draining:
             raise RuntimeError("this edge was stopped: make another one")
@@ -261,7 +262,7 @@ class Edge:
             self._start_admin()
             self.dns.prepare()
             bound = self.doors.prepare(self._frontends)
-        except (BindError, TokenStoreError):
+        except (BindError, StoreError):
             self.dns.stop()
             self._stop_admin()
             self.status.stop()

@@ -25,8 +25,8 @@ from app.admin.access import Gate
 from app.admin.audit import AuditLine, audit_line
 from app.admin.problems import MEDIA_TYPE, Problem, ProblemDetails, invalid
 from app.domain.client import unmapped
+from app.domain.stored import StoreError
 from app.domain.tokens import Scope, Token
-from app.outbound.peewee_tokens import TokenStoreError
 from app.ports import RepositoryError
 
 OPENAPI_VERSION: Final = "3.1.1"
@@ -317,7 +317,7 @@ def _answer_http_exception(error: HTTPException) -> Response:
 
 
 def _answer_exception(error: Exception) -> Response:
-    if isinstance(error, AskTimeoutError | RepositoryError | TokenStoreError):
+    if isinstance(error, AskTimeoutError | RepositoryError | StoreError):
         return _answer_problem(Problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}))
     logger.opt(exception=error).error("admin: {} {} failed", request.method, request.path)
     return _answer_problem(Problem(500, "an internal error; the log has its traceback"))

@@ -11,8 +11,9 @@ from typing import Final
 
 from loguru import logger
 
+from app.domain.stored import StoreError
 from app.domain.tokens import ALL_SCOPES, SECRET_BYTES, Scope, Token, digest_of, token_text
-from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
+from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.worker_thread import WorkerThread
 
 FIRST_TOKEN_NAME: Final = "first"
@@ -32,7 +33,7 @@ class TokenKeeper:
         return self._tokens
 
     def load(self) -> None:
-        """Read the tokens; where there is none, make the first, with every scope. Raises TokenStoreError."""
+        """Read the tokens; where there is none, make the first, with every scope. Raises StoreError."""
         self._tokens = tuple(self._thread.run(self._store.load))
         if not self._tokens:
             self._make_first()
@@ -43,14 +44,14 @@ class TokenKeeper:
             # Before the database: a token kept that nobody was told of would shut everybody out.
             self._thread.run(_write_secret, self._file, text)
         except OSError as error:
-            raise TokenStoreError(f"the first token cannot be written to {self._file}: {error.strerror}") from None
+            raise StoreError(f"the first token cannot be written to {self._file}: {error.strerror}") from None
         self._keep(Token(FIRST_TOKEN_NAME, digest_of(text), ALL_SCOPES, time.time()))
         logger.bind(path=str(self._file.absolute())).info(
             "admin: the first token is in {}: keep it safe", self._file.absolute()
         )
 
     def make(self, name: str, scopes: frozenset[Scope]) -> tuple[Token, str]:
-        """Make a token; returns it and its text, which is nowhere else. Raises KeyError, TokenStoreError."""
+        """Make a token; returns it and its text, which is nowhere else. Raises KeyError, StoreError."""
         text = token_text(secrets.token_bytes(SECRET_BYTES))
         token = Token(name, digest_of(text), scopes, time.time())
         self._keep(token)
@@ -61,7 +62,7 @@ class TokenKeeper:
         self._tokens = (*self._tokens, token)
 
     def revoke(self, name: str) -> None:
-        """Forget a token, at once. Raises KeyError, TokenStoreError."""
+        """Forget a token, at once. Raises KeyError, StoreError."""
         self._thread.run(self._store.remove, name)
         self._tokens = tuple(token for token in self._tokens if token.name != name)
 

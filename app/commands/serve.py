@@ -20,7 +20,6 @@ from app.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError
-from app.outbound.peewee_tokens import TokenStoreError
 
 THREAD_SWITCH_SECONDS: Final = 0.0005
 """How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
@@ -48,7 +47,7 @@ def serve(**options: str | None) -> None:
         edge.start()
     except GeoDatabaseError as error:
         fail("edgeproxy", f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
-    except (BindError, StoreError, TokenStoreError) as error:
+    except (BindError, StoreError) as error:
         fail("edgeproxy", str(error))
     tame_garbage_collector()
     code = edge.run()

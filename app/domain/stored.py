@@ -1,4 +1,4 @@
-"""What the gateway keeps on disk, as its store hands it out: versions of sources, services, tokens."""
+"""What the gateway keeps on disk, as its store hands it out: versions of sources, services."""
 
 from __future__ import annotations
 
@@ -28,12 +28,3 @@ class ServiceRow(NamedTuple):
     name: str
     kind: str
     settings: Mapping[str, Any]
-
-
-class TokenRow(NamedTuple):
-    """A token of the admin API as it is kept."""
-
-    name: str
-    hash: str
-    scopes: tuple[str, ...]
-    created_at: float

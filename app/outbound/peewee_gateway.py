@@ -19,7 +19,7 @@ from typing import Any, Final
 import peewee
 
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
-from app.domain.stored import ServiceRow, StoredVersion, StoreError, TokenRow
+from app.domain.stored import ServiceRow, StoredVersion, StoreError
 
 PATIENCE_SECONDS: Final = 5
 VERSIONS_KEPT: Final = 20
@@ -73,19 +73,7 @@ class ServiceTable(peewee.Model):
         table_name = "services"
 
 
-class TokenTable(peewee.Model):
-    """A token of the admin API by its hash; `scopes` are words with spaces between."""
-
-    name = peewee.TextField(primary_key=True)
-    hash = peewee.TextField(unique=True)
-    scopes = peewee.TextField()
-    created_at = peewee.FloatField()
-
-    class Meta:
-        table_name = "tokens"
-
-
-TABLES: Final = (EndpointTable, VersionTable, ServiceTable, TokenTable)
+TABLES: Final = (EndpointTable, VersionTable, ServiceTable)
 
 
 def checksum_of(source: str) -> str:
@@ -220,23 +208,6 @@ class SqliteGatewayStore:
     def remove_service(self, name: str) -> bool:
         with self._change():
             return bool(ServiceTable.delete().where(ServiceTable.name == name).execute(self._database))
-
-    # Tokens
-
-    def tokens(self) -> list[TokenRow]:
-        """Return every token by name."""
-        with self._translated():
-            rows = TokenTable.select().order_by(TokenTable.name).dicts().execute(self._database)
-            return [TokenRow(r["name"], r["hash"], tuple(r["scopes"].split()), r["created_at"]) for r in rows]
-
-    def save_token(self, token: TokenRow) -> None:
-        """Insert or replace a token."""
-        with self._change():
-            TokenTable.replace(**{**token._asdict(), "scopes": " ".join(token.scopes)}).execute(self._database)
-
-    def remove_token(self, name: str) -> bool:
-        with self._change():
-            return bool(TokenTable.delete().where(TokenTable.name == name).execute(self._database))
 
     def _has(self, endpoint_id: str) -> bool:
         query = EndpointTable.select(EndpointTable.id).where(EndpointTable.id == endpoint_id)

@@ -11,13 +11,10 @@ from typing import Any, Final
 
 import peewee
 
+from app.domain.stored import StoreError
 from app.domain.tokens import Scope, Token
 
 WRITER_PATIENCE_SECONDS: Final = 5
-
-
-class TokenStoreError(Exception):
-    """The tokens cannot be read or written now."""
 
 
 class TokenRow(peewee.Model):
@@ -39,13 +36,13 @@ class SqliteTokenStore:
         self._path = path
 
     def load(self) -> list[Token]:
-        """Return every token, oldest first. Raises TokenStoreError."""
+        """Return every token, oldest first. Raises StoreError."""
         with self._open():
             rows: Any = TokenRow.select().order_by(TokenRow.created_at, TokenRow.name)
             return [_token(row) for row in rows]
 
     def add(self, token: Token) -> None:
-        """Keep a new token. Raises KeyError when there is one of that name, TokenStoreError."""
+        """Keep a new token. Raises KeyError when there is one of that name, StoreError."""
         with self._open():
             try:
                 TokenRow.create(
@@ -58,14 +55,14 @@ class SqliteTokenStore:
                 raise KeyError(token.name) from None
 
     def remove(self, name: str) -> None:
-        """Forget a token. Raises KeyError when there is none of that name, TokenStoreError."""
+        """Forget a token. Raises KeyError when there is none of that name, StoreError."""
         with self._open():
             if not TokenRow.delete().where(TokenRow.name == name).execute():
                 raise KeyError(name)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
-        """Connect for one call, in one transaction. Raises TokenStoreError."""
+        """Connect for one call, in one transaction. Raises StoreError."""
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = peewee.SqliteDatabase(
@@ -77,7 +74,7 @@ class SqliteTokenStore:
                 database.create_tables([TokenRow], safe=True)
                 yield
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-            raise TokenStoreError(f"{self._path}: {error}") from None
+            raise StoreError(f"{self._path}: {error}") from None
 
 
 def _token(row: Any) -> Token:

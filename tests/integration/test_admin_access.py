@@ -31,7 +31,7 @@ OPERATING = {
     "POST /api/backends/nobody/undrain": 404,
     "DELETE /api/backends/nobody": 404,
     "PUT /api/registrations/nobody": 422,
-    "DELETE /api/registrations/nobody": 409,
+    "DELETE /api/registrations/nobody": 404,
     "DELETE /api/connections/nobody": 404,
     "DELETE /api/clients/127.0.0.9/connections": 200,
     "DELETE /api/bindings/default/127.0.0.9": 404,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.endpoints import Endpoint, parse_endpoint
-from app.domain.stored import ServiceRow, StoreError, TokenRow
+from app.domain.stored import ServiceRow, StoreError
 from app.outbound import peewee_gateway
 from app.outbound.peewee_gateway import VERSIONS_KEPT, SqliteGatewayStore
 from app.outbound.worker_thread import WorkerThread
@@ -137,17 +137,6 @@ def test_services(store, path):
     assert again.services() == [ServiceRow("cache", "cache", {}), ServiceRow("main", "db", {"url": "other"})]
     assert again.remove_service("main")
     assert not again.remove_service("main")
-    again.close()
-
-
-def test_tokens(store, path):
-    first = TokenRow("first", "0" * 64, ("read", "operate", "deploy"), 1.5)
-    store.save_token(first)
-    store.save_token(TokenRow("second", "1" * 64, ("read",), 2.5))
-    again = reopened(store, path)
-    assert again.tokens() == [first, TokenRow("second", "1" * 64, ("read",), 2.5)]
-    assert again.remove_token("first")
-    assert not again.remove_token("first")
     again.close()
 
 

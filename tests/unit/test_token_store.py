@@ -9,8 +9,9 @@ import stat
 import pytest
 
 from app.admin.token_keeper import TokenKeeper
+from app.domain.stored import StoreError
 from app.domain.tokens import ALL_SCOPES, Scope, Token, digest_of, find_token
-from app.outbound.peewee_tokens import SqliteTokenStore, TokenStoreError
+from app.outbound.peewee_tokens import SqliteTokenStore
 
 READER = Token("reader", digest_of("one"), frozenset({Scope.READ}), 5.0)
 OPERATOR = Token("operator", digest_of("two"), frozenset({Scope.READ, Scope.OPERATE}), 3.0)
@@ -57,7 +58,7 @@ def test_a_database_that_cannot_be_used_is_one_error(tmp_path, fault):
     path = {"no database": tmp_path / "x.db", "folder": tmp_path, "nowhere": tmp_path / "no" / "x.db"}[fault]
     (tmp_path / "x.db").write_text("this is no database, however long it is " * 100)
     for use in (SqliteTokenStore(path).load, lambda: SqliteTokenStore(path).add(READER)):
-        with pytest.raises(TokenStoreError, match=str(path)):
+        with pytest.raises(StoreError, match=str(path)):
             use()
 
 
@@ -87,7 +88,7 @@ def test_an_older_file_that_others_may_read_is_replaced_not_written_into(store, 
 
 
 def test_where_the_file_cannot_be_written_no_token_is_kept(store, tmp_path):
-    with pytest.raises(TokenStoreError, match=r"first token cannot be written to .*no/admin.token"):
+    with pytest.raises(StoreError, match=r"first token cannot be written to .*no/admin.token"):
         TokenKeeper(store, tmp_path / "no" / "admin.token").load()
     assert store.load() == []
 
