@@ -82,7 +82,7 @@ from app.outbound.log_tail import LogTail
 from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
 from app.outbound.name_watcher import FIRST_SECONDS
 from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
-from app.outbound.peewee_registrations import SqliteRegistrations
+from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.probes import probe
 from app.outbound.replica_file import ReplicaWatch
@@ -205,10 +205,11 @@ class Edge:
         name = str(config.admin_listen_addr)
         return RegistrationKeeper(
             self.registrations,
-            lambda: SqliteRegistrations(config.db_path, name),
-            WorkerThread().run,
-            lambda: config.db_url is None and config.db_path.exists(),
-            self.watcher.look,
+            open_store=lambda: SqliteRegistrations(config.db_path, name),
+            read=lambda: registrations_in(config.db_path, name),
+            is_there=lambda: config.db_url is None and config.db_path.exists(),
+            run=WorkerThread().run,
+            look=self.watcher.look,
         )
 
     def _status_server(self, config: Config) -> StatusServer:

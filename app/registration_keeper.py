@@ -38,16 +38,12 @@ class RegistrationStore(Protocol):
         """Write one down; returns whether it was not there. Raises KeyError for the id of another kind of backend."""
         ...
 
-    def deregister(self, backend_id: str) -> None:
-        """Remove one. Raises KeyError."""
+    def deregister(self, backend_id: str) -> bool:
+        """Remove one; returns whether there was one of that id."""
         ...
 
     def expire(self, ids: Iterable[str]) -> None:
         """Remove those of these that are still ours."""
-        ...
-
-    def kept(self) -> Mapping[str, Registration]:
-        """Return ours by id."""
         ...
 
 
@@ -63,49 +59,52 @@ OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 class RegistrationKeeper:
     """A Registrar.
 
-    `run` carries out work in a thread, `look` makes the edge take over what was written, `is_there` says whether there
-    is a database to look for registrations in.
+    `run` carries out work in a thread: `is_there` says whether there is a database, `read` returns what it has of ours by
+    id. `look` makes the edge take over what was written.
     """
 
     def __init__(
         self,
         actor: Address,
         open_store: OpenStore,
-        run: Run,
+        read: Callable[[], Mapping[str, Registration]],
         is_there: Callable[[], bool],
+        run: Run,
         look: Callable[[], None],
     ) -> None:
         self._actor = actor
         self._open_store = open_store
-        self._run = run
+        self._read = read
         self._is_there = is_there
+        self._run = run
         self._look = look
         self._turn = BoundedSemaphore(1)
         self._has_changed = True
         self._error = ""
 
     def register(self, registration: Registration) -> Granted:
+        if ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
+            return Granted(registration.ttl_seconds, is_new=False, is_renewal=True)
+        with self._turn:
+            is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
+            ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
+        self._look()
         backend = registration.backend
-        is_new = False
-        if not ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
-            with self._turn:
-                is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
-                ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
-            self._look()
-            logger.bind(backend=backend.id).info(
-                "registration {}: {} at {}:{}{}, for {} s at a time",
-                backend.id,
-                "new" if is_new else "as it is said now",
-                backend.host,
-                backend.port,
-                ", draining" if registration.is_draining else "",
-                registration.ttl_seconds,
-            )
+        logger.bind(backend=backend.id).info(
+            "registration {}: {} at {} port {}{}, for {} s at a time",
+            backend.id,
+            "new" if is_new else "as it is said now",
+            backend.host,
+            backend.port,
+            ", draining" if registration.is_draining else "",
+            registration.ttl_seconds,
+        )
         return Granted(registration.ttl_seconds, is_new)
 
     def deregister(self, backend_id: str) -> None:
         with self._turn:
-            self._stored(lambda store: store.deregister(backend_id), makes_store=True)
+            if not self._stored(lambda store: store.deregister(backend_id)):
+                raise KeyError(backend_id)
             ask(self._actor, EndRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
         self._look()
         logger.bind(backend=backend_id).info("registration {}: ended by itself", backend_id)
@@ -144,8 +143,8 @@ class RegistrationKeeper:
     def _adopt(self) -> None:
         self._has_changed = False
         try:
-            found = self._stored(lambda store: store.kept())
-            ask(self._actor, AdoptRegistrations(found or {}), timeout_s=ASK_TIMEOUT_SECONDS)
+            found = self._run(lambda: self._read() if self._is_there() else {})
+            ask(self._actor, AdoptRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
         except Exception:
             self._has_changed = True
             raise

@@ -216,7 +216,7 @@ class Api:
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         token = cast("Token | None", g.get("token"))
-        if request.method in CHANGING and token is not None:
+        if request.method in CHANGING and token is not None and not g.get("is_unchanged"):
             action = request.endpoint or request.method  # a route that there is not has no name
             self._write_line(
                 audit_line(
@@ -241,6 +241,11 @@ def _target() -> str:
 def say_target(target: str) -> None:
     """Tell the audit what is being changed, where the path does not say it."""
     g.target = target
+
+
+def say_unchanged() -> None:
+    """Tell the audit that nothing was changed after all, as by a heartbeat."""
+    g.is_unchanged = True
 
 
 def json_response(body: bytes, status: int = 200) -> Response:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from app.admin.api import Api, Model, with_whole_numbers
+from app.admin.api import Api, Model, say_unchanged, with_whole_numbers
 from app.admin.backends import Address, BackendPath, Number, Port, Text, parsed
 from app.admin.problems import Problem
 from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS, Registration
@@ -59,6 +59,8 @@ def add_routes(api: Api, registrar: Registrar, check: Callable[[], None] = lambd
             granted = registrar.register(Registration(backend, body.ttl_seconds, body.draining))
         except KeyError:
             raise Problem(409, f"{path.backend_id} is a backend that was not registered by itself") from None
+        if granted.is_renewal:
+            say_unchanged()
         return RegistrationAnswer(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
 
     @api.delete("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))

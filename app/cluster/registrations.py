@@ -47,8 +47,9 @@ class EtcdRegistrar:
             kept = fields_of(there) if there is not None else {}
             return Value(write_value({**kept, **said}), lease)
 
-        if found is None or found.lease != lease or edit(found).data != found.value:
-            self._store.change({backend_id: edit})
+        if found is not None and found.lease == lease and edit(found).data == found.value:
+            return Granted(ttl_seconds, is_new=False, is_renewal=True)
+        self._store.change({backend_id: edit})
         return Granted(ttl_seconds, is_new=found is None)
 
     def _renewed(self, found: KeyValue | None, ttl_seconds: int) -> tuple[int, int]:

@@ -28,3 +28,5 @@ class Granted:
 
     ttl_seconds: int
     is_new: bool
+    is_renewal: bool = False
+    """Nothing else was changed than how long it holds."""

@@ -7,14 +7,24 @@ is an operator's, and nothing here writes it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import peewee
+
 from app.domain.model import BACKEND_COLUMNS, DRAINING, BadBackend, parse_backend
 from app.domain.registration import Registration
-from app.outbound.peewee_backends import TABLE, SqliteBackendStore, _text, _translated, row_of
+from app.outbound.peewee_backends import (
+    READER_PATIENCE_SECONDS,
+    TABLE,
+    SqliteBackendStore,
+    _text,
+    _translated,
+    row_of,
+)
 
 LEASE_TTL: Final = "lease_ttl"
 """Seconds that a registration holds without another word; NULL = it is none."""
@@ -55,28 +65,16 @@ class SqliteRegistrations(SqliteBackendStore):
                 self._database.execute_sql(f"UPDATE {TABLE} SET {changes} WHERE id = ?", (*said.values(), backend_id))
         return False
 
-    def deregister(self, backend_id: str) -> None:
-        """Delete a registration, whoever keeps it. Raises KeyError when there is none of that id."""
+    def deregister(self, backend_id: str) -> bool:
+        """Delete a registration, whoever keeps it; returns whether there was one of that id."""
         with _translated(self._path), self._change():
-            if LEASE_TTL not in self._columns or not self._delete("id = ?", backend_id):
-                raise KeyError(backend_id)
+            return LEASE_TTL in self._columns and self._delete("id = ?", backend_id) > 0
 
     def expire(self, ids: Iterable[str]) -> None:
         """Delete those of these registrations that are still ours."""
         with _translated(self._path), self._change():
             for one in ids if LEASE_TTL in self._columns else ():
                 self._delete(f"id = ? AND {LEASE_KEEPER} = ?", one, self._keeper)
-
-    def kept(self) -> Mapping[str, Registration]:
-        """Return our registrations by id. Rows that somebody else made no registrations of are left out."""
-        if LEASE_TTL not in self._columns:
-            return {}
-        with _translated(self._path):
-            rows = self._select(
-                [*BACKEND_COLUMNS, *_COLUMNS], f"{LEASE_KEEPER} = ? AND typeof({LEASE_TTL}) = 'integer'", self._keeper
-            )
-        found = [_registration(row) for row in rows]
-        return {one.backend.id: one for one in found if one is not None}
 
     def _said(self, registration: Registration) -> dict[str, object]:
         row = row_of(registration.backend)
@@ -96,6 +94,30 @@ class SqliteRegistrations(SqliteBackendStore):
         """Delete the registrations among these rows; returns how many."""
         done = self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {LEASE_TTL} IS NOT NULL AND {condition}", values)
         return int(done.rowcount)
+
+
+def registrations_in(path: Path, keeper: str) -> dict[str, Registration]:
+    """Return the registrations that an edge keeps, by id, without writing anything. Raises RepositoryError.
+
+    Rows that somebody else made no registrations of are left out.
+    """
+    names = [*BACKEND_COLUMNS, *_COLUMNS]
+    condition = f"{LEASE_KEEPER} = ? AND typeof({LEASE_TTL}) = 'integer'"
+    with _translated(path), contextlib.closing(_reader(path)) as database:
+        columns = {column.name for column in database.get_columns(TABLE)}
+        if not columns.issuperset(names):
+            return {}
+        database.connection().text_factory = _text
+        rows = database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} WHERE {condition}", (keeper,)).fetchall()
+    found = [_registration(dict(zip(names, row, strict=True))) for row in rows]
+    return {one.backend.id: one for one in found if one is not None}
+
+
+def _reader(path: Path) -> peewee.SqliteDatabase:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    database = peewee.SqliteDatabase(uri, uri=True, thread_safe=False, timeout=READER_PATIENCE_SECONDS)
+    database.connect()
+    return database
 
 
 def _registration(row: Mapping[str, Any]) -> Registration | None:

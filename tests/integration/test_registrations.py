@@ -49,10 +49,10 @@ class Place:
     def rows(self) -> dict[str, dict[str, Any]]:
         return rows_of(self.database)
 
-    def version(self) -> int:
-        """Return what SQLite counts of the changes of the file."""
-        with self.database.open("rb") as file:
-            return hash(file.read())
+    def content(self) -> bytes:
+        """Return the file, and the write-ahead log beside it."""
+        log = self.database.with_name(f"{self.database.name}-wal")
+        return self.database.read_bytes() + (log.read_bytes() if log.exists() else b"")
 
 
 def rows_of(database) -> dict[str, dict[str, Any]]:
@@ -119,10 +119,17 @@ def test_one_that_is_silent_expires_and_one_that_is_not_stays(place, origin):
 def test_a_heartbeat_does_not_touch_the_database(place):
     place.put("a", 1001)
     gevent.sleep(4 * TICK_SECONDS)  # for what else looks at a new row
-    before = place.database.stat().st_mtime_ns, place.version()
+    before = place.database.stat().st_mtime_ns, place.content()
     for _ in range(10):
         assert place.put("a", 1001).json == {"ttl_seconds": 600, "is_new": False}
-    assert (place.database.stat().st_mtime_ns, place.version()) == before
+    assert (place.database.stat().st_mtime_ns, place.content()) == before
+    place.delete("a")
+
+    def audit() -> list[str]:
+        lines = [line for line in place.edge.log() if line["event"] == "admin" and line["target"] == "a"]
+        return [line["action"] for line in lines[-2:]]
+
+    eventually(lambda: audit() == ["put_registration", "delete_registration"], what="one line for all of them")
 
 
 def test_what_a_service_says_anew_holds_at_once(place, origin):
@@ -143,10 +150,11 @@ def test_of_two_that_use_one_id_the_last_to_speak_has_it_and_the_log_tells(place
 
     def said() -> list[str]:
         lines = [line["event"] for line in place.edge.log()]
-        return [line.split(" at ")[1].split(",")[0] for line in lines if line.startswith("registration a: as it is")]
+        return [
+            int(line.split(" port ")[1].split(",")[0]) for line in lines if line.startswith("registration a: as it is")
+        ]
 
-    expected = [f"127.0.0.1:{port}" for port in (other, one, other)]
-    eventually(lambda: said()[-3:] == expected, what="lines of it")
+    eventually(lambda: said()[-3:] == [other, one, other], what="lines of it")
 
 
 def test_a_service_over_ipv6(place, origin):
@@ -295,10 +303,27 @@ def test_an_old_table_keeps_what_it_has_and_other_tools_can_read_it(tmp_path, or
         one.edge.kill()
 
 
+def test_an_edge_where_nobody_registers_writes_nothing(tmp_path):
+    database = tmp_path / "routing.db"
+    write_backends(database, [row("a", 1001)])
+    one = Place(tmp_path)
+    try:
+        write_backends(database, [row("a", 1002), row("b", 1003)])
+        one.edge.wait_for_backends(2)
+        gevent.sleep(4 * TICK_SECONDS)
+        with sqlite3.connect(database) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        connection.close()
+        assert "drain_deadline" not in one.rows()["a"]
+    finally:
+        one.edge.kill()
+
+
 def test_a_registration_makes_the_database_where_there_is_none(tmp_path, origin):
     one = Place(tmp_path)
     try:
         assert one.delete("a").status == 404
+        assert not one.database.exists()
         assert one.put("a", origin(named("a"))).json["is_new"] is True
         assert who(one.edge) == "a"
     finally:
