@@ -148,6 +148,7 @@ class Edge:
             on_change=self._routing_changed,
             on_load=lambda result: self._count(names.RELOADS, result),
         )
+        self._routing_thread = WorkerThread()
         self._registrations = self._registration_keeper(config)
         self.pools = ServingPools(config, self.actors, lambda: self.watcher.current.backends)
         self.access_log = AccessLog(self._log.write_access, rfc3339)
@@ -208,7 +209,7 @@ class Edge:
             open_store=lambda: SqliteRegistrations(config.db_path, name),
             read=lambda: registrations_in(config.db_path, name),
             is_there=lambda: config.db_url is None and config.db_path.exists(),
-            run=WorkerThread().run,
+            run=self._routing_thread.run,
             look=self.watcher.look,
         )
 
@@ -233,6 +234,7 @@ class Edge:
             deployment=self.gateway.deployment,
             services=self.gateway.services,
             registrar=self._registrations,
+            routing_thread=self._routing_thread,
             log_tail=tail,
             write_line=self._log.write_access,
             on_answer=lambda status: self._count(names.ADMIN_REQUESTS, str(status)),

@@ -33,7 +33,7 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     api = Api(gate, edge.write_line, edge.on_answer)
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
-    backends.add_routes(api, RoutingFile(edge.config))
+    backends.add_routes(api, RoutingFile(edge.config, edge.routing_thread))
     registrations.add_routes(api, edge.registrar, lambda: require_registrable(edge.config()))
     for subject in (
         connections,

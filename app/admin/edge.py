@@ -17,6 +17,7 @@ from app.gateway.service_keeper import ServiceKeeper
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
 from app.outbound.log_tail import LogTail
+from app.outbound.worker_thread import WorkerThread
 from app.ports import GeoResolver, Registrar
 from app.proxy_service import Actors
 from app.reload import Reloader
@@ -36,6 +37,8 @@ class RunningEdge:
     deployment: Deployment
     services: ServiceKeeper
     registrar: Registrar
+    routing_thread: WorkerThread
+    """Writes the routing database."""
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""

@@ -28,11 +28,11 @@ def require_registrable(config: Config) -> None:
 
 
 class RoutingFile:
-    """Carries out work on the routing database of the configuration of the moment."""
+    """Carries out work on the routing database of the configuration of the moment, in the one thread that writes it."""
 
-    def __init__(self, config: Callable[[], Config]) -> None:
+    def __init__(self, config: Callable[[], Config], thread: WorkerThread) -> None:
         self._config = config
-        self._thread = WorkerThread()
+        self._thread = thread
 
     def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         """Do it and return what it returns. Raises Problem, RepositoryError, and what the work raises."""

@@ -232,6 +232,22 @@ def test_a_registration_that_was_lost_is_made_again_by_the_next_word(place, orig
     assert who(place.edge) == "a"
 
 
+def test_services_and_operators_do_not_get_into_each_others_way(place):
+    place.admin.call("POST", "/api/backends", {"id": "static", "wg_ip": "127.0.0.1", "port": 1001})
+
+    def register(name: str) -> set[int]:
+        return {place.put(name, port, ttl_seconds=2).status for port in range(1, 30)}
+
+    def drain() -> set[int]:
+        verbs = ("drain", "undrain") * 15
+        return {place.admin.call("POST", f"/api/backends/static/{verb}").status for verb in verbs}
+
+    working = [gevent.spawn(register, "a"), gevent.spawn(register, "b"), gevent.spawn(drain), gevent.spawn(drain)]
+    gevent.joinall(working, raise_error=True)
+    assert [one.value for one in working] == [{200}, {200}, {204}, {204}]
+    assert {name: one["port"] for name, one in place.rows().items()} == {"a": 29, "b": 29, "static": 1001}
+
+
 # Restarts
 
 
