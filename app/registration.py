@@ -178,6 +178,9 @@ class Registration:
         except ApiError as error:
             self._failed(error)
             return False
+        except Exception:  # whatever it is, the service serves on, and is to be said so
+            logger.exception("{}: asking the edge failed", self.id)
+            return False
         self._heard(answer, is_draining)
         return True
 
