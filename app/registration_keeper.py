@@ -59,8 +59,8 @@ OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 class RegistrationKeeper:
     """A Registrar.
 
-    `run` carries out work in a thread: `is_there` says whether there is a database, `read` returns what it has of ours by
-    id. `look` makes the edge take over what was written.
+    `run` carries out work in a thread: `is_there` says whether there is a database, `read` returns what it has of ours,
+    by id. `look` makes the edge take over what was written.
     """
 
     def __init__(
