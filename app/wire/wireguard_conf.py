@@ -17,7 +17,7 @@ KEY_FILE: Final = "/etc/wireguard/%i.key"
 def wireguard_conf(plan: Plan, pop: Pop) -> str:
     """Return the configuration of one POP of a plan without faults, every public key known."""
     sections = ["\n".join(_interface(plan, pop))]
-    sections += ["\n".join(_peer(plan, peer)) for peer in peers_of(plan, pop)]
+    sections += ["\n".join(_peer(peer)) for peer in peers_of(plan, pop)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -32,6 +32,12 @@ def _interface(plan: Plan, pop: Pop) -> Iterator[str]:
     yield f"ListenPort = {plan.port}"
     yield f"MTU = {plan.mtu}"
     yield f"PostUp = wg set %i private-key {KEY_FILE}"
+    if plan.keepalive_seconds:
+        # Only now: as PersistentKeepalive of the peer it would say its first word before there is a key, which the peer
+        # drops, and the next one REKEY_TIMEOUT (5 s) later.
+        for peer in peers_of(plan, pop):
+            if peer.pop.endpoint is not None:
+                yield f"PostUp = wg set %i peer {peer.pop.public_key} persistent-keepalive {plan.keepalive_seconds}"
     for network in pop.networks:
         # Else packets to addresses that nobody has would leave by the default route, or go round by way of the hub.
         family = "-6" if isinstance(network, IPv6Network) else "-4"
@@ -43,12 +49,10 @@ def _interface(plan: Plan, pop: Pop) -> Iterator[str]:
             yield f"PostUp = sysctl -qw {'net.ipv6.conf.all.forwarding' if is_ipv6 else 'net.ipv4.ip_forward'}=1"
 
 
-def _peer(plan: Plan, peer: Peer) -> Iterator[str]:
+def _peer(peer: Peer) -> Iterator[str]:
     yield f"# {peer.pop.name} ({peer.pop.region})"
     yield "[Peer]"
     yield f"PublicKey = {peer.pop.public_key}"
     yield f"AllowedIPs = {', '.join(map(str, peer.networks))}"
     if peer.pop.endpoint is not None:
         yield f"Endpoint = {peer.pop.endpoint}"
-        if plan.keepalive_seconds:
-            yield f"PersistentKeepalive = {plan.keepalive_seconds}"

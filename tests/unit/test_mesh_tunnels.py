@@ -118,6 +118,7 @@ Address = {gru.instances[0].ipv4}/32
 ListenPort = 51820
 MTU = 1420
 PostUp = wg set %i private-key /etc/wireguard/%i.key
+PostUp = wg set %i peer key of fra persistent-keepalive 25
 PostUp = ip -6 route replace unreachable {gru.ipv6_network}
 PostDown = ip -6 route del unreachable {gru.ipv6_network} || true
 PostUp = ip -4 route replace unreachable {gru.ipv4_network}
@@ -128,7 +129,6 @@ PostDown = ip -4 route del unreachable {gru.ipv4_network} || true
 PublicKey = key of fra
 AllowedIPs = {fra.ipv6_network}, {fra.ipv4_network}
 Endpoint = fra.example.net:51820
-PersistentKeepalive = 25
 
 # nrt (eu)
 [Peer]
