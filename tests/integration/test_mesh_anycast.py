@@ -12,7 +12,7 @@ import yaml
 from tests.commands import command
 from tests.harness import eventually, row, write_backends
 from tests.integration.bird_router import AS_NUMBER, Router
-from tests.integration.mesh_machines import PYTHON, MachineEdge, backend, get
+from tests.machines import PYTHON, MachineEdge, backend, get
 from tests.namespaces import Machine, require_namespaces, wire
 from tests.programs import program
 

@@ -20,7 +20,8 @@ from tests.commands import Done, backends, run
 from tests.documents import blocks
 from tests.harness import ROOT, eventually, row, write_backends
 from tests.integration.bird_router import Router
-from tests.integration.mesh_machines import PYTHON, MachineEdge, backend, get, handshakes, require_wireguard
+from tests.integration.mesh_machines import handshakes, require_wireguard
+from tests.machines import PYTHON, MachineEdge, backend, get
 from tests.namespaces import Machine, Wire, require_namespaces, wire
 from tests.programs import program
 
