@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.harness import ROOT
@@ -24,3 +27,10 @@ def blocks(document: str) -> list[Block]:
     """Return the fenced blocks of a file of docs/, in their order."""
     text = (ROOT / "docs" / document).read_text()
     return [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+def typed(folder: Path, script: str) -> list[str]:
+    """Return the command that does what a reader does who types it in a folder, the project's environment activated."""
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+    environment = (path, f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1")
+    return ["env", *environment, "bash", "-euo", "pipefail", "-c", f"cd {folder}\n{script}"]

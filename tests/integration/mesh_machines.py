@@ -28,6 +28,15 @@ def plan(folder: Path, content: dict[str, Any], *options: object) -> dict[str, A
     return dict(json.loads(done.stdout))
 
 
+def addresses(planned: dict[str, Any]) -> dict[str, str]:
+    """Return the IPv6 address of every instance of a plan, by id, and each POP's own, by name."""
+    found = {}
+    for pop in planned["plan"]["pops"]:
+        found[pop["name"]] = pop["ipv6_network"].removesuffix("/80") + "1"
+        found |= {instance["id"]: instance["ipv6"] for instance in pop["instances"]}
+    return found
+
+
 def tunnels_up(network: Wire, folder: Path) -> None:
     """Give every machine its folder of the plan, and bring its tunnels up: down first where they are."""
     for name, machine in network.machines.items():

@@ -8,7 +8,7 @@ import pytest
 
 from tests.commands import command
 from tests.harness import eventually
-from tests.integration.mesh_machines import handshakes, plan, require_wireguard, tunnels_up
+from tests.integration.mesh_machines import addresses, handshakes, plan, require_wireguard, tunnels_up
 from tests.machines import PYTHON, MachineEdge, backend, get
 from tests.namespaces import require_namespaces, wire
 
@@ -39,15 +39,6 @@ THREE = {
 def _tools():
     require_namespaces()
     require_wireguard()
-
-
-def addresses(planned):
-    """Return the IPv6 address of every instance of a plan, by id, and each POP's own, by name."""
-    found = {}
-    for pop in planned["plan"]["pops"]:
-        found[pop["name"]] = pop["ipv6_network"].removesuffix("/80") + "1"
-        found |= {instance["id"]: instance["ipv6"] for instance in pop["instances"]}
-    return found
 
 
 def rows(folder, *options):
