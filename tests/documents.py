@@ -32,5 +32,4 @@ def blocks(document: str) -> list[Block]:
 def typed(folder: Path, script: str) -> list[str]:
     """Return the command that does what a reader does who types it in a folder, the project's environment activated."""
     path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
-    environment = (path, f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1")
-    return ["env", *environment, "bash", "-euo", "pipefail", "-c", f"cd {folder}\n{script}"]
+    return ["env", path, f"PYTHONPATH={ROOT}", "bash", "-euo", "pipefail", "-c", f"cd {folder}\n{script}"]

@@ -39,62 +39,60 @@ def tools():
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """Return a folder with what a reader has cloned."""
-    for name in ("app", "actors", "Procfile"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with what commands of the documents need there."""
+    shutil.copy(ROOT / "Procfile", tmp_path)
     return tmp_path
 
 
-def by_hand(clone: Path, script: str) -> Done:
-    done = run(typed(clone, script))
+def by_hand(folder: Path, script: str) -> Done:
+    done = run(typed(folder, script))
     assert done.returncode == 0, f"{script}\n{done.stderr}"
     return done
 
 
-def copied(network: Wire, clone: Path) -> None:
+def copied(network: Wire, folder: Path) -> None:
     """Give every machine its folder of the plan."""
     for name, machine in network.machines.items():
-        machine.do("sh", "-c", f"cp -p {clone / 'mesh' / name}/* /etc/wireguard/")
+        machine.do("sh", "-c", f"cp -p {folder / 'mesh' / name}/* /etc/wireguard/")
 
 
-def test_the_private_network_is_made_as_its_document_says(tools, clone):
+def test_the_private_network_is_made_as_its_document_says(tools, folder):
     with wire("gru", "fra", "nrt") as network:
         printed = {}
         for language, text, place in ((one.language, one.text, one.place) for one in blocks("mesh.md")):
             if language == "yaml":
-                with (clone / "mesh.yaml").open("a") as file:
+                with (folder / "mesh.yaml").open("a") as file:
                     file.write(text)
             elif place == "where the plan is kept":
-                printed[text] = by_hand(clone, text).stdout
+                printed[text] = by_hand(folder, text).stdout
                 if len(printed) == 1:
-                    copied(network, clone)
+                    copied(network, folder)
             elif place == "on every POP":
                 for name, machine in network.machines.items():
-                    printed[f"{name}: {text}"] = machine.do(*typed(clone, text))
+                    printed[f"{name}: {text}"] = machine.do(*typed(folder, text))
             else:
                 assert (language, place) == ("", "") or place.startswith(CONTROL_PLANE)
-        planned = json.loads((clone / "mesh" / "plan.json").read_text())
+        planned = json.loads((folder / "mesh" / "plan.json").read_text())
         (whose,) = [said for text, said in printed.items() if "mesh whois" in text]
         assert whose.split("  ")[1].strip() == "region sa, pop gru, the POP itself"
         for pop in planned["pops"]:
             (key,) = [said for text, said in printed.items() if text.startswith(pop["name"]) and "mesh key" in text]
             assert key.strip() == pop["public_key"]
-        rows = json.loads(backends(clone / "routing.db", "list", "--json").stdout)
+        rows = json.loads(backends(folder / "routing.db", "list", "--json").stdout)
         instances = {one["id"]: one for pop in planned["pops"] for one in pop["instances"]}
         assert {one["id"]: one["wg_ip"] for one in rows} == {id: one["ipv4"] for id, one in instances.items()}, (
             "and back"
         )
         for machine in network.machines.values():
             machine.do("wg-quick", "down", "edge0")
-        copied(network, clone)
+        copied(network, folder)
         for machine in network.machines.values():
             machine.do("wg-quick", "up", "edge0")
         eventually(lambda: [handshakes(one) for one in network.machines.values()] == [2, 2, 2], 20, "all have met")
         fra = instances["fra-web-2"]
         for address in (fra["ipv6"], fra["ipv4"]):
-            backend(network["fra"], clone, "fra-web-2", address)
+            backend(network["fra"], folder, "fra-web-2", address)
             assert get(network["nrt"], address, 8080).startswith("fra-web-2")
 
 
@@ -114,26 +112,26 @@ def test_the_table_of_the_file_has_every_key_and_its_default():
         assert set(fields_of(model)) <= documented
 
 
-def test_a_prefix_is_announced_as_its_document_says(tools, clone):
+def test_a_prefix_is_announced_as_its_document_says(tools, folder):
     """honcho tells all processes at once, and kills what is left five seconds after the first has ended."""
     prefixes = {"198.51.100.0/24", "2001:db8:100::/48"}
     yaml_block, *rest = [one for one in blocks("anycast.md") if one.language in ("yaml", "sh")]
-    (clone / "mesh.yaml").write_text(yaml_block.text)
+    (folder / "mesh.yaml").write_text(yaml_block.text)
     with wire("router", "gru") as network:
         gru = network["gru"]
-        router = Router(network["router"], clone, {2: 64512}, 1)
-        backend(gru, clone, "gru-web", "127.0.0.1")
-        write_backends(clone / "routing.db", [row("web", 8080)])
+        router = Router(network["router"], folder, {2: 64512}, 1)
+        backend(gru, folder, "gru-web", "127.0.0.1")
+        write_backends(folder / "routing.db", [row("web", 8080)])
         for block in rest:
             if block.place == "where the file is":
-                by_hand(clone, block.text)
+                by_hand(folder, block.text)
             elif block.place == "":
-                (clone / ".env").write_text(block.text)
+                (folder / ".env").write_text(block.text)
             elif "honcho" not in block.text:
-                gru.do(*typed(clone, block.text))
+                gru.do(*typed(folder, block.text))
             else:
-                command = typed(clone, block.text.replace("honcho", "exec honcho"))
-                honcho = gru.start(*command, log=clone / "output", LISTEN_ADDR="*:8000", GEOIP_PATH="off")
+                command = typed(folder, block.text.replace("honcho", "exec honcho"))
+                honcho = gru.start(*command, log=folder / "output", LISTEN_ADDR="*:8000", GEOIP_PATH="off")
         eventually(lambda: set(router.routes()) == prefixes, 20, "announced")
         for address in ("198.51.100.1", "2001:db8:100::1"):
             assert get(router.machine, address, 8000).startswith("gru-web")
@@ -143,7 +141,7 @@ def test_a_prefix_is_announced_as_its_document_says(tools, clone):
         eventually(lambda: not router.routes(), 3, "withdrawn")
         assert get(gru, "192.0.2.2", 8000).startswith("gru-web"), "the doors are still open"
         honcho.wait(20)
-        output = (clone / "output").read_text()
+        output = (folder / "output").read_text()
         assert (output.count("(rc=0)"), "SIGKILL" in output) == (2, False), output
 
 
