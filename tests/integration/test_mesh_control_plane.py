@@ -119,7 +119,8 @@ def test_another_pop_is_asked_for_names_and_administered(places: Places, service
     _, fra, nrt = places.all
     for name, file in {"fra.token": "admin.token", "fra.pem": "admin.pem"}.items():
         shutil.copy(fra.folder / file, nrt.folder / name)
-    eventually(lambda: fra.ready()["candidates"] == 1, what="fra knows it")
+    question = ("dig", "+short", f"@{fra.address}", "-p", "5353", "web.internal", "SRV")
+    eventually(lambda: nrt.machine.run(*question).stdout, what="fra knows it")
     said = nrt.machine.do(*typed(nrt.folder, PAGE["at nrt, with a token and the certificate of fra"]))
     listed, end, answers = said.rpartition("]\n")
     assert [row["id"] for row in json.loads(listed + end)] == ["fra-web-1"]
