@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import gevent
 from gevent.event import Event
@@ -79,7 +77,7 @@ from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.binding_file import BindingFile
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.log_tail import LogTail
-from app.outbound.maxmind_geo import SHIPPED_DATABASE, MaxmindGeo
+from app.outbound.maxmind_geo import open_geo
 from app.outbound.name_watcher import FIRST_SECONDS
 from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
@@ -100,13 +98,6 @@ from app.wire.dns_answer import Responder
 
 LAST_SNAPSHOT_SECONDS = 30.0
 """For writing the bindings at exit."""
-
-
-def open_geo(setting: str) -> MaxmindGeo | None:
-    """Return the country database that GEOIP_PATH asks for, None for `off`. Raises GeoDatabaseError."""
-    if setting.strip().lower() == "off":
-        return None
-    return MaxmindGeo(Path(setting) if setting else SHIPPED_DATABASE)
 
 
 class Edge:
@@ -559,13 +550,6 @@ def _route(frontend: Frontend) -> Route:
     limits = frontend.limits
     has_limits = limits.max_connections_per_client > 0 or limits.connection_rate_per_client > 0
     return Route(frontend.name, frontend.backend, frontend.affinity, has_limits)
-
-
-def raise_descriptor_limit() -> None:
-    """Use all the file descriptors the system allows the process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _sleep_in_thread(seconds: float) -> None:

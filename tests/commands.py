@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 from click.testing import CliRunner
 
 from app.cli import main
@@ -16,6 +17,15 @@ from app.outbound.peewee_backends import SqliteBackendStore
 from tests.harness import ROOT
 
 Done = subprocess.CompletedProcess[str]
+
+
+def commands_of(group: click.Command) -> dict[str, click.Command]:
+    """Return a group's commands by name."""
+    if not isinstance(group, click.Group):
+        return {}
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 def clean_environment(**variables: str) -> dict[str, str]:

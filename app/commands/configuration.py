@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable, Mapping
 
 import click
 from pydantic import BaseModel
 from rich.table import Table
 
-from app.bootstrap import open_geo, raise_descriptor_limit
 from app.commands.output import console, fail, json_option
 from app.config import Config, ConfigError, Settings, json_schema, load, variable
-from app.outbound.maxmind_geo import GeoDatabaseError
+from app.outbound.maxmind_geo import GeoDatabaseError, open_geo
 
 
 def load_or_exit(overrides: Mapping[str, str] | None = None) -> Config:
     """Read the configuration, or name every fault and exit with 2."""
-    raise_descriptor_limit()
+    _raise_descriptor_limit()
     try:
         return load(os.environ, overrides=overrides)
     except ConfigError as error:
         fail("edgeproxy", *error.faults)
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the file descriptors the system allows the process: the limits of a configuration go by them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def configuration_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,14 +10,13 @@ import time
 import click
 from rich.table import Table
 
-from app.bootstrap import open_geo
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.geo_frontend import geo_frontend, stored_backends
 from app.commands.output import console, fail, json_option
 from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
-from app.outbound.maxmind_geo import GeoDatabaseError
+from app.outbound.maxmind_geo import GeoDatabaseError, open_geo
 from app.outbound.name_watcher import resolve_once
 from app.plans import backends_of
 from app.ports import RepositoryError

@@ -18,13 +18,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.bootstrap import open_geo
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.geo_frontend import geo_frontend, stored_backends
 from app.commands.output import console, fail, json_option
 from app.config import variable
 from app.domain.model import Backend
-from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
+from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo, open_geo
 from app.plans import backends_of, plan_pools
 from app.ports import RepositoryError
 from app.simulation.clients import AddressSpace, Crowd, internet_users

@@ -146,3 +146,10 @@ def _country_of(record: Any) -> str | None:
     code = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
     # Some databases answer the string 'None' or '' for "no country".
     return code.upper() if isinstance(code, str) and len(code) == 2 else None
+
+
+def open_geo(setting: str) -> MaxmindGeo | None:
+    """Return the country database that GEOIP_PATH asks for, None for `off`. Raises GeoDatabaseError."""
+    if setting.strip().lower() == "off":
+        return None
+    return MaxmindGeo(Path(setting) if setting else SHIPPED_DATABASE)

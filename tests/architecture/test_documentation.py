@@ -17,6 +17,7 @@ from app.cli import main
 from app.config import PREFIX, ListenAddress, Settings, variable
 from app.domain import metric_names
 from app.inbound.status_http import StatusServer
+from tests.commands import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = ROOT / "README.md"
@@ -57,7 +58,7 @@ def read_default(cell: str) -> str:
 
 def commands(group: click.Group = main, prefix: str = "") -> Iterator[str]:
     """Return every command that does something, subcommands as `group command`."""
-    for name, command in group.commands.items():
+    for name, command in commands_of(group).items():
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix}{name} ")
         else:
@@ -66,7 +67,7 @@ def commands(group: click.Group = main, prefix: str = "") -> Iterator[str]:
 
 def options(group: click.Group = main) -> Iterator[str]:
     """Return the long options of every command."""
-    for command in group.commands.values():
+    for command in commands_of(group).values():
         if isinstance(command, click.Group):
             yield from options(command)
         else:
@@ -78,7 +79,7 @@ def commands_in(text: str) -> set[str]:
     named = set()
     for program, words in re.findall(r"(python -m app|scripts/seed_backends\.py)((?: +[a-z]+(?![\w./-]))+)", text):
         first, *others = (["backends"] if program.startswith("scripts") else []) + words.split()
-        is_group = isinstance(main.commands.get(first), click.Group)
+        is_group = isinstance(commands_of(main).get(first), click.Group)
         named.add(" ".join([first, *others[:1]] if is_group else [first]))
     return named
 
@@ -141,7 +142,7 @@ def test_a_document_names_nothing_that_does_not_exist(document):
     samples = {f"{m.exposed_name}{end}" for m in metric_names.ALL for end in ("", "_bucket", "_sum", "_count")}
     assert variables - {variable(field) for field in Settings.model_fields} == set()
     assert metrics - samples == set()
-    assert {name for name in commands_in(text) if name not in {*commands(), *main.commands}} == set()
+    assert {name for name in commands_in(text) if name not in {*commands(), *commands_of(main)}} == set()
     assert set(re.findall(r"(?<![\w/])scripts/[\w.]*\w", text)) - set(scripts()) - {"scripts/benchmark"} == set()
 
 

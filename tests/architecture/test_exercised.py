@@ -10,6 +10,7 @@ import pytest
 from app.cli import main
 from app.config import Settings, variable
 from app.domain import metric_names
+from tests.commands import commands_of
 
 TESTS = Path(__file__).resolve().parent.parent
 SOURCES = {
@@ -44,7 +45,7 @@ def test_a_route_is_fetched_by_a_test(route):
 
 @pytest.mark.parametrize(
     "command",
-    [*main.commands, *(name for group in main.commands.values() for name in getattr(group, "commands", ()))],
+    [*commands_of(main), *(name for group in commands_of(main).values() for name in commands_of(group))],
 )
 def test_a_command_is_run_by_a_test(command):
     assert is_used(rf"""["']{command}["']|["'][a-z .-]* {command}( |["'])"""), f"no test runs {command}"
