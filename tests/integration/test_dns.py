@@ -72,10 +72,15 @@ class Dns:
         return socket.create_connection((self.host, self.port), 10)
 
     def ask(self, name: str, kind: str = "A", to: str = "") -> DNSRecord:
-        """Ask by UDP."""
+        """Ask by UDP, again where a datagram was lost: on a busy machine the kernel drops what does not fit."""
+        question = bytes(DNSRecord.question(name, kind).pack())
         with self.udp(to) as sock:
-            sock.send(bytes(DNSRecord.question(name, kind).pack()))
-            return DNSRecord.parse(sock.recv(65535))
+            sock.settimeout(2)
+            for _ in range(5):
+                sock.send(question)
+                with suppress(TimeoutError):
+                    return DNSRecord.parse(sock.recv(65535))
+        raise TimeoutError(f"{name} {kind}: no answer")
 
     def addresses(self, name: str, kind: str = "A") -> set[str]:
         return {str(record.rdata) for record in self.ask(name, kind).rr}
