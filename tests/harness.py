@@ -41,6 +41,18 @@ def eventually(look: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what:
         gevent.sleep(0.01)
 
 
+def freeze(pid: int) -> None:
+    """Stop a process, and wait until each of its threads has stopped: a signal takes its time on a busy machine."""
+
+    def has_stopped() -> bool:
+        states = [task.joinpath("stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+        return all(state in "TtZX" for state in states)
+
+    tasks = Path(f"/proc/{pid}/task")
+    os.kill(pid, signal.SIGSTOP)
+    eventually(has_stopped, what=f"process {pid} has stopped")
+
+
 def row(backend_id: str, port: int, **columns: Any) -> dict[str, Any]:
     """Return a row of the seed's table: a backend on loopback that BR clients are near to."""
     return {

@@ -22,7 +22,7 @@ import pytest
 
 from tests.admin_client import Admin
 from tests.commands import clean_environment
-from tests.harness import ROOT, EdgeProcess, eventually
+from tests.harness import ROOT, EdgeProcess, eventually, freeze
 from tests.programs import program
 from tests.traffic import free_ports
 
@@ -55,7 +55,8 @@ class Node:
             self.process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
+        assert self.process is not None
+        freeze(self.process.pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

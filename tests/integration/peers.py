@@ -23,7 +23,7 @@ import pytest
 from gevent.queue import Queue
 from gevent.server import StreamServer
 
-from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually, row, write_backends
+from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually, freeze, row, write_backends
 
 Part = Callable[[socket.socket], Any]
 
@@ -146,7 +146,7 @@ def await_acknowledged(sock: socket.socket) -> None:
 @contextmanager
 def paused(edge: EdgeProcess) -> Iterator[None]:
     """Stop the edge's process meanwhile: what clients do now is there all at once when it goes on."""
-    os.kill(edge.process.pid, signal.SIGSTOP)
+    freeze(edge.process.pid)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ import gevent
 
 from actors.services.supervision import Services
 from app.domain.services import ServiceSpec, parse_service
-from tests.harness import ROOT, eventually
+from tests.harness import ROOT, eventually, freeze
 from tests.programs import program
 from tests.traffic import free_ports
 
@@ -88,7 +88,11 @@ class Peer:
                 os.kill(pid, number)
 
     def freeze(self) -> None:
-        self.signal(signal.SIGSTOP)
+        """Stop every process of the server, parents before their children."""
+        assert self.process is not None
+        for pid in _family(self.process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                freeze(pid)
 
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
