@@ -26,7 +26,7 @@ LONGEST_DEADLINE_SECONDS = 365 * 86_400
 
 
 # Columns are described here and judged by parse_backend alone, which takes more: any printable text, not just ASCII.
-_TEXT: Final = r"^[!-~]([ -~]*[!-~])?$"
+_TEXT: Final = r"^[!-~]([ -~]{0,253}[!-~])?$"
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
 _NULL: Final = {"type": "null"}
 Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
@@ -114,7 +114,7 @@ class BackendRows(Model):
 class BackendPath(Model):
     """Which backend."""
 
-    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[!-.0-~]([ -~]*[!-~])?$"})] = Field(
+    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[!-.0-~]([ -~]{0,253}[!-~])?$"})] = Field(
         description="Its id"
     )
 

@@ -20,7 +20,7 @@ from loguru import logger
 from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable
 from app.cluster.etcd_answers import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
-from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica
+from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
 from app.domain.replica import Event as ReplicaEvent
 from app.ports import Position, ReplicaStore, RepositoryError
 
@@ -315,7 +315,7 @@ def _read(event: Event) -> ReplicaEvent:
 def _say(changes: Changes) -> None:
     """Log what matters of a change."""
     for bad in list(changes.bad.values())[:RECORDS_NAMED]:
-        logger.bind(backend=bad.id).error("record refused: {}: {}", bad.id, bad.reason)
+        logger.bind(backend=shown(bad.id)).error("record refused: {}: {}", shown(bad.id), bad.reason)
     if len(changes.bad) > RECORDS_NAMED:
         logger.error("and {} more records refused", len(changes.bad) - RECORDS_NAMED)
     suspects = [record.id for record in changes.written.values() if record.suspect_since is not None]

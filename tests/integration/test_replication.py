@@ -152,6 +152,19 @@ def test_bad_records_are_skipped_named_and_counted_and_the_rest_serves(clean, po
     assert who(place.edge) == "a", "its last good version serves on"
 
 
+def test_a_bad_record_may_be_of_any_size_and_is_named_in_few_words(clean, pop):
+    place = pop("gru", clean.endpoints).start()
+    clean.put(KEY + "x" * 1_000_000, "junk")
+    clean.put_backend("x" * 256, 1)
+    clean.put_backend("fat", 1, app="y" * 1_000_000)
+    clean.put_backend("good", 1)
+    eventually(lambda: "good" in place.rows(), what="the good one is here")
+    eventually(lambda: place.status()["bad_count"] == 3, what="the bad ones are counted")
+    assert set(place.rows()) == {"good"}
+    assert sorted(len(name) for name in place.status()["bad"]) == [3, 256, 256]
+    assert all(len(line["event"]) < 700 for line in place.events("record refused"))
+
+
 def test_leases_that_end_together_take_nobody_out(clean, pop, origin):
     ports = {name: origin(named(name)) for name in "abc"}
     leases = {name: clean.grant(600) for name in ports}
