@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import time
 
@@ -132,6 +133,16 @@ def test_the_edge_serves_on_and_starts_again_without_etcd(own, pop, origin):
     follows(place)
     own.put_backend("a", origin(named("b")))
     eventually(lambda: who(place.edge) == "b", what="it follows again")
+
+
+def test_a_replicator_that_is_frozen_is_said_not_to_say_anything(clean, pop):
+    place = pop("gru", clean.endpoints).start()
+    eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="all is well")
+    place.replicator.send_signal(signal.SIGSTOP)
+    eventually(lambda: place.edge.ready()["replica"]["error"], 15, "the edge says why the replica grows old")
+    assert place.edge.ready()["replica"]["error"] == "the replicator says nothing any more"
+    place.replicator.send_signal(signal.SIGCONT)
+    eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="and that it does not any more")
 
 
 def test_bad_records_are_skipped_named_and_counted_and_the_rest_serves(clean, pop, origin):
