@@ -36,6 +36,7 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 """Between two tries to follow."""
 RECORDS_NAMED: Final = 20
 """Bad records, suspects and losses named in the log for one change."""
+_STARTING: Final = "starting"
 _NOWHERE: Final = Position(0, 0)
 """Of no cluster: whoever goes on from here takes a snapshot."""
 
@@ -68,7 +69,7 @@ class Replicator:
         self.contact_at = last_contact
         """When the replica was last known to be as etcd has it, in Unix seconds."""
         self.endpoint = ""
-        self.error: str | None = "starting"
+        self.error: str | None = _STARTING
         """Why there is no contact now."""
         self.is_held = False
         """etcd has no backends and never had for us, so what was here before stays."""
@@ -249,13 +250,14 @@ class Replicator:
     def _look_at_contact(self) -> None:
         """Say that there is no contact, once it has lasted."""
         silent_seconds = time.monotonic() - self._heard_at
-        if silent_seconds > LOST_SECONDS and not self._is_lost:
+        is_lost = silent_seconds > LOST_SECONDS and self.error != _STARTING  # the first call tells why
+        if is_lost and not self._is_lost:
             logger.error(
                 "replica: no contact with etcd for {:.0f} s: {}; {} backends serve on",
                 silent_seconds, self.error or "silence", len(self.replica.records),
             )  # fmt: skip
             self._contact_since = None
-        self._is_lost = silent_seconds > LOST_SECONDS
+        self._is_lost = is_lost
 
     def _beat_forever(self) -> None:
         while True:
@@ -271,6 +273,7 @@ class Replicator:
             gevent.sleep(HEARTBEAT_SECONDS / 2)
 
     def _look_after_forever(self) -> None:
+        said = ""
         while True:
             gevent.sleep(STATUS_SECONDS)
             try:
@@ -278,8 +281,11 @@ class Replicator:
                 self._look_at_store()
                 self._expire()
                 self._report(self)
+                said = ""
             except (RepositoryError, OSError) as error:
-                logger.error("replica: {}", error)
+                if str(error) != said:
+                    said = str(error)
+                    logger.error("replica: {}", error)
             except Exception:
                 logger.exception("looking after the replica failed; going on")
 

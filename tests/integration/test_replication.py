@@ -72,6 +72,13 @@ def test_without_etcd_the_replicator_idles_with_one_line(pop):
     assert not alone.database.exists()
 
 
+def test_an_etcd_that_was_never_there_is_said_with_the_reason(pop):
+    lost = pop("gru", "http://127.0.0.1:1")
+    lost.start_replicator()
+    line = eventually(lambda: lost.event("replica: no contact with etcd"), 15, "it is said")
+    assert "Connection refused; 0 backends serve on" in line["event"]
+
+
 # Following
 
 
