@@ -66,8 +66,9 @@ def test_from_one_machine_to_many_and_back(etcd, tmp_path, origin):
         return subprocess.run(health, env=os.environ | ctl, capture_output=True, check=False).returncode == 0
 
     eventually(is_up, 30, "etcd is up")
-    shell(block("etcdctl user add root"), tmp_path, **ctl)
-    ctl["ETCDCTL_USER"] = "root:SECRET"
+    set_up = block("export ETCDCTL_ENDPOINTS").replace("10.50.1.1:2379", f"127.0.0.1:{etcd}")
+    user = shell(f"{set_up}printenv ETCDCTL_USER", tmp_path).splitlines()[-1]
+    ctl["ETCDCTL_USER"] = user
 
     settings = dict(line.split("=", 1) for line in block("EDGEPROXY_ETCD").splitlines())
     password = tmp_path / "etcd-password"
