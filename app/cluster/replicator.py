@@ -17,7 +17,7 @@ from gevent.event import Event as GeventEvent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable
+from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdRefused, EtcdUnavailable
 from app.cluster.etcd_answers import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
 from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
@@ -260,12 +260,18 @@ class Replicator:
         self._is_lost = is_lost
 
     def _beat_forever(self) -> None:
+        refusal = ""
         while True:
             gevent.sleep(HEARTBEAT_SECONDS / 10)
             if self.position is None or time.monotonic() - self._heard_at < self._quiet_seconds:
                 continue
             try:
                 self._etcd.put(HEARTBEAT, b"")
+                refusal = ""
+            except EtcdRefused as error:
+                if str(error) != refusal:
+                    refusal = str(error)
+                    logger.error("replica: the heartbeat cannot be written: {}", error)
             except EtcdError as error:
                 logger.debug("replica: heartbeat: {}", error)
             except Exception:

@@ -315,6 +315,17 @@ def test_a_wrong_password_is_said_at_once_and_once(pop, tmp_path):
         assert "guess" not in place.errors.read_text()
 
 
+def test_a_user_who_may_only_read_is_told_that_it_must_write_the_heartbeat(pop, tmp_path):
+    (tmp_path / "password").write_text("secret")
+    with guarded_etcd() as guarded:
+        guarded.add_user("reader", "secret", "/edgeproxy/", "READ")
+        place = pop("gru", guarded.endpoints, ETCD_USER="reader", ETCD_PASSWORD_FILE=tmp_path / "password")
+        place.start_replicator()
+        eventually(lambda: place.event("replica: no contact"), 15, "without a heartbeat there is no contact")
+        (line,) = place.events("replica: the heartbeat cannot be written")
+        assert "permission denied" in line["event"]
+
+
 def test_with_tls_and_a_certificate(pop, tmp_path):
     cert, key = make_certificate(tmp_path)
     with etcd_with_tls(cert, key) as etcd:
