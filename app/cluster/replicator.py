@@ -17,7 +17,7 @@ from gevent.event import Event as GeventEvent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdRefused, EtcdUnavailable
+from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable, Silence
 from app.cluster.etcd_answers import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
 from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
@@ -78,6 +78,8 @@ class Replicator:
         self._heard_at = time.monotonic()
         self._is_lost = False
         self._quiet_seconds = HEARTBEAT_SECONDS
+        self._heartbeat_fault = ""
+        """Why it could not be written the last time."""
         self._turn = BoundedSemaphore(1)
         self._advanced = GeventEvent()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -114,6 +116,9 @@ class Replicator:
             except (Compacted, _StartOver) as error:
                 logger.info("replica: {}: taking a snapshot", error)
                 self.position = None
+            except Silence as error:
+                fault = self._heartbeat_fault and f"the heartbeat cannot be written: {self._heartbeat_fault}"
+                self._failed(fault or str(error), is_news=False)
             except (EtcdError, RepositoryError) as error:
                 self._failed(str(error), is_news=not isinstance(error, EtcdUnavailable))
             except Exception:
@@ -260,19 +265,15 @@ class Replicator:
         self._is_lost = is_lost
 
     def _beat_forever(self) -> None:
-        refusal = ""
         while True:
             gevent.sleep(HEARTBEAT_SECONDS / 10)
             if self.position is None or time.monotonic() - self._heard_at < self._quiet_seconds:
                 continue
             try:
                 self._etcd.put(HEARTBEAT, b"")
-                refusal = ""
-            except EtcdRefused as error:
-                if str(error) != refusal:
-                    refusal = str(error)
-                    logger.error("replica: the heartbeat cannot be written: {}", error)
+                self._heartbeat_fault = ""
             except EtcdError as error:
+                self._heartbeat_fault = str(error)
                 logger.debug("replica: heartbeat: {}", error)
             except Exception:
                 logger.exception("writing the heartbeat failed; going on")
