@@ -17,6 +17,7 @@ from app.cluster.registrations import EtcdRegistrar
 from app.cluster.replicator import Replicator
 from app.cluster.store import EtcdBackendStore
 from app.config import Config, variable
+from app.domain.replica import shown
 from app.inbound.admin_server import AdminServer
 from app.outbound.peewee_backends import row_of
 from app.outbound.peewee_replica import SqliteReplica
@@ -85,7 +86,7 @@ class Replication:
             suspect_count=len(suspects),
             suspects=sorted(suspects)[:MOST_NAMED],
             bad_count=len(bad),
-            bad=bad[:MOST_NAMED],
+            bad=[shown(one) for one in bad[:MOST_NAMED]],
         )
         self._thread.run(write_replica_status, self._status_file, status)
 

@@ -26,7 +26,8 @@ LONGEST_DEADLINE_SECONDS = 365 * 86_400
 
 
 # Columns are described here and judged by parse_backend alone, which takes more: any printable text, not just ASCII.
-_TEXT: Final = r"^[!-~]([ -~]*[!-~])?$"
+_TEXT: Final = r"^[!-~]([ -~]{0,253}[!-~])?$"
+_IN_PATH: Final = r"^[!-.0-~]([ -~]{0,253}[!-~])?$"
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
 _NULL: Final = {"type": "null"}
 Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
@@ -114,9 +115,7 @@ class BackendRows(Model):
 class BackendPath(Model):
     """Which backend."""
 
-    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[!-.0-~]([ -~]*[!-~])?$"})] = Field(
-        description="Its id"
-    )
+    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": _IN_PATH})] = Field(description="Its id")
 
 
 class DrainQuery(Model):

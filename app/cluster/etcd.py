@@ -63,6 +63,10 @@ class EtcdUnavailable(EtcdError):
     """No endpoint answered, or none had a leader. A write may have been carried out all the same."""
 
 
+class Silence(EtcdUnavailable):
+    """A watch brought nothing for longer than it may."""
+
+
 class EtcdRefused(EtcdError):
     """etcd answered no: wrong user or password, no permission, nothing that it understands."""
 
@@ -182,8 +186,8 @@ class EtcdClient:
     def watch(self, prefix: str, revision: int, silence_seconds: float) -> Generator[Iterator[WatchMessage]]:
         """Follow what happens to keys under a prefix from a revision on, at the endpoint that is asked first.
 
-        The iterator raises EtcdUnavailable when nothing comes for `silence_seconds`, Compacted when the revision is not
-        there any more, EtcdRefused.
+        The iterator raises Silence when nothing comes for `silence_seconds`, EtcdUnavailable, Compacted when the
+        revision is not there any more, EtcdRefused.
         """
         endpoint = self.endpoint
         body = {"key": prefix.encode(), "range_end": prefix_end(prefix), "start_revision": revision}
@@ -214,7 +218,8 @@ class EtcdClient:
             raise EtcdUnavailable(f"{endpoint}: the watch has ended")
         except urllib3.exceptions.HTTPError as error:
             self.fail_over(endpoint)
-            raise EtcdUnavailable(f"{endpoint}: {_said(error)}") from None
+            kind = Silence if isinstance(error, urllib3.exceptions.ReadTimeoutError) else EtcdUnavailable
+            raise kind(f"{endpoint}: {_said(error)}") from None
         except EtcdUnavailable:
             self.fail_over(endpoint)
             raise

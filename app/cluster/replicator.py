@@ -17,10 +17,10 @@ from gevent.event import Event as GeventEvent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable
+from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable, Silence
 from app.cluster.etcd_answers import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
-from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica
+from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
 from app.domain.replica import Event as ReplicaEvent
 from app.ports import Position, ReplicaStore, RepositoryError
 
@@ -36,6 +36,7 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 """Between two tries to follow."""
 RECORDS_NAMED: Final = 20
 """Bad records, suspects and losses named in the log for one change."""
+_STARTING: Final = "starting"
 _NOWHERE: Final = Position(0, 0)
 """Of no cluster: whoever goes on from here takes a snapshot."""
 
@@ -68,7 +69,7 @@ class Replicator:
         self.contact_at = last_contact
         """When the replica was last known to be as etcd has it, in Unix seconds."""
         self.endpoint = ""
-        self.error: str | None = "starting"
+        self.error: str | None = _STARTING
         """Why there is no contact now."""
         self.is_held = False
         """etcd has no backends and never had for us, so what was here before stays."""
@@ -77,6 +78,8 @@ class Replicator:
         self._heard_at = time.monotonic()
         self._is_lost = False
         self._quiet_seconds = HEARTBEAT_SECONDS
+        self._heartbeat_fault = ""
+        """Why it could not be written the last time."""
         self._turn = BoundedSemaphore(1)
         self._advanced = GeventEvent()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -113,6 +116,9 @@ class Replicator:
             except (Compacted, _StartOver) as error:
                 logger.info("replica: {}: taking a snapshot", error)
                 self.position = None
+            except Silence as error:
+                fault = self._heartbeat_fault and f"the heartbeat cannot be written: {self._heartbeat_fault}"
+                self._failed(fault or str(error), is_news=False)
             except (EtcdError, RepositoryError) as error:
                 self._failed(str(error), is_news=not isinstance(error, EtcdUnavailable))
             except Exception:
@@ -249,13 +255,14 @@ class Replicator:
     def _look_at_contact(self) -> None:
         """Say that there is no contact, once it has lasted."""
         silent_seconds = time.monotonic() - self._heard_at
-        if silent_seconds > LOST_SECONDS and not self._is_lost:
+        is_lost = silent_seconds > LOST_SECONDS and self.error != _STARTING  # the first call tells why
+        if is_lost and not self._is_lost:
             logger.error(
                 "replica: no contact with etcd for {:.0f} s: {}; {} backends serve on",
                 silent_seconds, self.error or "silence", len(self.replica.records),
             )  # fmt: skip
             self._contact_since = None
-        self._is_lost = silent_seconds > LOST_SECONDS
+        self._is_lost = is_lost
 
     def _beat_forever(self) -> None:
         while True:
@@ -264,13 +271,16 @@ class Replicator:
                 continue
             try:
                 self._etcd.put(HEARTBEAT, b"")
+                self._heartbeat_fault = ""
             except EtcdError as error:
+                self._heartbeat_fault = str(error)
                 logger.debug("replica: heartbeat: {}", error)
             except Exception:
                 logger.exception("writing the heartbeat failed; going on")
             gevent.sleep(HEARTBEAT_SECONDS / 2)
 
     def _look_after_forever(self) -> None:
+        said = ""
         while True:
             gevent.sleep(STATUS_SECONDS)
             try:
@@ -278,8 +288,11 @@ class Replicator:
                 self._look_at_store()
                 self._expire()
                 self._report(self)
+                said = ""
             except (RepositoryError, OSError) as error:
-                logger.error("replica: {}", error)
+                if str(error) != said:
+                    said = str(error)
+                    logger.error("replica: {}", error)
             except Exception:
                 logger.exception("looking after the replica failed; going on")
 
@@ -315,7 +328,7 @@ def _read(event: Event) -> ReplicaEvent:
 def _say(changes: Changes) -> None:
     """Log what matters of a change."""
     for bad in list(changes.bad.values())[:RECORDS_NAMED]:
-        logger.bind(backend=bad.id).error("record refused: {}: {}", bad.id, bad.reason)
+        logger.bind(backend=shown(bad.id)).error("record refused: {}: {}", shown(bad.id), bad.reason)
     if len(changes.bad) > RECORDS_NAMED:
         logger.error("and {} more records refused", len(changes.bad) - RECORDS_NAMED)
     suspects = [record.id for record in changes.written.values() if record.suspect_since is not None]

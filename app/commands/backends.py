@@ -66,7 +66,7 @@ class _Table:
 def _place(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Path | DatabaseUrl:
     """Read --db, or the variables in its place."""
     text = given or os.environ.get(variable("db_url")) or os.environ.get(variable("db_path")) or DEFAULT_DATABASE
-    if not text.startswith(("postgresql://", "postgres://")):
+    if "://" not in text:
         return Path(text)
     try:
         return cast("DatabaseUrl", database_url(text))

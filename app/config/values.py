@@ -23,6 +23,8 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 POSTGRESQL: Final = "postgresql://"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|\s")
+_POSTGRESQL_URL: Final = re.compile(r"postgresql://([^@/?]*@)?[^@/?]*(/[^@?]*)?(\?.*)?")
+"""One @ at most before the parameters: libpq would take a piece of the password for the host, and name it."""
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -74,7 +76,7 @@ def database_url(value: object) -> object:
     if isinstance(value, DatabaseUrl) or none_if_empty(value) is None:
         return none_if_empty(value)
     text = re.sub(r"^postgres://", POSTGRESQL, str(value).strip())
-    if not text.startswith(POSTGRESQL) or _BAD_ESCAPE.search(text):
+    if not _POSTGRESQL_URL.fullmatch(text) or _BAD_ESCAPE.search(text):
         _refuse(f"must be {POSTGRESQL}user@host/database, other characters in it as %XX")
     return DatabaseUrl(text)
 

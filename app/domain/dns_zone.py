@@ -26,12 +26,14 @@ from heapq import nsmallest
 from math import log
 from typing import Final, NamedTuple
 
-from app.domain.dns_labels import claims
+from app.domain.dns_labels import claims, label_of
 from app.domain.geography import geo_tier
 from app.domain.pool import MemberView
 
 MOST_PLACES: Final = 16
 """Backends that stand at one name: more help nobody and take room in a datagram."""
+MOST_REGIONS: Final = 1000
+"""Regions that a text names: with the longest labels as many as a message has room for."""
 RESERVED_APPS: Final = ("backends", "pops")
 
 Labels = tuple[str, ...]
@@ -97,8 +99,9 @@ def make_zone(pools: Mapping[str, Iterable[MemberView]], pop_region: str | None,
     regions = _grouped(serving, lambda one: one.region)
     for label, region in claims(regions).items():
         nodes[label, "backends"] = _node(regions[region], chance)
-    known = sorted({one.region for one in listed if one.region} - {pop_region})
-    nodes[("pops",)] = Node(text=",".join([pop_region, *known] if pop_region else known))
+    own = label_of(pop_region or "")
+    known = sorted(claims({one.region for one in listed}).keys() - {own})
+    nodes[("pops",)] = Node(text=_text([own, *known] if own else known))
     return Zone(nodes, serial)
 
 
@@ -154,8 +157,9 @@ def _add_app(
     for label, region in regions.items():
         nodes[label, app] = _node((one for one in serving if one.region == region), chance)
     nodes[(app,)] = _node(serving, chance)
-    served = sorted({one.region for one in serving if one.region})
-    nodes["regions", app] = nodes.get(("regions", app), Node())._replace(text=",".join(served))
+    served = {one.region for one in serving}
+    text = _text(sorted(label for label, region in regions.items() if region in served))
+    nodes["regions", app] = nodes.get(("regions", app), Node())._replace(text=text)
     return serving
 
 
@@ -167,3 +171,8 @@ def _place(view: MemberView, name: Labels | None, pop_region: str | None) -> Pla
 
 def _node(listed: Iterable[_Listed], chance: Chance) -> Node:
     return Node(tuple(best_first((one.place for one in listed), chance)))
+
+
+def _text(regions: list[str]) -> str:
+    """Return what names regions, by the labels at which they are found."""
+    return ",".join(regions[:MOST_REGIONS])

@@ -66,8 +66,12 @@ class HostNames:
         return known
 
     def take_due(self, now: float, most: int) -> list[str]:
-        """Return names that are to be asked for now, at most so many; the caller tells what comes of each."""
-        due = [text for text, name in self._names.items() if name.due_at <= now and not name.is_being_asked][:most]
+        """Return names that are to be asked for now, at most so many, those that have waited longest.
+
+        The caller tells what comes of each.
+        """
+        due = [text for text, name in self._names.items() if name.due_at <= now and not name.is_being_asked]
+        due = sorted(due, key=lambda text: self._names[text].due_at)[:most]
         for text in due:
             self._names[text].is_being_asked = True
         return due

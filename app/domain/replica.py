@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app.domain.model import Backend
+from app.domain.model import LONGEST_TEXT, Backend
 
 GRACE_SECONDS: Final = 30.0
 """How long a suspect is kept: a service renews its lease oftener than that."""
@@ -53,6 +53,11 @@ class Gone:
     """A record was deleted, or its lease has ended."""
 
     id: str
+
+
+def shown(record_id: str) -> str:
+    """Return an id as logs and /ready have it: that of a bad record may be a megabyte of anything."""
+    return record_id if len(record_id) <= LONGEST_TEXT else f"{record_id[:LONGEST_TEXT]}…"
 
 
 Found = Record | BadRecord

@@ -184,6 +184,7 @@ class _Streams:
                         return
                     with gevent.Timeout(MESSAGE_SECONDS, TimeoutError()):
                         client.sendall(len(reply).to_bytes(2, "big") + reply)
+                    gevent.sleep()  # who sends many at once never waits for a socket: the others have their turn here
             except OSError:  # it has gone, or is too slow
                 return
 

@@ -16,6 +16,8 @@ HOSTS_SECONDS: Final = 5.0
 """How long a line of the hosts file is good: it has no time to live."""
 DEADLINE_SECONDS: Final = 5.0
 """For one name, all servers and attempts together."""
+MOST_ADDRESSES: Final = 64
+"""Of one name: each is tried at once, and an answer may have thousands."""
 
 
 class NameNotFound(Exception):
@@ -62,7 +64,8 @@ class NameLookup:
 
 
 def _found(addresses: list[str], seconds: float) -> Found:
-    return Found(tuple(sorted(dict.fromkeys(addresses), key=lambda address: ":" not in address)), seconds)
+    ordered = sorted(dict.fromkeys(addresses), key=lambda address: ":" not in address)
+    return Found(tuple(ordered[:MOST_ADDRESSES]), seconds)
 
 
 def _in_hosts(path: Path, name: str) -> list[str]:

@@ -189,7 +189,14 @@ class _translated(AbstractContextManager[None]):
             raise RepositoryError(f"{self._path} does not exist (scripts/seed_backends.py makes one)") from None
         # peewee translates what executing raises, but not what fetching does: damage may show in a later row.
         if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
-            raise RepositoryError(f"{self._path}: {error}") from None
+            raise RepositoryError(f"{self._path}: {_first(error)}") from None
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what went wrong first: on a full disk SQLite has rolled back already when peewee is about to."""
+    while isinstance(error.__context__, peewee.PeeweeException | sqlite3.Error):
+        error = error.__context__
+    return error
 
 
 class SqlBackendTable:

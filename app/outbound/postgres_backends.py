@@ -74,14 +74,15 @@ class PostgresBackendRepository:
         with self._connected() as database:
             self._has_changed = False  # a note that comes from now on may be of what this reading does not see
             try:
-                cursor = database.execute_sql(f"SELECT * FROM {TABLE} ORDER BY id")
-                names = [column.name for column in cursor.description]
-                known = [names.index(name) for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in names]
-                rows = [tuple(row[place] for place in known) for row in _fetched(cursor)]
+                present = {name for (name,) in database.execute_sql(_COLUMNS).fetchall()}
+                # Not the columns of others: one of them may hold what Python has no type for, such as "infinity".
+                names = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in present] or ["*"]
+                cursor = database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id")
+                rows = list(_fetched(cursor))
             except BaseException:
                 self._has_changed = True
                 raise
-        return self._parser.parse([names[place] for place in known], rows)
+        return self._parser.parse(names, rows)
 
     def close(self) -> None:
         if self._database is not None:

@@ -17,6 +17,8 @@ from app.outbound.worker_thread import WorkerThread
 
 MOST_NAMED: Final = 20
 """Suspects and bad records named; the counts say how many there are."""
+SILENT_SECONDS: Final = 5.0
+"""A replicator that has not written the file for so long is dead, frozen, or held up by the routing database."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):
@@ -66,8 +68,22 @@ class ReplicaWatch:
     def __init__(self, database: Path) -> None:
         self._path = replica_file(database)
         self._thread = WorkerThread()
+        self._written: float | None = None
+        self._changed_at = time.monotonic()
         self.current: ReplicaStatus | None = None
 
     def look(self) -> None:
         """Read the file, off the event loop."""
-        self.current = self._thread.run(read_replica_status, self._path)
+        written, status = self._thread.run(_written_and_status, self._path)
+        if written != self._written:
+            self._written, self._changed_at = written, time.monotonic()
+        elif status is not None and time.monotonic() - self._changed_at > SILENT_SECONDS:
+            status = msgspec.structs.replace(status, error=status.error or "the replicator says nothing any more")
+        self.current = status
+
+
+def _written_and_status(path: Path) -> tuple[float | None, ReplicaStatus | None]:
+    try:
+        return path.stat().st_mtime, read_replica_status(path)
+    except OSError:
+        return None, None

@@ -143,13 +143,13 @@ class Etcd:
         """Make these calls as a user from now on."""
         self.token = self.call("/v3/auth/authenticate", {"name": user, "password": password})["token"]
 
-    def add_user(self, name: str, password: str, prefix: str) -> None:
-        """Add a user who may read and write what begins so."""
+    def add_user(self, name: str, password: str, prefix: str, permission: str = "READWRITE") -> None:
+        """Add a user who may read and write what begins so, or READ alone."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        permission = {"permType": "READWRITE", "key": text64(prefix), "range_end": text64(end)}
+        granted = {"permType": permission, "key": text64(prefix), "range_end": text64(end)}
         self.call("/v3/auth/user/add", {"name": name, "password": password})
         self.call("/v3/auth/role/add", {"name": name})
-        self.call("/v3/auth/role/grant", {"name": name, "perm": permission})
+        self.call("/v3/auth/role/grant", {"name": name, "perm": granted})
         self.call("/v3/auth/user/grant", {"user": name, "role": name})
 
     def put(self, key: str, value: object, lease: int = 0) -> int:

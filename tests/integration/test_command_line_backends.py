@@ -258,3 +258,12 @@ def test_the_seeding_script_is_the_same_from_any_folder_and_with_any_python(data
     done = run([script, "drain", "gru", "nobody"], cwd=tmp_path, DB_PATH=str(database))
     assert (done.returncode, done.stderr) == (2, "backends: no such backend: nobody; nothing was changed\n")
     assert os.access(script, os.X_OK)
+
+
+def test_a_full_disk_changes_nothing_and_is_named(database, tmp_path):
+    file = tmp_path / "many.json"
+    file.write_text(json.dumps([row(f"b{number}", 9101, app="x" * 200) for number in range(2000)]))
+    command_line = [sys.executable, "-m", "app", "backends", "--db", str(database), "load", str(file)]
+    done = run(["bash", "-c", 'ulimit -f 100; exec "$@"', "limited", *command_line])
+    assert (done.returncode, done.stderr) == (2, f"backends: {database}: disk I/O error\n")
+    assert table(database) == {}

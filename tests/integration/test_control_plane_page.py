@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.commands import clean_environment
 from tests.harness import ROOT, eventually, row, write_backends
-from tests.integration.etcd_servers import pops
+from tests.integration.etcd_servers import etcd_running, pops
 from tests.programs import program
 from tests.traffic import free_ports, named, who
 
@@ -65,8 +66,9 @@ def test_from_one_machine_to_many_and_back(etcd, tmp_path, origin):
         return subprocess.run(health, env=os.environ | ctl, capture_output=True, check=False).returncode == 0
 
     eventually(is_up, 30, "etcd is up")
-    shell(block("etcdctl user add root"), tmp_path, **ctl)
-    ctl["ETCDCTL_USER"] = "root:SECRET"
+    set_up = block("export ETCDCTL_ENDPOINTS").replace("10.50.1.1:2379", f"127.0.0.1:{etcd}")
+    user = shell(f"{set_up}printenv ETCDCTL_USER", tmp_path).splitlines()[-1]
+    ctl["ETCDCTL_USER"] = user
 
     settings = dict(line.split("=", 1) for line in block("EDGEPROXY_ETCD").splitlines())
     password = tmp_path / "etcd-password"
@@ -107,6 +109,37 @@ def test_from_one_machine_to_many_and_back(etcd, tmp_path, origin):
         assert first.rows()["a"]["deleted"] == 1
 
 
+def test_a_backup_is_put_back_and_every_pop_has_what_it_had(tmp_path):
+    program("etcdctl", "etcd-client")
+    with etcd_running() as etcd, pops(tmp_path) as make:
+        (node,) = etcd.nodes
+        ctl = {"ETCDCTL_ENDPOINTS": node.url, "ETCDCTL_API": "3"}
+        etcd.put_backend("a", 8001)
+        connected, away = make("gru", etcd.endpoints), make("fra", etcd.endpoints)
+        for place in (connected, away):
+            place.start_replicator()
+            eventually(lambda place=place: "a" in place.rows(), 15, "it has what there is")
+        shell(block("etcdctl snapshot save"), tmp_path, **ctl)
+        etcd.put_backend("a", 9999)
+        later = etcd.put_backend("later", 8002)
+        eventually(lambda: all("later" in place.rows() for place in (connected, away)), what="both have what came then")
+        away.stop_replicator()
+
+        node.kill()
+        shutil.rmtree(etcd.folder / node.name)
+        command = re.sub(r"(gru=http://[\d.:]+)\S*", r"\1", block("etcdctl snapshot restore"))
+        command = command.replace("http://10.50.1.1:2380", node.peer_url).replace("gru", node.name)
+        shell(command.replace("/var/lib/edgeproxy-etcd", str(etcd.folder / node.name)), tmp_path, **ctl)
+        node.start()
+        eventually(node.is_up, 30, "etcd is up again")
+        eventually(lambda: connected.rows().keys() == {"a"}, 15, "who was there has what there is now")
+        while etcd.revision() <= later:
+            etcd.put("/edgeproxy/v1/heartbeat", "")
+        away.start_replicator()
+        eventually(lambda: away.rows().keys() == {"a"}, 15, "and who was away, though the revision is beyond its own")
+        assert connected.rows()["a"]["port"] == away.rows()["a"]["port"] == 8001
+
+
 def test_every_command_of_the_page_is_one_of_these():
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 11

@@ -348,6 +348,30 @@ def test_silent_and_slow_tcp_clients_are_sent_away(tmp_path: Path, monkeypatch: 
             assert read(sock).rr
 
 
+def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[bytes] = []
+    answer = Responder.answer
+
+    def noted(self: Responder, message: bytes, *, is_datagram: bool) -> Any:
+        answered.append(message[:2])
+        return answer(self, message, is_datagram=is_datagram)
+
+    monkeypatch.setattr(Responder, "answer", noted)
+    with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
+        (address,) = inside.edge.dns.addresses
+        clients = [socket.create_connection((address.host, address.port), 10) for _ in range(2)]
+        for client, number in zip(clients, (b"\0\1", b"\0\2"), strict=True):
+            query = number + bytes(DNSRecord.question("web.internal").pack())[2:]
+            client.sendall(framed(query) * 500)  # nobody has read anything yet: this sends without waiting
+        for client in clients:
+            with client, client.makefile("rb") as stream:
+                for _ in range(500):
+                    assert DNSRecord.parse(stream.read(int.from_bytes(stream.read(2), "big"))).rr
+    assert len(set(answered[:500])) == 2, "each is answered while the other has queries left"
+
+
 def test_junk_by_both_protocols_changes_nothing(dns: Dns) -> None:
     chance = random.Random(1)
     with dns.udp() as sock:

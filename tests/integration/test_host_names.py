@@ -14,7 +14,7 @@ from gevent.server import StreamServer
 
 from app.domain import host_names
 from app.outbound import name_lookup, name_watcher
-from app.outbound.name_lookup import HOSTS_SECONDS, NameLookup, NameNotFound
+from app.outbound.name_lookup import HOSTS_SECONDS, MOST_ADDRESSES, NameLookup, NameNotFound
 from tests.admin_client import admin_of, admin_variables
 from tests.commands import command
 from tests.edge_in_process import EdgeInside, edge_in_process
@@ -45,6 +45,11 @@ def test_both_families_are_found_and_the_answer_is_as_good_as_its_shortest_part(
 def test_ipv6_comes_first_and_the_rest_as_it_came(server: NameServer, tmp_path: Path) -> None:
     server.names = {NAME: (["127.0.0.2", "127.0.0.1", "::1"], 30)}
     assert server.lookup(tmp_path).find(NAME).addresses == ("::1", "127.0.0.2", "127.0.0.1")
+
+
+def test_of_thousands_of_addresses_a_few_are_enough(server: NameServer, tmp_path: Path) -> None:
+    server.names = {NAME: ([f"127.0.{number >> 8}.{number & 255}" for number in range(2000)], 30)}
+    assert len(server.lookup(tmp_path).find(NAME).addresses) == MOST_ADDRESSES
 
 
 def test_the_hosts_file_goes_before_the_name_server(server: NameServer, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import time
 
@@ -71,6 +72,13 @@ def test_without_etcd_the_replicator_idles_with_one_line(pop):
     assert not alone.database.exists()
 
 
+def test_an_etcd_that_was_never_there_is_said_with_the_reason(pop):
+    lost = pop("gru", "http://127.0.0.1:1")
+    lost.start_replicator()
+    line = eventually(lambda: lost.event("replica: no contact with etcd"), 15, "it is said")
+    assert "Connection refused; 0 backends serve on" in line["event"]
+
+
 # Following
 
 
@@ -134,6 +142,16 @@ def test_the_edge_serves_on_and_starts_again_without_etcd(own, pop, origin):
     eventually(lambda: who(place.edge) == "b", what="it follows again")
 
 
+def test_a_replicator_that_is_frozen_is_said_not_to_say_anything(clean, pop):
+    place = pop("gru", clean.endpoints).start()
+    eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="all is well")
+    place.replicator.send_signal(signal.SIGSTOP)
+    eventually(lambda: place.edge.ready()["replica"]["error"], 15, "the edge says why the replica grows old")
+    assert place.edge.ready()["replica"]["error"] == "the replicator says nothing any more"
+    place.replicator.send_signal(signal.SIGCONT)
+    eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="and that it does not any more")
+
+
 def test_bad_records_are_skipped_named_and_counted_and_the_rest_serves(clean, pop, origin):
     clean.put(KEY + "broken", "{")
     clean.put_backend("later", 1, schema=2)
@@ -150,6 +168,19 @@ def test_bad_records_are_skipped_named_and_counted_and_the_rest_serves(clean, po
     clean.put_backend("a", 0)
     eventually(lambda: place.status()["bad_count"] == 4, what="it is bad now")
     assert who(place.edge) == "a", "its last good version serves on"
+
+
+def test_a_bad_record_may_be_of_any_size_and_is_named_in_few_words(clean, pop):
+    place = pop("gru", clean.endpoints).start()
+    clean.put(KEY + "x" * 1_000_000, "junk")
+    clean.put_backend("x" * 256, 1)
+    clean.put_backend("fat", 1, app="y" * 1_000_000)
+    clean.put_backend("good", 1)
+    eventually(lambda: "good" in place.rows(), what="the good one is here")
+    eventually(lambda: place.status()["bad_count"] == 3, what="the bad ones are counted")
+    assert set(place.rows()) == {"good"}
+    assert sorted(len(name) for name in place.status()["bad"]) == [3, 256, 256]
+    assert all(len(line["event"]) < 700 for line in place.events("record refused"))
 
 
 def test_leases_that_end_together_take_nobody_out(clean, pop, origin):
@@ -282,6 +313,17 @@ def test_a_wrong_password_is_said_at_once_and_once(pop, tmp_path):
         ]
         assert line["level"] == "ERROR"
         assert "guess" not in place.errors.read_text()
+
+
+def test_a_user_who_may_only_read_is_told_that_it_must_write_the_heartbeat(pop, tmp_path):
+    (tmp_path / "password").write_text("secret")
+    with guarded_etcd() as guarded:
+        guarded.add_user("reader", "secret", "/edgeproxy/", "READ")
+        place = pop("gru", guarded.endpoints, ETCD_USER="reader", ETCD_PASSWORD_FILE=tmp_path / "password")
+        place.start_replicator()
+        line = eventually(lambda: place.event("replica: no contact"), 15, "without a heartbeat there is no contact")
+        assert "the heartbeat cannot be written" in line["event"]
+        assert "permission denied" in line["event"]
 
 
 def test_with_tls_and_a_certificate(pop, tmp_path):

@@ -152,6 +152,8 @@ def test_columns_come_and_go_while_it_is_read(routing):
     routing.execute("ALTER TABLE backends DROP COLUMN drain_deadline, DROP COLUMN region")
     (backend,) = repository.load().backends
     assert backend.region is None
+    routing.execute("ALTER TABLE backends ADD COLUMN seen_at TIMESTAMPTZ DEFAULT 'infinity'")
+    assert [backend.id for backend in repository.load().backends] == ["a"]
     repository.close()
 
 
@@ -359,8 +361,11 @@ def test_the_password_is_in_no_output(routing, tmp_path):
         command("check", DB_URL=wrong.replace("postgresql", "mysql")),
         command("backends", "--db", f"{wrong}%", "list"),
         edgeproxy("serve", DB_URL=f"{wrong}%"),
+        command("backends", "list", DB_URL=wrong.replace("postgresql", "mysql")),
+        command("backends", "list", DB_URL=wrong.replace("Wr0ng", "Wr0ng@Wr0ng")),
+        command("backends", "list", DB_URL=wrong.replace("Wr0ng", "Wr0ng/Wr0ng")),
     ]
-    assert [done.returncode for done in outputs] == [0, 0, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert [done.returncode for done in outputs] == [0, 0, *[2] * 11]
     for done in outputs:
         assert "Wr0ng" not in done.stdout + done.stderr
     assert f"postgresql://***@127.0.0.1:{routing.server.port}/{routing.name}" in outputs[1].stdout

@@ -169,7 +169,7 @@ def test_each_variable_is_read(name: str, text: str, value: object) -> None:
         ("postgresql://edge@db.example:5433/routing", "postgresql://edge@db.example:5433/routing"),
         ("postgresql:///routing?host=/run/postgresql", "postgresql:///routing?host=/run/postgresql"),
         ("postgresql://edge:s3cret@db/routing", "postgresql://***@db/routing"),
-        ("postgresql://edge:s3c/r@et@a,b:1/routing", "postgresql://***@a,b:1/routing"),
+        ("postgresql://edge:s3c%2Fr%40et@a,b:1/routing", "postgresql://***@a,b:1/routing"),
         ("postgresql://db/routing?user=edge&password=s3cret", "postgresql://db/routing?user=edge&password=***"),
     ],
 )
@@ -180,7 +180,16 @@ def test_the_password_of_a_database_is_not_shown(text: str, shown: str) -> None:
     assert "s3c" not in repr(url)
 
 
-@pytest.mark.parametrize("text", ["routing.db", "mysql://edge:s3cret@db/routing", "postgresql://edge:s3c%ret@db/x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "routing.db",
+        "mysql://edge:s3cret@db/routing",
+        "postgresql://edge:s3c%ret@db/x",
+        "postgresql://edge:s3c@ret@db/x",
+        "postgresql://edge:s3c/ret@db/x",
+    ],
+)
 def test_what_is_no_url_of_postgresql_is_a_fault_that_does_not_repeat_it(text: str) -> None:
     assert faults(DB_URL=text) == [
         "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database, other characters in it as %XX"

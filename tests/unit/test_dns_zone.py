@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from app.domain.dns_zone import MOST_PLACES, Labels, Zone, make_zone, nearest
+from app.domain.dns_zone import MOST_PLACES, MOST_REGIONS, Labels, Zone, make_zone, nearest
 from tests.unit.pools import PoolUnderTest, backend
 
 
@@ -164,6 +164,18 @@ def test_names_of_the_zone_itself_are_nobodys() -> None:
     assert at(found, "sa", "backends") and "c" not in at(found, "sa", "backends")
     assert at(found, "regions", "web") == ["regions"]
     assert found.nodes["regions", "web"].text == "sa"
+
+
+def test_regions_are_named_by_their_labels_which_are_of_bounded_length() -> None:
+    strange = [web("long", "XX/" + "r" * 70_000), web("mixed", "XX/north é america"), web("gru")]
+    found = zone(PoolUnderTest(strange))
+    assert found.nodes["regions", "web"].text == "north-america,sa"
+    assert found.nodes[("pops",)].text == "sa,north-america"
+    assert at(found, "north-america", "web") == ["mixed"]
+    many = [web(f"b{number}", f"XX/{number:063}") for number in range(2 * MOST_REGIONS)]
+    found = zone(PoolUnderTest(many))
+    assert found.nodes["regions", "web"].text.split(",") == [f"{number:063}" for number in range(MOST_REGIONS)]
+    assert len(found.nodes[("pops",)].text) < 64_100, "there is room for it in a message of 65,535 bytes"
 
 
 def test_an_edge_without_a_region_is_near_to_nobody() -> None:

@@ -47,6 +47,16 @@ def test_no_more_are_asked_than_may_be() -> None:
     assert set(first + names.take_due(0, 2)) == {"x", "y", "z"}
 
 
+def test_who_waits_longest_comes_first() -> None:
+    names = names_of(*(named(f"gone{number}") for number in range(3)))
+    asked = names.take_due(0, 2)
+    for name in asked:
+        names.failed(name, "no name server answers", 0)
+    later = names.take_due(RETRY_SECONDS, 1)
+    assert not set(later) & set(asked), "names whose servers are dead do not keep the others waiting for ever"
+    assert set(later + names.take_due(RETRY_SECONDS, 2)) == {"gone0", "gone1", "gone2"}
+
+
 def test_an_address_stays_as_long_as_it_is_among_the_answers() -> None:
     backend = named("x")
     names = names_of(backend)

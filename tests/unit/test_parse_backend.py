@@ -141,9 +141,16 @@ def test_a_flag_is_0_or_1(column: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("column", ["id", "app", "region", "country", "wg_ip"])
-@pytest.mark.parametrize("value", [7, 1.5, b"sa-1", "sa\n1", "sa\x00", "\x1b[31m"])
+@pytest.mark.parametrize("value", [7, 1.5, b"sa-1", "sa\n1", "sa\x00", "\x1b[31m", "x" * 256])
 def test_text_columns_hold_printable_text(column: str, value: object) -> None:
     assert faults(**{column: value}) == [column]
+
+
+def test_what_is_wrong_is_said_in_few_words_however_long_it_is() -> None:
+    with pytest.raises(BadBackend) as refused:
+        parse(id="x" * 1_000_000, app="y" * 1_000_000)
+    assert len(str(refused.value)) < 1500
+    assert parse(id="x" * 255).id == "x" * 255
 
 
 @pytest.mark.parametrize(
