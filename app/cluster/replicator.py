@@ -37,6 +37,7 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 RECORDS_NAMED: Final = 20
 """Bad records, suspects and losses named in the log for one change."""
 _STARTING: Final = "starting"
+_NO_HEARTBEAT: Final = "the heartbeat cannot be written"
 _NOWHERE: Final = Position(0, 0)
 """Of no cluster: whoever goes on from here takes a snapshot."""
 
@@ -117,8 +118,7 @@ class Replicator:
                 logger.info("replica: {}: taking a snapshot", error)
                 self.position = None
             except Silence as error:
-                fault = self._heartbeat_fault and f"the heartbeat cannot be written: {self._heartbeat_fault}"
-                self._failed(fault or str(error), is_news=False)
+                self._fell_silent(str(error))
             except (EtcdError, RepositoryError) as error:
                 self._failed(str(error), is_news=not isinstance(error, EtcdUnavailable))
             except Exception:
@@ -251,6 +251,14 @@ class Replicator:
         if is_news and error != self.error:
             logger.error("replica: {}", error)
         self.error = error
+
+    def _fell_silent(self, error: str) -> None:
+        """Note that nothing came; where nobody can write the heartbeat, that is why."""
+        if self._heartbeat_fault:
+            is_news = not (self.error or "").startswith(_NO_HEARTBEAT)
+            self._failed(f"{_NO_HEARTBEAT}: {self._heartbeat_fault}", is_news=is_news)
+        else:
+            self._failed(error, is_news=False)
 
     def _look_at_contact(self) -> None:
         """Say that there is no contact, once it has lasted."""
