@@ -24,6 +24,7 @@ The rooms, from the door inwards::
     gateway/                            requests answered here: routes, handlers swapped while they run, their calls
     simulation/                         a million clients drawn and elected for, in memory
     cluster/                            beyond one machine: etcd's client, the replicator of the routing database
+    registration                        for services: a class that keeps one registered; needs nothing of the edge
     replication                         puts the replicator's process together, as bootstrap does the edge's
     announcer                           the process that announces anycast prefixes by BGP
 

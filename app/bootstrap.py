@@ -445,6 +445,7 @@ class Edge:
         frontends = self._open_frontends(config)
         if _needs_routing(config):
             self.watcher.start()  # waits for the disk, while nothing has changed yet
+        self._start_gateway(config)
         status = self.status
         if config.metrics_listen_addr != self.config.metrics_listen_addr:
             status = self._status_server(config)
@@ -457,7 +458,6 @@ class Edge:
                 status.stop()
             self._leave_routing()
             raise
-        self._start_gateway(config)
         self.config, self._frontends = config, frontends
         self.pools.use(config)
         self.doors.open(frontends, bound)

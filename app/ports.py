@@ -52,7 +52,10 @@ class BackendStore(Protocol):
     """
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace backends, all or none; with `replaces_all` remove every other."""
+        """Insert or replace backends, all or none; with `replaces_all` remove every other.
+
+        Where they are replicated, they are changed a hundred at a time, each hundred all or none.
+        """
         ...
 
     def rows(self) -> list[dict[str, Any]]:

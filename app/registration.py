@@ -148,7 +148,7 @@ class Registration:
             failures = 0 if self._say() else failures + 1
             self._has_spoken.set()
             if self.refusal is not None:
-                return
+                break
             try:
                 order = self._orders.get(timeout=self._pause_seconds(failures))
             except Empty:
@@ -170,10 +170,10 @@ class Registration:
     def _say(self) -> bool:
         """Register or renew; False when it is to be tried again soon."""
         is_draining = self._is_draining
-        if not is_draining and not self._is_there():
-            self._in_trouble("it does not answer any more, so nothing is said of it")
-            return False
         try:
+            if not is_draining and not self._is_there():
+                self._in_trouble("it does not answer any more, so nothing is said of it")
+                return False
             answer = self._call("PUT", {**self._said, "draining": is_draining})
         except ApiError as error:
             self._failed(error)
@@ -218,7 +218,7 @@ class Registration:
             try:
                 self._call("DELETE")
             except ApiError as error:
-                if error.status is not None and error.status < 500:
+                if error.status is not None and error.status < 500 and error.status not in (401, *_MAY_PASS):
                     return  # it was not there any more
                 if time.monotonic() > give_up_at:
                     logger.warning("{}: {}; it expires by itself", self.id, error.detail)

@@ -7,10 +7,11 @@ drain holds for as long as the registration does.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from app.cluster.changes import Value, answered
-from app.cluster.etcd import EtcdClient
+from app.cluster.etcd import EtcdClient, EtcdError
 from app.cluster.etcd_answers import KeyValue
 from app.cluster.records import COLUMNS, DRAINING, TTL_SECONDS, key_of, write_value
 from app.cluster.store import EtcdBackendStore, fields_of
@@ -37,6 +38,8 @@ class EtcdRegistrar:
         said = {name: row[name] for name in COLUMNS if name not in OPERATORS}
         said |= {DRAINING: int(registration.is_draining), TTL_SECONDS: registration.ttl_seconds}
         found = self._found(backend_id)
+        if found is not None and not found.lease:
+            raise KeyError(backend_id)
         lease, ttl_seconds = self._renewed(found, registration.ttl_seconds)
         if not lease:
             lease, ttl_seconds = self._etcd.grant(registration.ttl_seconds)
@@ -65,6 +68,8 @@ class EtcdRegistrar:
         if found is None or not found.lease:
             raise KeyError(backend_id)
         self._store.remove([backend_id])
+        with suppress(EtcdError):  # without its key it would end by itself
+            self._etcd.revoke(found.lease)
 
     def _found(self, backend_id: str) -> KeyValue | None:
         key = key_of(backend_id)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from app.cluster.changes import Edit, Value, change
+from app.cluster.changes import Edit, Value, answered, change
 from app.cluster.etcd import MOST_AT_ONCE, EtcdClient
 from app.cluster.etcd_answers import KeyValue
-from app.cluster.records import COLUMNS, DRAIN_SECONDS, DRAINING, BadValue, key_of, read_value, write_value
+from app.cluster.records import BACKENDS, COLUMNS, DRAIN_SECONDS, DRAINING, BadValue, key_of, read_value, write_value
 from app.domain.model import Backend
 from app.ports import RepositoryError
 
@@ -47,7 +47,7 @@ class EtcdBackendStore:
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
         edits: dict[str, Edit] = {backend.id: self._saving(backend) for backend in backends}
-        others = [str(row["id"]) for row in self.rows() if row["id"] not in edits] if replaces_all else []
+        others = [one for one in self._stored_ids() if one not in edits] if replaces_all else []
         self.change(edits)
         self._end(others, lambda _: _drained_if_leased)
 
@@ -62,6 +62,12 @@ class EtcdBackendStore:
             return lambda found: _drained_if_leased(_existing(backend_id, found))
 
         self._end(ids, drained)
+
+    def _stored_ids(self) -> list[str]:
+        """Return the ids of all records, as etcd has them: the replica may lag, and knows no bad ones by name."""
+        with answered("nothing was changed"):
+            keys = [item.key for item in self._etcd.snapshot(BACKENDS).items]
+        return [key.removeprefix(BACKENDS.encode()).decode(errors="surrogateescape") for key in keys]
 
     def _end(self, ids: Sequence[str], drained: Callable[[str], Edit]) -> None:
         """Delete backends; those with a lease are drained first, so that nobody takes it for a lost lease."""
@@ -119,7 +125,11 @@ def _drained_if_leased(found: KeyValue | None) -> Value | None:
     """An Edit."""
     if found is None or not found.lease:
         return None if found is None else Value(found.value, 0)
-    return Value(write_value({**fields_of(found), DRAINING: 1}), found.lease)
+    try:
+        fields = read_value(found.value)
+    except BadValue:  # nobody serves by it
+        return Value(found.value, found.lease)
+    return Value(write_value({**fields, DRAINING: 1}), found.lease)
 
 
 def _nothing(found: KeyValue | None) -> None:

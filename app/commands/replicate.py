@@ -18,8 +18,9 @@ from gevent import signal_handler
 from gevent.event import Event
 from loguru import logger
 
+from app.commands.configuration import load_or_exit
 from app.commands.output import fail
-from app.config import Config, ConfigError, load, variable
+from app.config import Config, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.replication import BadEtcdFiles, Replication
@@ -36,10 +37,7 @@ def _fail(*lines: str) -> NoReturn:
 @click.command()
 def replicate() -> None:
     """Keep the routing database as etcd has it, and take changes for it, until SIGTERM. Logs to standard error."""
-    try:
-        config = load(os.environ)
-    except ConfigError as error:
-        _fail(*error.faults)
+    config = load_or_exit()
     log = json_log.configure(None, level=config.log_level, format=config.log_format)
     log.start()  # its greenlet also keeps the loop turning while this one waits
     stopping = Event()

@@ -43,12 +43,13 @@ class HostNames:
         self._names: dict[str, _Name] = {}
         self._filled: dict[Backend, Backend] = {}
 
-    def want(self, names: Iterable[str]) -> None:
-        """Know these names, and no others. New ones are due at once."""
-        wanted = set(names)
+    def want(self, backends: Iterable[Backend]) -> None:
+        """Know the names of these backends, and no others. New ones are due at once."""
+        rows = {backend for backend in backends if backend.host_name is not None}
+        wanted = {row.host_name for row in rows if row.host_name is not None}
         if wanted != self._names.keys():
             self._names = {name: self._names.get(name) or _Name() for name in wanted}
-            self._filled = {row: filled for row, filled in self._filled.items() if row.host_name in wanted}
+        self._filled = {row: filled for row, filled in self._filled.items() if row in rows}
 
     def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Return the backends with the addresses of their names; where there is none yet, the host stays empty."""

@@ -54,8 +54,9 @@ class NameWatcher:
 
     def want(self, backends: Iterable[Backend]) -> None:
         """Follow the names of these backends, and no others."""
-        self._users = {backend.host_name: backend for backend in backends if backend.host_name is not None}
-        self._names.want(self._users)
+        named = [backend for backend in backends if backend.host_name is not None]
+        self._users = {backend.host_name: backend for backend in named if backend.host_name is not None}
+        self._names.want(named)
 
     def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Return the backends with the addresses of their names, as far as they are known."""

@@ -72,9 +72,8 @@ MAY_IMPORT: dict[str, str] = {
     "actors.messages actors.runtime gevent loguru",
     "app.commands": "app.config app.commands app.outbound.admin_api click rich",
     "app.commands.backends": "app.config app.domain app.commands app.ports app.outbound click",
-    "app.commands.configuration": "app.bootstrap app.config app.commands app.outbound click pydantic rich",
-    "app.commands.explain": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports "
-    "click rich",
+    "app.commands.configuration": "app.config app.commands app.outbound click pydantic rich",
+    "app.commands.explain": "app.config app.commands app.domain app.outbound app.plans app.ports click rich",
     "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
     "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",
     "app.commands.mesh": "app.announcer app.config app.commands app.domain app.outbound app.ports app.wire click rich",
@@ -82,7 +81,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.commands.replicate": "app.config app.commands app.inbound app.outbound app.replication click gevent loguru",
     "app.commands.serve": "app.bootstrap app.config app.commands app.domain app.garbage app.inbound app.outbound "
     "click gevent loguru",
-    "app.commands.simulate": "app.bootstrap app.config app.commands app.domain app.outbound app.plans app.ports "
+    "app.commands.simulate": "app.config app.commands app.domain app.outbound app.plans app.ports "
     "app.simulation click rich",
     "app.announcer": "app.config click gevent",
     "app.simulation": "app.domain app.simulation rich",

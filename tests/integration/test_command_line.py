@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from app.config import Settings, variable
-from tests.commands import command, edgeproxy
-from tests.harness import row, write_backends
+from tests.commands import clean_environment, command, edgeproxy
+from tests.harness import ROOT, row, write_backends
 
 ROWS = [
     row("gru", 1, country="BR", region="sa"),
@@ -136,3 +138,18 @@ def test_explain_refuses_what_it_cannot_do_in_one_line(routing_db, tmp_path):
         (line,) = done.stderr.splitlines()
         assert complaint in line
     assert not (tmp_path / "absent.db").exists()
+
+
+def test_the_replicator_takes_every_limit_that_the_edge_takes(tmp_path):
+    """Both raise the soft limit of descriptors, by which a limit of connections is judged."""
+    command = ["bash", "-c", 'ulimit -Sn 1024; exec "$0" -m app replicate', sys.executable]
+    environment = clean_environment(MAX_CONNECTIONS="1000", DB_PATH=str(tmp_path / "routing.db"))
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert "idle: EDGEPROXY_ETCD_ENDPOINTS is not set" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -137,13 +137,16 @@ def test_many_are_saved_and_all_others_removed(etcd_and_pops):
     etcd, place, _ = etcd_and_pops
     etcd.put_backend("other", 1001)
     etcd.put_backend("leased", 1001, lease=etcd.grant(600))
+    for lease in (0, etcd.grant(600)):
+        etcd.put(f"{KEY}bad-{lease}", "no JSON", lease)
     eventually(lambda: len(place.rows()) == 2, what="both are there")
     reader = EtcdClient([node.url for node in etcd.nodes])
-    rows = [{"id": name} for name in place.rows()]
-    store = EtcdBackendStore(reader, lambda: rows, row_of, lambda _revision, _seconds: True)
+
+    store = EtcdBackendStore(reader, list, row_of, lambda _revision, _seconds: True)
     many = [parse_backend({"id": f"b{number}", **columns(1 + number)}) for number in range(250)]
     store.save(many, replaces_all=True)
     eventually(lambda: sorted(place.rows()) == sorted(one.id for one in many), what="these and no others, at once")
+    assert len(reader.snapshot(KEY).items) == len(many), "bad records are gone too"
 
 
 def test_a_file_of_backends_is_loaded_by_the_command_at_any_edge(etcd_and_pops, tmp_path):

@@ -14,7 +14,7 @@ def named(name: str, backend_id: str = "a") -> Backend:
 
 def names_of(*backends: Backend) -> HostNames:
     names = HostNames()
-    names.want(backend.host_name for backend in backends if backend.host_name)
+    names.want(backends)
     return names
 
 
@@ -107,3 +107,14 @@ def test_a_name_that_nobody_has_any_more_is_forgotten_also_while_it_is_asked() -
     assert not names.learned("x", ["10.0.0.1"], 30, 0)
     assert not names.failed("x", "too late", 0)
     assert sum(names.counts().values()) == 0
+
+
+def test_rows_that_are_no_more_are_not_kept() -> None:
+    names = names_of(named("x"))
+    names.take_due(0, 1)
+    names.learned("x", ["10.0.0.1"], 30, 0)
+    for weight in range(2, 5):
+        row = parse_backend({"id": "a", "wg_ip": "x", "port": 80, "weight": weight})
+        names.want([row])
+        assert [backend.host for backend in names.filled((row,))] == ["10.0.0.1"]
+    assert len(names._filled) == 1
