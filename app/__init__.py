@@ -13,6 +13,7 @@ The rooms, from the door inwards::
     outbound/                           whom we call: routing and country database, name servers, probes, logs, metrics
     wire/                               bytes <-> meaning, no I/O: PROXY protocol, HTTP/1.1, DNS
     edge_view, gateway_view             what the edge says of itself: readiness and metrics
+    pool_members                        every member of a pool, for those views
     dns_view                            what the internal DNS knows: the zone, made anew as the pools change
     config/                             command line, environment and YAML file -> one frozen Config
     serving_pools                       the pools in force: configuration, rows and names, told to the actors

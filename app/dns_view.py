@@ -6,11 +6,11 @@ import random
 import time
 from typing import Final
 
-from actors.messages import DescribePool, ReadGenerations
+from actors.messages import ReadGenerations
 from actors.runtime import Address, ask
 from app.domain.dns_zone import make_zone
-from app.domain.pool import MemberView
 from app.outbound.worker_thread import WorkerThread
+from app.pool_members import members_of
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TICK_SECONDS: Final = 1.0
@@ -40,18 +40,8 @@ class DnsView:
         generations = ask(self._registry, ReadGenerations(), timeout_s=ASK_TIMEOUT_SECONDS)
         if generations == self._generations and began < self._made_at + self._load_seconds:
             return
-        pools = {name: self._members(name) for name in generations}
+        pools = {name: members_of(self._registry, name) for name in generations}
         serial = max(int(time.time()), self.zone.serial + 1) % 2**32
         self.zone = self._thread.run(make_zone, pools, self._pop_region, serial, random.random)
         self._generations, self._made_at = generations, time.monotonic()
         self._rests_until = self._made_at + _REST * (self._made_at - began)
-
-    def _members(self, pool: str) -> list[MemberView]:
-        """Describe all members of a pool, a page at a time: ten thousand at once would hold the loop."""
-        members: list[MemberView] = []
-        while True:
-            page = DescribePool(pool, first=len(members))
-            described = ask(self._registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
-            members += described
-            if len(described) < page.count:
-                return members

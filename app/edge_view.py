@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from actors.messages import CountBindings, CountCandidates, DescribePool, TakeSnapshot
+from actors.messages import CountBindings, CountCandidates, TakeSnapshot
 from actors.runtime import ask
 from actors.supervisor import Supervisor
 from app.domain import metric_names as names
 from app.domain.host_names import NameState
 from app.domain.measures import Labels, Snapshot
-from app.domain.pool import MemberView
 from app.gateway_view import GatewayView
 from app.inbound.connections import Connections
 from app.inbound.doors import Doors
@@ -22,6 +21,7 @@ from app.outbound.maxmind_geo import MaxmindGeo
 from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
 from app.outbound.replica_file import ReplicaStatus, ReplicaWatch
 from app.outbound.worker_thread import WorkerThread
+from app.pool_members import members_of
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 from app.reload import Reloader
 
@@ -144,7 +144,7 @@ class EdgeView:
         """Collect what the actors counted and the gauges of the moment."""
         self._report_traffic()
         pools = ask(self._actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
-        members = [((pool, m.backend.id), m) for pool in pools for m in self._members(pool)]
+        members = [((pool, m.backend.id), m) for pool in pools for m in members_of(self._actors.registry, pool)]
         bindings = ask(self._actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         children = self._supervisor.children
         gateway_counters, gateway_gauges = self._gateway.gather()
@@ -175,13 +175,3 @@ class EdgeView:
         counters[names.LOG_LINES_DROPPED] = {(): float(self._log.lines_dropped)}
         counters[names.DNS_ANSWERS] = {(rcode,): float(count) for rcode, count in self.dns_answers.items()}
         return Snapshot(counters, snapshot.histograms), gauges
-
-    def _members(self, pool: str) -> list[MemberView]:
-        """Describe all members of a pool, a page at a time: ten thousand at once would hold the loop."""
-        members: list[MemberView] = []
-        while True:
-            page = DescribePool(pool, first=len(members))
-            described = ask(self._actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
-            members += described
-            if len(described) < page.count:
-                return members

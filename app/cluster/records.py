@@ -21,8 +21,6 @@ HEARTBEAT: Final = f"{PREFIX}heartbeat"
 SCHEMA: Final = 1
 DRAIN_SECONDS: Final = "drain_seconds"
 """How long open connections may run on after the change; a duration, since the clocks of POPs need not agree."""
-DRAINING: Final = "draining"
-"""The service itself wants no new connections; `deleted` is the operators' word."""
 TTL_SECONDS: Final = "ttl_seconds"
 """What a registered service asked for its lease."""
 COLUMNS: Final = tuple(name for name in BACKEND_COLUMNS if name != "id")
@@ -65,7 +63,7 @@ def read_record(key: bytes, value: bytes, revision: int, *, is_leased: bool) -> 
         fields = read_value(value)
         row = {**fields, "id": backend_id, DRAIN_DEADLINE: None}
         drain_seconds = _seconds(fields)
-        backend = parse_backend(row | {"deleted": 1} if _flag(fields, DRAINING) else row)
+        backend = parse_backend(row)
         if key != key_of(backend.id).encode():
             raise BadValue("its id has spaces around it or is not UTF-8")
     except (BadValue, BadBackend) as error:
@@ -80,10 +78,3 @@ def _seconds(fields: Mapping[str, Any]) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
         raise BadValue(f"{DRAIN_SECONDS}={seconds!r}: must be seconds")
     return float(seconds)
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    flag = fields.get(name)
-    if flag not in (None, 0, 1):
-        raise BadValue(f"{name}={flag!r}: must be 0 or 1")
-    return bool(flag)

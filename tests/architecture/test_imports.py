@@ -34,9 +34,10 @@ MAY_IMPORT: dict[str, str] = {
     "app.plans": "app.config app.domain",
     "app.reload": "app.config app.inbound.listener app.outbound.worker_thread gevent loguru",
     "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
-    "app.gateway_view app.loop_pauses app.outbound app.proxy_service app.reload",
+    "app.gateway_view app.loop_pauses app.pool_members app.outbound app.proxy_service app.reload",
     "app.gateway_view": "actors.handler_messages actors.runtime app.domain",
-    "app.dns_view": "actors.messages actors.runtime app.domain app.outbound.worker_thread app.proxy_service",
+    "app.dns_view": "actors.messages actors.runtime app.domain app.outbound.worker_thread app.pool_members "
+    "app.proxy_service",
     "app.garbage": "",
     "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
@@ -86,6 +87,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.announcer": "app.config click gevent",
     "app.simulation": "app.domain app.simulation rich",
     "app.registration": "app.domain app.outbound.admin_api loguru",
+    "app.pool_members": "actors.messages actors.runtime app.domain app.proxy_service",
     "app.serving_pools": "app.config app.domain app.outbound app.plans app.proxy_service "
     "actors.messages actors.runtime",
     "app.gateway_room": ANYTHING,

@@ -1,0 +1,22 @@
+"""All members of a pool, for those who look at it from outside: the metrics, the internal DNS."""
+
+from __future__ import annotations
+
+from actors.messages import DescribePool
+from actors.runtime import Address, ask
+from app.domain.pool import MemberView
+from app.proxy_service import ASK_TIMEOUT_SECONDS
+
+
+def members_of(registry: Address, pool: str) -> list[MemberView]:
+    """Describe all members of a pool, a page at a time: ten thousand at once would hold the loop.
+
+    Raises what asking the registry raises.
+    """
+    members: list[MemberView] = []
+    while True:
+        page = DescribePool(pool, first=len(members))
+        described = ask(registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+        members += described
+        if len(described) < page.count:
+            return members
