@@ -12,7 +12,7 @@
 
     app.gateway.dispatch ──ask──> handlers   which version of which handler answers a request, and who still holds one
 
-    app.registration_keeper ──ask──> registrations   which service said last when that it serves, and who is overdue
+    app.registration.registrar ──ask──> registrations   which service said last when that it serves, and who is overdue
 
     supervisor ── watches all of them; a successor is built from the facts of the moment and published under the name
 

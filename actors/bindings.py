@@ -13,10 +13,10 @@ from actors.messages import (
     CopyBindings,
     CountBindings,
     DescribeBinding,
-    Elect,
-    ElectionHeld,
     FindBinding,
     ReplaceLimits,
+    Select,
+    Selected,
     SweepBindings,
     Unbind,
 )
@@ -37,18 +37,18 @@ class BindingsActor(GeventActor):
         self,
         table: AffinityTable,
         limits: dict[str, ClientLimits],
-        elections: SingleFlight[GeventFuture[Bound | Elect]],
+        selections: SingleFlight[GeventFuture[Bound | Select]],
     ) -> None:
         super().__init__()
         self._table = table
         self._limits = limits
-        self._elections = elections
+        self._selections = selections
         self._next_shard = 0
 
     def on_start(self) -> None:
         # A predecessor's inbox went down with the outcomes of elections: nobody may wait for those.
-        for elector in self._elections.pass_on_all(time.monotonic()):
-            elector.set(Elect())
+        for leader in self._selections.pass_on_all(time.monotonic()):
+            leader.set(Select())
 
     def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
         match message:
@@ -56,7 +56,7 @@ class BindingsActor(GeventActor):
                 return self._find(message, time.monotonic())
             case ConfirmBinding(client, backend_id):
                 self._table.bind(client, backend_id, time.monotonic())
-            case ElectionHeld(client, backend_id):
+            case Selected(client, backend_id):
                 self._held(client, backend_id, time.monotonic())
             case Unbind(client, backend_id, former):
                 self._unbind(client, backend_id, former, time.monotonic())
@@ -79,23 +79,23 @@ class BindingsActor(GeventActor):
                 return super().handle(message)
         return None
 
-    def _find(self, message: FindBinding, now: float) -> Bound | Elect | GeventFuture[Bound | Elect]:
+    def _find(self, message: FindBinding, now: float) -> Bound | Select | GeventFuture[Bound | Select]:
         client = message.client
         backend_id = self._table.find(client, now)
         if backend_id is not None and backend_id not in message.excluded:
             return Bound(backend_id)
-        answer_later: GeventFuture[Bound | Elect] = GeventFuture()
-        return answer_later if self._elections.join(client, answer_later, now) else Elect()
+        answer_later: GeventFuture[Bound | Select] = GeventFuture()
+        return answer_later if self._selections.join(client, answer_later, now) else Select()
 
     def _held(self, client: str, backend_id: str | None, now: float) -> None:
         if backend_id is None:
-            successor = self._elections.pass_on(client, now)
+            successor = self._selections.pass_on(client, now)
             if successor is not None:
-                successor.set(Elect())
+                successor.set(Select())
             return
         # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
         self._table.bind(client, backend_id, now)
-        for waiting in self._elections.land(client):
+        for waiting in self._selections.land(client):
             waiting.set(Bound(backend_id))
 
     def _unbind(self, client: str, backend_id: str, former: str | None, now: float) -> None:

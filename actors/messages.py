@@ -155,14 +155,14 @@ class Bound(Message, frozen=True):
     backend_id: str
 
 
-class Elect(Message, frozen=True):
+class Select(Message, frozen=True):
     """The client has no binding: hold an election and report it with ElectionHeld."""
 
 
-BindingFound = Bound | Elect
+BindingFound = Bound | Select
 
 
-class ElectionHeld(Message, frozen=True):
+class Selected(Message, frozen=True):
     """The election the sender was asked to hold gave this backend, or none."""
 
     client: str

@@ -1,4 +1,4 @@
-"""The registrations actor owns when each registration expires. It translates messages to app.domain.registrations."""
+"""The registrations actor owns the table of registrations and their expiry (app.domain.registration_table)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from actors.registration_messages import (
     RenewRegistration,
 )
 from actors.runtime import GeventActor
-from app.domain.registrations import Registrations
+from app.domain.registration_table import RegistrationTable
 
 
 class RegistrationsActor(GeventActor):
     """The registrations are handed in, because they outlive a crash of the actor: services believe in them."""
 
-    def __init__(self, registrations: Registrations) -> None:
+    def __init__(self, registrations: RegistrationTable) -> None:
         super().__init__()
         self._registrations = registrations
 

@@ -28,11 +28,11 @@ from actors.messages import (
 )
 from actors.runtime import ActorDead, Address, GeventActor, tell
 from app.domain import metric_names as names
-from app.domain.election import Election
 from app.domain.health import HealthState
 from app.domain.model import Backend
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.domain.pool import Pool, Transition
+from app.domain.selection import Selector
 
 _BETWEEN_SLICES_SECONDS: Final = 0.001
 
@@ -45,14 +45,14 @@ class RegistryActor(GeventActor):
 
     def __init__(
         self,
-        make_election: Callable[[ElectionPlan], Election],
+        make_selector: Callable[[SelectorPlan], Selector],
         metrics: Address,
         plans: Iterable[PoolPlan],
         backends: Mapping[str, Iterable[Backend]],
         leases: Iterable[tuple[str, int, Backend]],
     ) -> None:
         super().__init__()
-        self._make_election = make_election
+        self._make_selector = make_selector
         self._metrics = metrics
         self._pools: dict[str, Pool] = {}
         self._replacing: dict[str, Iterator[None]] = {}
@@ -108,7 +108,7 @@ class RegistryActor(GeventActor):
         for plan in plans:
             pool = self._pools[plan.name] = before.get(plan.name) or self._new_pool(plan.name)
             pool.adopt(plan.rules, now)
-            pool.hold(plan.elections, self._make_election)
+            pool.hold(plan.selectors, self._make_selector)
 
     def _continue_replacing(self, pool: str) -> None:
         for _ in self._replacing.get(pool, ()):

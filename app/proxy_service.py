@@ -14,12 +14,12 @@ from actors.messages import (
     ConfirmBinding,
     ConnectionClosed,
     Count,
-    Elect,
-    ElectionHeld,
     FindBinding,
     LeaseBackend,
     ReleaseLease,
     RestoreLease,
+    Select,
+    Selected,
     TrafficFailed,
     TrafficSucceeded,
     Unbind,
@@ -107,25 +107,25 @@ class ProxyService:
         for _ in range(_MAX_BROKEN_BINDINGS):
             found = self._find_binding(client, excluded)
             if not isinstance(found, Bound) or found.backend_id in excluded:
-                return self._settle(self._elect(lease_id, client, excluded), was_bound=bool(excluded))
-            answer = self._ask_registry(lease_id, client, found.backend_id, excluded)
-            if isinstance(answer, Lease) or answer.reason is not NoLease.BINDING_BROKEN:
-                return self._settle(answer, was_bound=bool(excluded))
+                return self._settle(self._select(lease_id, client, excluded), was_bound=bool(excluded))
+            response = self._ask_registry(lease_id, client, found.backend_id, excluded)
+            if isinstance(response, Lease) or response.reason is not NoLease.BINDING_BROKEN:
+                return self._settle(response, was_bound=bool(excluded))
             excluded = (*excluded, found.backend_id)
         return self._settle(self._ask_registry(lease_id, client, None, excluded), was_bound=True)
 
-    def _find_binding(self, client: Client, excluded: tuple[str, ...]) -> Bound | Elect:
+    def _find_binding(self, client: Client, excluded: tuple[str, ...]) -> Bound | Select:
         return ask(self._actors.bindings, FindBinding(client.key, excluded), timeout_s=ASK_TIMEOUT_SECONDS)
 
-    def _elect(self, lease_id: int, client: Client, excluded: tuple[str, ...]) -> Lease | Unleased:
+    def _select(self, lease_id: int, client: Client, excluded: tuple[str, ...]) -> Lease | Unleased:
         """Hold the election that other connections of the client may be waiting for."""
         backend_id = None
         try:
-            answer = self._ask_registry(lease_id, client, None, excluded)
-            backend_id = answer.backend.id if isinstance(answer, Lease) else None
-            return answer
+            response = self._ask_registry(lease_id, client, None, excluded)
+            backend_id = response.backend.id if isinstance(response, Lease) else None
+            return response
         finally:
-            tell(self._actors.bindings, ElectionHeld(client.key, backend_id))
+            tell(self._actors.bindings, Selected(client.key, backend_id))
 
     def _ask_registry(
         self, lease_id: int, client: Client, preferred: str | None, excluded: tuple[str, ...]
@@ -133,7 +133,7 @@ class ProxyService:
         registry = self._actors.registry
         epoch = registry.epoch
         try:
-            answer = ask(
+            response = ask(
                 registry,
                 LeaseBackend(lease_id, self.route.pool, self.route.frontend, client, preferred, excluded),
                 timeout_s=ASK_TIMEOUT_SECONDS,
@@ -141,19 +141,19 @@ class ProxyService:
         except BaseException:  # also thrown in from outside: the request may still be carried out
             self.release(lease_id)
             raise
-        if registry.epoch != epoch and isinstance(answer, Lease):
+        if registry.epoch != epoch and isinstance(response, Lease):
             tell(
-                registry, RestoreLease(self.route.pool, lease_id, answer.backend)
+                registry, RestoreLease(self.route.pool, lease_id, response.backend)
             )  # the granter may be dead, its successor unaware
-        return answer
+        return response
 
-    def _settle(self, answer: Lease | Unleased, *, was_bound: bool) -> Lease:
-        if isinstance(answer, Unleased):
-            self._count(metric_names.LEASES, answer.reason)
-            raise NoBackendError(State.NO_BACKEND, answer.reason)
-        if was_bound and answer.affinity is Affinity.NEW:
-            return Lease(answer.lease_id, answer.backend, answer.tier, Affinity.REBIND, answer.is_spotless)
-        return answer
+    def _settle(self, response: Lease | Unleased, *, was_bound: bool) -> Lease:
+        if isinstance(response, Unleased):
+            self._count(metric_names.LEASES, response.reason)
+            raise NoBackendError(State.NO_BACKEND, response.reason)
+        if was_bound and response.affinity is Affinity.NEW:
+            return Lease(response.lease_id, response.backend, response.tier, Affinity.REBIND, response.is_spotless)
+        return response
 
     def connected(self, lease: Lease, client: Client, seconds: float) -> None:
         """The leased backend took a connection after `seconds`."""

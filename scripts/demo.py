@@ -40,7 +40,7 @@ class City(socketserver.ThreadingTCPServer):
         self.identity = {key: row[key] for key in ("id", "app", "region", "country")}
         self.identity["city"] = CITIES.get(row["id"], row["id"])
         self.address_family = socket.AF_INET6 if ":" in row["wg_ip"] else socket.AF_INET
-        super().__init__((row["wg_ip"], int(row["port"])), Answer)
+        super().__init__((row["wg_ip"], int(row["port"])), HandlerResponse)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing about a client that went away; anything else is a fault worth its traceback."""
@@ -48,7 +48,7 @@ class City(socketserver.ThreadingTCPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-class Answer(BaseHTTPRequestHandler):
+class HandlerResponse(BaseHTTPRequestHandler):
     """Answer every GET and HEAD with the city's identity, as text or as JSON."""
 
     protocol_version = "HTTP/1.1"

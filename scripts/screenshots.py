@@ -82,7 +82,7 @@ def addresses_of(country: str, count: int, chance: random.Random, geo: MaxmindGe
     return found
 
 
-def answer(sock: socket.socket) -> None:
+def response(sock: socket.socket) -> None:
     """Be a backend: answer with something to read, for as long as somebody asks."""
     with contextlib.suppress(OSError):
         while sock.recv(4096):
@@ -116,7 +116,7 @@ def be_a_caller(web: tuple[str, int], address: str, path: str, chance: random.Ra
 def start_backends() -> dict[str, StreamServer]:
     servers = {}
     for name in CITIES:
-        servers[name] = StreamServer(("127.0.0.1", 0), lambda sock, _address: answer(sock), backlog=512)
+        servers[name] = StreamServer(("127.0.0.1", 0), lambda sock, _address: response(sock), backlog=512)
         servers[name].start()
     return servers
 

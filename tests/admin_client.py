@@ -15,7 +15,7 @@ SCOPES = ("read", "operate", "deploy")
 
 
 @dataclass(frozen=True)
-class Answer:
+class HandlerResponse:
     """What came back. Header names are lower case."""
 
     status: int
@@ -48,7 +48,9 @@ class Admin:
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, PATIENCE_SECONDS)
 
-    def call(self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **headers: str) -> Answer:
+    def call(
+        self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **headers: str
+    ) -> HandlerResponse:
         """Send a request; `body` goes as JSON, `raw` as it is. Headers are named with underscores."""
         sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         if body is not None:
@@ -59,15 +61,15 @@ class Admin:
             connection.request(method, path, raw, sent)
             response = connection.getresponse()
             names = {name.lower(): text for name, text in response.getheaders()}
-            return Answer(response.status, names, response.read())
+            return HandlerResponse(response.status, names, response.read())
         finally:
             connection.close()
 
     def get(self, path: str) -> Any:
         """Return the JSON of a route that must be there."""
-        answer = self.call("GET", path)
-        assert answer.status == 200, answer
-        return answer.json
+        response = self.call("GET", path)
+        assert response.status == 200, response
+        return response.json
 
     def bearer(self, name: str, *scopes: str) -> Admin:
         """Make a token with these scopes and return its bearer."""

@@ -23,7 +23,7 @@ import pytest
 from tests.harness import PATIENCE_SECONDS, eventually
 from tests.programs import program
 
-ANSWER_SECONDS = 60.0
+RESPONSE_SECONDS = 60.0
 """A browser that starts for the first time, on a busy machine, takes its time."""
 PIPES_WHERE_IT_WANTS_THEM = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowDown": 40}
@@ -56,14 +56,14 @@ class Page:
             message["sessionId"] = self._session
         self._to_browser.write(json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._receive()
-            if answer.get("id") == self._last_id:
-                assert "error" not in answer, f"{method}: {answer['error']}"
-                return dict(answer["result"])
-            self._note(answer.get("method", ""), answer.get("params", {}))
+            response = self._receive()
+            if response.get("id") == self._last_id:
+                assert "error" not in response, f"{method}: {response['error']}"
+                return dict(response["result"])
+            self._note(response.get("method", ""), response.get("params", {}))
 
     def _receive(self) -> dict[str, Any]:
-        with gevent.Timeout(ANSWER_SECONDS, TimeoutError("the browser does not answer")):
+        with gevent.Timeout(RESPONSE_SECONDS, TimeoutError("the browser does not answer")):
             while b"\0" not in self._received:
                 some = self._from_browser.read(1 << 20)
                 assert some, "the browser has ended"

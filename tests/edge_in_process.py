@@ -16,8 +16,8 @@ from loguru import logger
 
 from actors.messages import DescribePool
 from actors.runtime import Address, GeventActor, ask
-from app.bootstrap import Edge
 from app.config import load
+from app.edge.edge import Edge
 from app.outbound.json_log import JsonLog
 from tests.harness import PATIENCE_SECONDS, eventually, write_backends
 
@@ -32,7 +32,7 @@ class EdgeInside:
         self.edge = edge
         self.log = log
         self._log_path = log_path
-        (addresses,) = edge.doors.addresses.values()
+        (addresses,) = edge.listeners.addresses.values()
         self.address = (addresses[0].host, addresses[0].port)
 
     def actor(self, name: str) -> Address:

@@ -114,7 +114,7 @@ class MachineEdge:
         lines = [json.loads(line) for line in self.log_path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
         return next((line for line in lines if line["event"].startswith(beginning)), None)
 
-    def answer(self) -> str:
+    def response(self) -> str:
         """Return what a client on the edge's own machine is answered."""
         return get(self.machine, "127.0.0.1", 8000)
 

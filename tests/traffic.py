@@ -64,14 +64,14 @@ class Load:
 
     def __init__(self, edge: EdgeProcess, clients: int) -> None:
         self._edge = edge
-        self.answers: Counter[str] = Counter()
+        self.responses: Counter[str] = Counter()
         """Who answered how often; "" counts the connections that nobody served."""
         self.staying = edge.connect("127.0.1.1")
         self._greenlets = [gevent.spawn(self._go_on, f"127.0.1.{2 + number}") for number in range(clients)]
 
     def _go_on(self, source: str) -> None:
         while True:
-            self.answers[who(self._edge, source)] += 1
+            self.responses[who(self._edge, source)] += 1
             gevent.sleep(0.005)
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ class Load:
         for greenlet in self._greenlets:
             if not greenlet.successful():
                 raise greenlet.exception
-        assert self.answers, "the load never ran"
+        assert self.responses, "the load never ran"
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class ReplacementEnded(Message, frozen=True):
     pool: Any
     """A ServicePool."""
     error: Exception | None
-    answer: GeventFuture[ServiceView]
+    response: GeventFuture[ServiceView]
 
 
 class CloseService(Request[None], frozen=True):

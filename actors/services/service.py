@@ -69,8 +69,8 @@ class ServiceActor(GeventActor):
                 return _in_background(self._slot.pool.test)
             case ReplaceService(spec, even_if_down):
                 return self._replace(spec, even_if_down)
-            case ReplacementEnded(pool, error, answer):
-                self._end_replacement(pool, error, answer)
+            case ReplacementEnded(pool, error, response):
+                self._end_replacement(pool, error, response)
             case CloseService(within_seconds):
                 return self._close(within_seconds)
             case _:
@@ -78,15 +78,15 @@ class ServiceActor(GeventActor):
         return None
 
     def _replace(self, spec: ServiceSpec, even_if_down: bool) -> GeventFuture[ServiceView]:
-        slot, answer = self._slot, GeventFuture[ServiceView]()
+        slot, response = self._slot, GeventFuture[ServiceView]()
         if slot.replacing is not None or slot.is_closed:
-            _fail(answer, ServiceBusy(spec.name, "it is being replaced or closed already"))
-            return answer
+            _fail(response, ServiceBusy(spec.name, "it is being replaced or closed already"))
+            return response
         pool = slot.replacing = slot.build(spec)
-        gevent.spawn(self._bring_up, pool, even_if_down, answer)
-        return answer
+        gevent.spawn(self._bring_up, pool, even_if_down, response)
+        return response
 
-    def _bring_up(self, pool: ServicePool, even_if_down: bool, answer: GeventFuture[ServiceView]) -> None:
+    def _bring_up(self, pool: ServicePool, even_if_down: bool, response: GeventFuture[ServiceView]) -> None:
         """Wait for the new connections, in a greenlet of its own."""
         error: Exception | None = None
         try:
@@ -98,26 +98,26 @@ class ServiceActor(GeventActor):
             logger.exception("service {} could not be replaced", pool.spec.name)
             error = ServiceError(pool.spec.name, f"could not be replaced: {broken!r}")
         try:
-            self.actor_ref.tell(ReplacementEnded(pool, error, answer))
+            self.actor_ref.tell(ReplacementEnded(pool, error, response))
         except ActorDead:  # the successor knows nothing of this, and serves with the old connections
             if self._slot.replacing is pool:
                 self._slot.replacing = None
-            _fail(answer, error or ServiceDown(pool.spec.name, "the actor ended during the replacement"))
+            _fail(response, error or ServiceDown(pool.spec.name, "the actor ended during the replacement"))
             pool.close(0.0)
 
-    def _end_replacement(self, pool: ServicePool, error: Exception | None, answer: GeventFuture[ServiceView]) -> None:
+    def _end_replacement(self, pool: ServicePool, error: Exception | None, response: GeventFuture[ServiceView]) -> None:
         slot = self._slot
         slot.replacing = None
         if error is None and slot.is_closed:
             error = ServiceDown(pool.spec.name, "it was closed during the replacement")
         if error is not None:
             gevent.spawn(pool.close, 0.0)
-            _fail(answer, error)
+            _fail(response, error)
             return
         old, slot.pool = slot.pool, pool
         gevent.spawn(old.close, old.spec.timeout_seconds)
         logger.info("service {} was replaced", pool.spec.name)
-        answer.set(slot.view())
+        response.set(slot.view())
 
     def _close(self, within_seconds: float) -> GeventFuture[None]:
         self._slot.is_closed = True
@@ -126,19 +126,19 @@ class ServiceActor(GeventActor):
 
 def _in_background(work: Callable[[], T]) -> GeventFuture[T]:
     """Do in a greenlet what takes time; the future gets what comes of it."""
-    answer: GeventFuture[T] = GeventFuture()
+    response: GeventFuture[T] = GeventFuture()
 
     def do() -> None:
         try:
-            answer.set(work())
+            response.set(work())
         except Exception as error:
             if not isinstance(error, ServiceError):
                 logger.exception("the background work of a service broke")
-            _fail(answer, error)
+            _fail(response, error)
 
     gevent.spawn(do)
-    return answer
+    return response
 
 
-def _fail(answer: GeventFuture[T], error: Exception) -> None:
-    answer.set_exception((type(error), error, None))
+def _fail(response: GeventFuture[T], error: Exception) -> None:
+    response.set_exception((type(error), error, None))

@@ -30,7 +30,7 @@ class SupervisedActors(Model):
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
-    @api.get("/api/actors", Scope.READ, tag="actors", answer=SupervisedActors)
+    @api.get("/api/actors", Scope.READ, tag="actors", response=SupervisedActors)
     def list_actors() -> SupervisedActors:
         """List the actors."""
         return SupervisedActors(items=[_described(child) for child in edge.supervisor.children])

@@ -86,10 +86,10 @@ class Api:
     `on_answer(status)` is called for every request that is answered.
     """
 
-    def __init__(self, gate: Gate, write_line: Callable[[AuditLine], None], on_answer: Callable[[int], None]) -> None:
+    def __init__(self, gate: Gate, write_line: Callable[[AuditLine], None], on_response: Callable[[int], None]) -> None:
         self._gate = gate
         self._write_line = write_line
-        self._on_answer = on_answer
+        self._on_response = on_response
         self._scope_of: dict[str, Scope | None] = {}
         self._takes_body: set[str] = set()
         self.wsgi = app = OpenAPI(
@@ -117,10 +117,10 @@ class Api:
     # Registering
 
     def get(
-        self, rule: str, scope: Scope, *, tag: str, answer: type[BaseModel], problems: Iterable[int] = ()
+        self, rule: str, scope: Scope, *, tag: str, response: type[BaseModel], problems: Iterable[int] = ()
     ) -> Callable[[View], View]:
         """Decorate a view that answers GET with a model."""
-        return self._route("get", rule, scope, tag, {200: answer}, problems)
+        return self._route("get", rule, scope, tag, {200: response}, problems)
 
     def post(
         self,
@@ -128,18 +128,18 @@ class Api:
         scope: Scope,
         *,
         tag: str,
-        answer: type[BaseModel] | None = None,
+        response: type[BaseModel] | None = None,
         status: int = 200,
         problems: Iterable[int] = (),
     ) -> Callable[[View], View]:
         """Decorate a view that answers POST: with a model and this status, or with None, which is 204."""
-        return self._route("post", rule, scope, tag, {status if answer else 204: answer}, problems)
+        return self._route("post", rule, scope, tag, {status if response else 204: response}, problems)
 
     def put(
-        self, rule: str, scope: Scope, *, tag: str, answer: type[BaseModel], problems: Iterable[int] = ()
+        self, rule: str, scope: Scope, *, tag: str, response: type[BaseModel], problems: Iterable[int] = ()
     ) -> Callable[[View], View]:
         """Decorate a view that answers PUT with a model."""
-        return self._route("put", rule, scope, tag, {200: answer}, problems)
+        return self._route("put", rule, scope, tag, {200: response}, problems)
 
     def delete(
         self,
@@ -147,11 +147,11 @@ class Api:
         scope: Scope,
         *,
         tag: str,
-        answer: type[BaseModel] | None = None,
+        response: type[BaseModel] | None = None,
         problems: Iterable[int] = (),
     ) -> Callable[[View], View]:
         """Decorate a view that answers DELETE: with a model, or with None, which is 204."""
-        return self._route("delete", rule, scope, tag, {200 if answer else 204: answer}, problems)
+        return self._route("delete", rule, scope, tag, {200 if response else 204: response}, problems)
 
     def get_open(self, rule: str, name: str, view: Callable[[], Response]) -> None:
         """Add what answers GET to everybody, without a token: nothing that depends on this edge."""
@@ -172,7 +172,7 @@ class Api:
         rule: str,
         scope: Scope,
         tag: str,
-        answers: dict[int, Any],
+        responses: dict[int, Any],
         problems: Iterable[int],
     ) -> Callable[[View], View]:
         def register(view: View) -> View:
@@ -185,9 +185,9 @@ class Api:
                 operation_id=name,
                 endpoint=name,
                 security=[{"bearer": [scope]}],
-                responses={**answers, **{status: _documented(status) for status in sorted(documented)}},
+                responses={**responses, **{status: _documented(status) for status in sorted(documented)}},
             )
-            decorate(_answering(view, next(iter(answers))))
+            decorate(_answering(view, next(iter(responses))))
             self._scope_of[name] = scope
             if takes_body:
                 self._takes_body.add(name)
@@ -212,7 +212,7 @@ class Api:
             _read_body(is_expected=request.endpoint in self._takes_body)
 
     def _finish(self, response: Response) -> Response:
-        self._on_answer(response.status_code)
+        self._on_response(response.status_code)
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         token = cast("Token | None", g.get("token"))
@@ -259,7 +259,7 @@ def _json(body: bytes, status: int = 200, media_type: str = "application/json") 
 
 def _answering(view: View, status: int) -> View:
     @wraps(view)
-    def answer(**arguments: Any) -> Response:
+    def response(**arguments: Any) -> Response:
         result = view(**arguments)
         if result is None:
             return Response(status=204)
@@ -267,7 +267,7 @@ def _answering(view: View, status: int) -> View:
             return result
         return _json(result.model_dump_json(by_alias=True).encode(), status)
 
-    return cast(View, answer)
+    return cast(View, response)
 
 
 def _documented(status: int) -> dict[str, Any]:

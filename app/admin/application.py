@@ -24,13 +24,13 @@ from app.admin.api import Api
 from app.admin.edge import RunningEdge
 from app.admin.forwarding import forward_changes
 from app.admin.routing_file import RoutingFile, require_registrable
-from app.admin.token_keeper import TokenKeeper
+from app.admin.token_service import TokenService
 
 
-def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
-    """Return the admin API of an edge. `keeper` is to have loaded its tokens before the first request."""
-    gate = Gate(keeper.current)
-    api = Api(gate, edge.write_line, edge.on_answer)
+def make_api(edge: RunningEdge, service: TokenService) -> Api:
+    """Return the admin API of an edge. `service` is to have loaded its tokens before the first request."""
+    gate = Gate(service.current)
+    api = Api(gate, edge.write_line, edge.on_response)
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
     backends.add_routes(api, RoutingFile(edge.config, edge.routing_thread))
@@ -49,6 +49,6 @@ def make_api(edge: RunningEdge, keeper: TokenKeeper) -> Api:
     ):
         subject.add_routes(api, edge)
     logs.add_routes(api, edge, gate)
-    tokens.add_routes(api, keeper)
+    tokens.add_routes(api, service)
     page.add_page(api)
     return api

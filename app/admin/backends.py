@@ -147,14 +147,14 @@ def add_routes(api: Api, access: StoreAccess) -> None:
         except KeyError as missing:
             raise Problem(404, f"no such backend: {missing.args[0]}") from None
 
-    @api.get("/api/backends", Scope.READ, tag=TAG, answer=BackendRows, problems=(409,))
+    @api.get("/api/backends", Scope.READ, tag=TAG, response=BackendRows, problems=(409,))
     def list_backends(query: Page) -> BackendRows:
         """List the rows of the routing database, those that the edge refuses too."""
         rows = stored(lambda store: store.rows())
         page = rows[query.first : query.first + query.count]
         return BackendRows(items=[_described(row) for row in page], total=len(rows), next=next_page(query, len(rows)))
 
-    @api.post("/api/backends", Scope.OPERATE, tag=TAG, answer=BackendRow, status=201, problems=(409,))
+    @api.post("/api/backends", Scope.OPERATE, tag=TAG, response=BackendRow, status=201, problems=(409,))
     def register_backend(body: NewBackend) -> BackendRow:
         """Register a new backend."""
         backend = parsed(body.model_dump())
@@ -171,7 +171,7 @@ def add_routes(api: Api, access: StoreAccess) -> None:
             raise Problem(409, f"there is a backend {backend.id} already")
         return _described(row_of(backend))
 
-    @api.get("/api/backends/<path:backend_id>", Scope.READ, tag=TAG, answer=BackendRow, problems=(404, 409))
+    @api.get("/api/backends/<path:backend_id>", Scope.READ, tag=TAG, response=BackendRow, problems=(404, 409))
     def get_backend(path: BackendPath) -> BackendRow:
         """Show one row."""
         rows = stored(lambda store: store.rows())
@@ -180,7 +180,7 @@ def add_routes(api: Api, access: StoreAccess) -> None:
             raise Problem(404, f"no such backend: {path.backend_id}")
         return _described(row)
 
-    @api.put("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=BackendRow, problems=(409,))
+    @api.put("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, response=BackendRow, problems=(409,))
     def put_backend(path: BackendPath, body: BackendColumns) -> BackendRow:
         """Insert or replace a backend."""
         backend = parsed({"id": path.backend_id, **body.model_dump()})
@@ -202,7 +202,7 @@ def add_routes(api: Api, access: StoreAccess) -> None:
         """Delete the row of a backend."""
         stored(lambda store: store.remove([path.backend_id]))
 
-    @api.put("/api/backends", Scope.OPERATE, tag=TAG, answer=LoadedBackends, problems=(409,))
+    @api.put("/api/backends", Scope.OPERATE, tag=TAG, response=LoadedBackends, problems=(409,))
     def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:
         """Insert or replace backends, all of them or none; of two with one id the later stands."""
         rows = thread.run(_all_parsed, body.items)

@@ -76,7 +76,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             raise Problem(404, f"client {path.client} has no binding in pool {path.pool}")
         return found
 
-    @api.get("/api/bindings", Scope.READ, tag=TAG, answer=SomeBindings)
+    @api.get("/api/bindings", Scope.READ, tag=TAG, response=SomeBindings)
     def list_bindings(query: BindingQuery) -> SomeBindings:
         """List bindings, in no order that means anything."""
         counts = ask(edge.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
@@ -93,7 +93,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                     break
         return SomeBindings(items=items, held=counts.bindings, next=cursor)
 
-    @api.get("/api/bindings/<path:pool>/<client>", Scope.READ, tag=TAG, answer=OneBinding, problems=(404,))
+    @api.get("/api/bindings/<path:pool>/<client>", Scope.READ, tag=TAG, response=OneBinding, problems=(404,))
     def get_binding(path: BindingPath) -> OneBinding:
         """Look up which backend a client is bound to."""
         return _described(look_up(path), time.monotonic())

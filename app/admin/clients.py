@@ -79,7 +79,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
-    @api.get("/api/clients", Scope.READ, tag="connections", answer=ClientOrigins)
+    @api.get("/api/clients", Scope.READ, tag="connections", response=ClientOrigins)
     def list_client_origins(query: ClientsQuery) -> ClientOrigins:
         """Say from which countries clients come and who serves them."""
         now = time.time()

@@ -46,7 +46,7 @@ class Status(Model):
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
-    @api.get("/api/configuration", Scope.READ, tag=TAG, answer=Configuration)
+    @api.get("/api/configuration", Scope.READ, tag=TAG, response=Configuration)
     def get_configuration() -> Configuration:
         """Show the configuration in force, secrets masked."""
         config, reloader = edge.config(), edge.reloader
@@ -62,7 +62,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         }
         return Configuration(**cast("dict[str, Any]", masked(shown)))
 
-    @api.post("/api/reload", Scope.OPERATE, tag=TAG, answer=Reloaded, problems=(409,))
+    @api.post("/api/reload", Scope.OPERATE, tag=TAG, response=Reloaded, problems=(409,))
     def reload_configuration() -> Reloaded:
         """Read the configuration file again. One that is at fault is refused whole, and the old one serves on."""
         config, reloader = edge.config(), edge.reloader
@@ -76,7 +76,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             raise Problem(409, "the file is refused, the old configuration serves on", errors=faults)
         return Reloaded(file=str(config.config_path))
 
-    @api.get("/api/status", Scope.READ, tag="status", answer=Status)
+    @api.get("/api/status", Scope.READ, tag="status", response=Status)
     def get_status() -> Status:
         """Show whether the edge is ready, and how its parts are."""
         is_ready, details = edge.view.readiness()

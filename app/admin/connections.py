@@ -82,7 +82,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     def drop(connection: Connection) -> None:
         connection.end(State.KILLED if connection.relay else State.KILLED_EARLY, REASON)
 
-    @api.get("/api/connections", Scope.READ, tag=TAG, answer=OpenConnections)
+    @api.get("/api/connections", Scope.READ, tag=TAG, response=OpenConnections)
     def list_connections(query: ConnectionPage) -> OpenConnections:
         """List the open connections, oldest first."""
         found = [
@@ -107,7 +107,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             raise Problem(404, f"no such connection: {path.connection_id}")
         drop(connection)
 
-    @api.delete("/api/clients/<address>/connections", Scope.OPERATE, tag=TAG, answer=Dropped)
+    @api.delete("/api/clients/<address>/connections", Scope.OPERATE, tag=TAG, response=Dropped)
     def drop_client(path: ClientPath) -> Dropped:
         """Drop all connections of a client. Its binding stays."""
         found = [one for one in edge.connections if unmapped(one.source[0]) == path.address]

@@ -11,16 +11,16 @@ from gevent.event import Event
 from actors.supervisor import Supervisor
 from app.config import Config
 from app.domain.model import Backend
-from app.edge_view import EdgeView
+from app.edge.reload import Reloader
+from app.edge.view import EdgeView
 from app.gateway.deployment import Deployment
-from app.gateway.service_keeper import ServiceKeeper
+from app.gateway.service_deployment import ServiceDeployment
 from app.inbound.connections import Connections
-from app.inbound.doors import Doors
+from app.inbound.listeners import Listeners
 from app.outbound.log_tail import LogTail
 from app.outbound.worker_thread import WorkerThread
 from app.ports import GeoResolver, Registrar
 from app.proxy_service import Actors
-from app.reload import Reloader
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,19 +30,19 @@ class RunningEdge:
     actors: Actors
     supervisor: Supervisor
     connections: Connections
-    doors: Doors
+    listeners: Listeners
     geo: GeoResolver | None
     view: EdgeView
     reloader: Reloader | None
     deployment: Deployment
-    services: ServiceKeeper
+    services: ServiceDeployment
     registrar: Registrar
     routing_thread: WorkerThread
     """Writes the routing database."""
     log_tail: LogTail
     write_line: Callable[[msgspec.Struct], None]
     """Appends a line to the log, whatever its level."""
-    on_answer: Callable[[int], None]
+    on_response: Callable[[int], None]
     """Counts an answer of the admin API, by its status."""
     config: Callable[[], Config]
     backends: Callable[[], Mapping[str, tuple[Backend, ...]]]

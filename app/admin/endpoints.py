@@ -159,12 +159,12 @@ def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
                 return _described(view)
         raise Problem(404, f"there is no endpoint {endpoint_id!r}")
 
-    @api.get("/api/endpoints", Scope.READ, tag=TAG, answer=EndpointStates)
+    @api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)
     def list_endpoints() -> EndpointStates:
         """List the endpoints with the state of their handlers."""
         return EndpointStates(items=[_described(view) for view in deployment.endpoints()])
 
-    @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, answer=EndpointState, status=201, problems=(409,))
+    @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, response=EndpointState, status=201, problems=(409,))
     def create_endpoint(body: NewEndpoint) -> EndpointState:
         """Create an endpoint; until a handler is deployed its requests are 503."""
         endpoint = _parsed(body.model_dump())
@@ -173,12 +173,12 @@ def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
             deployment.create(endpoint)
         return state_of(endpoint.id)
 
-    @api.get("/api/endpoints/<endpoint_id>", Scope.READ, tag=TAG, answer=EndpointState, problems=(404,))
+    @api.get("/api/endpoints/<endpoint_id>", Scope.READ, tag=TAG, response=EndpointState, problems=(404,))
     def get_endpoint(path: EndpointPath) -> EndpointState:
         """Show an endpoint."""
         return state_of(path.endpoint_id)
 
-    @api.put("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, answer=EndpointState, problems=(404, 409))
+    @api.put("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, response=EndpointState, problems=(404, 409))
     def put_endpoint(path: EndpointPath, body: EndpointFields) -> EndpointState:
         """Replace what an endpoint takes and its limits; its handler goes on."""
         with _problems():
@@ -197,7 +197,7 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         with _problems():
             return _kept(work(*arguments))
 
-    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, answer=KeptVersions, problems=(404,))
+    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, response=KeptVersions, problems=(404,))
     def list_versions(path: EndpointPath) -> KeptVersions:
         """List the versions that are kept."""
         with _problems():
@@ -207,7 +207,7 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         "/api/endpoints/<endpoint_id>/versions",
         Scope.DEPLOY,
         tag=TAG,
-        answer=KeptVersion,
+        response=KeptVersion,
         status=201,
         problems=(404,),
     )
@@ -219,7 +219,7 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         "/api/endpoints/<endpoint_id>/versions/<int:number>/source",
         Scope.READ,
         tag=TAG,
-        answer=Source,
+        response=Source,
         problems=(404,),
     )
     def get_source(path: VersionPath) -> Source:
@@ -231,7 +231,7 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         "/api/endpoints/<endpoint_id>/versions/<int:number>/compile",
         Scope.DEPLOY,
         tag=TAG,
-        answer=KeptVersion,
+        response=KeptVersion,
         problems=(404,),
     )
     def compile_version(path: VersionPath) -> KeptVersion:
@@ -242,19 +242,19 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         "/api/endpoints/<endpoint_id>/versions/<int:number>/deploy",
         Scope.DEPLOY,
         tag=TAG,
-        answer=KeptVersion,
+        response=KeptVersion,
         problems=(404,),
     )
     def deploy_version(path: VersionPath) -> KeptVersion:
         """Let a version serve; the one before drains."""
         return carried_out(deployment.deploy, path.endpoint_id, path.number)
 
-    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, answer=KeptVersion, problems=(404,))
+    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=KeptVersion, problems=(404,))
     def deploy_source(path: EndpointPath, body: Source) -> KeptVersion:
         """Keep a source as the next version and let it serve."""
         return carried_out(deployment.deploy_source, path.endpoint_id, body.source)
 
-    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, answer=KeptVersion, problems=(404,))
+    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=KeptVersion, problems=(404,))
     def roll_back(path: EndpointPath) -> KeptVersion:
         """Let the version serve that was deployed before this one."""
         return carried_out(deployment.roll_back, path.endpoint_id)

@@ -82,7 +82,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                 return members
             gevent.sleep(BREATH_SECONDS)
 
-    @api.get("/api/explain", Scope.READ, tag=TAG, answer=Explanation, problems=(404,))
+    @api.get("/api/explain", Scope.READ, tag=TAG, response=Explanation, problems=(404,))
     def explain_client(query: ExplainQuery) -> Explanation:
         """Say where a client would land, and why."""
         address = query.client

@@ -17,7 +17,7 @@ from app.admin.problems import Problem
 from app.config import ListenAddress
 
 SUBJECTS: Final = ("/api/backends", "/api/registrations")
-ANSWER_SECONDS: Final = 20.0
+RESPONSE_SECONDS: Final = 20.0
 """For the replicator, which asks one etcd after the other and gives up before."""
 
 
@@ -34,20 +34,20 @@ def forward_changes(api: Api, replicator: ListenAddress) -> None:
 def _forwarded(replicator: ListenAddress) -> Response:
     """Ask the replicator. Raises Problem (503) when it does not answer."""
     headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
-    connection = http.client.HTTPConnection(replicator.host, replicator.port, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(replicator.host, replicator.port, timeout=RESPONSE_SECONDS)
     try:
         connection.request(request.method, _target(), request.get_data(), headers)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException) as error:
         detail = f"the replicator on {replicator} does not answer: {error}; what is known here serves on"
         raise Problem(503, detail, headers={"Retry-After": "1"}) from None
     finally:
         connection.close()
-    if answer.status >= 400:
-        g.problem = f"the replicator answered {answer.status}"
-    kept = {name: text for name in ("Retry-After", "WWW-Authenticate", "Allow") if (text := answer.headers[name])}
-    return Response(body, answer.status, headers=kept, content_type=answer.headers["Content-Type"])
+    if response.status >= 400:
+        g.problem = f"the replicator answered {response.status}"
+    kept = {name: text for name in ("Retry-After", "WWW-Authenticate", "Allow") if (text := response.headers[name])}
+    return Response(body, response.status, headers=kept, content_type=response.headers["Content-Type"])
 
 
 def _target() -> str:

@@ -59,7 +59,7 @@ def add_routes(api: Api, edge: RunningEdge, gate: Gate) -> None:
     tail = edge.log_tail
     open_streams: set[object] = set()
 
-    @api.get("/api/logs", Scope.READ, tag=TAG, answer=LogLines)
+    @api.get("/api/logs", Scope.READ, tag=TAG, response=LogLines)
     def list_log_lines(query: LogQuery) -> LogLines:
         """List lines of the log."""
         lines = tail.since(_start(tail, query.since, query.count), query.count)

@@ -53,7 +53,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
     thread = WorkerThread()  # ten thousand backends have a hundred thousand series
 
-    @api.get("/api/metrics", Scope.READ, tag="metrics", answer=Metrics)
+    @api.get("/api/metrics", Scope.READ, tag="metrics", response=Metrics)
     def list_metrics() -> Response:
         """List every metric with its series."""
         return json_response(thread.run(_render, *edge.view.gather()))

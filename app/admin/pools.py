@@ -112,7 +112,7 @@ class Frontends(Model):
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
-    @api.get("/api/pools", Scope.READ, tag=TAG, answer=Pools)
+    @api.get("/api/pools", Scope.READ, tag=TAG, response=Pools)
     def list_pools() -> Pools:
         """List the pools."""
         config = edge.config()
@@ -134,7 +134,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             )
         return Pools(items=items)
 
-    @api.get("/api/pools/<path:pool>/members", Scope.READ, tag=TAG, answer=PoolMembers, problems=(404,))
+    @api.get("/api/pools/<path:pool>/members", Scope.READ, tag=TAG, response=PoolMembers, problems=(404,))
     def list_members(path: PoolPath, query: Page) -> PoolMembers:
         """List the backends of a pool with their live state."""
         counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
@@ -147,7 +147,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         items = [_described(member, traffic[member.backend.id], now) for member in members]
         return PoolMembers(items=items, total=total, next=next_page(query, total))
 
-    @api.get("/api/frontends", Scope.READ, tag=TAG, answer=Frontends)
+    @api.get("/api/frontends", Scope.READ, tag=TAG, response=Frontends)
     def list_frontends() -> Frontends:
         """List the frontends."""
         traffic = traffic_of_frontends(edge.actors.metrics)
@@ -156,7 +156,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
                 OneFrontend(
                     name=frontend.name,
                     protocol=frontend.protocol,
-                    listeners=[str(address) for address in edge.doors.addresses.get(frontend.name, ())],
+                    listeners=[str(address) for address in edge.listeners.addresses.get(frontend.name, ())],
                     pool=frontend.backend,
                     algorithm=frontend.algorithm,
                     affinity=frontend.affinity,

@@ -39,7 +39,7 @@ class RegistrationBody(Model):
     draining: bool = Field(default=False, description="True: no new connections")
 
 
-class RegistrationAnswer(Model):
+class RegistrationResponse(Model):
     """How long the registration holds."""
 
     ttl_seconds: int = Field(description="Seconds from now; may be more than was asked for")
@@ -49,8 +49,10 @@ class RegistrationAnswer(Model):
 def add_routes(api: Api, registrar: Registrar, check: Callable[[], None] = lambda: None) -> None:
     """Add the routes of this subject. `check` raises Problem where nobody would be served by what is registered."""
 
-    @api.put("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, answer=RegistrationAnswer, problems=(409,))
-    def put_registration(path: BackendPath, body: RegistrationBody) -> RegistrationAnswer:
+    @api.put(
+        "/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, response=RegistrationResponse, problems=(409,)
+    )
+    def put_registration(path: BackendPath, body: RegistrationBody) -> RegistrationResponse:
         """Register a service, or renew its registration: it is a backend for `ttl_seconds` from now on."""
         check()
         columns: dict[str, Any] = body.model_dump(exclude={"host", "ttl_seconds", "draining"})
@@ -61,7 +63,7 @@ def add_routes(api: Api, registrar: Registrar, check: Callable[[], None] = lambd
             raise Problem(409, f"{path.backend_id} is a backend that was not registered by itself") from None
         if granted.is_renewal:
             say_unchanged()
-        return RegistrationAnswer(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
+        return RegistrationResponse(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
 
     @api.delete("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def delete_registration(path: BackendPath) -> None:

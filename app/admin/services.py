@@ -86,43 +86,43 @@ class TestResult(Model):
 
 def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
-    keeper = edge.services
+    services = edge.services
 
-    @api.get("/api/services", Scope.READ, tag=TAG, answer=ServiceStates)
+    @api.get("/api/services", Scope.READ, tag=TAG, response=ServiceStates)
     def list_services() -> ServiceStates:
         """List the services."""
-        return ServiceStates(items=[_described(view) for view in keeper.services.describe()])
+        return ServiceStates(items=[_described(view) for view in services.services.describe()])
 
-    @api.post("/api/services", Scope.DEPLOY, tag=TAG, answer=ServiceState, status=201, problems=(409,))
+    @api.post("/api/services", Scope.DEPLOY, tag=TAG, response=ServiceState, status=201, problems=(409,))
     def create_service(body: NewService) -> ServiceState:
         """Start a service and keep it; one that cannot be reached yet keeps trying."""
         say_target(str(body.name))
         with _problems():
-            return _described(keeper.create(_given(body.name, body)))
+            return _described(services.create(_given(body.name, body)))
 
-    @api.get("/api/services/<service_name>", Scope.READ, tag=TAG, answer=ServiceState, problems=(404,))
+    @api.get("/api/services/<service_name>", Scope.READ, tag=TAG, response=ServiceState, problems=(404,))
     def get_service(path: ServicePath) -> ServiceState:
         """Show a service."""
         with _problems():
-            return _described(keeper.services.describe_one(path.service_name))
+            return _described(services.services.describe_one(path.service_name))
 
-    @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, answer=ServiceState, problems=(404, 409, 502))
+    @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, response=ServiceState, problems=(404, 409, 502))
     def replace_service(path: ServicePath, query: ReplaceQuery, body: ServiceFields) -> ServiceState:
         """Give a service other settings: the new connections are up before the old ones end."""
         with _problems():
-            return _described(keeper.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
+            return _described(services.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
 
-    @api.post("/api/services/<service_name>/test", Scope.OPERATE, tag=TAG, answer=TestResult, problems=(404, 502))
+    @api.post("/api/services/<service_name>/test", Scope.OPERATE, tag=TAG, response=TestResult, problems=(404, 502))
     def test_service(path: ServicePath) -> TestResult:
         """Open a connection and ask for a sign of life."""
         with _problems():
-            return TestResult(seconds=keeper.services.test(path.service_name))
+            return TestResult(seconds=services.services.test(path.service_name))
 
     @api.delete("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, problems=(404,))
     def remove_service(path: ServicePath) -> None:
         """End a service and forget it."""
         with _problems():
-            keeper.remove(path.service_name)
+            services.remove(path.service_name)
 
 
 def _given(name: object, body: ServiceFields) -> dict[str, object]:

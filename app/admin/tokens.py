@@ -6,7 +6,7 @@ from pydantic import Field
 
 from app.admin.api import Api, Model, current_token, say_target
 from app.admin.problems import Problem
-from app.admin.token_keeper import TokenKeeper
+from app.admin.token_service import TokenService
 from app.domain.tokens import Scope, Token
 from app.outbound.json_log import rfc3339
 
@@ -46,27 +46,27 @@ class TokenPath(Model):
     name: str = Field(description="Its name")
 
 
-def add_routes(api: Api, keeper: TokenKeeper) -> None:
+def add_routes(api: Api, service: TokenService) -> None:
     """Add the routes of this subject."""
 
-    @api.get("/api/tokens", Scope.READ, tag=TAG, answer=Tokens)
+    @api.get("/api/tokens", Scope.READ, tag=TAG, response=Tokens)
     def list_tokens() -> Tokens:
         """List the tokens by name; what is kept of them is not shown."""
-        return Tokens(items=[_described(token) for token in keeper.current()])
+        return Tokens(items=[_described(token) for token in service.current()])
 
-    @api.get("/api/token", Scope.READ, tag=TAG, answer=OneToken)
+    @api.get("/api/token", Scope.READ, tag=TAG, response=OneToken)
     def get_own_token() -> OneToken:
         """Show the token that asks."""
         return _described(current_token())
 
-    @api.post("/api/tokens", Scope.OPERATE, tag=TAG, answer=MadeToken, status=201, problems=(409,))
+    @api.post("/api/tokens", Scope.OPERATE, tag=TAG, response=MadeToken, status=201, problems=(409,))
     def make_token(body: NewToken) -> MadeToken:
         """Make a token with scopes that the asking one has too. Its text is in the answer and nowhere else."""
         say_target(body.name)
         scopes = frozenset(body.scopes)
         _require(scopes, "give")
         try:
-            token, text = keeper.make(body.name, scopes)
+            token, text = service.make(body.name, scopes)
         except KeyError:
             raise Problem(409, f"there is a token {body.name} already") from None
         return MadeToken(**dict(_described(token)), token=text)
@@ -74,14 +74,14 @@ def add_routes(api: Api, keeper: TokenKeeper) -> None:
     @api.delete("/api/tokens/<name>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def revoke_token(path: TokenPath) -> None:
         """Revoke a token, at once."""
-        token = next((one for one in keeper.current() if one.name == path.name), None)
+        token = next((one for one in service.current() if one.name == path.name), None)
         if token is None:
             raise Problem(404, f"no such token: {path.name}")
         _require(token.scopes, "revoke")
-        if len(keeper.current()) == 1:
+        if len(service.current()) == 1:
             raise Problem(409, "this is the last token: nobody could use the API without it")
         try:
-            keeper.revoke(path.name)
+            service.revoke(path.name)
         except KeyError:
             raise Problem(404, f"no such token: {path.name}") from None
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from app.cluster.etcd import EtcdClient, EtcdError
-from app.cluster.etcd_answers import KeyValue
+from app.cluster.etcd_responses import KeyValue
 from app.ports import RepositoryError
 
 TRIES: Final = 10

@@ -19,7 +19,7 @@ import gevent
 import msgspec
 import urllib3
 
-from app.cluster.etcd_answers import (
+from app.cluster.etcd_responses import (
     AllRead,
     Fault,
     KeptAlive,
@@ -36,7 +36,7 @@ from app.cluster.etcd_answers import (
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
-ANSWER_SECONDS: Final = 2.0
+RESPONSE_SECONDS: Final = 2.0
 """For an endpoint to answer, before the next one is asked."""
 CALL_SECONDS: Final = 5.0
 """For a call, all endpoints together."""
@@ -233,14 +233,14 @@ class EtcdClient:
 
     # Sending
 
-    def _call(self, path: str, body: object, answer: type[T]) -> T:
+    def _call(self, path: str, body: object, response: type[T]) -> T:
         """Ask one endpoint after the other until one answers. Raises EtcdUnavailable, EtcdRefused, Compacted."""
         give_up_at = time.monotonic() + CALL_SECONDS
         failures = 0
         while True:
             endpoint = self.endpoint
             try:
-                return self._attempt(endpoint, path, body, answer, give_up_at)
+                return self._attempt(endpoint, path, body, response, give_up_at)
             except EtcdUnavailable:
                 failures += 1
                 self.fail_over(endpoint)
@@ -249,10 +249,10 @@ class EtcdClient:
                 if time.monotonic() >= give_up_at:
                     raise
 
-    def _attempt(self, endpoint: str, path: str, body: object, answer: type[T], give_up_at: float) -> T:
+    def _attempt(self, endpoint: str, path: str, body: object, response: type[T], give_up_at: float) -> T:
         left = max(0.1, give_up_at - time.monotonic())
-        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=min(ANSWER_SECONDS, left))
-        return _decoded(endpoint, self._send(endpoint, path, body, timeout).data, answer)
+        timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=min(RESPONSE_SECONDS, left))
+        return _decoded(endpoint, self._send(endpoint, path, body, timeout).data, response)
 
     def _send(
         self, endpoint: str, path: str, body: object, timeout: urllib3.Timeout, *, is_stream: bool = False

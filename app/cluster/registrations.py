@@ -12,7 +12,7 @@ from typing import Final
 
 from app.cluster.changes import Value, answered
 from app.cluster.etcd import EtcdClient, EtcdError
-from app.cluster.etcd_answers import KeyValue
+from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import COLUMNS, TTL_SECONDS, key_of, write_value
 from app.cluster.store import EtcdBackendStore, fields_of
 from app.domain.model import DRAINING

@@ -18,7 +18,7 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable, Silence
-from app.cluster.etcd_answers import Event, WatchMessage
+from app.cluster.etcd_responses import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
 from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
 from app.domain.replica import Event as ReplicaEvent

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from app.cluster.changes import Edit, Value, answered, change
 from app.cluster.etcd import MOST_AT_ONCE, EtcdClient
-from app.cluster.etcd_answers import KeyValue
+from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import BACKENDS, COLUMNS, DRAIN_SECONDS, BadValue, key_of, read_value, write_value
 from app.domain.model import DRAINING, Backend
 from app.ports import RepositoryError

@@ -16,9 +16,9 @@ from app.commands.output import console, fail, json_option
 from app.domain.client import unmapped
 from app.domain.explain import Verdict
 from app.domain.explain import explain as judge
+from app.edge.plans import backends_of
 from app.outbound.maxmind_geo import GeoDatabaseError, open_geo
 from app.outbound.name_watcher import resolve_once
-from app.plans import backends_of
 from app.ports import RepositoryError
 
 

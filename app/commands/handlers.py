@@ -21,7 +21,7 @@ from app.domain.handler_table import Grant, Version
 from app.gateway.call import BodyFailed, call_handler
 from app.gateway.context import Context, NoServices
 from app.gateway.handler_module import HandlerError, LoadedHandler, load_handler
-from app.gateway.responses import Answer
+from app.gateway.responses import HandlerResponse
 from app.gateway.router import Router
 
 _REQUEST_KEYS = ("method", "path", "headers", "body", "json")
@@ -72,7 +72,7 @@ def run(file: Path, method: str | None, path: str | None, request_file: Any, rul
     loaded = _load(file)
     context = Context(str(uuid.uuid4()), endpoint.id, 1, params, NoServices())
     called = call_handler(Grant(1, endpoint, params, Version(1, "", 0.0), loaded), request, context)
-    is_whole = _print(called.answer, has_body=request.method != "HEAD")
+    is_whole = _print(called.response, has_body=request.method != "HEAD")
     sys.exit(EXIT_FAILED if called.reason is not None or not is_whole else 0)
 
 
@@ -131,19 +131,19 @@ def _endpoint(request: Request, rule: str | None) -> tuple[Endpoint, dict[str, A
     return endpoint, dict(match.params)
 
 
-def _print(answer: Answer, *, has_body: bool) -> bool:
+def _print(response: HandlerResponse, *, has_body: bool) -> bool:
     """Print status and headers to standard error, the body to standard output; says whether the body was whole."""
-    click.echo(f"{answer.status}", err=True)
-    for name, value in answer.headers:
+    click.echo(f"{response.status}", err=True)
+    for name, value in response.headers:
         click.echo(f"{name}: {value}", err=True)
     click.echo(err=True)
-    parts: Iterable[bytes] = [answer.body] if isinstance(answer.body, bytes) else answer.body
+    parts: Iterable[bytes] = [response.body] if isinstance(response.body, bytes) else response.body
     try:
         for part in parts:
             click.echo(part if has_body else b"", nl=False)
     except BodyFailed:
         return False
     finally:
-        if answer.on_close is not None:
-            answer.on_close()
+        if response.on_close is not None:
+            response.on_close()
     return True

@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn, cast
 import click
 from rich.table import Table
 
-from app.announcer import Announcer
+from app.anycast.announcer import Announcer
 from app.commands.configuration import load_or_exit
 from app.commands.output import EXIT_FAILED, console, fail
 from app.config import ConfigError

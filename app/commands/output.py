@@ -66,10 +66,10 @@ def utc(seconds: float | None) -> str | None:
     return None if seconds is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
-def tell(answer: object, as_json: bool, text: str | Callable[[], None]) -> None:
+def tell(response: object, as_json: bool, text: str | Callable[[], None]) -> None:
     """Print an answer as JSON, or say it in words."""
     if as_json:
-        print_json(answer)
+        print_json(response)
     elif isinstance(text, str):
         click.echo(text)
     else:

@@ -24,7 +24,7 @@ from app.commands.output import EXIT_FAILED
 from app.domain.model import BadBackend
 from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS
 from app.outbound.child_process import ChildProcess
-from app.registration import DEFAULT_DRAIN_SECONDS, DEFAULT_HOST, Registration
+from app.registration.client import DEFAULT_DRAIN_SECONDS, DEFAULT_HOST, RegistrationClient
 
 COMMAND: Final = "register"
 DEFAULT_START_SECONDS: Final = 60.0
@@ -101,7 +101,7 @@ def register(
     run = _Run(address, start_seconds)
     try:
         token = caller.token_or_file()
-        run.registration = Registration(
+        run.registration = RegistrationClient(
             **service,
             url=caller.url,
             token=token,
@@ -135,7 +135,7 @@ def _connect(address: tuple[str, int]) -> OSError | None:
 class _Run:
     """One run of the command: the program, if there is one, and its registration."""
 
-    registration: Registration
+    registration: RegistrationClient
 
     def __init__(self, address: tuple[str, int], start_seconds: float) -> None:
         self._address = address

@@ -18,12 +18,12 @@ from gevent import signal_handler
 from gevent.event import Event
 from loguru import logger
 
+from app.cluster.process import BadEtcdFiles, Replication
 from app.commands.configuration import load_or_exit
 from app.commands.output import fail
 from app.config import Config, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
-from app.replication import BadEtcdFiles, Replication
 
 NOTICE_SECONDS: Final = 0.5
 """For an edge that was told to end when we were, to say that it drains."""

@@ -11,12 +11,12 @@ import click
 import gevent
 from loguru import logger
 
-from app.bootstrap import Edge
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.output import fail
 from app.config import load, variable
 from app.domain.stored import StoreError
-from app.garbage import everything_visible, tame_garbage_collector
+from app.edge.edge import Edge
+from app.edge.garbage import everything_visible, tame_garbage_collector
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.maxmind_geo import GeoDatabaseError

@@ -23,8 +23,8 @@ from app.commands.geo_frontend import geo_frontend, stored_backends
 from app.commands.output import console, fail, json_option
 from app.config import variable
 from app.domain.model import Backend
+from app.edge.plans import backends_of, plan_pools
 from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo, open_geo
-from app.plans import backends_of, plan_pools
 from app.ports import RepositoryError
 from app.simulation.clients import AddressSpace, Crowd, internet_users
 from app.simulation.picture import draw

@@ -283,7 +283,7 @@ def _conflicts(settings: Settings) -> list[str]:
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
-    faults += [*_open_doors(settings), *_etcd_conflicts(settings)]
+    faults += [*_open_listeners(settings), *_etcd_conflicts(settings)]
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
         name, path = variable("health_check_path"), settings.health_check_path
         faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")
@@ -313,7 +313,7 @@ def _etcd_conflicts(settings: Settings) -> list[str]:
     return faults
 
 
-def _open_doors(settings: Settings) -> list[str]:
+def _open_listeners(settings: Settings) -> list[str]:
     """Refuse to carry tokens in the clear over a network, unless that was asked for."""
     address = settings.admin_listen_addr
     if settings.admin_tls_key is not None and settings.admin_tls_cert is None:

@@ -197,10 +197,10 @@ def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
     """Name each address that Linux would not listen on because of one before it."""
-    answers = metrics or _metrics_of(values)
+    responses = metrics or _metrics_of(values)
     taken = _Taken()
-    if answers is not None:
-        taken.take(answers, "metrics")
+    if responses is not None:
+        taken.take(responses, "metrics")
     for path, item in items_of(values, "frontends"):
         here = (*path, "listen")
         for address in _parsed(listen_addresses, item.get("listen")):

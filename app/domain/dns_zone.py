@@ -75,7 +75,7 @@ def best_first(places: Iterable[Place], chance: Chance) -> list[Place]:
     """
 
     def rank(place: Place) -> tuple[int, float, float]:
-        # The wait that puts equals in order is drawn as app.domain.election.geo draws it.
+        # The wait that puts equals in order is drawn as app.domain.selection.geo draws it.
         return place.tier, place.load, -log(1.0 - chance()) / (place.weight or 1)
 
     return nsmallest(MOST_PLACES, places, key=rank)

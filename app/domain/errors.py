@@ -25,7 +25,7 @@ class UpstreamError(ConnectionEnded):
     """The backend's side failed."""
 
 
-class AnswerError(UpstreamError):
+class ResponseError(UpstreamError):
     """The backend gave no proper answer to an HTTP request."""
 
 

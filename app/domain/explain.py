@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from app.domain.election import score
 from app.domain.geography import geo_tier
 from app.domain.health import HealthRules
 from app.domain.member import Floor, Member
 from app.domain.model import Backend, GeoInfo
+from app.domain.selection import score
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from app.domain.health import HealthRules
 
 
 @dataclass(frozen=True, slots=True)
-class ElectionPlan:
+class SelectorPlan:
     """How a frontend elects. Equal plans keep their election, with whose turn it is."""
 
     frontend: str
     algorithm: str
-    """A key of app.domain.election.ALGORITHMS."""
+    """A key of app.domain.selection.ALGORITHMS."""
     spills_at_soft_limit: bool = False
 
 
@@ -23,4 +23,4 @@ class PoolPlan:
 
     name: str
     rules: HealthRules
-    elections: tuple[ElectionPlan, ...]
+    selectors: tuple[SelectorPlan, ...]

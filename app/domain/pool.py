@@ -17,12 +17,12 @@ from itertools import count, islice
 from typing import Final
 
 from app.domain.client import Client
-from app.domain.election import Election
 from app.domain.health import RANK, HealthRules, HealthState
 from app.domain.member import Floor, Member
 from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
-from app.domain.plan import ElectionPlan
+from app.domain.plan import SelectorPlan
+from app.domain.selection import Selector
 
 CHANGES_A_SLICE: Final = 1000
 """Backends taken in or out at once: 4 ms."""
@@ -74,9 +74,9 @@ class Pool:
         self._on_change = on_change or (lambda _change: None)
         self._on_fail_open = on_fail_open or (lambda _is_open: None)
         self._rules = HealthRules()
-        self._plans: dict[str, ElectionPlan] = {}
-        self._elections: dict[str, Election] = {}
-        self._load_elections: tuple[Election, ...] = ()
+        self._plans: dict[str, SelectorPlan] = {}
+        self._selectors: dict[str, Selector] = {}
+        self._load_selectors: tuple[Selector, ...] = ()
         self._floor = Floor()
         self._tally = dict.fromkeys(HealthState, 0)
         """Members that may take new clients once they are healthy and have room, by state."""
@@ -92,21 +92,21 @@ class Pool:
 
     # The elections
 
-    def hold(self, plans: Iterable[ElectionPlan], make_election: Callable[[ElectionPlan], Election]) -> None:
+    def hold(self, plans: Iterable[SelectorPlan], make_selector: Callable[[SelectorPlan], Selector]) -> None:
         """Let these, and no others, elect among the members from now on; an equal plan keeps its election."""
         wanted = {plan.frontend: plan for plan in plans}
         for frontend, plan in wanted.items():
             if self._plans.get(frontend) != plan:
-                self._elections[frontend] = self._inaugurate(make_election(plan))
-        self._elections = {frontend: self._elections[frontend] for frontend in wanted}
-        self._load_elections = tuple(e for e in self._elections.values() if e.ranks_by_load)
+                self._selectors[frontend] = self._inaugurate(make_selector(plan))
+        self._selectors = {frontend: self._selectors[frontend] for frontend in wanted}
+        self._load_selectors = tuple(e for e in self._selectors.values() if e.ranks_by_load)
         self._plans = wanted
 
-    def _inaugurate(self, election: Election) -> Election:
+    def _inaugurate(self, selector: Selector) -> Selector:
         for member in self._members.values():
             if not member.has_left:
-                election.add(member)
-        return election
+                selector.add(member)
+        return selector
 
     # The set of backends
 
@@ -160,8 +160,8 @@ class Pool:
             self._start_over(member, now)
         member.backend, member.has_left = backend, False
         self._generation += 1
-        for election in self._elections.values():
-            election.add(member)
+        for selector in self._selectors.values():
+            selector.add(member)
         self._nobody = None
         self._count(member)
 
@@ -169,8 +169,8 @@ class Pool:
         member.has_left = True
         member.health.start_over()
         self._generation += 1
-        for election in self._elections.values():
-            election.remove(member)
+        for selector in self._selectors.values():
+            selector.remove(member)
         self._nobody = None
         self._count(member)
         if member.connections == 0:
@@ -186,8 +186,8 @@ class Pool:
         self._generation += 1
         self._nobody = None
         if not member.has_left:
-            for election in self._elections.values():
-                election.update(member)
+            for selector in self._selectors.values():
+                selector.update(member)
 
     def _rank_load(self, member: Member) -> None:
         """Let those elections know of a member's connections whose choice depends on them."""
@@ -195,8 +195,8 @@ class Pool:
         if member.backend.hard_limit:  # it may be full now, or no longer
             self._rank(member)
         elif not member.has_left:
-            for election in self._load_elections:
-                election.update(member)
+            for selector in self._load_selectors:
+                selector.update(member)
 
     def _count(self, member: Member) -> None:
         """Keep the tally by state, and draw the floor where the best that there are stand."""
@@ -238,15 +238,15 @@ class Pool:
         `excluded` are the ids this connection has tried already.
         """
         self._readmit(now)
-        election = self._elections.get(frontend)
-        if election is None:
+        selector = self._selectors.get(frontend)
+        if selector is None:
             return Unleased(NoLease.EMPTY)
         held = self._leases.get(lease_id)
         if held is not None:  # the question was asked again
             if preferred is None:
-                return self._granted(lease_id, election, held, client, Affinity.NEW)
+                return self._granted(lease_id, selector, held, client, Affinity.NEW)
             is_hit = held.backend.id == preferred
-            return self._granted(lease_id, election, held, client, Affinity.HIT if is_hit else Affinity.OVERFLOW)
+            return self._granted(lease_id, selector, held, client, Affinity.HIT if is_hit else Affinity.OVERFLOW)
         affinity = Affinity.NEW
         if preferred is not None:
             bound = self._members.get(preferred)
@@ -254,17 +254,17 @@ class Pool:
                 return Unleased(NoLease.BINDING_BROKEN)
             if not bound.is_full:
                 self._reserve(lease_id, bound)
-                return self._granted(lease_id, election, bound, client, Affinity.HIT)
+                return self._granted(lease_id, selector, bound, client, Affinity.HIT)
             affinity = Affinity.OVERFLOW
-        member = election.elect(client, excluded)
+        member = selector.select(client, excluded)
         if member is None:
             return Unleased(self._why_nobody())
         self._reserve(lease_id, member)
-        return self._granted(lease_id, election, member, client, affinity)
+        return self._granted(lease_id, selector, member, client, affinity)
 
     @staticmethod
-    def _granted(lease_id: int, election: Election, member: Member, client: Client, affinity: Affinity) -> Lease:
-        tier = election.tier(member.backend, client)
+    def _granted(lease_id: int, selector: Selector, member: Member, client: Client, affinity: Affinity) -> Lease:
+        tier = selector.tier(member.backend, client)
         return Lease(lease_id, member.backend, tier, affinity, member.health.is_spotless)
 
     def restore(self, lease_id: int, backend: Backend, now: float) -> None:

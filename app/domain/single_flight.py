@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar
 
 W = TypeVar("W")
 
-ELECTOR_PATIENCE_SECONDS: Final = 1.0
+LEADER_PATIENCE_SECONDS: Final = 1.0
 """How long the others wait for an elector that never reports before the next of them elects."""
 
 
@@ -22,7 +22,7 @@ class SingleFlight(Generic[W]):
         if flight is not None and now < flight[0]:
             flight[1].append(waiter)
             return True
-        self._flights[client] = (now + ELECTOR_PATIENCE_SECONDS, flight[1] if flight else [])
+        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, flight[1] if flight else [])
         return False
 
     def land(self, client: str) -> list[W]:
@@ -35,11 +35,11 @@ class SingleFlight(Generic[W]):
         flight = self._flights.pop(client, None)
         if flight is None or not flight[1]:
             return None
-        elector, *others = flight[1]
-        self._flights[client] = (now + ELECTOR_PATIENCE_SECONDS, others)
-        return elector
+        leader, *others = flight[1]
+        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, others)
+        return leader
 
     def pass_on_all(self, now: float) -> list[W]:
         """Pass on every election, because the reports of the electors may be lost; returns the new electors."""
-        electors = [self.pass_on(client, now) for client in list(self._flights)]
-        return [elector for elector in electors if elector is not None]
+        leaders = [self.pass_on(client, now) for client in list(self._flights)]
+        return [leader for leader in leaders if leader is not None]

@@ -20,7 +20,7 @@ from app.domain.handler_table import Grant
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
 from app.gateway.handler_module import words_of
-from app.gateway.responses import JSON, Answer, BadAnswer, answer_of
+from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, response_of
 
 HANDLER_FAILED: Final = "handler_failed"
 HANDLER_TIMEOUT: Final = "handler_timeout"
@@ -45,7 +45,7 @@ class Called(NamedTuple):
     The grant is to be released when the body has been sent, and as failed when there is a reason or the body raised.
     """
 
-    answer: Answer
+    response: HandlerResponse
     reason: str | None
 
 
@@ -64,18 +64,18 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
     timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     timeout.start()
     try:
-        answer = answer_of(_returned(grant, request, context), request)
+        response = response_of(_returned(grant, request, context), request)
     except ConnectionEnded:
         raise
     except BaseException as error:
         return _failure(HANDLER_TIMEOUT if error is timeout else _reason(error), error, grant, context)
     finally:
         timeout.close()
-    if answer.on_close is not None:
-        answer = answer._replace(on_close=_closing(answer.on_close, grant, context))
-    if not isinstance(answer.body, bytes):
-        answer = answer._replace(body=_watched(answer.body, grant, context))
-    return Called(answer, None)
+    if response.on_close is not None:
+        response = response._replace(on_close=_closing(response.on_close, grant, context))
+    if not isinstance(response.body, bytes):
+        response = response._replace(body=_watched(response.body, grant, context))
+    return Called(response, None)
 
 
 def _returned(grant: Grant, request: Request, context: Context) -> object:
@@ -106,7 +106,7 @@ def _failure(reason: str, error: BaseException, grant: Grant, context: Context) 
     headers = [("Content-Type", JSON)]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append(("Retry-After", _SERVICE_RETRY_SECONDS))
-    return Called(Answer(status, headers, body + b"\n"), reason)
+    return Called(HandlerResponse(status, headers, body + b"\n"), reason)
 
 
 def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> None:
@@ -118,7 +118,7 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
         )
     elif reason != HANDLER_FAILED:
         bound.error("endpoint {}: version {} was let down: {}", name, number, error)
-    elif isinstance(error, BadAnswer):
+    elif isinstance(error, BadHandlerResponse):
         bound.error("endpoint {}: version {} gave no answer: {}", name, number, error)
     else:
         bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, words_of(error))

@@ -1,5 +1,5 @@
 """Frees what dropped versions leave: a module is a cycle (its functions refer to it), and those that lived long are
-collected only while the edge is idle (app.garbage). A busy edge would keep every version it ever had."""
+collected only while the edge is idle (app.edge.garbage). A busy edge would keep every version it ever had."""
 
 from __future__ import annotations
 

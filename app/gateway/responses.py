@@ -27,11 +27,11 @@ _OF_THE_CONNECTION: Final = frozenset(
 _WITHOUT_BODY: Final = (204, 304)
 
 
-class BadAnswer(TypeError):
+class BadHandlerResponse(TypeError):
     """A handler returned what is no answer."""
 
 
-class Answer(NamedTuple):
+class HandlerResponse(NamedTuple):
     """What goes to the client. `body` is whole, or an iterator of parts that are to be sent as they come.
 
     `Content-Length` is among the headers only with an iterator, when the handler promised one. `on_close` is to be
@@ -44,42 +44,44 @@ class Answer(NamedTuple):
     on_close: Callable[[], None] | None = None
 
 
-def answer_of(returned: object, request: Request) -> Answer:
+def response_of(returned: object, request: Request) -> HandlerResponse:
     """Make an answer of what a handler returned. Raises BadAnswer."""
     if isinstance(returned, tuple):
         body, status, headers = _parts(returned)
         if isinstance(body, tuple):
-            raise BadAnswer("the body in a tuple must not be a tuple itself")
-        answer = answer_of(body, request)
+            raise BadHandlerResponse("the body in a tuple must not be a tuple itself")
+        response = response_of(body, request)
         names = {name.lower() for name, _ in headers}
-        kept = [(name, value) for name, value in answer.headers if name.lower() not in names]
+        kept = [(name, value) for name, value in response.headers if name.lower() not in names]
         if status in _WITHOUT_BODY:
-            return answer._replace(status=status, headers=[*kept, *headers], body=b"")
-        return answer._replace(status=answer.status if status is None else status, headers=[*kept, *headers])
+            return response._replace(status=status, headers=[*kept, *headers], body=b"")
+        return response._replace(status=response.status if status is None else status, headers=[*kept, *headers])
     if isinstance(returned, str):
-        return Answer(200, [("Content-Type", HTML)], returned.encode(errors="surrogateescape"))
+        return HandlerResponse(200, [("Content-Type", HTML)], returned.encode(errors="surrogateescape"))
     if isinstance(returned, dict | list):
-        return Answer(200, [("Content-Type", JSON)], _json(returned))
+        return HandlerResponse(200, [("Content-Type", JSON)], _json(returned))
     if returned is None:
-        return Answer(204, [], b"")
+        return HandlerResponse(204, [], b"")
     if isinstance(returned, bytes | bytearray | memoryview):
-        return Answer(200, [("Content-Type", BYTES)], bytes(returned))
+        return HandlerResponse(200, [("Content-Type", BYTES)], bytes(returned))
     if isinstance(returned, HTTPException):
         if returned.code is None and returned.response is None:
-            raise BadAnswer(f"{type(returned).__name__} has no status of its own")
+            raise BadHandlerResponse(f"{type(returned).__name__} has no status of its own")
         returned = returned.get_response(request.environ)
     if isinstance(returned, Response):
         return _of_response(returned, request)
     if isinstance(returned, Iterator):
-        return Answer(200, [("Content-Type", BYTES)], _encoded(returned), getattr(returned, "close", None))
-    raise BadAnswer(f"a handler must return a Response, dict, list, str, bytes, tuple or None, not {returned!r:.100}")
+        return HandlerResponse(200, [("Content-Type", BYTES)], _encoded(returned), getattr(returned, "close", None))
+    raise BadHandlerResponse(
+        f"a handler must return a Response, dict, list, str, bytes, tuple or None, not {returned!r:.100}"
+    )
 
 
 def _json(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadAnswer(f"cannot be written as JSON: {error}") from error
+        raise BadHandlerResponse(f"cannot be written as JSON: {error}") from error
 
 
 def _parts(returned: tuple[Any, ...]) -> tuple[object, int | None, list[tuple[str, str]]]:
@@ -90,7 +92,7 @@ def _parts(returned: tuple[Any, ...]) -> tuple[object, int | None, list[tuple[st
             return body, None, _headers(headers)
         case (body, status, headers):
             return body, _status(status), _headers(headers)
-    raise BadAnswer(
+    raise BadHandlerResponse(
         f"a tuple must be (body, status), (body, headers) or (body, status, headers), not {returned!r:.100}"
     )
 
@@ -101,7 +103,7 @@ def _status(status: object) -> int:
         status = int(status[:3])
     if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
         return int(status)
-    raise BadAnswer(f"a status must be a number from 200 to 599, not {status!r:.100}")
+    raise BadHandlerResponse(f"a status must be a number from 200 to 599, not {status!r:.100}")
 
 
 def _headers(headers: Any) -> list[tuple[str, str]]:
@@ -112,34 +114,34 @@ def _headers(headers: Any) -> list[tuple[str, str]]:
         for name, value in pairs:
             text = value if isinstance(value, str) else str(value)
             if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(text):
-                raise BadAnswer(f"not a header: {name!r:.100}: {text!r:.100}")
+                raise BadHandlerResponse(f"not a header: {name!r:.100}: {text!r:.100}")
             text.encode("latin-1")
             lower = name.lower()
             if lower not in _OF_THE_CONNECTION and lower != "content-length":
                 checked.append((name, text))
     except UnicodeEncodeError:
-        raise BadAnswer("a header's value must be Latin-1 (RFC 9110, section 5.5)") from None
-    except BadAnswer:
+        raise BadHandlerResponse("a header's value must be Latin-1 (RFC 9110, section 5.5)") from None
+    except BadHandlerResponse:
         raise
     except (TypeError, ValueError):
-        raise BadAnswer(f"headers must be a dict or pairs, not {headers!r:.100}") from None
+        raise BadHandlerResponse(f"headers must be a dict or pairs, not {headers!r:.100}") from None
     return checked
 
 
-def _of_response(response: Response, request: Request) -> Answer:
+def _of_response(response: Response, request: Request) -> HandlerResponse:
     status = _status(response.status_code)
     headers = _headers(response.get_wsgi_headers(request.environ))
     if status in _WITHOUT_BODY:
-        return Answer(status, headers, b"", response.close)
+        return HandlerResponse(status, headers, b"", response.close)
     if response.is_sequence:
-        return Answer(status, headers, response.get_data(), response.close)
+        return HandlerResponse(status, headers, response.get_data(), response.close)
     length = response.headers.get("Content-Length")
     if length is not None:
         if not (length.isascii() and length.isdecimal()):
-            raise BadAnswer(f"not a Content-Length: {length!r:.100}")
+            raise BadHandlerResponse(f"not a Content-Length: {length!r:.100}")
         headers.append(("Content-Length", length))
-        return Answer(status, headers, _of_length(_encoded(response.response), int(length)), response.close)
-    return Answer(status, headers, _encoded(response.response), response.close)
+        return HandlerResponse(status, headers, _of_length(_encoded(response.response), int(length)), response.close)
+    return HandlerResponse(status, headers, _encoded(response.response), response.close)
 
 
 def _of_length(parts: Iterator[bytes], promised: int) -> Iterator[bytes]:
@@ -151,7 +153,7 @@ def _of_length(parts: Iterator[bytes], promised: int) -> Iterator[bytes]:
             break
         yield part
     if left:
-        raise BadAnswer(f"the body must have the {promised} bytes that its Content-Length says")
+        raise BadHandlerResponse(f"the body must have the {promised} bytes that its Content-Length says")
 
 
 def _encoded(parts: Iterable[Any]) -> Iterator[bytes]:
@@ -161,4 +163,4 @@ def _encoded(parts: Iterable[Any]) -> Iterator[bytes]:
         elif isinstance(part, bytes | bytearray | memoryview):
             yield bytes(part)
         else:
-            raise BadAnswer(f"a streamed body must consist of bytes or str, not {part!r:.100}")
+            raise BadHandlerResponse(f"a streamed body must consist of bytes or str, not {part!r:.100}")

@@ -13,7 +13,7 @@ from loguru import logger
 
 from app.config import ListenAddress
 from app.inbound.listener import BindError
-from app.inbound.status_http import HEADER_SECONDS, ErrorLog, ImpatientHandler
+from app.inbound.status.server import HEADER_SECONDS, ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
 LATE_BODY_SECONDS: Final = 2.0

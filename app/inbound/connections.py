@@ -18,7 +18,7 @@ from app.domain.client import Client
 from app.domain.errors import Killed
 from app.domain.model import Backend, Lease
 from app.domain.outcome import State
-from app.inbound.door import Door, OpenFrontend
+from app.inbound.frontend import LiveFrontend, OpenFrontend
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -56,7 +56,6 @@ class Connection:
         "connect_seconds",
         "deadline",
         "destination",
-        "door",
         "frontend",
         "greenlet",
         "has_noticed_half_close",
@@ -70,6 +69,7 @@ class Connection:
         "lease_id",
         "lease_seconds",
         "listener",
+        "live",
         "peer",
         "quiet_since",
         "relay",
@@ -79,11 +79,11 @@ class Connection:
     )
 
     def __init__(
-        self, greenlet: greenlet, door: Door, peer: tuple[str, int], listener: str, accepted_at: float
+        self, greenlet: greenlet, live: LiveFrontend, peer: tuple[str, int], listener: str, accepted_at: float
     ) -> None:
         self.greenlet = greenlet
-        self.door = door
-        self.frontend = door.frontend
+        self.live = live
+        self.frontend = live.current
         self.peer = peer
         """The socket's own peer."""
         self.source = peer
@@ -288,7 +288,7 @@ class Connections:
     def end_idle(self, reason: str) -> None:
         """End the connections that wait for their next HTTP request at a door that is closing."""
         for connection in self:
-            if connection.is_idle and connection.door.is_closing:
+            if connection.is_idle and connection.live.is_closing:
                 connection.end(State.NORMAL, reason, is_still_due=partial(getattr, connection, "is_idle"))
 
     def end_all(self, reason: str) -> int:

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 DEFAULT_URL: Final = "http://127.0.0.1:8081"
 CONNECT_SECONDS: Final = 5.0
-ANSWER_SECONDS: Final = 120.0
+RESPONSE_SECONDS: Final = 120.0
 """Longer than a service takes that is replaced by one which nobody can reach."""
 
 
@@ -32,7 +32,7 @@ class AdminApi:
     """The API at a URL (http or https) to the bearer of a token."""
 
     def __init__(
-        self, url: str, token: str, ca_file: Path | None = None, answer_seconds: float = ANSWER_SECONDS
+        self, url: str, token: str, ca_file: Path | None = None, response_seconds: float = RESPONSE_SECONDS
     ) -> None:
         """`ca_file` (PEM) names the authorities to trust, None the system's.
 
@@ -48,7 +48,7 @@ class AdminApi:
         self.show(token)
         self._http = urllib3.PoolManager(
             retries=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds),
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=response_seconds),
             ssl_context=ssl.create_default_context(cafile=ca_file),
         )
 
@@ -62,10 +62,10 @@ class AdminApi:
         """Carry out a request; returns the JSON object of the answer, None where it has none. Raises ApiError."""
         target = f"{self.url}{path}?{urlencode(query)}" if query else self.url + path
         try:
-            answer = self._http.request(method, target, json=body, headers=self._headers)
+            response = self._http.request(method, target, json=body, headers=self._headers)
         except (HTTPError, OSError) as error:
             raise ApiError(f"no answer from {self.url}: {_words(error)}") from None
-        return self._read(answer.status, answer.data)
+        return self._read(response.status, response.data)
 
     def _read(self, status: int, data: bytes) -> dict[str, Any] | None:
         if status == 204:

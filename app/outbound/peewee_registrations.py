@@ -28,20 +28,20 @@ from app.outbound.peewee_backends import (
 
 LEASE_TTL: Final = "lease_ttl"
 """Seconds that a registration holds without another word; NULL = it is none."""
-LEASE_KEEPER: Final = "lease_keeper"
+LEASE_OWNER: Final = "lease_keeper"
 
-_COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_KEEPER: "TEXT"}
+_COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_OWNER: "TEXT"}
 _SAID: Final = tuple(name for name in BACKEND_COLUMNS if name not in ("id", "healthy", "deleted"))
 """Columns that a service says; the others are the operators'."""
 
 
 class SqliteRegistrations(SqliteBackendStore):
-    """The registrations that one edge keeps, named by `keeper`. Every method raises RepositoryError."""
+    """The registrations that one edge keeps, named by `owner`. Every method raises RepositoryError."""
 
-    def __init__(self, path: Path, keeper: str) -> None:
+    def __init__(self, path: Path, owner: str) -> None:
         """Open or create the database."""
         super().__init__(path)
-        self._keeper = keeper
+        self._owner = owner
 
     def register(self, registration: Registration) -> bool:
         """Write what a service says, if it is anything new; returns whether there was no such registration.
@@ -74,7 +74,7 @@ class SqliteRegistrations(SqliteBackendStore):
         """Delete those of these registrations that are still ours."""
         with _translated(self._path), self._change():
             for one in ids if LEASE_TTL in self._columns else ():
-                self._delete(f"id = ? AND {LEASE_KEEPER} = ?", one, self._keeper)
+                self._delete(f"id = ? AND {LEASE_OWNER} = ?", one, self._owner)
 
     def _said(self, registration: Registration) -> dict[str, object]:
         row = row_of(registration.backend)
@@ -82,7 +82,7 @@ class SqliteRegistrations(SqliteBackendStore):
             **{name: row[name] for name in _SAID},
             DRAINING: int(registration.is_draining),
             LEASE_TTL: registration.ttl_seconds,
-            LEASE_KEEPER: self._keeper,
+            LEASE_OWNER: self._owner,
         }
 
     def _select(self, names: list[str], condition: str, *values: object) -> list[dict[str, Any]]:
@@ -96,19 +96,19 @@ class SqliteRegistrations(SqliteBackendStore):
         return int(done.rowcount)
 
 
-def registrations_in(path: Path, keeper: str) -> dict[str, Registration]:
+def registrations_in(path: Path, owner: str) -> dict[str, Registration]:
     """Return the registrations that an edge keeps, by id, without writing anything. Raises RepositoryError.
 
     Rows that somebody else made no registrations of are left out.
     """
     names = [*BACKEND_COLUMNS, *_COLUMNS]
-    condition = f"{LEASE_KEEPER} = ? AND typeof({LEASE_TTL}) = 'integer'"
+    condition = f"{LEASE_OWNER} = ? AND typeof({LEASE_TTL}) = 'integer'"
     with _translated(path), contextlib.closing(_reader(path)) as database:
         columns = {column.name for column in database.get_columns(TABLE)}
         if not columns.issuperset(names):
             return {}
         database.connection().text_factory = _text
-        rows = database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} WHERE {condition}", (keeper,)).fetchall()
+        rows = database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} WHERE {condition}", (owner,)).fetchall()
     found = [_registration(dict(zip(names, row, strict=True))) for row in rows]
     return {one.backend.id: one for one in found if one is not None}
 

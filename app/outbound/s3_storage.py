@@ -98,19 +98,19 @@ class S3Connection:
         raise OperationRefused(f"a storage does not understand {type(operation).__name__}")
 
     def _get(self, key: str) -> bytes:
-        answer = self._client.get_object(self._bucket, key)
+        response = self._client.get_object(self._bucket, key)
         try:
             data = bytearray()
-            while piece := answer.read(_PIECE_BYTES):
+            while piece := response.read(_PIECE_BYTES):
                 data += piece
                 if len(data) > self._max_bytes:  # a length is not always said beforehand
                     raise OperationRefused(f"{key} has more than {self._max_bytes} bytes (max_object_bytes)")
                 if len(piece) == _PIECE_BYTES:
                     gevent.sleep(_BREATH_SECONDS)  # what has arrived already would be read in one go
-            answer.release_conn()
+            response.release_conn()
             return bytes(data)
         finally:
-            answer.close()  # with what was not read of it, if anything
+            response.close()  # with what was not read of it, if anything
 
     def _put(self, key: str, data: bytes, content_type: str) -> None:
         if len(data) > self._max_bytes:

@@ -74,7 +74,7 @@ class SmtpConnection:
         if mail.html is not None:
             message.add_alternative(mail.html, subtype="html")
         refused = self._client.send_message(message, sender, list(mail.recipients))
-        return {recipient: _answer(*answer) for recipient, answer in refused.items()}
+        return {recipient: _answer(*response) for recipient, response in refused.items()}
 
     def is_stale(self) -> bool:
         return self._client.sock is None or bool(self._end)
@@ -105,7 +105,7 @@ def _answer(code: int, words: bytes | str) -> str:
 def _words(error: BaseException) -> str:
     match error:
         case smtplib.SMTPRecipientsRefused(recipients=recipients):
-            return "; ".join(f"{one}: {_answer(*answer)}" for one, answer in recipients.items())
+            return "; ".join(f"{one}: {_answer(*response)}" for one, response in recipients.items())
         case smtplib.SMTPResponseException(smtp_code=code, smtp_error=words):
             return _answer(code, words)
     return str(error) or repr(error)

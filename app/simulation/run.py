@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Final
 
 from app.domain.client import Client, client_key
-from app.domain.election import Election, make_election
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import NoLease
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.domain.pool import Pool
+from app.domain.selection import Selector, make_selector
 from app.simulation.results import BackendLoad, Flow, Move, Stage
 
 _NOW: Final = 0.0
@@ -48,10 +48,10 @@ class Simulation:
         self._chance = random.Random(seed)
         self._backends = {backend.id: backend for backend in backends}
         self._numbers = {backend_id: number for number, backend_id in enumerate(self._backends)}
-        self._elections: dict[str, Election] = {}
+        self._selectors: dict[str, Selector] = {}
         self._pool = Pool()
         self._pool.adopt(plan.rules, _NOW)
-        self._pool.hold(plan.elections, self._make_election)
+        self._pool.hold(plan.selectors, self._make_selector)
         self._pool.replace(self._backends.values(), _NOW)
         # One entry a client, at its lease id.
         self._addresses: list[str] = []
@@ -62,14 +62,14 @@ class Simulation:
         self._somebody: list[Client] = []
         """A client of each country, at its number."""
 
-    def _make_election(self, plan: ElectionPlan) -> Election:
-        election = self._elections[plan.frontend] = make_election(
+    def _make_selector(self, plan: SelectorPlan) -> Selector:
+        selector = self._selectors[plan.frontend] = make_selector(
             plan.algorithm,
             pop_region=self._pop_region,
             chance=self._chance,
             spills_at_soft_limit=plan.spills_at_soft_limit,
         )
-        return election
+        return selector
 
     def arrive(self, addresses: Iterable[str]) -> None:
         """Let a connection come from each of these addresses, and stay."""
@@ -141,7 +141,7 @@ class Simulation:
         return {_flow(countries[country], tier, place, ids): count for (country, tier, place), count in counted.items()}
 
     def _nearest(self) -> dict[str | None, int]:
-        tier_of = self._elections[self._frontend].tier
+        tier_of = self._selectors[self._frontend].tier
         serving = [backend for backend in self._backends.values() if backend.is_serving and backend.weight > 0]
         return {
             country: min((tier_of(backend, client) or 0 for backend in serving), default=0)

@@ -9,7 +9,7 @@ from scripts.benchmark.processes import MeasurementError
 
 CHUNK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
-ANSWER_SECONDS = 10.0
+RESPONSE_SECONDS = 10.0
 
 
 def fetch(port: int, path: str, size: int, connections: int, seconds: float) -> float:
@@ -27,7 +27,7 @@ def fetch_on_one(port: int, path: str, size: int, ends_at: float) -> int:
     request = f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
     nowhere = bytearray(CHUNK_BYTES)
     received = 0
-    with socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=RESPONSE_SECONDS) as connection:
         while time.monotonic() < ends_at:
             connection.sendall(request)
             left = size - read_head(connection, size)

@@ -37,8 +37,8 @@ HERE = Path(__file__).parent
 def says_hello(port: int) -> bool:
     """Tell whether the handler answers; raise MeasurementError if it says something else."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{HELLO_PATH}", timeout=2) as answer:
-            said = json.load(answer)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{HELLO_PATH}", timeout=2) as response:
+            said = json.load(response)
     except (urllib.error.URLError, OSError):
         return False
     if said != HELLO:

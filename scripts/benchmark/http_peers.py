@@ -108,15 +108,15 @@ def adds_forwarded_for(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/forwarded-for")
-        answer = connection.getresponse()
-        seen = answer.read()
+        response = connection.getresponse()
+        seen = response.read()
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connection.close()
-    if answer.status == 200 and seen != b"127.0.0.1":
+    if response.status == 200 and seen != b"127.0.0.1":
         raise MeasurementError(f"the origin saw X-Forwarded-For {seen!r} where it should be the client's address")
-    return answer.status == 200
+    return response.status == 200
 
 
 def _edge(folder: Path, port: int, upstream_port: int) -> Command:

@@ -51,7 +51,7 @@ def iperf3(port: int, seconds: int, *options: str) -> float:
         "--json",
         *options,
     ]
-    answer = json.loads(output_of(argv, seconds))
-    if "sum_received" not in answer.get("end", {}):
-        raise MeasurementError(f"iperf3: {answer.get('error', 'no sum of what was received')}")
-    return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9
+    response = json.loads(output_of(argv, seconds))
+    if "sum_received" not in response.get("end", {}):
+        raise MeasurementError(f"iperf3: {response.get('error', 'no sum of what was received')}")
+    return float(response["end"]["sum_received"]["bits_per_second"]) / 1e9

@@ -22,13 +22,13 @@ from actors.registry import RegistryActor
 from actors.runtime import Address, Ping, ask
 from app.domain.affinity import AffinityTable
 from app.domain.client import Client
-from app.domain.election import Election, GeoElection
 from app.domain.health import HealthRules
 from app.domain.measures import Measures
 from app.domain.model import Backend, GeoInfo
 from app.domain.outcome import State
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.domain.pool import Pool
+from app.domain.selection import GeoSelector, Selector
 from app.domain.single_flight import SingleFlight
 from app.outbound.maxmind_geo import MaxmindGeo
 from app.proxy_service import Actors, ProxyService, Route
@@ -43,14 +43,14 @@ BINDINGS = 1_000_000
 IDLE_CONNECTIONS = 5_000
 CHURNED_CONNECTIONS = 3_000
 REPEATS = 5
-PLAN = PoolPlan("bench", HealthRules(), (ElectionPlan("edge", "geo"),))
+PLAN = PoolPlan("bench", HealthRules(), (SelectorPlan("edge", "geo"),))
 
 
 def figures() -> dict[str, float]:
     """Return every figure, by label with unit."""
     chance = random.Random(1)
     result = {
-        f"Election with reserve and release, {count:,} backends, µs ↓": election_us(count, chance)
+        f"Election with reserve and release, {count:,} backends, µs ↓": selection_us(count, chance)
         for count in (10, 1_000, 10_000)
     }
     actors = start_actors(chance)
@@ -81,10 +81,10 @@ def make_backends(count: int) -> list[Backend]:
     return [Backend(f"b{n}", None, region, country, "127.0.0.1", 80) for n, (region, country) in enumerate(places)]
 
 
-def election_us(count: int, chance: random.Random) -> float:
+def selection_us(count: int, chance: random.Random) -> float:
     """Elect, reserve and release in a pool of `count` backends."""
     pool = Pool()
-    pool.hold(PLAN.elections, elections_by(chance))
+    pool.hold(PLAN.selectors, selectors_by(chance))
     pool.replace(make_backends(count), 0.0)
     client = Client("90.0.0.1", "bench 90.0.0.1", GeoInfo("FR", "eu"))
 
@@ -95,16 +95,16 @@ def election_us(count: int, chance: random.Random) -> float:
     return best_us(once, 20_000)
 
 
-def elections_by(chance: random.Random) -> Callable[[ElectionPlan], Election]:
+def selectors_by(chance: random.Random) -> Callable[[SelectorPlan], Selector]:
     """Return what makes the election of PLAN."""
-    return lambda _plan: GeoElection("sa", chance)
+    return lambda _plan: GeoSelector("sa", chance)
 
 
 def start_actors(chance: random.Random) -> Actors:
     """Start the actors that a connection talks to, with ten backends."""
     actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
     backends = {PLAN.name: make_backends(10)}
-    actors.registry.publish(RegistryActor.start(elections_by(chance), actors.metrics, [PLAN], backends, []))
+    actors.registry.publish(RegistryActor.start(selectors_by(chance), actors.metrics, [PLAN], backends, []))
     actors.bindings.publish(BindingsActor.start(AffinityTable(600, BINDINGS), {}, SingleFlight()))
     actors.metrics.publish(MetricsActor.start(Measures()))
     return actors
@@ -187,6 +187,6 @@ def wait_for_port(port: int) -> None:
 
 def read_metrics(port: int) -> dict[str, float]:
     """Return the samples of an edge's /metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
     return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}

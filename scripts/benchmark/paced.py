@@ -11,12 +11,12 @@ from scripts.benchmark.processes import MeasurementError
 
 RATE_PER_SECOND = 500
 CONNECTIONS = 20
-ANSWER_SECONDS = 10.0
+RESPONSE_SECONDS = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HandlerResponse:
     """How long an answer took from the moment its request was due, and its X-Generation where it had one."""
 
     latency_ms: float
@@ -29,7 +29,7 @@ class PacedRequests(threading.Thread):
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
         self.port = port
-        self.answers: list[Answer] = []
+        self.responses: list[HandlerResponse] = []
         self.failure: Exception | None = None
         self.is_over = threading.Event()
 
@@ -54,30 +54,30 @@ class PacedRequests(threading.Thread):
                 await asyncio.sleep(due - time.monotonic())
                 due = time.monotonic()  # our own late waking is not the proxy's
             writer.write(REQUEST)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(RESPONSE_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(2)
             latency_ms = (time.monotonic() - due) * 1000
             if not head.startswith(b"HTTP/1.1 200") or body != b"ok":
                 raise MeasurementError(f"the answer is not 200 with ok: {head + body!r}")
             generation = re.search(r"\r\nx-generation: *(\d+)", head.decode("latin-1"), re.IGNORECASE)
-            self.answers.append(Answer(latency_ms, generation[1] if generation else ""))
+            self.responses.append(HandlerResponse(latency_ms, generation[1] if generation else ""))
             number += CONNECTIONS
         writer.close()
 
     def await_generation(self, generation: str) -> None:
         """Wait until an answer is of that generation; raise MeasurementError when none is within 10 s."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while not self.answers or self.answers[-1].generation != generation:
+        deadline = time.monotonic() + RESPONSE_SECONDS
+        while not self.responses or self.responses[-1].generation != generation:
             if self.failure or time.monotonic() > deadline:
                 raise MeasurementError(f"no answer was of generation {generation}: {self.failure or 'not in 10 s'}")
             time.sleep(0.01)
 
     def latencies_ms(self) -> list[float]:
         """Return the latencies in ascending order; raise MeasurementError when a request failed."""
-        if self.failure or not self.answers:
+        if self.failure or not self.responses:
             raise MeasurementError(f"the paced requests broke: {self.failure or 'no answer'}")
-        return sorted(answer.latency_ms for answer in self.answers)
+        return sorted(response.latency_ms for response in self.responses)
 
     def __enter__(self) -> "PacedRequests":
         self.start()

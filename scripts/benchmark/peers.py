@@ -100,7 +100,7 @@ def seed(database: Path, upstream_port: int) -> None:
 def is_ready(metrics_port: int) -> bool:
     """Tell whether the edge's /ready answers 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=2) as response:
+            return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

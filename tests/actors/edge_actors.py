@@ -7,24 +7,24 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 
 from actors.bindings import BindingsActor
-from actors.messages import AdmitClient, Bound, DescribePool, Elect, FindBinding
+from actors.messages import AdmitClient, Bound, DescribePool, FindBinding, Select
 from actors.metrics import MetricsActor
 from actors.registry import RegistryActor
 from actors.runtime import Address, GeventFuture, Ping, ask
 from app.domain.affinity import AffinityTable
 from app.domain.client import Client
-from app.domain.election import Election, make_election
 from app.domain.health import HealthRules
 from app.domain.limits import ClientLimits, LimitRules
 from app.domain.measures import Measures
 from app.domain.model import Backend, GeoInfo, Lease
 from app.domain.outcome import Refusal
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
+from app.domain.selection import Selector, make_selector
 from app.domain.single_flight import SingleFlight
 from app.proxy_service import Actors, ProxyService, Route
 
 POOL, FRONTEND = "default", "edge"
-PLAN = PoolPlan(POOL, HealthRules(), (ElectionPlan(FRONTEND, "geo"),))
+PLAN = PoolPlan(POOL, HealthRules(), (SelectorPlan(FRONTEND, "geo"),))
 
 
 def backend(name: str, **columns: object) -> Backend:
@@ -34,9 +34,9 @@ def backend(name: str, **columns: object) -> Backend:
     )
 
 
-def make_for_brazil(plan: ElectionPlan) -> Election:
+def make_for_brazil(plan: SelectorPlan) -> Selector:
     """Make the election that a plan asks for, at an edge in sa."""
-    return make_election(
+    return make_selector(
         plan.algorithm, pop_region="sa", chance=random.Random(1), spills_at_soft_limit=plan.spills_at_soft_limit
     )
 
@@ -64,7 +64,7 @@ class EdgeActors:
         self.table = AffinityTable(ttl_seconds, capacity=10_000)
         rules = LimitRules(max_connections_per_client, connections_per_second)
         self.limits = {FRONTEND: ClientLimits(rules)} if rules.are_on else {}
-        self.elections: SingleFlight[GeventFuture[Bound | Elect]] = SingleFlight()
+        self.selectors: SingleFlight[GeventFuture[Bound | Select]] = SingleFlight()
         self.measures = Measures()
         self.addresses.metrics.publish(MetricsActor.start(self.measures))
         self.start_registry(backends, kind=registry)
@@ -83,14 +83,14 @@ class EdgeActors:
         )
 
     def start_bindings(self) -> None:
-        self.addresses.bindings.publish(BindingsActor.start(self.table, self.limits, self.elections))
+        self.addresses.bindings.publish(BindingsActor.start(self.table, self.limits, self.selectors))
 
     def leases(self, pool: str = POOL) -> dict[str, int]:
         """Return the connections counted on each member, after what was told before."""
         views = ask(self.addresses.registry, DescribePool(pool), timeout_s=5)
         return {view.backend.id: view.connections for view in views}
 
-    def find(self, client: str, *, excluded: tuple[str, ...] = ()) -> Bound | Elect:
+    def find(self, client: str, *, excluded: tuple[str, ...] = ()) -> Bound | Select:
         """Ask who the client is bound to."""
         return ask(self.addresses.bindings, FindBinding(client, excluded), timeout_s=5)
 

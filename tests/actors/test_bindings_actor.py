@@ -12,10 +12,10 @@ from actors.messages import (
     CopyBindings,
     CountBindings,
     DescribeBinding,
-    Elect,
-    ElectionHeld,
     FindBinding,
     ReplaceLimits,
+    Select,
+    Selected,
     SweepBindings,
     Unbind,
 )
@@ -39,17 +39,17 @@ def test_a_look_at_a_binding_starts_no_election_and_waits_for_none():
     edge = EdgeActors()
     look = DescribeBinding("ana")
     assert ask(edge.addresses.bindings, look, timeout_s=1) is None
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     assert ask(edge.addresses.bindings, look, timeout_s=1) is None
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     found = ask(edge.addresses.bindings, look, timeout_s=1)
     assert (found.client, found.backend_id) == ("ana", "a")
 
 
 def test_a_client_is_unbound_until_an_election_or_a_connection_binds_it():
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    assert edge.find("ana") == Select()
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     assert edge.find("ana") == Bound("a")
     tell(edge.addresses.bindings, ConfirmBinding("bob", "b"))
     assert edge.find("bob") == Bound("b")
@@ -59,37 +59,37 @@ def test_of_fifty_askers_one_elects_and_the_others_follow_it():
     edge = EdgeActors()
     askers = asking(edge, "ana", 50)
     answered = [asker for asker in askers if asker.ready()]
-    assert [asker.value for asker in answered] == [Elect()]
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    assert [asker.value for asker in answered] == [Select()]
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     gevent.joinall(askers, timeout=10, raise_error=True)
     assert [asker.value for asker in askers].count(Bound("a")) == 49
 
 
 def test_elections_of_different_clients_do_not_wait_for_each_other():
     edge = EdgeActors()
-    assert [edge.find(client) for client in ("ana", "bob", "eva")] == [Elect()] * 3
+    assert [edge.find(client) for client in ("ana", "bob", "eva")] == [Select()] * 3
 
 
 def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     askers = asking(edge, "ana", 3)
-    tell(edge.addresses.bindings, ElectionHeld("ana", None))
+    tell(edge.addresses.bindings, Selected("ana", None))
     askers[0].join(10)
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     gevent.joinall(askers, timeout=10, raise_error=True)
-    assert [asker.value for asker in askers] == [Elect(), Bound("a"), Bound("a")]
+    assert [asker.value for asker in askers] == [Select(), Bound("a"), Bound("a")]
 
 
 def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_second_lands_them_all(monkeypatch):
-    monkeypatch.setattr(single_flight, "ELECTOR_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(single_flight, "LEADER_PATIENCE_SECONDS", 0.05)
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     early = asking(edge, "ana", 3)
     assert not any(asker.ready() for asker in early)
     gevent.sleep(0.1)
-    assert edge.find("ana") == Elect()
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    assert edge.find("ana") == Select()
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     gevent.joinall(early, timeout=10, raise_error=True)
     assert [asker.value for asker in early] == [Bound("a")] * 3
 
@@ -97,12 +97,12 @@ def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_
 def test_a_binding_to_an_excluded_backend_is_no_answer_and_ends_in_one_election():
     edge = EdgeActors()
     tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
-    assert edge.find("ana", excluded=("a",)) == Elect()
+    assert edge.find("ana", excluded=("a",)) == Select()
     waiting = gevent.spawn(edge.find, "ana", excluded=("a",))
     gevent.sleep(0)
     edge.settle()
     assert not waiting.ready()
-    tell(edge.addresses.bindings, ElectionHeld("ana", "b"))
+    tell(edge.addresses.bindings, Selected("ana", "b"))
     assert waiting.get(timeout=10) == Bound("b")
     assert edge.find("ana") == Bound("b")
 
@@ -113,7 +113,7 @@ def test_unbinding_names_the_backend_so_that_a_newer_binding_is_left_alone():
     tell(edge.addresses.bindings, Unbind("ana", "a"))
     assert edge.find("ana") == Bound("b")
     tell(edge.addresses.bindings, Unbind("ana", "b"))
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
 
 
 def test_unbinding_gives_the_former_binding_back():
@@ -126,7 +126,7 @@ def test_unbinding_gives_the_former_binding_back():
 def test_an_expired_binding_is_absent_before_any_sweep_and_the_sweep_frees_it():
     edge = EdgeActors(ttl_seconds=0.02)
     tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
-    eventually(lambda: edge.find("ana") == Elect())
+    eventually(lambda: edge.find("ana") == Select())
     assert ask(edge.addresses.bindings, CountBindings(), timeout_s=5).bindings == 1
     tell(edge.addresses.bindings, SweepBindings())
     assert ask(edge.addresses.bindings, CountBindings(), timeout_s=5).bindings == 0
@@ -171,8 +171,8 @@ def test_a_client_may_open_only_so_many_connections_a_second():
 def test_a_refused_connection_neither_elects_nor_waits():
     edge = EdgeActors(max_connections_per_client=1)
     assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
-    assert edge.find("ana") == Elect(), "nobody holds an election"
-    assert edge.elections.land("ana") == []
+    assert edge.find("ana") == Select(), "nobody holds an election"
+    assert edge.selectors.land("ana") == []
 
 
 def test_a_frontend_without_limits_admits_everybody_and_remembers_nobody():
@@ -247,42 +247,42 @@ def test_those_who_wait_for_an_election_are_answered_through_a_successor_too():
     tell(edge.addresses.bindings, Crash())
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     gevent.joinall(askers, timeout=10, raise_error=True)
-    assert sorted(type(asker.value).__name__ for asker in askers) == ["Bound", "Bound", "Bound", "Elect", "Elect"]
+    assert sorted(type(asker.value).__name__ for asker in askers) == ["Bound", "Bound", "Bound", "Select", "Select"]
 
 
 def test_an_election_whose_outcome_was_lost_in_a_crash_is_held_again_by_one_of_those_who_wait():
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     askers = asking(edge, "ana", 5)
     tell(edge.addresses.bindings, Crash())
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))  # goes down with the actor
+    tell(edge.addresses.bindings, Selected("ana", "a"))  # goes down with the actor
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
-    electors = eventually(lambda: [asker for asker in askers if asker.ready()], seconds=0.5)
-    assert [asker.value for asker in electors] == [Elect()]
-    tell(edge.addresses.bindings, ElectionHeld("ana", "b"))
+    leaders = eventually(lambda: [asker for asker in askers if asker.ready()], seconds=0.5)
+    assert [asker.value for asker in leaders] == [Select()]
+    tell(edge.addresses.bindings, Selected("ana", "b"))
     gevent.joinall(askers, timeout=10, raise_error=True)
     assert [asker.value for asker in askers].count(Bound("b")) == 4
 
 
 def test_a_client_whose_election_was_lost_in_a_crash_need_not_wait_for_it():
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     tell(edge.addresses.bindings, Crash())
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
-    assert ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.5) == Elect()
+    assert ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.5) == Select()
 
 
 def test_a_waiter_that_gave_up_does_not_keep_the_others_from_their_answer():
     edge = EdgeActors()
-    assert edge.find("ana") == Elect()
+    assert edge.find("ana") == Select()
     with pytest.raises(AskTimeoutError):
         ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.02)
     askers = asking(edge, "ana", 2)
     askers[0].kill()
-    tell(edge.addresses.bindings, ElectionHeld("ana", "a"))
+    tell(edge.addresses.bindings, Selected("ana", "a"))
     assert askers[1].get(timeout=10) == Bound("a")

@@ -51,7 +51,7 @@ class Gateway:
     def acquire(self, path: str = "/hello") -> Any:
         return self.dispatch.acquire("h", path, "GET")
 
-    def answer(self, path: str = "/hello") -> str:
+    def response(self, path: str = "/hello") -> str:
         """Return what a request is answered."""
         grant = self.acquire(path)
         assert isinstance(grant, Grant), grant
@@ -90,7 +90,7 @@ def test_from_nothing_to_an_answer(gateway):
     assert gateway.acquire() == NotDeployed("hello")
     version = gateway.deployment.deploy_source("hello", answering("one"))
     assert (version.number, version.deployed_at is not None) == (1, True)
-    assert gateway.answer() == "one"
+    assert gateway.response() == "one"
     [view] = gateway.deployment.endpoints()
     assert view.serving is not None
     assert (view.serving.version.number, view.serving.version.checksum) == (1, version.checksum)
@@ -99,7 +99,7 @@ def test_from_nothing_to_an_answer(gateway):
 
 def test_the_next_version_replaces_it_and_is_kept(served):
     served.deployment.deploy_source("hello", answering("two"))
-    assert served.answer() == "two"
+    assert served.response() == "two"
     assert [one.number for one in served.deployment.versions("hello")] == [1, 2]
     assert served.deployment.version("hello", 1).source == answering("one")
 
@@ -120,7 +120,7 @@ def test_a_source_that_fails_leaves_the_old_version_serving(served, source, stag
         served.deployment.deploy_source("hello", source)
     assert caught.value.stage is stage
     assert text in caught.value.traceback
-    assert (served.answer(), served.on_disk()) == ("one", {"hello": 1})
+    assert (served.response(), served.on_disk()) == ("one", {"hello": 1})
 
 
 def test_upload_then_compile_then_deploy(served):
@@ -129,31 +129,31 @@ def test_upload_then_compile_then_deploy(served):
     assert served.deployment.compile("hello", good.number) == good
     with pytest.raises(HandlerError, match="import: ZeroDivisionError"):
         served.deployment.compile("hello", bad.number)
-    assert served.answer() == "one"
+    assert served.response() == "one"
     assert served.deployment.deploy("hello", good.number).number == 2
-    assert served.answer() == "two"
+    assert served.response() == "two"
 
 
 def test_rolling_back_goes_to_the_version_that_was_deployed_before(served):
     served.deployment.deploy_source("hello", answering("two"))
     served.deployment.upload("hello", answering("never deployed"))
     assert served.deployment.roll_back("hello").number == 1
-    assert served.answer() == "one"
+    assert served.response() == "one"
     assert served.deployment.roll_back("hello").number == 2
     served.deployment.deploy("hello", 1)
-    assert (served.answer(), served.on_disk()) == ("one", {"hello": 1})
+    assert (served.response(), served.on_disk()) == ("one", {"hello": 1})
 
 
 def test_rolling_back_after_undeploying_brings_the_last_one_back(served):
     served.deployment.undeploy("hello")
     assert served.deployment.roll_back("hello").number == 1
-    assert served.answer() == "one"
+    assert served.response() == "one"
 
 
 def test_there_is_nothing_to_roll_back_to(served):
     with pytest.raises(NotFound, match="no version that was deployed before"):
         served.deployment.roll_back("hello")
-    assert served.answer() == "one"
+    assert served.response() == "one"
 
 
 def test_undeploying_lets_requests_end(served):
@@ -171,7 +171,7 @@ def test_what_was_deployed_is_deployed_after_a_restart(served):
     before = served.deployment.endpoints()[1].serving.version
     served.close()
     again = Gateway(served.path)
-    assert again.answer() == "two"
+    assert again.response() == "two"
     assert again.acquire("/empty") == NotDeployed("empty")
     assert again.deployment.endpoints()[1].serving.version == before
     again.close()
@@ -186,7 +186,7 @@ def test_a_version_that_cannot_be_loaded_any_more_is_logged_and_the_others_serve
     served.close()
     again = Gateway(served.path)
     assert again.acquire() == NotDeployed("hello")
-    assert again.answer("/other") == "other"
+    assert again.response("/other") == "other"
     assert any("endpoint hello: version 1 cannot serve" in line and "gone_since" in line for line in logged)
     again.close()
 
@@ -199,7 +199,7 @@ def test_of_a_conflict_on_disk_one_is_left_out_and_said(served, logged):
     database.close()
     served.close()
     again = Gateway(served.path)
-    assert again.answer() == "one"
+    assert again.response() == "one"
     assert any("'zz' conflicts with 'hello'" in line for line in logged)
     again.deployment.remove("hello")
     assert again.acquire() == NotDeployed("zz")
@@ -209,7 +209,7 @@ def test_of_a_conflict_on_disk_one_is_left_out_and_said(served, logged):
 def test_endpoints_change_while_they_serve(served):
     served.deployment.update(replace(HELLO, path="/moved"))
     assert served.acquire() == NoEndpoint()
-    assert served.answer("/moved") == "one"
+    assert served.response("/moved") == "one"
     served.deployment.update(replace(HELLO, is_enabled=False))
     assert served.acquire() == NoEndpoint()
 
@@ -229,7 +229,7 @@ def test_a_conflict_is_refused_when_it_is_created_and_nothing_has_changed(served
     with pytest.raises(EndpointConflict):
         served.deployment.update(replace(HELLO, id="other"))
     assert served.on_disk() == {"hello": 1, "other": None}
-    assert served.answer() == "one"
+    assert served.response() == "one"
 
 
 def test_what_is_not_there_is_said(served):
@@ -260,7 +260,7 @@ def test_a_store_that_cannot_be_written_leaves_the_old_version_serving(served, m
     monkeypatch.setattr(served.store, "set_deployed", full)
     with pytest.raises(StoreError):
         served.deployment.deploy("hello", uploaded.number)
-    assert served.answer() == "one"
+    assert served.response() == "one"
 
 
 def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, monkeypatch):
@@ -270,7 +270,7 @@ def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, mo
     with pytest.raises(AskTimeoutError):
         served.deployment.deploy("hello", uploaded.number)
     assert served.on_disk() == {"hello": 1}
-    assert served.answer() == "one"
+    assert served.response() == "one"
 
 
 def test_what_vanished_meanwhile_is_said(served, monkeypatch):
@@ -301,7 +301,7 @@ def test_changes_queue(served):
     slow = gevent.spawn(served.deployment.deploy_source, "hello", answering("slow", "import time\ntime.sleep(0.2)\n"))
     eventually(lambda: len(served.run(served.store.versions, "hello")) == 2)
     quick = gevent.spawn(served.deployment.deploy_source, "hello", answering("quick"))
-    assert served.answer() == "one"
+    assert served.response() == "one"
     gevent.joinall([slow, quick], raise_error=True)
     assert [job.value.number for job in (slow, quick)] == [2, 3]
-    assert served.answer() == "quick"
+    assert served.response() == "quick"

@@ -195,11 +195,11 @@ REQUESTS, SWAPS, CRASHES, AT_ONCE = 10_000, 50, 3, 100
 
 def test_ten_thousand_requests_during_fifty_swaps_and_three_crashes(gateway):
     gateway.deploy(0)
-    answers: list[tuple[int, tuple[int, int]]] = []
+    responses: list[tuple[int, tuple[int, int]]] = []
 
     def serve(number: int) -> None:
         grant = gateway.grant()
-        answers.append((grant.version.number, grant.handler(0.001 if number % 3 else 0, None)))
+        responses.append((grant.version.number, grant.handler(0.001 if number % 3 else 0, None)))
         gateway.dispatch.release(grant.grant_id, failed=False)
 
     old: list[weakref.ref[LoadedHandler]] = []
@@ -212,9 +212,11 @@ def test_ten_thousand_requests_during_fifty_swaps_and_three_crashes(gateway):
         pool.spawn(serve, number)
     pool.join()
 
-    assert len(answers) == REQUESTS, "none fails"
-    assert all(answer == (version, version) for version, answer in answers), "each is answered wholly by one version"
-    assert {version for version, _ in answers} >= set(range(SWAPS)), "every version has served"
+    assert len(responses) == REQUESTS, "none fails"
+    assert all(response == (version, version) for version, response in responses), (
+        "each is answered wholly by one version"
+    )
+    assert {version for version, _ in responses} >= set(range(SWAPS)), "every version has served"
     view = gateway.view()
     assert (view.active, view.served, view.errors, view.draining) == (0, REQUESTS, 0, ())
     assert len(gateway.dropped) == SWAPS
@@ -230,7 +232,7 @@ def resident_bytes() -> int:
 def test_a_thousand_swaps_leave_memory_flat_though_old_garbage_is_not_collected(gateway):
     thresholds = gc.get_threshold()
     gc.collect()
-    gc.set_threshold(5_000, 2, 2**31 - 1)  # as app.garbage does in a busy edge
+    gc.set_threshold(5_000, 2, 2**31 - 1)  # as app.edge.garbage does in a busy edge
     try:
         for number in range(200):
             gateway.deploy(number)

@@ -11,7 +11,7 @@ from actors.metrics import MetricsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, ask, tell
 from app.domain import metric_names as names
 from app.domain.measures import Measures, Snapshot
-from app.inbound.request_tally import RequestTally
+from app.inbound.http.request_tally import RequestTally
 
 
 @pytest.fixture

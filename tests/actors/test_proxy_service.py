@@ -16,7 +16,7 @@ from app.domain.health import HealthRules, HealthState
 from app.domain.limits import LimitRules
 from app.domain.model import Backend, GeoInfo, Lease
 from app.domain.outcome import Affinity, NoLease, Refusal, State
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from tests.actors.edge_actors import FRONTEND, POOL, EdgeActors, Leasing, backend
 
 
@@ -249,7 +249,7 @@ def test_without_affinity_a_failed_dial_leaves_the_bindings_of_others_alone():
 
 def test_a_client_is_bound_to_one_backend_in_each_pool():
     rules = HealthRules()
-    plans = [PoolPlan(pool, rules, (ElectionPlan(f"to {pool}", "geo"),)) for pool in (POOL, "other")]
+    plans = [PoolPlan(pool, rules, (SelectorPlan(f"to {pool}", "geo"),)) for pool in (POOL, "other")]
     edge = EdgeActors(four(), plans=plans)
     tell(edge.addresses.registry, ReplaceBackends("other", (backend("x"), backend("y"))))
     one, other = Leasing(edge, frontend=f"to {POOL}"), Leasing(edge, frontend="to other", pool="other")
@@ -261,7 +261,7 @@ def test_a_client_is_bound_to_one_backend_in_each_pool():
 
 
 def test_frontends_of_one_pool_share_their_clients_bindings():
-    plan = PoolPlan(POOL, HealthRules(), (ElectionPlan("web", "round_robin"), ElectionPlan("api", "round_robin")))
+    plan = PoolPlan(POOL, HealthRules(), (SelectorPlan("web", "round_robin"), SelectorPlan("api", "round_robin")))
     edge = EdgeActors(four(), plans=[plan])
     web, api = Leasing(edge, frontend="web"), Leasing(edge, frontend="api")
     client = web.client("10.0.0.1")

@@ -46,8 +46,8 @@ class Hold:
 
     def let_go(self) -> None:
         self._is_let_go = True
-        for answer, handle in self._waiting:
-            answer.set(handle())
+        for response, handle in self._waiting:
+            response.set(handle())
 
 
 @pytest.mark.parametrize("has_affinity", [True, False])
@@ -67,11 +67,11 @@ def test_a_connection_killed_while_it_holds_an_election_lets_the_others_hold_the
     edge = EdgeActors([backend("a")], registry=hold.kind)
     leasing = Leasing(edge)
     client = leasing.client(CLIENT)
-    elector = gevent.spawn(leasing.lease, client)
+    leader = gevent.spawn(leasing.lease, client)
     assert hold.is_asked.wait(10)
     others = [gevent.spawn(leasing.lease, client) for _ in range(3)]
     gevent.sleep(0)
-    elector.kill()
+    leader.kill()
     hold.let_go()
     gevent.joinall(others, timeout=4, raise_error=True)
     assert edge.leases() == {"a": 3}
@@ -82,13 +82,13 @@ def test_a_connection_killed_while_it_waits_for_anothers_election_leaves_no_leas
     edge = EdgeActors([backend("a")], registry=hold.kind)
     leasing = Leasing(edge)
     client = leasing.client(CLIENT)
-    elector = gevent.spawn(leasing.lease, client)
+    leader = gevent.spawn(leasing.lease, client)
     assert hold.is_asked.wait(10)
     waiting = gevent.spawn(leasing.lease, client)
     gevent.sleep(0)
     waiting.kill()
     hold.let_go()
-    assert isinstance(elector.get(timeout=10), Lease)
+    assert isinstance(leader.get(timeout=10), Lease)
     assert edge.leases() == {"a": 1}
 
 
@@ -124,11 +124,11 @@ def test_a_lease_that_a_dying_registry_granted_is_counted_by_its_successor():
         """Its successor is there before the asker has heard, and was built without knowing of the lease."""
 
         def handle(self, message: Any) -> Any:
-            answer = super().handle(message)
+            response = super().handle(message)
             if isinstance(message, LeaseBackend):
                 self.stop()
                 edge.start_registry([backend("a")])
-            return answer
+            return response
 
     edge.start_registry([backend("a")], kind=DiesAfterGranting)
     leasing = Leasing(edge)

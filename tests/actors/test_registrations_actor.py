@@ -16,7 +16,7 @@ from actors.runtime import Address, Crash, InvariantBrokenError, Ping, ask
 from actors.supervisor import Supervisor
 from app.domain.model import Backend
 from app.domain.registration import Registration
-from app.domain.registrations import Registrations
+from app.domain.registration_table import RegistrationTable
 
 ONE = Registration(Backend("one", "web", None, None, "10.0.0.1", 3000), 600)
 OTHER = Registration(Backend("other", "web", None, None, "10.0.0.2", 3000), 600)
@@ -25,7 +25,7 @@ LATE = Registration(Backend("late", "web", None, None, "10.0.0.3", 3000), 0)
 
 @pytest.fixture
 def actor():
-    address, kept = Address("registrations"), Registrations()
+    address, kept = Address("registrations"), RegistrationTable()
     supervisor = Supervisor(on_give_up=lambda name: None)
     supervisor.supervise(address, lambda: RegistrationsActor.start(kept))
     yield lambda message: ask(address, message, timeout_s=2)

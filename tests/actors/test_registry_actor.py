@@ -26,7 +26,7 @@ from app.domain.client import Client
 from app.domain.health import HealthRules, HealthState
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.domain.pool import CHANGES_A_SLICE
 from tests.actors.edge_actors import FRONTEND, PLAN, POOL, EdgeActors, backend, make_for_brazil
 from tests.harness import PATIENCE_SECONDS, eventually
@@ -172,7 +172,7 @@ def test_a_restored_lease_is_counted_once_however_often_it_is_told():
 # Health
 
 
-PROBED = PoolPlan(POOL, HealthRules(is_probed=True), PLAN.elections)
+PROBED = PoolPlan(POOL, HealthRules(is_probed=True), PLAN.selectors)
 
 
 def states(edge: EdgeActors, pool: str = POOL) -> dict[str, HealthState]:
@@ -239,8 +239,8 @@ def test_news_about_a_backends_former_address_is_ignored():
 # Many pools
 
 
-WEB = PoolPlan("web", HealthRules(), (ElectionPlan("www", "round_robin"), ElectionPlan("intern", "round_robin")))
-API = PoolPlan("api", HealthRules(is_probed=True), (ElectionPlan("api", "geo"),))
+WEB = PoolPlan("web", HealthRules(), (SelectorPlan("www", "round_robin"), SelectorPlan("intern", "round_robin")))
+API = PoolPlan("api", HealthRules(is_probed=True), (SelectorPlan("api", "geo"),))
 
 
 def two_pools() -> EdgeActors:
@@ -284,8 +284,8 @@ def test_new_plans_keep_what_did_not_change_and_drop_pools_that_are_no_more():
     edge = two_pools()
     assert lease(edge, 1, pool="web", frontend="www").backend.id == "a"
     tell(edge.addresses.registry, TrafficFailed("web", backend("b"), "econnrefused"))
-    new = PoolPlan("new", HealthRules(), (ElectionPlan("new", "ip_hash"),))
-    changed = PoolPlan("web", HealthRules(unhealthy_threshold=2), (WEB.elections[0], ElectionPlan("intern", "geo")))
+    new = PoolPlan("new", HealthRules(), (SelectorPlan("new", "ip_hash"),))
+    changed = PoolPlan("web", HealthRules(unhealthy_threshold=2), (WEB.selectors[0], SelectorPlan("intern", "geo")))
     tell(edge.addresses.registry, ReplacePools((changed, new)))
     tell(edge.addresses.registry, ReplaceBackends("new", (backend("n"),)))
     assert edge.leases("web") == {"a": 1, "b": 0}

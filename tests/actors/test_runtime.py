@@ -52,7 +52,7 @@ class Later(Request[str], frozen=True):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HandlerResponse:
     text: str | Exception
 
 
@@ -76,7 +76,7 @@ class Notebook(GeventActor):
                 future: GeventFuture[str] = GeventFuture()
                 self.waiting.append(future)
                 return future
-            case Answer(text):
+            case HandlerResponse(text):
                 for future in self.waiting:
                     if isinstance(text, Exception):
                         future.set_exception((type(text), text, None))
@@ -154,7 +154,7 @@ def test_an_answer_may_come_later_while_the_actor_goes_on():
     tell(address, Add(1))
     assert numbers_of(address) == [1]
     assert not asker.ready()
-    tell(address, Answer("at last"))
+    tell(address, HandlerResponse("at last"))
     assert asker.get(timeout=10) == "at last"
 
 
@@ -163,7 +163,7 @@ def test_an_exception_may_be_the_later_answer():
     asker = gevent.spawn(_error_of, address, Later(), 10)
     gevent.sleep(0)
     assert numbers_of(address) == []
-    tell(address, Answer(LookupError("nobody")))
+    tell(address, HandlerResponse(LookupError("nobody")))
     assert isinstance(asker.get(timeout=10), LookupError)
 
 
@@ -245,9 +245,9 @@ def test_stopping_lets_the_inbox_drain_first():
     address = started()
     for number in range(10):
         tell(address, Add(number))
-    answer = address.ref.ask(Numbers(), block=False)
+    response = address.ref.ask(Numbers(), block=False)
     stop([address], timeout_s=5)
-    assert answer.get(timeout=0) == list(range(10))
+    assert response.get(timeout=0) == list(range(10))
     assert not address.ref.is_alive()
 
 

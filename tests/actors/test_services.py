@@ -133,11 +133,11 @@ def test_a_replacement_is_up_before_the_old_one_ends_and_one_that_fails_changes_
 
 def test_calls_during_many_replacements_are_all_answered(house):
     house.services.start(at("a", backlog=1000))
-    is_over, answers = [], []
+    is_over, responses = [], []
 
     def asking(number: int) -> None:
         while not is_over:
-            answers.append(house.call(number) == number)
+            responses.append(house.call(number) == number)
             gevent.sleep(0)
 
     askers = [gevent.spawn(asking, number) for number in range(10)]
@@ -145,8 +145,8 @@ def test_calls_during_many_replacements_are_all_answered(house):
         house.services.replace(at("ab"[number % 2], backlog=1000))
     is_over.append(True)
     gevent.joinall(askers, raise_error=True, timeout=10)
-    assert all(answers)
-    assert len(answers) > 100
+    assert all(responses)
+    assert len(responses) > 100
     eventually(lambda: sum(len(server.open) for server in house.servers.values()) == 2)
 
 

@@ -10,11 +10,11 @@ from actors.messages import LeaseBackend
 from actors.registry import RegistryActor
 from actors.runtime import Address, ask
 from app.domain.client import Client, client_key
-from app.domain.election import make_election
 from app.domain.geography import region_of
 from app.domain.health import HealthRules
 from app.domain.model import Backend, GeoInfo, Lease
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
+from app.domain.selection import make_selector
 from app.simulation.results import Flow
 from app.simulation.run import Simulation
 
@@ -37,7 +37,7 @@ def locate(address: str) -> GeoInfo | None:
 
 @pytest.mark.parametrize("spills", [False, True])
 def test_the_registry_gives_the_same_answers(spills):
-    plan = PoolPlan("default", HealthRules(), (ElectionPlan("edge", "geo", spills),))
+    plan = PoolPlan("default", HealthRules(), (SelectorPlan("edge", "geo", spills),))
     addresses = [f"192.0.2.{random.Random(number).randrange(250)}" for number in range(900)]
     simulation = Simulation(plan, "edge", FLEET, "eu", locate, seed=11)
     simulation.arrive(addresses)
@@ -47,7 +47,7 @@ def test_the_registry_gives_the_same_answers(spills):
     registry = Address("registry")
     registry.publish(
         RegistryActor.start(
-            lambda plan: make_election(
+            lambda plan: make_selector(
                 plan.algorithm, pop_region="eu", chance=chance, spills_at_soft_limit=plan.spills_at_soft_limit
             ),
             Address("metrics"),

@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from app.cli import main
 from app.config import PREFIX, ListenAddress, Settings, variable
 from app.domain import metric_names
-from app.inbound.status_http import StatusServer
+from app.inbound.status.server import StatusServer
 from tests.commands import commands_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -90,9 +90,9 @@ def routes_of_the_server() -> set[str]:
     try:
         connection = http.client.HTTPConnection(server.address.host, server.address.port, timeout=10)
         connection.request("GET", "/no-such-route")
-        answer = connection.getresponse()
-        assert answer.status == 404
-        routes = set(json.loads(answer.read())["routes"])
+        response = connection.getresponse()
+        assert response.status == 404
+        routes = set(json.loads(response.read())["routes"])
         connection.close()
         return routes
     finally:

@@ -1,7 +1,7 @@
 """Who may import whom. Walks every import of app/ and actors/; a wrong arrow or a circle fails.
 
-The table is the house's. Modules that only put rooms together (bootstrap, the command line, housekeeping) stand in it
-with what they may use; everything not named is forbidden.
+`app.edge` puts one serving process together and may import anything; everything that the table does not name is
+forbidden. No other package may import `app.edge`, except the commands and the modules named there.
 """
 
 from __future__ import annotations
@@ -31,15 +31,6 @@ MAY_IMPORT: dict[str, str] = {
     "app.wire": "app.domain app.wire dnslib httptools",
     "app.ports": "app.domain",
     "app.config": "app.domain app.config pydantic pydantic_core yaml",
-    "app.plans": "app.config app.domain",
-    "app.reload": "app.config app.inbound.listener app.outbound.worker_thread gevent loguru",
-    "app.edge_view": "actors.messages actors.runtime actors.supervisor app.config app.domain app.inbound "
-    "app.gateway_view app.loop_pauses app.pool_members app.outbound app.proxy_service app.reload",
-    "app.gateway_view": "actors.handler_messages actors.runtime app.domain",
-    "app.dns_view": "actors.messages actors.runtime app.domain app.outbound.worker_thread app.pool_members "
-    "app.proxy_service",
-    "app.garbage": "",
-    "app.loop_pauses": "gevent loguru",
     "app.outbound": "app.ports app.domain app.wire app.config app.outbound gevent loguru "
     "Crypto dns msgspec peewee playhouse maxminddb prometheus_client minio psycopg pymemcache pymysql redis urllib3",
     "actors": "",
@@ -56,42 +47,38 @@ MAY_IMPORT: dict[str, str] = {
     "actors.registrations": "app.domain actors.registration_messages actors.runtime",
     "actors.services": "app.domain app.ports actors.runtime actors.services actors.supervisor gevent loguru",
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
-    "app.registration_keeper": "actors.registration_messages actors.runtime app.domain app.ports gevent loguru",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
-    "app.inbound.http_gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
-    "app.gateway": "app.domain app.gateway actors.handler_messages actors.services.messages actors.runtime gevent "
-    "loguru msgspec werkzeug",
-    "app.gateway.service_keeper": "actors.services.supervision app.domain gevent loguru",
-    "app.admin": "app.admin app.gateway "
-    "app.config app.domain app.edge_view app.inbound app.outbound app.ports app.proxy_service "
-    "app.reload actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru msgspec pydantic "
-    "werkzeug",
+    "app.inbound.http.gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
+    "app.gateway": "app.domain app.gateway actors.handler_messages actors.services actors.runtime gevent loguru "
+    "msgspec werkzeug",
+    "app.registration.client": "app.domain app.outbound.admin_api loguru",
+    "app.registration.registrar": "actors.registration_messages actors.runtime app.domain app.ports gevent loguru",
+    "app.registration": "",
+    "app.admin": "app.admin app.config app.domain app.edge.reload app.edge.view app.gateway app.inbound app.outbound "
+    "app.ports app.proxy_service actors.messages actors.runtime actors.supervisor flask flask_openapi gevent loguru "
+    "msgspec pydantic werkzeug",
     "app.cluster": "app.ports app.domain app.cluster gevent loguru msgspec urllib3",
-    "app.replication": ANYTHING,
-    "app.housekeeping": "app.config app.domain app.ports app.inbound app.outbound app.proxy_service "
-    "actors.messages actors.runtime gevent loguru",
+    "app.cluster.process": ANYTHING,
+    "app.anycast": "app.config click gevent",
+    "app.simulation": "app.domain app.simulation rich",
+    "app.edge": ANYTHING,
+    "app.edge.plans": "app.config app.domain",
+    "app.edge.reload": "app.config app.inbound.listener app.outbound.worker_thread gevent loguru",
+    "app.edge.garbage": "",
+    "app.edge.loop_pauses": "gevent loguru",
     "app.commands": "app.config app.commands app.outbound.admin_api click rich",
     "app.commands.backends": "app.config app.domain app.commands app.ports app.outbound click",
     "app.commands.configuration": "app.config app.commands app.outbound click pydantic rich",
-    "app.commands.explain": "app.config app.commands app.domain app.outbound app.plans app.ports click rich",
+    "app.commands.explain": "app.config app.commands app.domain app.edge.plans app.outbound app.ports click rich",
     "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
     "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",
-    "app.commands.mesh": "app.announcer app.config app.commands app.domain app.outbound app.ports app.wire click rich",
+    "app.commands.mesh": "app.anycast app.config app.commands app.domain app.outbound app.ports app.wire click rich",
     "app.commands.register": "app.domain app.commands app.outbound app.registration click gevent loguru",
-    "app.commands.replicate": "app.config app.commands app.inbound app.outbound app.replication click gevent loguru",
-    "app.commands.serve": "app.bootstrap app.config app.commands app.domain app.garbage app.inbound app.outbound "
-    "click gevent loguru",
-    "app.commands.simulate": "app.config app.commands app.domain app.outbound app.plans app.ports "
+    "app.commands.replicate": "app.config app.commands app.inbound app.outbound app.cluster click gevent loguru",
+    "app.commands.serve": "app.edge app.config app.commands app.domain app.inbound app.outbound click gevent loguru",
+    "app.commands.simulate": "app.config app.commands app.domain app.edge.plans app.outbound app.ports "
     "app.simulation click rich",
-    "app.announcer": "app.config click gevent",
-    "app.simulation": "app.domain app.simulation rich",
-    "app.registration": "app.domain app.outbound.admin_api loguru",
-    "app.pool_members": "actors.messages actors.runtime app.domain app.proxy_service",
-    "app.serving_pools": "app.config app.domain app.outbound app.plans app.proxy_service "
-    "actors.messages actors.runtime",
-    "app.gateway_room": ANYTHING,
-    "app.bootstrap": ANYTHING,
     "app.cli": "app.commands click",
     "app.__main__": "app.cli gevent",
 }
@@ -234,27 +221,27 @@ def test_scripts_do_not_know_pykka(script):
         ("app/domain/pool.py", "from ..outbound import json_log", "app.domain may not"),
         ("app/domain/pool.py", "import gevent", "app.domain may not"),
         ("app/domain/election/geo.py", "import socket", "the domain is pure"),
-        ("app/domain/election/geo.py", "from app.plans import plan_pools", "app.domain may not"),
+        ("app/domain/election/geo.py", "from app.edge.plans import plan_pools", "app.domain may not"),
         ("app/wire/http1.py", "from app.config import Config", "app.wire may not"),
         ("app/wire/http1.py", "import gevent", "app.wire may not"),
         ("app/config/model.py", "from app.inbound.listener import BindError", "app.config may not"),
         ("app/config/model.py", "import httptools", "app.config may not"),
-        ("app/plans.py", "from actors.messages import ReplacePools", "app.plans may not"),
-        ("app/reload.py", "from app.bootstrap import Edge", "app.reload may not"),
-        ("app/inbound/doors.py", "from app.reload import Reloader", "app.inbound may not"),
-        ("app/inbound/http_server.py", "import httptools", "app.inbound may not"),
-        ("app/inbound/relay.py", "from app.outbound.json_log import JsonLog", "app.inbound may not"),
-        ("app/inbound/relay.py", "from actors.registry import RegistryActor", "app.inbound may not"),
-        ("app/inbound/relay.py", "from app.bootstrap import Edge", "app.inbound may not"),
+        ("app/edge/plans.py", "from actors.messages import ReplacePools", "app.edge.plans may not"),
+        ("app/edge/reload.py", "from app.edge.edge import Edge", "app.edge.reload may not"),
+        ("app/inbound/listeners.py", "from app.edge.reload import Reloader", "app.inbound may not"),
+        ("app/inbound/http/server.py", "import httptools", "app.inbound may not"),
+        ("app/inbound/tcp/relay.py", "from app.outbound.json_log import JsonLog", "app.inbound may not"),
+        ("app/inbound/tcp/relay.py", "from actors.registry import RegistryActor", "app.inbound may not"),
+        ("app/inbound/tcp/relay.py", "from app.edge.edge import Edge", "app.inbound may not"),
         ("app/outbound/probes.py", "from actors.runtime import tell", "app.outbound may not"),
         ("app/outbound/probes.py", "import app.inbound.dialer", "app.outbound may not"),
         ("app/proxy_service.py", "from app.inbound.connections import Connections", "app.proxy_service may not"),
         ("app/proxy_service.py", "import gevent", "app.proxy_service may not"),
         ("actors/registry.py", "from app.proxy_service import Actors", "actors.registry may not"),
         ("actors/registry.py", "import pykka", "which only actors.runtime may"),
-        ("actors/registry.py", "from app.plans import backends_of", "actors.registry may not"),
+        ("actors/registry.py", "from app.edge.plans import backends_of", "actors.registry may not"),
         ("actors/health.py", "from app.outbound.probes import probe", "actors.health may not"),
-        ("app/bootstrap.py", "from pykka import ActorRegistry", "which only actors.runtime may"),
+        ("app/edge/edge.py", "from pykka import ActorRegistry", "which only actors.runtime may"),
         ("actors/messages.py", "from actors.runtime import ask", "actors.messages may not"),
         ("actors/newcomer.py", "import loguru", "in no room of the table"),
         ("app/newcomer.py", "import loguru", "in no room of the table"),

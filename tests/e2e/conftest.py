@@ -72,7 +72,7 @@ def town(edge, origin, tmp_path):
             self.proxy = edge(rows, config=CONFIG, **{**admin_variables(tmp_path), **variables})
             self.admin = admin_of(self.proxy, tmp_path)
 
-        def answer(self, path):
+        def response(self, path):
             connection = http.client.HTTPConnection(*self.proxy.frontends["web"][0], timeout=10)
             try:
                 connection.request("GET", path)

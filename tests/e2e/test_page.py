@@ -100,24 +100,24 @@ def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, v
     page.click("#create button")
     page.wait_for("#deploy-title", "hello")
     page.wait_for("#no-versions", "No version yet")
-    assert town.answer("/hello")[0] == 503
+    assert town.response("/hello")[0] == 503
     deploy(page, says("one"), "Version 1 serves.")
-    assert town.answer("/hello") == (200, "one")
+    assert town.response("/hello") == (200, "one")
     deploy(page, says("two"), "Version 2 serves.")
-    assert town.answer("/hello") == (200, "two")
+    assert town.response("/hello") == (200, "two")
     page.wait_for("#version-rows tr:nth-child(2)", "v1")
     page.wait_for("#version-rows tr:nth-child(1)", "serves")
     page.click("#roll-back")
     page.wait_for("#outcome", "Rolled back: version 1 serves.")
-    assert town.answer("/hello") == (200, "one")
+    assert town.response("/hello") == (200, "one")
     page.wait_for("#version-rows tr:nth-child(2)", "serves")
     page.click("[aria-label='Deploy version 2']")
     page.wait_for("#outcome", "Version 2 serves.")
-    assert town.answer("/hello") == (200, "two")
+    assert town.response("/hello") == (200, "two")
     page.wait_for("#endpoint-rows .pill", "v2")
     page.click("#undeploy")
     page.wait_for("#outcome", "No version serves any more.")
-    assert town.answer("/hello")[0] == 503
+    assert town.response("/hello")[0] == 503
     page.wait_for("#endpoint-rows .pill", "none")
 
 
@@ -127,10 +127,10 @@ def test_a_source_at_fault_shows_its_traceback_and_the_old_version_serves_on(tow
     deploy(page, BROKEN, "line 3: ValueError: invalid literal for int() with base 10: 'ten'")
     page.wait_for("#traceback", "PRICE = int('ten')")
     assert "Traceback (most recent call last)" in page.text("#traceback")
-    assert town.answer("/hello") == (200, "one")
+    assert town.response("/hello") == (200, "one")
     deploy(page, says("three"), "serves.")
     assert page.text("#traceback") == ""
-    assert town.answer("/hello") == (200, "three")
+    assert town.response("/hello") == (200, "three")
 
 
 def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
@@ -138,7 +138,7 @@ def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
     page.fill("#source", says("two"))
     page.click("#compile")
     page.wait_for("#outcome", "Version 2 compiles; it does not serve yet.")
-    assert town.answer("/hello") == (200, "one")
+    assert town.response("/hello") == (200, "one")
     page.click("#deploy")
     page.wait_for("#outcome", "Version 2 serves.")
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1, 2]
@@ -162,8 +162,8 @@ def test_an_answer_that_comes_when_another_endpoint_is_in_the_box_is_told_as_its
     page.wait_for("#deploy-title", "other")
     page.wait_for("#said", "hello: Version 1 serves.")
     assert page.text("#outcome") == ""
-    assert town.answer("/hello") == (200, "slow")
-    assert town.answer("/other")[0] == 503
+    assert town.response("/hello") == (200, "slow")
+    assert town.response("/other")[0] == 503
 
 
 def test_a_file_is_opened_and_a_kept_source_is_shown(town, page, hello, tmp_path):
@@ -172,7 +172,7 @@ def test_a_file_is_opened_and_a_kept_source_is_shown(town, page, hello, tmp_path
     eventually(lambda: page.evaluate("document.getElementById('source').value") == says("from a file"))
     page.click("#deploy")
     page.wait_for("#outcome", "Version 1 serves.")
-    assert town.answer("/hello") == (200, "from a file")
+    assert town.response("/hello") == (200, "from a file")
     page.fill("#source", "x")
     page.click("[aria-label='Show the source of version 1']")
     eventually(lambda: page.evaluate("document.getElementById('source').value") == says("from a file"))

@@ -110,7 +110,7 @@ def test_what_backends_handlers_and_the_log_say_is_text_and_never_markup(town, v
     admin = town.admin
     assert admin.call("POST", "/api/endpoints", {"id": "hello", "name": MARKUP, "path": "/hello"}).status == 201
     assert admin.call("POST", "/api/endpoints/hello/deploy", {"source": SHOUTING}).status == 200
-    assert town.answer("/hello")[0] == 500
+    assert town.response("/hello")[0] == 500
     who(town.proxy, frontend="tcp")
     visit.sign_in(admin)
     page.wait_for("#log-lines", MARKUP)
@@ -169,7 +169,7 @@ def test_it_is_used_by_keyboard_alone(town, visit, page):
     tab_to(page, "deploy")
     page.press("Enter")
     page.wait_for("#outcome", "Version 1 serves.")
-    assert town.answer("/hello") == (200, '{"hello":"world"}')
+    assert town.response("/hello") == (200, '{"hello":"world"}')
     assert page.focused == "deploy"
     tab_to(page, "undeploy")
     page.press("Enter")

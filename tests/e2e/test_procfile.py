@@ -138,8 +138,8 @@ def test_clients_of_five_places_land_in_five_cities_and_stay_there(project):
     eventually(lambda: project.get(project.port, "/")[0] == 200, what="an answer through the edge")
     assert project.get(project.port, "/")[1].splitlines()[0] == PLACES["192.0.2.1"], "127.0.0.1 is nowhere"
     assert project.get(project.port, "/", "::1")[0] == 200
-    answers = {address: project.as_client(address) for address in PLACES}
-    assert answers == {address: [city, city] for address, city in PLACES.items()}
+    responses = {address: project.as_client(address) for address in PLACES}
+    assert responses == {address: [city, city] for address, city in PLACES.items()}
     assert_clean_end(project.stop())
     lines = [json.loads(line) for line in (project.folder / "logs" / "edge.jsonl").read_text().splitlines()]
     located = {line["client"]: line["country"] for line in lines if line["event"] == "connection"}

@@ -26,7 +26,7 @@ from tests.harness import ROOT, EdgeProcess, eventually, freeze
 from tests.programs import program
 from tests.traffic import free_ports
 
-TICK_MS, ELECTION_MS = 50, 500
+TICK_MS, SELECTION_MS = 50, 500
 """A tenth of what etcd does by itself: the network is loopback."""
 
 
@@ -48,7 +48,7 @@ class Node:
             "--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url,
             "--initial-cluster", ",".join(f"{one.name}={one.peer_url}" for one in self.cluster.nodes),
             "--initial-cluster-token", self.cluster.folder.name,
-            "--heartbeat-interval", str(TICK_MS), "--election-timeout", str(ELECTION_MS), *self.cluster.options,
+            "--heartbeat-interval", str(TICK_MS), "--election-timeout", str(SELECTION_MS), *self.cluster.options,
         ]  # fmt: skip
         environment = {name: text for name, text in os.environ.items() if not name.startswith("ETCD_")}
         with self.log.open("ab") as log:
@@ -77,8 +77,8 @@ class Node:
         if self.cluster.token:
             headers["Authorization"] = self.cluster.token
         request = urllib.request.Request(self.url + path, json.dumps(body or {}).encode(), headers)
-        with urllib.request.urlopen(request, timeout=5, context=self.cluster.tls) as answer:
-            return dict(json.loads(answer.read()))
+        with urllib.request.urlopen(request, timeout=5, context=self.cluster.tls) as response:
+            return dict(json.loads(response.read()))
 
     def is_up(self) -> bool:
         assert self.process is not None
@@ -155,8 +155,8 @@ class Etcd:
     def put(self, key: str, value: object, lease: int = 0) -> int:
         """Put a text, or anything else as JSON; returns the revision."""
         text = value if isinstance(value, str) else json.dumps(value)
-        answer = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text), "lease": lease})
-        return int(answer["header"]["revision"])
+        response = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text), "lease": lease})
+        return int(response["header"]["revision"])
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the JSON at a key."""

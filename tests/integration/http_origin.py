@@ -35,7 +35,7 @@ def post(path: str, body: bytes, *lines: str, method: str = "POST", version: str
     return get(path, f"Content-Length: {len(body)}", *lines, method=method, version=version) + body
 
 
-def answer(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
+def response(body: bytes = b"", *lines: str, status: str = "200 OK", length: int | None = None) -> bytes:
     """Write an answer; `length` when Content-Length is not to say the truth."""
     said = len(body) if length is None else length
     return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {said}", *lines, "", ""]).encode("latin-1") + body
@@ -207,7 +207,7 @@ class Origin:
         request = Message(visit.wire.until(b"\r\n\r\n"))
         request.visit = visit.number
         self.heads.append(request)
-        part = self.parts.get(request.path, answer(request.path.encode()))
+        part = self.parts.get(request.path, response(request.path.encode()))
         if callable(part):
             return part(visit, request)
         visit.read_body(request)
@@ -254,7 +254,7 @@ class Client:
         """Read the head of an answer, an interim one perhaps."""
         return Message(self.wire.until(b"\r\n\r\n"))
 
-    def answer(self, *, has_body: bool = True) -> Message:
+    def response(self, *, has_body: bool = True) -> Message:
         """Read an answer whose end can be told without the end of the connection."""
         message = self.head()
         if has_body:
@@ -264,7 +264,7 @@ class Client:
 
     def ask(self, data: bytes, *, has_body: bool = True) -> Message:
         self.send(data)
-        return self.answer(has_body=has_body)
+        return self.response(has_body=has_body)
 
     def rest(self) -> bytes:
         """Return what comes before a clean end; a reset raises ConnectionResetError."""

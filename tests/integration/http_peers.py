@@ -104,7 +104,7 @@ class Request:
         """Give the body as it comes."""
         return self.wire.body(self.headers, self.trailers)
 
-    def answer(self, body: bytes = b"", *headers: str, status: str = "200 OK") -> None:
+    def response(self, body: bytes = b"", *headers: str, status: str = "200 OK") -> None:
         self.sock.sendall(whole(f"HTTP/1.1 {status}", body, *headers))
 
 
@@ -128,7 +128,7 @@ def say_who(request: Request) -> None:
     """Answer with the number of the connection, once all of the request is there."""
     for _ in request.pieces():
         pass
-    request.answer(str(request.connection).encode())
+    request.response(str(request.connection).encode())
 
 
 class Origin:
@@ -183,7 +183,7 @@ class Origin:
 
 
 @dataclass
-class Answer:
+class HandlerResponse:
     """What a client got."""
 
     status: int
@@ -208,33 +208,33 @@ class Client:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def ask(self, target: str = "/", *headers: str, method: str = "GET", body: bytes | None = None) -> Answer:
+    def ask(self, target: str = "/", *headers: str, method: str = "GET", body: bytes | None = None) -> HandlerResponse:
         """Send a request and read its answer."""
         first = f"{method} {target} HTTP/1.1"
         self.send(head(first, "Host: x", *headers) if body is None else whole(first, body, "Host: x", *headers))
         return self.read(has_body=method != "HEAD")
 
-    def read_head(self) -> Answer:
+    def read_head(self) -> HandlerResponse:
         """Read the head of an answer."""
         found = self.wire.head()
         if found is None:
             raise EOFError("no answer")
-        return Answer(int(found[0].split(" ")[1]), found[1], b"", {})
+        return HandlerResponse(int(found[0].split(" ")[1]), found[1], b"", {})
 
-    def read(self, *, has_body: bool = True) -> Answer:
+    def read(self, *, has_body: bool = True) -> HandlerResponse:
         """Read a whole answer; EOFError when it is cut short."""
-        answer = self.read_head()
-        if has_body and answer.status not in (204, 304):
-            pieces = self.wire.body(answer.headers, answer.trailers, has_length=False)
-            answer.body = b"".join(pieces)
-        return answer
+        response = self.read_head()
+        if has_body and response.status not in (204, 304):
+            pieces = self.wire.body(response.headers, response.trailers, has_length=False)
+            response.body = b"".join(pieces)
+        return response
 
     def has_ended(self) -> bool:
         """Wait for what comes next; say whether it is a clean end."""
         return self.wire.some() == b""
 
 
-def door(name: str, backend: str, **more: Any) -> dict[str, Any]:
+def live(name: str, backend: str, **more: Any) -> dict[str, Any]:
     """Return an HTTP frontend of the configuration file, on a port the kernel chooses."""
     return frontend(name, backend, protocol="http", **more)
 

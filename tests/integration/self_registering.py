@@ -8,10 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
-from app.registration import Registration
+from app.registration.client import RegistrationClient
 
 
-class Answer(socketserver.BaseRequestHandler):
+class HandlerResponse(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         while self.request.recv(4096):
             self.request.sendall(b"python\n")
@@ -22,10 +22,10 @@ def main() -> None:
     assert "gevent" not in sys.modules
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: told_to_end.set())
-    with socketserver.ThreadingTCPServer(("127.0.0.1", int(port)), Answer) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", int(port)), HandlerResponse) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with Registration(int(port), app="web", url=url, token=Path(token_file), drain_seconds=0.2):
+        with RegistrationClient(int(port), app="web", url=url, token=Path(token_file), drain_seconds=0.2):
             told_to_end.wait()
         server.shutdown()
         server.block_on_close = False

@@ -117,10 +117,10 @@ def test_the_next_start_has_the_same_tokens_and_makes_none(edge, tmp_path):
 
 @pytest.mark.parametrize("path", [*READING, "/openapi.json", "/nowhere"])
 def test_nothing_is_open_without_a_token(admin, path):
-    answer = Admin(admin.address, None).call("GET", path)
-    assert answer.problem["status"] == 401
-    assert answer.headers["www-authenticate"].startswith("Bearer ")
-    assert "set-cookie" not in answer.headers
+    response = Admin(admin.address, None).call("GET", path)
+    assert response.problem["status"] == 401
+    assert response.headers["www-authenticate"].startswith("Bearer ")
+    assert "set-cookie" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_nothing_is_open_without_a_token(admin, path):
 )  # fmt: skip
 def test_a_wrong_token_is_401_and_logged_without_it(proxy, admin, header):
     shown = header.format(token=admin.token, digest=digest_of(admin.token))
-    answer = Admin(admin.address, None).call("GET", "/api/status", Authorization=shown.encode().decode("latin-1"))
-    assert answer.problem["status"] == 401
+    response = Admin(admin.address, None).call("GET", "/api/status", Authorization=shown.encode().decode("latin-1"))
+    assert response.problem["status"] == 401
     eventually(lambda: proxy.event("admin: a request was refused"))
     assert admin.token not in proxy.log_path.read_text()
 
@@ -146,10 +146,10 @@ def test_a_token_in_the_address_is_none(admin):
 
 def test_failures_are_limited_and_a_good_token_passes_all_the_same(proxy, admin):
     stranger = Admin(admin.address, "edge_wrong")
-    answers = [stranger.call("GET", "/api/status") for _ in range(15)]
-    assert [answer.status for answer in answers] == [401] * 10 + [429] * 5
-    assert answers[-1].problem["status"] == 429
-    assert 1 <= int(answers[-1].headers["retry-after"]) <= 5
+    responses = [stranger.call("GET", "/api/status") for _ in range(15)]
+    assert [response.status for response in responses] == [401] * 10 + [429] * 5
+    assert responses[-1].problem["status"] == 429
+    assert 1 <= int(responses[-1].headers["retry-after"]) <= 5
     assert admin.call("GET", "/api/status").status == 200
     assert stranger.call("GET", "/api/status").status == 429
     eventually(lambda: proxy.event("admin: a request was refused"))
@@ -161,12 +161,12 @@ def test_failures_are_limited_and_a_good_token_passes_all_the_same(proxy, admin)
 def test_reading_needs_its_scope_and_no_other(admin, scope):
     bearer = admin.bearer(scope, scope)
     for path in READING:
-        answer = bearer.call("GET", path)
+        response = bearer.call("GET", path)
         if scope == "read":
-            assert answer.status == 200, (path, answer)
+            assert response.status == 200, (path, response)
         else:
-            assert answer.problem["status"] == 403, (path, answer)
-            assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read"'
+            assert response.problem["status"] == 403, (path, response)
+            assert response.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="read"'
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -174,9 +174,9 @@ def test_reading_needs_its_scope_and_no_other(admin, scope):
 def test_changing_needs_its_scope_and_no_other(admin, needed, requests, scope):
     bearer = admin.bearer(scope, scope)
     for request, expected in requests.items():
-        answer = bearer.call(*request.split(), body_of(request))
-        assert answer.status == (expected if scope == needed else 403), (request, answer)
-        assert expected == 200 or answer.problem
+        response = bearer.call(*request.split(), body_of(request))
+        assert response.status == (expected if scope == needed else 403), (request, response)
+        assert expected == 200 or response.problem
 
 
 def test_every_route_is_in_one_of_the_lists_above(admin):
@@ -237,29 +237,29 @@ def test_tokens_are_listed_without_anything_that_opens(admin):
 
 def test_a_route_that_is_not_there_and_a_method_that_it_does_not_have(admin):
     assert admin.call("GET", "/api/nothing").problem["status"] == 404
-    answer = admin.call("PATCH", "/api/backends")
-    assert answer.problem["status"] == 405
-    assert set(re.split(", *", answer.headers["allow"])) == {"GET", "HEAD", "POST", "PUT"}
+    response = admin.call("PATCH", "/api/backends")
+    assert response.problem["status"] == 405
+    assert set(re.split(", *", response.headers["allow"])) == {"GET", "HEAD", "POST", "PUT"}
     assert admin.call("OPTIONS", "/api/backends").problem["status"] == 405
 
 
 @pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b"[" * 100_000, b'{"id": 1e999999', b"nonsense"])
 def test_what_is_no_json_is_400_and_nothing_at_all_is_422(admin, raw):
-    answer = admin.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
-    assert answer.problem["status"] == (400 if raw else 422)
+    response = admin.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
+    assert response.problem["status"] == (400 if raw else 422)
 
 
 @pytest.mark.parametrize("body", [[], "text", 1, None, [{"id": "x"}]])
 def test_json_that_is_no_object_is_422(admin, body):
     import json
 
-    answer = admin.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
-    assert answer.problem["status"] == 422
+    response = admin.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
+    assert response.problem["status"] == 422
 
 
 def test_another_type_of_body_is_415_and_one_where_none_belongs_400(admin):
-    answer = admin.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
-    assert answer.problem["status"] == 415
+    response = admin.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
+    assert response.problem["status"] == 415
     assert admin.call("POST", "/api/reload", {"now": True}).problem["status"] == 400
     assert admin.call("DELETE", "/api/backends/gru", {"now": True}).problem["status"] == 400
 
@@ -283,10 +283,10 @@ def test_a_body_that_is_too_large_is_413_before_it_was_sent_or_when_it_turns_out
 
 
 def test_parameters_that_break_their_schema_are_named_without_their_values(admin):
-    answer = admin.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
-    assert answer.status == 422
-    assert [fault["where"] for fault in answer.problem["errors"]] == ["first", "count", "wat"]
-    assert b"hunter2" not in answer.body
+    response = admin.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
+    assert response.status == 422
+    assert [fault["where"] for fault in response.problem["errors"]] == ["first", "count", "wat"]
+    assert b"hunter2" not in response.body
 
 
 def test_every_answer_forbids_to_be_kept_and_guessed_at(admin):

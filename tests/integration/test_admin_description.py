@@ -48,10 +48,10 @@ def test_it_is_openapi_3_1_with_a_scope_problems_and_an_id_for_every_operation(a
         assert operation["summary"].endswith(".")
         ((scope,),) = [one["bearer"] for one in operation["security"]]
         assert scope in SCOPES
-        problems = {status: answer for status, answer in operation["responses"].items() if int(status) >= 400}
+        problems = {status: response for status, response in operation["responses"].items() if int(status) >= 400}
         assert {"400", "401", "403", "422", "429", "503"} <= set(problems)
-        for answer in problems.values():
-            assert answer["content"] == {
+        for response in problems.values():
+            assert response["content"] == {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
             }
 

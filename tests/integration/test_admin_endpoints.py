@@ -41,8 +41,8 @@ def town(edge, tmp_path):
             connection = http.client.HTTPConnection(*self.proxy.address, timeout=10)
             try:
                 connection.request("GET", path)
-                answer = connection.getresponse()
-                return answer.status, answer.read().decode()
+                response = connection.getresponse()
+                return response.status, response.read().decode()
             finally:
                 connection.close()
 
@@ -145,24 +145,24 @@ def test_a_source_is_kept_compiled_and_shown_without_serving(town):
 def test_swaps_under_load_fail_no_request_and_each_is_answered_by_one_version(town):
     town.create()
     town.deploy(says("0"))
-    answers: Counter[tuple[int, str]] = Counter()
+    responses: Counter[tuple[int, str]] = Counter()
     is_over = []
 
     def keep_asking():
         connection = http.client.HTTPConnection(*town.proxy.address, timeout=10)
         while not is_over:
             connection.request("GET", "/hello")
-            answer = connection.getresponse()
-            answers[answer.status, answer.read().decode()] += 1
+            response = connection.getresponse()
+            responses[response.status, response.read().decode()] += 1
         connection.close()
 
     asking = [gevent.spawn(keep_asking) for _ in range(CLIENTS)]
     for number in range(1, SWAPS + 1):
         assert town.deploy(says(str(number))).status == 200
-        before = answers.total()
-        eventually(lambda before=before: answers.total() > before + CLIENTS, what="requests begun after the swap")
+        before = responses.total()
+        eventually(lambda before=before: responses.total() > before + CLIENTS, what="requests begun after the swap")
     is_over.append(True)
     gevent.joinall(asking, raise_error=True)
-    assert {status for status, _ in answers} == {200}
-    assert {text for _, text in answers} == {str(number) for number in range(SWAPS + 1)}
+    assert {status for status, _ in responses} == {200}
+    assert {text for _, text in responses} == {str(number) for number in range(SWAPS + 1)}
     eventually(lambda: not town.admin.get("/api/endpoints/hello")["draining"])

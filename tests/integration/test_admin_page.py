@@ -59,9 +59,9 @@ def town(edge, origin, tmp_path):
 
 
 def test_the_page_needs_no_token_holds_nothing_of_the_edge_and_asks_no_other_host(town):
-    answer = Admin(town.admin.address, None).call("GET", "/")
-    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    text = answer.body.decode()
+    response = Admin(town.admin.address, None).call("GET", "/")
+    assert (response.status, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    text = response.body.decode()
     assert "gru" not in re.sub(r"\w*gru\w+|\w+gru\b", "", text)
     assert set(re.findall(r"https?://[\w.]+", text)) == {"http://www.w3.org"}  # the name of SVG
     assert not re.search(r"<(link|img|iframe|script)[^>]+(src|href)=[\"'](?!data:)", text)
@@ -69,18 +69,18 @@ def test_the_page_needs_no_token_holds_nothing_of_the_edge_and_asks_no_other_hos
 
 
 def test_its_policy_lets_a_browser_run_this_script_and_no_other(town):
-    answer = Admin(town.admin.address, None).call("GET", "/")
-    policy = dict(rule.split(" ", 1) for rule in answer.headers["content-security-policy"].split("; "))
+    response = Admin(town.admin.address, None).call("GET", "/")
+    policy = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
     assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
-    text = answer.body.decode()
+    text = response.body.decode()
     for kind, tag in (("style-src", "<style>"), ("script-src", '<script type="module">')):
         inline = text.partition(tag)[2].partition(f"</{tag[1:7].strip('> ')}")[0]
         digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
         assert policy[kind] == f"'sha256-{digest}'"
     assert not re.search(r"\son\w+=|style=", text.partition("<script")[0])
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert answer.headers["cache-control"] == "no-store"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cache-control"] == "no-store"
 
 
 def test_the_page_is_only_looked_at(town):
@@ -109,15 +109,15 @@ def test_totals_of_frontends_and_backends_grow_and_stay(town):
     assert (one["requests_total"], one["errors_total"], one["connections"]) == (0, 0, 0)
     town.admin.call("POST", "/api/endpoints", {"id": "hello", "path": "/hello"})
     assert town.admin.call("POST", "/api/endpoints/hello/deploy", {"source": HELLO}).status == 200
-    answers = [town.request(BRAZILIAN, "/hello") for _ in range(3)]
-    assert all(answer.endswith(b"hello") for answer in answers)
+    responses = [town.request(BRAZILIAN, "/hello") for _ in range(3)]
+    assert all(response.endswith(b"hello") for response in responses)
 
     def totals():
         fronts = town.admin.get("/api/frontends")["items"]
         return {front["name"]: (front["connections_total"], front["requests_total"]) for front in fronts}
 
     eventually(lambda: totals() == {"tcp": (1, 0), "web": (3, 3)}, what="the totals")
-    everything = 4 + sum(len(answer) for answer in answers)
+    everything = 4 + sum(len(response) for response in responses)
     eventually(lambda: town.admin.get("/api/frontends")["bytes_sent_total"] == everything)
 
 

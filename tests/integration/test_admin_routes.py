@@ -69,9 +69,9 @@ def test_a_backend_is_registered_serves_and_is_removed(town, origin):
 
 
 def test_a_registered_backend_is_judged_as_every_row_is(town):
-    answer = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
-    assert answer.status == 422
-    assert {fault["where"] for fault in answer.problem["errors"]} == {"id", "wg_ip", "port", "weight"}
+    response = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
+    assert response.status == 422
+    assert {fault["where"] for fault in response.problem["errors"]} == {"id", "wg_ip", "port", "weight"}
 
 
 def test_the_same_backend_is_not_registered_twice_but_may_be_put(town):
@@ -111,9 +111,9 @@ def test_a_deadline_that_is_none_is_refused(town, seconds):
 @pytest.mark.parametrize("call", ["GET X", "DELETE X", "POST X/drain", "POST X/undrain"])
 def test_what_is_not_there_is_404(town, call):
     method, path = call.split()
-    answer = town.admin.call(method, "/api/backends/" + path.replace("X", "nobody"))
-    assert "no such backend: nobody" in answer.problem["detail"]
-    assert answer.status == 404
+    response = town.admin.call(method, "/api/backends/" + path.replace("X", "nobody"))
+    assert "no such backend: nobody" in response.problem["detail"]
+    assert response.status == 404
 
 
 @pytest.mark.parametrize("backend_id", ["10.0.0.1:80", "a/b", "a b", "drain", "x/drain", "100%"])
@@ -131,9 +131,9 @@ def test_an_id_is_what_parse_backend_allows(town, backend_id):
 def test_a_locked_database_is_503_with_a_time_to_try_again(town, routing_db):
     with sqlite3.connect(routing_db, isolation_level=None) as locker:
         locker.execute("BEGIN EXCLUSIVE")
-        answer = town.admin.call("POST", "/api/backends/gru/drain")
-        assert "locked" in answer.problem["detail"]
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        response = town.admin.call("POST", "/api/backends/gru/drain")
+        assert "locked" in response.problem["detail"]
+        assert (response.status, response.headers["retry-after"]) == (503, "1")
         locker.execute("ROLLBACK")
     locker.close()
     assert town.admin.call("POST", "/api/backends/gru/drain").status == 204
@@ -142,9 +142,9 @@ def test_a_locked_database_is_503_with_a_time_to_try_again(town, routing_db):
 def test_a_database_that_is_gone_is_503_and_not_made_by_looking(town, routing_db):
     for path in routing_db.parent.glob("routing.db*"):
         path.unlink()
-    answer = town.admin.call("GET", "/api/backends")
-    assert "does not exist" in answer.problem["detail"]
-    assert answer.status == 503
+    response = town.admin.call("GET", "/api/backends")
+    assert "does not exist" in response.problem["detail"]
+    assert response.status == 503
     assert not routing_db.exists()
 
 
@@ -327,9 +327,9 @@ def test_the_log_is_followed_as_a_stream_and_taken_up_again_where_it_broke_off(t
         connection.request(
             "GET", "/api/logs/stream", headers={"Authorization": f"Bearer {town.admin.token}", **headers}
         )
-        answer = connection.getresponse()
-        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
-        return connection, events(answer)
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+        return connection, events(response)
 
     connection, stream = open_stream()
     assert any(data["event"].startswith("listening on") for _, _, data in stream)
@@ -350,11 +350,11 @@ def test_the_streams_end_when_the_edge_does(town):
 
     connection = http.client.HTTPConnection(*town.admin.address, timeout=10)
     connection.request("GET", "/api/logs/stream", headers={"Authorization": f"Bearer {town.admin.token}"})
-    answer = connection.getresponse()
+    response = connection.getresponse()
     started = time.monotonic()
     assert town.proxy.stop() == 0
     assert time.monotonic() - started < 3
-    answer.read()
+    response.read()
     connection.close()
 
 
@@ -367,19 +367,19 @@ def test_there_are_only_so_many_streams_at_once_and_a_closed_one_makes_room(town
         return connection, connection.getresponse()
 
     held = [stream() for _ in range(8)]
-    assert {answer.status for _, answer in held} == {200}
+    assert {response.status for _, response in held} == {200}
     refused = town.admin.call("GET", "/api/logs/stream")
     assert (refused.problem["status"], refused.headers["retry-after"]) == (503, "10")
     assert town.admin.get("/api/status")["ready"]
-    for connection, answer in held:
-        answer.close()
+    for connection, response in held:
+        response.close()
         connection.close()
 
     def there_is_room():
         who(town.proxy)  # a line, which finds the readers gone
-        connection, answer = stream()
-        status = answer.status
-        answer.close()
+        connection, response = stream()
+        status = response.status
+        response.close()
         connection.close()
         return status == 200
 
@@ -395,15 +395,15 @@ def test_the_configuration_is_shown_without_its_secrets(edge, tmp_path):
         "backends": [pool("p", 1, health_check={"type": "http", "path": "/check?token=hunter2"})],
     }
     proxy = edge(config=config, **admin_variables(tmp_path))
-    answer = admin_of(proxy, tmp_path).call("GET", "/api/configuration")
-    assert answer.status == 200
-    assert b"hunter2" not in answer.body
-    (web,) = answer.json["frontends"]
+    response = admin_of(proxy, tmp_path).call("GET", "/api/configuration")
+    assert response.status == 200
+    assert b"hunter2" not in response.body
+    (web,) = response.json["frontends"]
     assert web["http"]["request_headers"]["set"] == {"Authorization": "***", "X-Api-Key": "***", "X-Via": "edge"}
-    (shown,) = answer.json["pools"]
+    (shown,) = response.json["pools"]
     assert shown["health_check"]["path"] == "/check?token=***"
-    assert answer.json["variables"]["EDGEPROXY_ADMIN_TOKEN_FILE"] == str(tmp_path / "admin.token")
-    assert answer.json["file"] == str(proxy.config_path)
+    assert response.json["variables"]["EDGEPROXY_ADMIN_TOKEN_FILE"] == str(tmp_path / "admin.token")
+    assert response.json["file"] == str(proxy.config_path)
 
 
 def test_a_reload_serves_by_the_new_file_or_says_what_is_wrong_with_it(edge, tmp_path):

@@ -38,8 +38,8 @@ def town(edge, tmp_path):
             connection = http.client.HTTPConnection(*self.proxy.address, timeout=10)
             try:
                 connection.request("GET", f"/visits/{name}")
-                answer = connection.getresponse()
-                return answer.status, json.loads(answer.read())
+                response = connection.getresponse()
+                return response.status, json.loads(response.read())
             finally:
                 connection.close()
 
@@ -100,12 +100,12 @@ def test_what_cannot_be_written_down_does_not_happen(town, tmp_path):
     other = {"kind": "database", "settings": {**kept["settings"], "max_rows": 7}}
     with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as somebody:
         somebody.execute("BEGIN IMMEDIATE")
-        answers = [
+        responses = [
             town.admin.call("POST", "/api/services", town.database),
             town.admin.call("PUT", "/api/services/kept", other),
             town.admin.call("DELETE", "/api/services/kept"),
         ]
-    assert [answer.problem["status"] for answer in answers] == [503, 503, 503]
+    assert [response.problem["status"] for response in responses] == [503, 503, 503]
     shown = town.admin.get("/api/services")["items"]
     assert [(one["name"], one["settings"]["max_rows"]) for one in shown] == [("kept", 10_000)]
     assert town.admin.call("POST", "/api/services", town.database).status == 201, "once it can be"

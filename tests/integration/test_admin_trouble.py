@@ -43,9 +43,9 @@ def test_an_actor_that_is_down_is_503_with_a_time_to_try_again_and_the_rest_answ
     monkeypatch.setattr(pools, "ASK_TIMEOUT_SECONDS", 0.2)
     inside.edge._supervisor.stop()  # nobody starts it again
     crash(inside, "registry")
-    answer = inside.admin.call("GET", "/api/pools")
-    assert answer.problem["status"] == 503
-    assert answer.headers["retry-after"] == "1"
+    response = inside.admin.call("GET", "/api/pools")
+    assert response.problem["status"] == 503
+    assert response.headers["retry-after"] == "1"
     assert {one["name"] for one in inside.admin.get("/api/actors")["items"]} >= {"bindings", "metrics"}
 
 
@@ -54,9 +54,9 @@ def test_a_broken_route_is_500_with_its_traceback_in_the_log_alone(inside, monke
         raise ZeroDivisionError("hunter2")
 
     monkeypatch.setattr(pools, "ask", broken)
-    answer = inside.admin.call("GET", "/api/pools")
-    assert answer.problem["status"] == 500
-    assert b"hunter2" not in answer.body
+    response = inside.admin.call("GET", "/api/pools")
+    assert response.problem["status"] == 500
+    assert b"hunter2" not in response.body
     (line,) = [line for line in inside.logged() if line["event"] == "admin: GET /api/pools failed"]
     assert "ZeroDivisionError: hunter2" in line["traceback"]
 

@@ -12,7 +12,7 @@ from tests.integration.peers import await_idle, crowd, echo, fresh_address, line
 ECHO = {"soft_limit": 1000}
 
 
-def answers(client):
+def responses(client):
     try:
         client.sendall(b"ping")
         return read_exactly(client, 4) == b"ping"
@@ -38,7 +38,7 @@ def test_the_limit_on_connections_is_derived_from_the_descriptor_limit(edge, ori
     monkeypatch.setattr(sys, "executable", str(frugal_python))
     proxy = edge([row("a", origin(echo), **ECHO)])
     with crowd(proxy, [fresh_address() for _ in range(60)]) as clients:
-        served = sum(answers(client) for client in clients)
+        served = sum(responses(client) for client in clients)
         samples = proxy.metrics()  # there is a descriptor left for this
     assert 10 < served < 60
     assert samples['edgeproxy_connections_refused_total{reason="max_connections"}'] == 60 - served
@@ -49,14 +49,14 @@ def test_running_out_of_descriptors_harms_no_open_connection_and_passes(edge, or
     proxy = edge([row("a", origin(echo), **ECHO)])
     with ExitStack() as stack:
         early = stack.enter_context(crowd(proxy, [fresh_address() for _ in range(5)]))
-        assert all(answers(client) for client in early)
+        assert all(responses(client) for client in early)
         leave_descriptors(proxy, 9)
         stack.enter_context(crowd(proxy, [fresh_address() for _ in range(30)]))
         assert eventually(lambda: proxy.event("accept on ")), "no error of accept"
-        assert all(answers(client) for client in early)
+        assert all(responses(client) for client in early)
         leave_descriptors(proxy, 200)
         with proxy.connect(fresh_address()) as late:
-            assert answers(late)
+            assert responses(late)
     samples = await_idle(proxy)
     assert samples['edgeproxy_accept_errors_total{errno="EMFILE"}'] > 0
     assert not any(name.startswith("edgeproxy_internal_errors_total{") for name in samples)
@@ -77,7 +77,7 @@ def test_descriptors_come_back_when_clients_leave(edge, origin):
 def served_by(edge):
     try:
         with edge.connect(fresh_address()) as client:
-            return answers(client)
+            return responses(client)
     except ConnectionResetError:
         return False
 

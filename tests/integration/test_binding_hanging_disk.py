@@ -7,7 +7,7 @@ import pytest
 
 from actors.messages import ConfirmBinding
 from actors.runtime import tell
-from app.housekeeping import BindingKeeper
+from app.edge.housekeeping import BindingSnapshots
 from app.outbound.binding_file import BindingFile
 from tests.actors.edge_actors import EdgeActors
 from tests.harness import eventually
@@ -21,11 +21,11 @@ def test_writing_the_bindings_can_be_given_up(tmp_path):
     pipe = tmp_path / "bindings.jsonl.new"
     os.mkfifo(pipe)
     stalled_reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    keeper = BindingKeeper(BindingFile(path), edge.addresses)
+    snapshots = BindingSnapshots(BindingFile(path), edge.addresses)
     try:
-        # The first is the test's own patience: no Exception, so it is not taken for the keeper's.
+        # The first is the test's own patience: no Exception, so it is not taken for the caller's.
         with gevent.Timeout(10), pytest.raises(TimeoutError), gevent.Timeout(0.3, TimeoutError("no answer")):
-            keeper.write()
+            snapshots.write()
     finally:
         os.close(stalled_reader)  # the disk answers again
     eventually(lambda: not pipe.exists(), what="the unfinished file is tidied up")

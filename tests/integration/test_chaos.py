@@ -81,8 +81,8 @@ class Crowd:
     def _come_and_go(self) -> None:
         while not self._ends:
             phase = self.phase
-            answer = self._visit(f"127.0.18.{1 + next(self._sources) % 250}")
-            self.heard.setdefault(phase, Counter())[answer] += 1
+            response = self._visit(f"127.0.18.{1 + next(self._sources) % 250}")
+            self.heard.setdefault(phase, Counter())[response] += 1
             gevent.sleep(0.002)
 
     def _visit(self, source: str) -> str:
@@ -112,9 +112,9 @@ def scene(folder: Path, *, algorithm: str = "round_robin", slow: float = 0.0) ->
         servers = [Server("bad", slow), Server("good"), Server("better")]
         for one in servers:
             stack.callback(one.kill)
-        doors = [frontend("web", "p", algorithm=algorithm, tcp={"connect_timeout": "500ms"})]
+        listeners = [frontend("web", "p", algorithm=algorithm, tcp={"connect_timeout": "500ms"})]
         backends = [pool("p", *(one.port for one in servers), health_check=CHECK)]
-        config = {"frontends": doors, "backends": backends}
+        config = {"frontends": listeners, "backends": backends}
         proxy = EdgeProcess(folder, folder / "no.db", "", {"GEOIP_PATH": "off"}, config)
         stack.callback(proxy.kill)
         eventually(lambda: [x.get("state") for x in proxy.log()].count("up") == 3, what="all are known to be well")

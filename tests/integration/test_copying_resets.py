@@ -94,11 +94,11 @@ def test_a_client_that_stops_reading_for_long_loses_no_byte_to_a_reset(stage):
 
 def test_an_answer_given_before_the_request_was_read_reaches_a_client_that_still_sends(stage):
     """As of an HTTP server that answers 413 and closes with unread bytes, which makes its kernel reset."""
-    answer = PAYLOAD[:100_000]
+    response = PAYLOAD[:100_000]
 
     def part(sock):
         read_exactly(sock, 1000)
-        sock.sendall(answer)
+        sock.sendall(response)
         await_acknowledged(sock)
 
     stage.play(part)
@@ -121,7 +121,7 @@ def test_an_answer_given_before_the_request_was_read_reaches_a_client_that_still
         except ConnectionResetError as error:
             errors.append(error)
         sender.join(10)
-    assert bytes(received) == answer
+    assert bytes(received) == response
     assert any(isinstance(error, ConnectionResetError) for error in errors)
     assert stage.line_of(source)["termination"] == "SD"
 

@@ -165,7 +165,7 @@ def test_replaced_while_serving_it_is_swapped_or_refused_and_nobody_notices(edge
         make_database(path, many | {"127.1.0.0/16": flat("BR")})
         eventually(lambda: proxy.metrics()[RELOADS.format("ok")] == 2, what="the next swap")
         assert who(proxy, from_network(1)) == "br"
-    assert clients.answers[""] == 0
+    assert clients.responses[""] == 0
     refusals = [line["event"] for line in proxy.log() if line["event"].startswith("country database refused")]
     assert len(refusals) >= len(damaged_copies(good))
     assert all(str(path) in line for line in refusals)

@@ -194,7 +194,7 @@ def test_a_client_stays_with_its_backend_over_a_crash_of_the_bindings(tmp_path, 
     def named(name: bytes):
         return lambda sock: sock.sendall(name)
 
-    def answers(count: int) -> set[bytes]:
+    def responses(count: int) -> set[bytes]:
         found = set()
         for _ in range(count):
             with edge.connect("127.3.0.1") as sock:
@@ -202,10 +202,10 @@ def test_a_client_stays_with_its_backend_over_a_crash_of_the_bindings(tmp_path, 
         return found
 
     with edge_in_process(tmp_path, [row(name, origin(named(name.encode()))) for name in "abcd"]) as edge:
-        before = answers(5)
+        before = responses(5)
         with pytest.raises(InvariantBrokenError):
             ask(edge.actor("bindings"), Crash(), timeout_s=10)
-        assert answers(5) == before
+        assert responses(5) == before
         assert len(before) == 1
 
 

@@ -60,8 +60,8 @@ class Town:
         connection = http.client.HTTPConnection(*self.edge.address, timeout=10)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         finally:
             connection.close()
 

@@ -21,7 +21,7 @@ import sys
 
 from gevent.server import StreamServer
 
-from app.bootstrap import Edge
+from app.edge.edge import Edge
 from app.config import ConfigError, load
 from app.inbound.listener import BindError
 

@@ -1,4 +1,4 @@
-"""Connections leave no reference cycles, because old ones are collected only while the edge is idle (app.garbage)."""
+"""Connections leave no reference cycles: old objects are collected only while the edge is idle (app.edge.garbage)."""
 
 import gc
 import socket

@@ -84,8 +84,8 @@ class Scene:
         connection = http.client.HTTPConnection(*self.edge.frontends[frontend][0], timeout=10)
         try:
             connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
         finally:
             connection.close()
 
@@ -122,9 +122,9 @@ def test_a_connection_is_kept_for_handlers_too_and_a_head_gets_no_body(scene):
     connection = http.client.HTTPConnection(*scene.edge.frontends["alone"][0], timeout=10)
     for method in ("GET", "HEAD", "GET"):
         connection.request(method, "/hello/x")
-        sock, answer = connection.sock, connection.getresponse()
-        assert answer.status == 200
-        assert bool(answer.read()) == (method == "GET")
+        sock, response = connection.sock, connection.getresponse()
+        assert response.status == 200
+        assert bool(response.read()) == (method == "GET")
         assert connection.sock is sock
     connection.close()
 
@@ -179,9 +179,9 @@ def test_a_handler_that_takes_too_long_is_504(scene):
 
 def test_beyond_its_concurrency_an_endpoint_is_busy(scene):
     asking = [gevent.spawn(scene.ask, "/one") for _ in range(5)]
-    answers = [one.get(timeout=10) for one in asking]
-    assert sorted(status for status, _, _ in answers) == [503, 503, 503, 503, 504], "one at a time"
-    for status, headers, body in answers:
+    responses = [one.get(timeout=10) for one in asking]
+    assert sorted(status for status, _, _ in responses) == [503, 503, 503, 503, 504], "one at a time"
+    for status, headers, body in responses:
         if status == 503:
             assert (reason_of(body), headers["retry-after"]) == ("endpoint_busy", "1")
 

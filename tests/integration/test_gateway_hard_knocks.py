@@ -149,9 +149,9 @@ def test_host_and_port_are_told_apart(town, host, server):
 @pytest.mark.parametrize("name", ["ends", "ends-beside"])
 def test_no_handler_ends_the_edge(town, name):
     request = f"GET /{name}/x HTTP/1.1\r\nHost: a\r\n".encode()
-    answers = town.exchange(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
-    assert answers.count(b"HTTP/1.1 200 OK") == 2
-    assert answers.endswith(b"said")
+    responses = town.exchange(request + b"\r\n" + request + b"Connection: close\r\n\r\n")
+    assert responses.count(b"HTTP/1.1 200 OK") == 2
+    assert responses.endswith(b"said")
     assert town.edge.process.poll() is None
 
 
@@ -173,8 +173,8 @@ def test_a_stream_without_end_leaves_the_loop_to_others(town):
 
 @pytest.mark.parametrize(("name", "end"), [("ticks", b"4\r\n0\r\n\r\n"), ("sleeps", b"awake")])
 def test_a_handler_at_work_is_no_idle_connection(town, name, end):
-    answer = town.exchange(f"GET /{name}/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
-    assert answer.endswith(end), "whole, though it took longer than the idle timeout"
+    response = town.exchange(f"GET /{name}/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    assert response.endswith(end), "whole, though it took longer than the idle timeout"
 
 
 def test_a_stream_that_breaks_off_has_its_line_in_the_log(town):

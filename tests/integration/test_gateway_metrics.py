@@ -68,9 +68,9 @@ class Town:
         connection = http.client.HTTPConnection(*self.proxy.address, timeout=20)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
+            response = connection.getresponse()
+            response.read()
+            return response.status
         finally:
             connection.close()
 

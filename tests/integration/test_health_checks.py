@@ -62,11 +62,11 @@ class Server:
         try:
             while sock.fileno() >= 0 and sock.recv(4096):
                 self.questions += 1
-                self.answer(sock)
+                self.response(sock)
         except ConnectionError:
             pass
 
-    def answer(self, sock: socket.socket) -> None:
+    def response(self, sock: socket.socket) -> None:
         """Answer a question."""
         sock.sendall(self._name.encode() + b"\n")
 
@@ -76,7 +76,7 @@ class HttpServer(Server):
 
     status, body = 200, "fine"
 
-    def answer(self, sock: socket.socket) -> None:
+    def response(self, sock: socket.socket) -> None:
         """Answer a question; a request is read whole by now."""
         text = f"HTTP/1.1 {self.status} Whatever\r\nContent-Length: {len(self.body)}\r\n\r\n{self.body}"
         sock.sendall(text.encode())
@@ -180,9 +180,9 @@ def test_unknown_servers_serve_until_somebody_is_known_to_be_well(edge, server):
     class Thoughtful(Server):
         has_thought = Event()
 
-        def answer(self, sock: socket.socket) -> None:
+        def response(self, sock: socket.socket) -> None:
             if self.questions > 1:
-                return super().answer(sock)
+                return super().response(sock)
             self.has_thought.wait()
             reset(sock)
 
@@ -285,22 +285,22 @@ def test_refused_dials_eject_for_a_while_and_a_success_forgets_them(edge, server
 
 def test_a_server_that_resets_before_a_byte_is_ejected_and_one_that_has_answered_is_not(edge, server):
     class Resetting(Server):
-        def answer(self, sock: socket.socket) -> None:
+        def response(self, sock: socket.socket) -> None:
             reset(sock)
 
     class ResettingAfterwards(Server):
-        def answer(self, sock: socket.socket) -> None:
-            super().answer(sock)
+        def response(self, sock: socket.socket) -> None:
+            super().response(sock)
             reset(sock)
 
     early, late, good = server("early", Resetting), server("late", ResettingAfterwards), server("good")
     proxy = edge(config=content(early, late, good, unhealthy_threshold=2, cooldown="1h"))
-    answers = [who(proxy) for _ in range(30)]
-    assert answers.count("") == 2, "one for each of the threshold"
+    responses = [who(proxy) for _ in range(30)]
+    assert responses.count("") == 2, "one for each of the threshold"
     await_state(proxy, early, "ejected")
     assert changes(proxy, early) == [("ejected", "reset_before_a_byte")]
     assert changes(proxy, late) == []
-    assert {answer for answer in answers if answer} == {"late", "good"}
+    assert {response for response in responses if response} == {"late", "good"}
 
 
 def test_no_more_than_half_are_ejected(edge, server):
@@ -309,8 +309,8 @@ def test_no_more_than_half_are_ejected(edge, server):
         good = server("good")
         check = {"unhealthy_threshold": 1, "cooldown": "1h"}
         backends = [pool("p", *ports, good.port, health_check=check)]
-        doors = [frontend("web", "p", tcp={"connect_attempts": 4})]
-        proxy = edge(config={"frontends": doors, "backends": backends})
+        listeners = [frontend("web", "p", tcp={"connect_attempts": 4})]
+        proxy = edge(config={"frontends": listeners, "backends": backends})
         assert [who(proxy) for _ in range(8)] == ["good"] * 8
         assert proxy.ready()["pools"]["p"]["candidates"] == 2
         ejected = [name for name in proxy.metrics() if name.startswith("edgeproxy_backend_health_changes_total{")]

@@ -16,10 +16,10 @@ from tests.integration.http_peers import (
     Origin,
     chunk,
     client_of,
-    door,
     head,
     http_edge,
     leases,
+    live,
     request_line,
     say_who,
 )
@@ -42,8 +42,8 @@ def origin():
 def proxy(tmp_path_factory, origin):
     config = {
         "frontends": [
-            door("web", "web", http={"response_timeout": "30s"}),
-            door("hasty", "web", http={"response_timeout": "300ms"}),
+            live("web", "web", http={"response_timeout": "30s"}),
+            live("hasty", "web", http={"response_timeout": "300ms"}),
         ],
         "backends": [pool("web", origin.port)],
     }
@@ -98,7 +98,7 @@ def send_on(sock):
 
 def tell_digest(request):
     """Answer with size and SHA-256 of the request's body."""
-    request.answer(digest(request.pieces()).encode())
+    request.response(digest(request.pieces()).encode())
 
 
 # Equal in and out
@@ -122,8 +122,8 @@ def test_uploads_and_downloads_of_any_size_and_piece_arrive_whole(proxy, origin,
             for most in (size // 9 + 1, size + 1):
                 client.send(head("PUT / HTTP/1.1", "Host: x", framing(size, is_chunked=is_chunked)))
                 send_body(client.sock, cut(content, most, chance), is_chunked=is_chunked)
-                answer = client.read()
-                assert (answer.status, len(answer.body), answer.body == content) == (200, size, True)
+                response = client.read()
+                assert (response.status, len(response.body), response.body == content) == (200, size, True)
     assert len(set(origin.used)) == 1, "bodies of every kind leave a connection that can be used again"
 
 
@@ -140,8 +140,8 @@ def test_64_mib_up_and_down_at_once_come_out_as_they_went_in(proxy, origin, is_c
     with client_of(proxy) as client:
         client.send(head("POST /echo HTTP/1.1", "Host: x", framing(size, is_chunked=is_chunked)))
         sender = gevent.spawn(send_body, client.sock, pieces, is_chunked=is_chunked)
-        answer = client.read_head()
-        assert digest(client.wire.body(answer.headers, {})) == digest(pieces)
+        response = client.read_head()
+        assert digest(client.wire.body(response.headers, {})) == digest(pieces)
         sender.get(timeout=10)
 
 
@@ -168,9 +168,9 @@ def test_traffic_of_all_kinds_at_once_does_not_mix(proxy, origin):
                 content, is_chunked = CONTENT[at : at + size], chance.random() < 0.5
                 client.send(head("PUT /mixed HTTP/1.1", "Host: x", framing(size, is_chunked=is_chunked)))
                 sender = gevent.spawn(send_body, client.sock, cut(content, 50_000, chance), is_chunked=is_chunked)
-                answer = client.read()
+                response = client.read()
                 sender.get(timeout=10)
-                outcomes.append((answer.status, answer.body == content))
+                outcomes.append((response.status, response.body == content))
 
     outcomes = []
     origin.play(part)
@@ -186,8 +186,8 @@ def test_a_body_that_ends_with_the_connection_is_whole(proxy, origin):
 
     origin.play(part)
     with client_of(proxy) as client:
-        answer = client.ask()
-        assert (answer.headers["connection"], answer.body == CONTENT) == ("close", True)
+        response = client.ask()
+        assert (response.headers["connection"], response.body == CONTENT) == ("close", True)
 
 
 def test_thousands_of_small_chunks_arrive_in_both_directions(proxy, origin):
@@ -219,8 +219,8 @@ def test_trailers_and_chunk_extensions_change_nothing_and_trailers_arrive(proxy,
     with client_of(proxy) as client:
         for _ in range(2):
             client.send(head("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked") + body)
-            answer = client.read()
-            assert (answer.body, answer.trailers) == (b"abcdefg", {"x-sum": "7", "x-more": "yes"})
+            response = client.read()
+            assert (response.body, response.trailers) == (b"abcdefg", {"x-sum": "7", "x-more": "yes"})
     assert origin.used[0] == origin.used[1]
 
 
@@ -235,8 +235,8 @@ def test_a_body_dripped_for_longer_than_the_answer_may_take_is_served(proxy, ori
         for _ in range(10):
             gevent.sleep(0.15)
             client.send(b"x")
-        answer = client.read()
-    assert (answer.status, answer.body) == (200, digest([b"x" * 10]).encode())
+        response = client.read()
+    assert (response.status, response.body) == (200, digest([b"x" * 10]).encode())
 
 
 def test_a_backend_that_is_silent_after_the_last_byte_of_a_body_is_late(proxy, origin):
@@ -251,8 +251,8 @@ def test_a_backend_that_is_silent_after_the_last_byte_of_a_body_is_late(proxy, o
         client.send(chunk(b"x"))
         eventually(lambda: origin.requests)
         client.send(b"0\r\n\r\n")
-        answer = client.read()
-        assert (answer.status, b"response_timeout" in answer.body) == (504, True)
+        response = client.read()
+        assert (response.status, b"response_timeout" in response.body) == (504, True)
     assert origin.await_end() is None
 
 
@@ -298,7 +298,7 @@ def test_an_answer_given_while_the_body_still_comes_arrives_and_ends_the_connect
     is_read = Event()
 
     def part(request):
-        request.answer(b"too big", "Connection: close", status="413 Content Too Large")
+        request.response(b"too big", "Connection: close", status="413 Content Too Large")
         if not ends:
             assert is_read.wait(10)
         return True
@@ -307,10 +307,10 @@ def test_an_answer_given_while_the_body_still_comes_arrives_and_ends_the_connect
     target = f"/early-{ends}"
     with client_of(proxy) as client:
         client.send(head(f"POST {target} HTTP/1.1", "Host: x", f"Content-Length: {1 << 30}") + MEGABYTE)
-        answer = client.read()
+        response = client.read()
         is_read.set()
-        assert (answer.status, answer.body) == (413, b"too big")
-        assert answer.headers["connection"] == "close"
+        assert (response.status, response.body) == (413, b"too big")
+        assert response.headers["connection"] == "close"
         assert client.has_ended()
     assert request_line(proxy, target)["status"] == 413
     assert origin.await_end() is None
@@ -326,14 +326,14 @@ def test_a_backend_that_leaves_within_an_upload_is_a_bad_gateway_and_the_client_
     origin.play(part)
     with client_of(proxy) as client:
         client.send(head("POST / HTTP/1.1", "Host: x", f"Content-Length: {1 << 30}") + MEGABYTE)
-        answer = client.read()
-        assert (answer.status, answer.headers["connection"]) == (502, "close")
+        response = client.read()
+        assert (response.status, response.headers["connection"]) == (502, "close")
         assert client.has_ended()
 
 
 def test_a_connection_with_an_unread_body_is_not_used_again(proxy, origin):
     def part(request):
-        request.answer(str(request.connection).encode())
+        request.response(str(request.connection).encode())
 
     origin.play(part)
     for _ in range(2):
@@ -487,8 +487,8 @@ def test_a_client_that_has_ended_its_side_still_gets_its_answer(proxy, origin):
     with client_of(proxy) as client:
         client.send(head("GET / HTTP/1.1", "Host: x"))
         client.sock.shutdown(1)
-        answer = client.read()
-        assert answer.status == 200
+        response = client.read()
+        assert response.status == 200
         assert client.has_ended()
 
 

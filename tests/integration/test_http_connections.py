@@ -15,18 +15,18 @@ import pytest
 from gevent.event import Event
 
 from app.domain.model import parse_backend
-from app.inbound.http_stream import Stream
-from app.inbound.upstream_pool import IDLE_SECONDS, UpstreamPool
+from app.inbound.http.stream import Stream
+from app.inbound.http.upstream_pool import IDLE_SECONDS, UpstreamPool
 from tests.harness import eventually, pool, row, write_backends
 from tests.integration.http_peers import (
     Client,
     Origin,
     Wire,
     client_of,
-    door,
     head,
     http_edge,
     leases,
+    live,
     request_line,
     say_who,
     whole,
@@ -102,19 +102,19 @@ def proxy(tmp_path_factory, origins, origin_on_ipv6, headed_port, resetting_port
     three = [origin.port for origin in origins]
     config = {
         "frontends": [
-            door("web", "web"),
-            door("turns", "three"),
-            door("sticky", "three", affinity="on"),
-            door("few", "three", algorithm="least_connections"),
-            door("narrow", "narrow"),
-            door("two-at-once", "web", limits={"max_connections": 2}),
-            door("one-each", "web", limits={"max_connections_per_client": 1}),
-            door("slow", "web", limits={"connection_rate_per_client": 0.001}),
-            door("six", "six") | {"listen": "[::1]:0"},
-            door("behind", "web", proxy_protocol_from=["127.0.5.0/24"]),
-            door("announcing", "headed", tcp={"send_proxy": "v1"}),
-            door("resetting", "resetting", tcp={"send_proxy": "v1"}),
-            door("announcing-and-behind", "headed", tcp={"send_proxy": "v1"}, proxy_protocol_from=["127.0.5.0/24"]),
+            live("web", "web"),
+            live("turns", "three"),
+            live("sticky", "three", affinity="on"),
+            live("few", "three", algorithm="least_connections"),
+            live("narrow", "narrow"),
+            live("two-at-once", "web", limits={"max_connections": 2}),
+            live("one-each", "web", limits={"max_connections_per_client": 1}),
+            live("slow", "web", limits={"connection_rate_per_client": 0.001}),
+            live("six", "six") | {"listen": "[::1]:0"},
+            live("behind", "web", proxy_protocol_from=["127.0.5.0/24"]),
+            live("announcing", "headed", tcp={"send_proxy": "v1"}),
+            live("resetting", "resetting", tcp={"send_proxy": "v1"}),
+            live("announcing-and-behind", "headed", tcp={"send_proxy": "v1"}, proxy_protocol_from=["127.0.5.0/24"]),
         ],
         "backends": [
             pool("web", three[0]),
@@ -140,10 +140,10 @@ def origin(origins):
 def play_numbered(origins):
     """Let each origin answer with its number among them."""
     for number, origin in enumerate(origins):
-        origin.play(lambda request, number=number: request.answer(b"%d" % number))
+        origin.play(lambda request, number=number: request.response(b"%d" % number))
 
 
-def answers(client, count):
+def responses(client, count):
     return [client.ask().body.decode() for _ in range(count)]
 
 
@@ -159,7 +159,7 @@ def in_flight(proxy, origins, frontend):
             return parts[number](request)
         holders.append(number)
         assert go_on.wait(10)
-        request.answer(b"at last")
+        request.response(b"at last")
         return None
 
     for number, origin in enumerate(origins):
@@ -183,7 +183,7 @@ def test_many_requests_over_some_clients_use_no_more_connections_to_the_backend_
             request.sock.recv(1)  # the next request comes after this one's answer, never before
         request.sock.settimeout(10)
         gevent.sleep(0.001)
-        request.answer(request.target.encode())
+        request.response(request.target.encode())
 
     origin.play(part)
     before = origin.accepted
@@ -211,7 +211,7 @@ def test_clients_one_after_the_other_share_one_connection_to_the_backend(proxy, 
 def test_requests_of_one_connection_are_balanced_one_by_one(proxy, origins):
     play_numbered(origins)
     with client_of(proxy, frontend="turns") as client:
-        assert Counter(answers(client, 9)) == {"0": 3, "1": 3, "2": 3}
+        assert Counter(responses(client, 9)) == {"0": 3, "1": 3, "2": 3}
 
 
 # When a connection to the backend is not used again
@@ -230,11 +230,11 @@ def test_requests_of_one_connection_are_balanced_one_by_one(proxy, origins):
     ],
     ids=["close", "1.0", "more than its length", "more than its chunks", "204 with a body", "304 with a body", "HEAD"],
 )
-def test_not_after_an_answer_that_says_so_or_that_more_follows(proxy, origin, method, answer):
+def test_not_after_an_answer_that_says_so_or_that_more_follows(proxy, origin, method, response):
     """What follows an answer would be taken for the next one's."""
 
     def part(request):
-        request.sock.sendall(answer)
+        request.sock.sendall(response)
 
     origin.play(part)
     with client_of(proxy) as client:
@@ -256,7 +256,7 @@ def test_not_after_an_answer_that_was_no_good(proxy, origin):
 
 def test_not_when_the_backend_has_closed_it_meanwhile(proxy, origin):
     def part(request):
-        request.answer()
+        request.response()
         if request.target == "/":
             request.sock.shutdown(socket.SHUT_WR)
             assert request.wire.some() == b"", "the edge closes its side"
@@ -316,7 +316,7 @@ def kept_then(origin, last_words=b""):
             request.sock.sendall(last_words)
             return True
         seen.add(request.connection)
-        request.answer(b"well")
+        request.response(b"well")
         return None
 
     origin.play(part)
@@ -340,8 +340,8 @@ def test_a_request_that_must_not_be_repeated_is_not(proxy, origin, method):
     kept_then(origin)
     with client_of(proxy) as client:
         assert client.ask().status == 200
-        answer = client.ask("/once", method=method, body=b"x")
-        assert (answer.status, b"closed_before_answer" in answer.body) == (502, True)
+        response = client.ask("/once", method=method, body=b"x")
+        assert (response.status, b"closed_before_answer" in response.body) == (502, True)
         assert client.ask().status == 200, "the client's connection goes on"
     assert sum(request.target == "/once" for request in origin.requests) == 1
 
@@ -356,7 +356,7 @@ def test_a_request_is_repeated_once_and_no_more(proxy, origin):
 
 
 def test_nothing_is_repeated_on_a_fresh_connection_or_after_a_byte_of_an_answer(proxy, origin):
-    origin.play(lambda request: request.answer(b"", "Connection: close"))
+    origin.play(lambda request: request.response(b"", "Connection: close"))
     with client_of(proxy) as client:
         assert client.ask().status == 200
         origin.play(lambda request: True)
@@ -377,7 +377,7 @@ def test_a_repeated_request_arrives_with_all_of_its_body(proxy, origin):
         if len(asked) == 2:
             reset(request.sock)
             return True
-        request.answer(str(sum(len(piece) for piece in request.pieces())).encode())
+        request.response(str(sum(len(piece) for piece in request.pieces())).encode())
         return None
 
     origin.play(part)
@@ -385,8 +385,8 @@ def test_a_repeated_request_arrives_with_all_of_its_body(proxy, origin):
         assert client.ask().status == 200
         with paused(proxy):
             client.send(whole("PUT /again HTTP/1.1", content, "Host: x"))
-        answer = client.read()
-        assert (answer.status, answer.body) == (200, b"%d" % len(content))
+        response = client.read()
+        assert (response.status, response.body) == (200, b"%d" % len(content))
         assert client.ask().status == 200
     assert asked == ["/", "/again", "/again", "/"]
 
@@ -401,7 +401,7 @@ def test_affinity_keeps_a_client_on_its_server_over_requests_and_connections(pro
         mine = set()
         for _ in range(2):
             with client_of(proxy, f"127.0.6.{number}", frontend="sticky") as client:
-                mine |= set(answers(client, 3))
+                mine |= set(responses(client, 3))
         assert len(mine) == 1
         seen[mine.pop()] += 1
     assert seen == {"0": 2, "1": 2, "2": 2}
@@ -414,12 +414,12 @@ def test_least_connections_counts_requests_in_flight_and_not_connections(proxy, 
             idle = stack.enter_context(client_of(proxy, frontend="turns"))
             assert idle.ask().status == 200
         client = stack.enter_context(client_of(proxy, frontend="few"))
-        assert Counter(answers(client, 6)) == {"0": 2, "1": 2, "2": 2}
+        assert Counter(responses(client, 6)) == {"0": 2, "1": 2, "2": 2}
         with in_flight(proxy, origins, "few") as first, in_flight(proxy, origins, "few") as second:
             assert first != second
             (free,) = {0, 1, 2} - {first, second}
-            assert set(answers(client, 6)) == {str(free)}
-        assert Counter(answers(client, 6)) == {"0": 2, "1": 2, "2": 2}
+            assert set(responses(client, 6)) == {str(free)}
+        assert Counter(responses(client, 6)) == {"0": 2, "1": 2, "2": 2}
 
 
 def test_a_hard_limit_counts_requests_in_flight_and_not_connections(proxy, origin):
@@ -428,8 +428,8 @@ def test_a_hard_limit_counts_requests_in_flight_and_not_connections(proxy, origi
         assert idle.ask().status == 200
         assert client.ask().status == 200
         with in_flight(proxy, [origin], "narrow"):
-            answer = client.ask()
-            assert (answer.status, b"all_full" in answer.body) == (503, True)
+            response = client.ask()
+            assert (response.status, b"all_full" in response.body) == (503, True)
             assert idle.ask().status == 503
         assert client.ask().status == 200
 
@@ -441,11 +441,11 @@ def turned_away(proxy, source, frontend):
     """Connect and send a request; return status and body, once the connection has ended."""
     with client_of(proxy, source, frontend=frontend) as client:
         client.send(head("GET / HTTP/1.1", "Host: x"))
-        answer = client.read()
-        assert answer.headers["connection"] == "close"
+        response = client.read()
+        assert response.headers["connection"] == "close"
         with suppress(ConnectionResetError):  # when our request was never read
             assert client.has_ended()
-        return answer.status, answer.body
+        return response.status, response.body
 
 
 def test_limits_of_a_frontend_are_answered_with_503(proxy, origin):
@@ -461,7 +461,7 @@ def test_limits_of_a_frontend_are_answered_with_503(proxy, origin):
         with client_of(proxy, "127.0.7.2", frontend="one-each") as other:
             assert other.ask().status == 200
     with client_of(proxy, "127.0.7.4", frontend="slow") as client:
-        assert answers(client, 3), "one connection, however many requests"
+        assert responses(client, 3), "one connection, however many requests"
     status, body = turned_away(proxy, "127.0.7.4", "slow")
     assert (status, b"client_rate" in body) == (503, True)
     eventually(lambda: proxy.metrics()['edgeproxy_connections_active{frontend="two-at-once"}'] == 0)
@@ -516,12 +516,12 @@ def test_every_request_announces_its_client_on_a_connection_of_its_own(proxy, he
 
 def test_not_when_the_backend_said_something_while_nobody_asked(proxy, origin):
     """A late answer, an unasked 408: even when it comes together with the next request."""
-    origin.play(lambda request: request.answer(b"asked"))
+    origin.play(lambda request: request.response(b"asked"))
     with client_of(proxy) as client:
         for _ in range(10):
             assert client.ask().body == b"asked"
             with paused(proxy):
-                origin.requests[-1].answer(b"unasked")
+                origin.requests[-1].response(b"unasked")
                 await_acknowledged(origin.requests[-1].sock)
                 client.send(whole("POST / HTTP/1.1", b"x", "Host: x"))
             assert client.read().body == b"asked"

@@ -11,12 +11,12 @@ from tests.harness import eventually, frontend, pool
 from tests.integration.http_origin import (
     Client,
     Origin,
-    answer,
     client_of,
     fresh_path,
     get,
     post,
     request_line,
+    response,
     sample,
     start_edge,
     then_end,
@@ -111,10 +111,10 @@ def test_without_a_backend_the_answer_says_why_and_the_connection_goes_on(scene,
 def test_a_client_that_pipelines_what_nobody_can_serve_does_not_keep_others_waiting(scene):
     with scene.client("nobody") as many, scene.client("web") as other:
         many.send(get("/") * 1000)
-        answers = gevent.spawn(lambda: [many.answer().status for _ in range(1000)])
+        responses = gevent.spawn(lambda: [many.response().status for _ in range(1000)])
         assert other.ask(get(fresh_path())).status == 200
-        assert not answers.ready(), "the loop turns between the edge's own answers"
-        assert set(answers.get(timeout=10)) == {503}
+        assert not responses.ready(), "the loop turns between the edge's own answers"
+        assert set(responses.get(timeout=10)) == {503}
 
 
 def test_all_refusing_servers_are_tried_once(scene):
@@ -144,7 +144,7 @@ def test_the_answer_to_a_head_has_no_body(scene):
 def test_the_connection_ends_with_the_error_where_the_body_was_not_read(scene):
     with scene.client("nobody") as client:
         client.send(get("/", "Content-Length: 100000", method="POST") + b"the beginning")
-        assert client.answer()["connection"] == "close"
+        assert client.response()["connection"] == "close"
         assert client.rest() == b""
 
 
@@ -226,7 +226,7 @@ def test_a_backend_that_ends_before_its_answer_is_502_and_asked_once(scene, part
             message = client.head()
         client.wire.read_body(message)
         assert (message.status, reason_of(message)) == (502, reason)
-        assert client.ask(get(scene.lonely.on(then_end(answer(b"well"))))).body == b"well"
+        assert client.ask(get(scene.lonely.on(then_end(response(b"well"))))).body == b"well"
     assert len(scene.lonely.got(path)) == 1
 
 
@@ -241,7 +241,7 @@ def leave_when_kept(origin, body=b"served"):
         visit.read_body(request)
         if is_kept:
             return True
-        visit.send(answer(body))
+        visit.send(response(body))
         return False
 
     return origin.on(part)
@@ -297,7 +297,7 @@ def test_a_request_is_not_sent_again_after_an_interim_answer(scene):
         warm(client)
         client.send(get(path))
         assert client.head().status == 103
-        assert client.answer().status == 502
+        assert client.response().status == 502
     assert len(scene.origin.got(path)) == 1
 
 
@@ -309,7 +309,7 @@ def test_a_request_whose_body_is_on_its_way_is_not_sent_again(scene):
     with scene.client() as client:
         warm(client)
         client.send(get(path, "Content-Length: 100000", method="PUT") + b"the beginning")
-        message = client.answer()
+        message = client.response()
         assert (message.status, message["connection"]) == (502, "close")
     assert len([head for head in scene.origin.heads if head.path == path]) == 1
 
@@ -325,8 +325,8 @@ def assert_cut(client):
 
 
 HALF_ANSWERS = {
-    "short of its length": answer(b"ten bytes.", length=11),
-    "nothing of its length": answer(length=11),
+    "short of its length": response(b"ten bytes.", length=11),
+    "nothing of its length": response(length=11),
     "within a chunk": CHUNKED + b"5\r\nhel",
     "before a chunk's end": CHUNKED + b"5\r\nhello",
     "between chunks": CHUNKED + b"5\r\nhello\r\n",
@@ -345,7 +345,7 @@ def test_half_an_answer_ends_in_a_reset(scene, data, ends):
         assert_cut(client)
 
 
-@pytest.mark.parametrize("data", [CHUNKED + b"5\r\nhel", CHUNKED + b"5\r\nhello\r\n", answer(b"a", length=2)])
+@pytest.mark.parametrize("data", [CHUNKED + b"5\r\nhel", CHUNKED + b"5\r\nhello\r\n", response(b"a", length=2)])
 def test_half_an_answer_to_http_1_0_ends_in_a_reset(scene, data):
     path = scene.origin.on(then_end(data))
     with scene.client() as client:
@@ -411,7 +411,7 @@ def test_the_last_answer_arrives_whole_although_the_client_has_sent_more(scene, 
     def answer_late(visit, request):
         eventually(lambda: heard)
         visit.read_body(request)
-        visit.send(answer(body))
+        visit.send(response(body))
 
     path = scene.origin.on(answer_late)
     with socket.socket() as sock:
@@ -436,8 +436,8 @@ def test_the_last_answer_arrives_whole_although_the_client_has_sent_more(scene, 
 
 
 def test_a_backend_whose_statuses_count_as_failures_is_ejected(scene):
-    path = scene.bad.on(answer(b"bad", status="503 Service Unavailable"))
-    scene.good.on(answer(b"good"), path)
+    path = scene.bad.on(response(b"bad", status="503 Service Unavailable"))
+    scene.good.on(response(b"good"), path)
     bad = f"127.0.0.1:{scene.bad.port}"
     with scene.client("judged") as client:
         statuses = [client.ask(get(path)).status for _ in range(12)]

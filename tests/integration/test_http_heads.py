@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.harness import eventually, frontend, pool
-from tests.integration.http_origin import Origin, answer, client_of, fresh_path, get, post, start_edge, then_end
+from tests.integration.http_origin import Origin, client_of, fresh_path, get, post, response, start_edge, then_end
 from tests.integration.peers import await_acknowledged
 
 PROXY, STRANGER = "127.20.0.1", "127.21.0.1"
@@ -67,7 +67,7 @@ class Scene:
 
     def came_back(self, *lines, frontend="web", status="200 OK"):
         """Let the origin answer with these header lines; returns the answer as the client got it."""
-        path = self.origin.on(answer(b"body", *lines, status=status))
+        path = self.origin.on(response(b"body", *lines, status=status))
         with self.client(frontend) as client:
             return client.ask(get(path))
 
@@ -114,7 +114,7 @@ def test_connection_cannot_take_away_what_frames_or_routes_a_message(scene):
     path = fresh_path()
     with scene.client() as client:
         client.send(post(path, b"hello", "Connection: Content-Length, Host, Transfer-Encoding, X-Forwarded-For"))
-        assert client.answer().status == 200
+        assert client.response().status == 200
     request = scene.origin.one(path)
     assert (request["host"], request.body) == ("shop", b"hello")
     assert request["x-forwarded-for"] == "127.0.0.1"
@@ -375,7 +375,7 @@ def test_an_http_1_0_request_without_host_goes_on_with_the_edges_address(scene):
     path = fresh_path()
     with scene.client() as client:
         client.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-        assert client.answer().status == 200
+        assert client.response().status == 200
     request = scene.origin.one(path)
     assert request["host"] == "{}:{}".format(*scene.edge.frontends["web"][0])
     assert request["x-forwarded-host"] is None, "nobody asked for one"
@@ -392,7 +392,7 @@ def test_connection_close_of_the_client_is_kept_to_and_the_backends_connection_s
 
 
 def test_connection_close_of_the_backend_is_its_own_business(scene):
-    path, then = scene.origin.on(then_end(answer(b"bye", "Connection: close"))), fresh_path()
+    path, then = scene.origin.on(then_end(response(b"bye", "Connection: close"))), fresh_path()
     with scene.client() as client:
         message = client.ask(get(path))
         assert (message.body, message["connection"]) == (b"bye", None)
@@ -409,14 +409,14 @@ def test_pipelined_requests_are_answered_in_their_order_one_at_a_time(scene):
     def slow_at_first(visit, request):
         visit.read_body(request)
         seen.append(len(scene.origin.heads))
-        visit.send(answer(b"first"))
+        visit.send(response(b"first"))
 
     path, others = scene.origin.on(slow_at_first), [fresh_path() for _ in range(50)]
     before = len(scene.origin.heads)
     with scene.client() as client:
         client.send(get(path) + b"".join(get(one) for one in others))
-        assert client.answer().body == b"first"
-        assert [client.answer().body.decode() for _ in others] == others
+        assert client.response().body == b"first"
+        assert [client.response().body.decode() for _ in others] == others
     assert seen == [before + 1]
     assert [head.path for head in scene.origin.heads[before:]] == [path, *others]
 
@@ -426,7 +426,7 @@ def test_pipelined_requests_with_bodies_are_told_apart(scene):
     bodies = [get(f"/within{number}") * number for number in range(20)]
     with scene.client() as client:
         client.send(b"".join(post(path, body) for path, body in zip(paths, bodies, strict=True)))
-        assert [client.answer().body.decode() for _ in paths] == paths
+        assert [client.response().body.decode() for _ in paths] == paths
     assert [scene.origin.one(path).body for path in paths] == bodies
 
 
@@ -434,7 +434,7 @@ def test_a_client_that_has_ended_its_side_still_gets_its_answers(scene):
     def answer_late(visit, request):
         visit.read_body(request)
         eventually(lambda: ended)
-        visit.send(answer(request.path.encode()))
+        visit.send(response(request.path.encode()))
 
     ended, paths = [], [scene.origin.on(answer_late) for _ in range(3)]
     with scene.client() as client:
@@ -443,7 +443,7 @@ def test_a_client_that_has_ended_its_side_still_gets_its_answers(scene):
         client.sock.shutdown(socket.SHUT_WR)
         await_acknowledged(client.sock)
         ended.append(True)
-        assert [client.answer().body.decode() for _ in paths] == paths
+        assert [client.response().body.decode() for _ in paths] == paths
         assert client.rest() == b""
 
 
@@ -460,9 +460,9 @@ def test_the_size_of_a_requests_head_is_limited_exactly(scene, one_more):
     assert len(scene.origin.got(path)) == (0 if one_more else 1)
 
 
-def padded_answer(size: int) -> bytes:
+def padded_response(size: int) -> bytes:
     """Return an answer whose head has this size."""
-    return answer(b"body", "X: " + "a" * (size - len(answer(b"", "X: "))))
+    return response(b"body", "X: " + "a" * (size - len(response(b"", "X: "))))
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def padded_answer(size: int) -> bytes:
     ],
 )
 def test_the_size_of_an_answers_head_is_limited_exactly(scene, size, status):
-    path = scene.origin.on(padded_answer(size))
+    path = scene.origin.on(padded_response(size))
     with scene.client("small") as client:
         assert client.ask(get(path)).status == status
         assert client.ask(get(fresh_path())).status == 200
@@ -486,13 +486,13 @@ EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
 
 
 def test_interim_answers_are_passed_on_as_they_come(scene):
-    path = scene.origin.on(b"HTTP/1.1 102 Processing\r\n\r\n" + EARLY + answer(b"final"))
+    path = scene.origin.on(b"HTTP/1.1 102 Processing\r\n\r\n" + EARLY + response(b"final"))
     with scene.client() as client:
         client.send(get(path))
         first, second = client.head(), client.head()
         assert (first.line, second.line) == ("HTTP/1.1 102 Processing", "HTTP/1.1 103 Early Hints")
         assert second["link"] == "</a.css>"
-        assert client.answer().body == b"final"
+        assert client.response().body == b"final"
         assert client.ask(get(fresh_path())).status == 200
 
 
@@ -502,29 +502,29 @@ def test_an_interim_answer_does_not_wait_for_the_final_one(scene):
     def hint_then_wait(visit, request):
         visit.send(EARLY)
         eventually(lambda: heard, what="the client has the hint")
-        visit.send(answer())
+        visit.send(response())
 
     path = scene.origin.on(hint_then_wait)
     with scene.client() as client:
         client.send(get(path))
         heard.append(client.head())
-        assert client.answer().status == 200
+        assert client.response().status == 200
     assert heard[0].status == 103
 
 
 def test_an_interim_answer_is_not_for_http_1_0(scene):
-    path = scene.origin.on(EARLY + answer(b"final"))
+    path = scene.origin.on(EARLY + response(b"final"))
     with scene.client() as client:
         assert client.ask(get(path, version="1.0")).body == b"final"
 
 
 def test_what_speaks_to_the_edge_alone_is_not_passed_on_with_an_interim_answer(scene):
     early = EARLY[:-2] + b"Connection: X-Mine\r\nX-Mine: a\r\nKeep-Alive: b\r\n\r\n"
-    path = scene.origin.on(early + answer())
+    path = scene.origin.on(early + response())
     with scene.client() as client:
         client.send(get(path))
         assert client.head().headers == [("link", "</a.css>")]
-        client.answer()
+        client.response()
 
 
 # Expect: 100-continue
@@ -536,25 +536,25 @@ def test_the_body_comes_when_the_backend_says_continue(scene):
     def invite(visit, request):
         visit.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         visit.read_body(request)
-        visit.send(answer(request.body))
+        visit.send(response(request.body))
 
     path = scene.origin.on(invite)
     with scene.client() as client:
         client.send(get(path, *EXPECTS, method="POST"))
         assert client.head().line == "HTTP/1.1 100 Continue"
         client.send(b"hello")
-        assert client.answer().body == b"hello"
+        assert client.response().body == b"hello"
         assert client.ask(get(fresh_path())).status == 200
     assert scene.origin.one(path)["expect"] == "100-continue"
 
 
 def test_the_body_comes_although_the_backend_says_nothing(scene):
-    path = scene.origin.on(answer(b"done"))
+    path = scene.origin.on(response(b"done"))
     with scene.client() as client:
         client.send(get(path, *EXPECTS, method="POST"))
         eventually(lambda: [head for head in scene.origin.heads if head.path == path])
         client.send(b"hello")
-        assert client.answer().body == b"done"
+        assert client.response().body == b"done"
         assert client.ask(get(fresh_path())).status == 200
     assert scene.origin.one(path).body == b"hello"
 
@@ -564,7 +564,7 @@ def test_a_final_answer_instead_of_100_ends_both_connections_after_it(scene, sta
     """Nobody knows whether the body will come: neither connection can bring another message."""
 
     def decline(visit, request):
-        visit.send(answer(b"no", status=status))
+        visit.send(response(b"no", status=status))
         visit.wire.to_end()
         return True
 
@@ -580,10 +580,10 @@ def test_a_final_answer_instead_of_100_ends_both_connections_after_it(scene, sta
 def test_a_body_that_comes_without_being_asked_for_and_the_100_pass_each_other(scene):
     def invite_late(visit, request):
         visit.read_body(request)
-        visit.send(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(request.body))
+        visit.send(b"HTTP/1.1 100 Continue\r\n\r\n" + response(request.body))
 
     path = scene.origin.on(invite_late)
     with scene.client() as client:
         client.send(get(path, *EXPECTS, method="POST") + b"hello")
         assert client.head().status == 100
-        assert client.answer().body == b"hello"
+        assert client.response().body == b"hello"

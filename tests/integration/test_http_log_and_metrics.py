@@ -10,13 +10,13 @@ import pytest
 from tests.harness import eventually, frontend, pool
 from tests.integration.http_origin import (
     Origin,
-    answer,
     client_of,
     fresh_path,
     get,
     post,
     request_line,
     request_lines,
+    response,
     sample,
     start_edge,
     then_end,
@@ -86,7 +86,7 @@ def line_from(scene, source):
 def test_the_line_of_a_request_says_everything(scene):
     source, path = fresh_address(), fresh_path()
     target = f"{path}?a=b"
-    scene.origin.on(answer(b"an answer", "Connection: X-Gone", "X-Gone: a"), target)
+    scene.origin.on(response(b"an answer", "Connection: X-Gone", "X-Gone: a"), target)
     with scene.client(source=source) as client:
         client.ask(post(target, b"a question", "Host-Not: shop"))
         received = len(client.wire.received)
@@ -111,7 +111,7 @@ def test_each_request_of_a_connection_has_its_own_line_and_the_connection_none(s
         sizes = []
         for _ in paths:
             before = client.wire.consumed
-            client.answer()
+            client.response()
             sizes.append(client.wire.consumed - before)
     request_line(scene.edge, paths[-1])
     lines = [line for line in scene.edge.log() if line.get("client") == source]
@@ -133,11 +133,11 @@ def test_bodies_count_as_they_are_on_the_wire(scene):
 
 
 def test_interim_answers_count_as_bytes_and_the_final_one_as_status(scene):
-    path = scene.origin.on(b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer(b"final", status="201 Created"))
+    path = scene.origin.on(b"HTTP/1.1 103 Early Hints\r\n\r\n" + response(b"final", status="201 Created"))
     with scene.client() as client:
         client.send(get(path))
         client.head()
-        client.answer()
+        client.response()
         received = len(client.wire.received)
     line = request_line(scene.edge, path)
     assert (line["status"], line["bytes_down"]) == (201, received)
@@ -146,7 +146,7 @@ def test_interim_answers_count_as_bytes_and_the_final_one_as_status(scene):
 def test_the_duration_lasts_from_the_requests_first_byte_to_the_answers_last(scene):
     def slowly(visit, request):
         visit.read_body(request)
-        visit.send(answer(b"a", length=2))
+        visit.send(response(b"a", length=2))
         gevent.sleep(0.1)
         visit.send(b"b")
 
@@ -196,7 +196,7 @@ def ending_badly(scene, source):
     path = origin.on(then_end(b"hello\r\n\r\n"))
     asks(close(path))
     yield 502, "PW", "status_line", path
-    for data in (answer(b"a", length=2), CHUNKED + b"5\r\nhel"):
+    for data in (response(b"a", length=2), CHUNKED + b"5\r\nhel"):
         for ends in (then_end, then_reset):
             path = origin.on(ends(data))
             asks(get(path))
@@ -277,7 +277,7 @@ def test_a_request_sent_again_says_so_in_its_line(scene):
         visit.read_body(request)
         if len(scene.origin.got(path)) == 1:
             return True
-        visit.send(answer(b"served"))
+        visit.send(response(b"served"))
         return False
 
     path = scene.origin.on(leave_once)
@@ -295,7 +295,7 @@ def test_a_request_sent_again_says_so_in_its_line(scene):
 
 
 def test_requests_are_counted_by_code_and_method(scene):
-    missing = scene.origin.on(answer(status="404 Not Found"))
+    missing = scene.origin.on(response(status="404 Not Found"))
     with scene.client("counted") as client:
         for _ in range(3):
             client.ask(get(fresh_path()))
@@ -312,7 +312,7 @@ def test_requests_are_counted_by_code_and_method(scene):
 
 def test_odd_codes_and_the_edges_own_are_counted_too(scene):
     for status in (299, 418, 599):
-        path = scene.origin.on(answer(status=f"{status} Odd"))
+        path = scene.origin.on(response(status=f"{status} Odd"))
         with scene.client("odd") as client:
             assert client.ask(get(path)).status == status
     path = scene.origin.on(then_end(b"HTTP/1.1 600 High\r\n\r\n"))
@@ -332,7 +332,7 @@ def test_odd_codes_and_the_edges_own_are_counted_too(scene):
 def test_the_duration_histogram_sums_up_what_requests_took(scene):
     def late(visit, request):
         gevent.sleep(0.12)
-        visit.send(answer())
+        visit.send(response())
 
     path = scene.origin.on(late)
     with scene.client("weighed") as client:
@@ -385,7 +385,7 @@ def test_open_connections_and_leases_are_counted_by_frontend_and_backend(scene):
     def hold(visit, request):
         visit.read_body(request)
         eventually(lambda: held)
-        visit.send(answer())
+        visit.send(response())
 
     path = scene.origin.on(hold)
     with ExitStack() as stack:
@@ -394,20 +394,20 @@ def test_open_connections_and_leases_are_counted_by_frontend_and_backend(scene):
         waiting.send(get(path))
         eventually(lambda: state() == (2, 2, 1), what="an idle connection holds no lease")
         held.append(True)
-        assert waiting.answer().status == 200
+        assert waiting.response().status == 200
         eventually(lambda: state() == (2, 2, 0))
     eventually(lambda: state() == (0, 2, 0))
 
 
 def test_as_many_backend_connections_as_requests_at_a_time_are_kept_within_bounds(scene):
-    """At most 256 idle ones a server (app.inbound.upstream_pool)."""
+    """At most 256 idle ones a server (app.inbound.http.upstream_pool)."""
     arrived = []
 
     def together(visit, request):
         visit.read_body(request)
         arrived.append(visit.number)
         eventually(lambda: len(arrived) == 300, what="300 requests at once")
-        visit.send(answer())
+        visit.send(response())
 
     path = scene.origin.on(together)
     with ExitStack() as stack:
@@ -415,7 +415,7 @@ def test_as_many_backend_connections_as_requests_at_a_time_are_kept_within_bound
         for client in clients:
             client.send(get(path))
         for client in clients:
-            assert client.answer().status == 200
+            assert client.response().status == 200
         eventually(lambda: len(scene.origin.ended.intersection(arrived)) >= 300 - 256)
         for client in clients:
             assert client.ask(get(fresh_path())).status == 200
@@ -448,7 +448,7 @@ def test_a_flood_of_requests_that_get_no_backend_is_counted_in_full_and_logged_i
     counted = scene.requests("nobody", "503", "DELETE", backend="")[0]
     with scene.client("nobody") as client:
         client.send(get("/flood", method="DELETE") * 200)
-        assert [client.answer().status for _ in range(200)] == [503] * 200
+        assert [client.response().status for _ in range(200)] == [503] * 200
 
     def accounted_for():
         lines = scene.edge.log()[before:]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.harness import eventually, pool
-from tests.integration.http_peers import Origin, client_of, door, http_edge, request_line
+from tests.integration.http_peers import Origin, client_of, http_edge, live, request_line
 from tests.integration.peers import await_idle
 from tests.programs import program
 from tests.traffic import free_ports
@@ -83,7 +83,7 @@ def nginx(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def origin():
-    origin = Origin(lambda request: request.answer(json.dumps(request.headers).encode()))
+    origin = Origin(lambda request: request.response(json.dumps(request.headers).encode()))
     yield origin
     origin.close()
 
@@ -92,9 +92,9 @@ def origin():
 def proxy(tmp_path_factory, nginx, origin):
     config = {
         "frontends": [
-            door("web", "nginx"),
-            door("behind", "nginx", proxy_protocol_from=["127.0.0.1"]),
-            door("echo", "origin"),
+            live("web", "nginx"),
+            live("behind", "nginx", proxy_protocol_from=["127.0.0.1"]),
+            live("echo", "origin"),
         ],
         "backends": [pool("nginx", nginx), pool("origin", origin.port)],
     }
@@ -119,11 +119,11 @@ def curl(proxy):
 
 
 def test_curl_gets_a_file_of_nginx(curl, proxy):
-    answer, _, body = curl("/content").partition(b"\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    response, _, body = curl("/content").partition(b"\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     assert hashlib.sha256(body).digest() == hashlib.sha256(CONTENT).digest()
     line = request_line(proxy, "/content")
-    assert (line["status"], line["termination"], line["bytes_down"]) == (200, "--", len(answer) + 4 + len(CONTENT))
+    assert (line["status"], line["termination"], line["bytes_down"]) == (200, "--", len(response) + 4 + len(CONTENT))
 
 
 def test_curl_gets_a_range_and_a_not_modified(curl):
@@ -140,9 +140,9 @@ def test_curl_puts_a_file_with_and_without_waiting_for_100(curl, tmp_path, optio
     file.write_bytes(CONTENT[::-1])
     for name, expect in (("waited", []), ("not", ["-H", "Expect:"])):
         target = f"/{name}-{bool(options)}"
-        answer = curl(target, "-T", str(file), *options, *expect)
-        assert answer.startswith(b"HTTP/1.1 100 Continue" if name == "waited" else b"HTTP/1.1 201 ")
-        assert b"HTTP/1.1 201 Created" in answer
+        response = curl(target, "-T", str(file), *options, *expect)
+        assert response.startswith(b"HTTP/1.1 100 Continue" if name == "waited" else b"HTTP/1.1 201 ")
+        assert b"HTTP/1.1 201 Created" in response
         assert curl(target).partition(b"\r\n\r\n")[2] == CONTENT[::-1]
 
 
@@ -156,15 +156,15 @@ def test_curl_is_told_early_that_a_file_is_too_big(proxy, tmp_path):
 
 
 def test_curl_speaks_http_1_0(curl):
-    answer = curl("/small", "--http1.0")
-    assert answer.endswith(b"\r\n\r\nsmall")
-    assert b"transfer-encoding" not in answer.lower()
+    response = curl("/small", "--http1.0")
+    assert response.endswith(b"\r\n\r\nsmall")
+    assert b"transfer-encoding" not in response.lower()
 
 
 def test_curl_keeps_its_connection(curl, proxy):
     host, port = proxy.address
-    answer = curl("/small", "-w", "%{num_connects}", f"http://{host}:{port}/small", "-w", "%{num_connects}")
-    assert answer.endswith(b"small0")
+    response = curl("/small", "-w", "%{num_connects}", f"http://{host}:{port}/small", "-w", "%{num_connects}")
+    assert response.endswith(b"small0")
 
 
 def test_backends_hear_who_asks_for_what(curl, proxy):

@@ -46,7 +46,7 @@ def scene(tmp_path_factory):
 
 def refusal(client: Client) -> tuple[int, str]:
     """Read the edge's own answer, and the end of the connection; returns status and reason."""
-    message = client.answer()
+    message = client.response()
     said = json.loads(message.body)
     assert said["status"] == message.status
     assert message["connection"] == "close"
@@ -97,7 +97,7 @@ def test_what_is_refused_behind_a_good_request_in_one_go_does_not_reach_the_orig
         before, path = len(scene.origin.bytes), fresh_path()
         with scene.client() as client:
             client.send(get(path) + case.raw)
-            assert client.answer().body == path.encode()
+            assert client.response().body == path.encode()
             assert refusal(client) == (case.status, case.reason), case
         assert bytes(scene.origin.bytes[before:]) == scene.origin.one(path).head, case
     assert scene.heard_since(len(scene.origin.bytes)) == b""
@@ -120,9 +120,9 @@ def test_the_good_requests_of_the_corpus_arrive_once_and_the_connection_goes_on(
     seen, before, path = len(scene.origin.requests), len(scene.origin.bytes), fresh_path()
     with scene.client() as client:
         client.send(case.raw + get(path))
-        assert client.answer(has_body=method != b"HEAD").status == 200
+        assert client.response(has_body=method != b"HEAD").status == 200
         if version == b"1.1":
-            assert client.answer().body == path.encode()
+            assert client.response().body == path.encode()
         else:
             assert client.rest() == b""
     arrived = scene.origin.requests[seen:]
@@ -264,7 +264,7 @@ def test_a_header_that_only_resembles_one_of_framing_frames_nothing(scene):
     seen = len(scene.origin.requests)
     with scene.client() as client:
         client.send(smuggling("Content-Length: 5", "Transfer_Encoding: chunked", body="0\r\n\r\n") + get("/next"))
-        assert [client.answer().body for _ in range(2)] == [b"/", b"/next"]
+        assert [client.response().body for _ in range(2)] == [b"/", b"/next"]
     assert whole_requests_since(scene, seen) == ["/", "/next"]
     assert scene.origin.requests[seen].body == b"0\r\n\r\n"
 

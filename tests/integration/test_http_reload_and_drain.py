@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 
 from tests.harness import eventually, pool
-from tests.integration.http_peers import Origin, client_of, door, head, http_edge, request_line, whole
+from tests.integration.http_peers import Origin, client_of, head, http_edge, live, request_line, whole
 from tests.integration.peers import paused
 
 
@@ -31,7 +31,7 @@ class Backend:
             self.waiting += 1
             assert self.may_answer.wait(10)
             self.waiting -= 1
-        request.answer(self._name, f"X-Name: {self._name.decode()}")
+        request.response(self._name, f"X-Name: {self._name.decode()}")
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def config(backends):
 
     def make(mark="old", /, **pools):
         marks = {"response_headers": {"set": {"X-Mark": mark}}}
-        doors = [door(name, of, http=marks) for name, of in pools.items()]
-        return {"frontends": doors, "backends": [pool(name, one.origin.port) for name, one in backends.items()]}
+        listeners = [live(name, of, http=marks) for name, of in pools.items()]
+        return {"frontends": listeners, "backends": [pool(name, one.origin.port) for name, one in backends.items()]}
 
     return make
 
@@ -65,9 +65,9 @@ def send(client, target):
     client.send(head(f"GET {target} HTTP/1.1", "Host: x"))
 
 
-def told(answer):
+def told(response):
     """Return who answered, by which configuration, and what is to become of the connection."""
-    return answer.body.decode(), answer.headers["x-mark"], answer.headers.get("connection")
+    return response.body.decode(), response.headers["x-mark"], response.headers.get("connection")
 
 
 # Reload
@@ -122,17 +122,17 @@ def test_twenty_reloads_under_load_fail_no_request(start, config):
     """Clients that stay and clients that come anew, while the pool and the headers change to and fro."""
     configs = [config("old", web="a"), config("new", web="b")]
     proxy = start(configs[0])
-    answers, done = Counter(), Event()
+    responses, done = Counter(), Event()
 
     def stay():
         with client_of(proxy) as client:
             while not done.wait(0.002):
-                answers[told(client.ask())] += 1
+                responses[told(client.ask())] += 1
 
     def come_anew():
         while not done.wait(0.002):
             with client_of(proxy) as client:
-                answers[told(client.ask(method="POST", body=b"x" * 1000))] += 1
+                responses[told(client.ask(method="POST", body=b"x" * 1000))] += 1
 
     clients = [gevent.spawn(work) for work in (stay, stay, come_anew, come_anew)]
     with client_of(proxy) as witness:
@@ -140,13 +140,13 @@ def test_twenty_reloads_under_load_fail_no_request(start, config):
             proxy.write_config(configs[number % 2])
             proxy.process.send_signal(signal.SIGHUP)
             eventually(lambda mark=("old", "new")[number % 2]: told(witness.ask())[1] == mark)
-            seen = answers.total()
-            eventually(lambda seen=seen: answers.total() > seen + 20)
+            seen = responses.total()
+            eventually(lambda seen=seen: responses.total() > seen + 20)
     done.set()
     for client in clients:
         client.get(timeout=10)
-    assert set(answers) == {("a", "old", None), ("b", "new", None)}
-    assert min(answers.values()) >= 100
+    assert set(responses) == {("a", "old", None), ("b", "new", None)}
+    assert min(responses.values()) >= 100
 
 
 # Going down
@@ -196,9 +196,9 @@ def test_requests_that_come_in_the_moment_of_the_signal_are_served(start, config
             for client in [*idle, *opened, *queued]:
                 client.send(whole("POST / HTTP/1.1", b"x", "Host: x"))
             proxy.process.send_signal(signal.SIGTERM)
-        answers = Counter(told(client.read()) for client in [*idle, *opened, *queued])
-    assert set(answers) <= {("a", "old", "close"), ("a", "old", None)}
-    assert answers.total() == 60
+        responses = Counter(told(client.read()) for client in [*idle, *opened, *queued])
+    assert set(responses) <= {("a", "old", "close"), ("a", "old", None)}
+    assert responses.total() == 60
     assert proxy.wait() == 0
 
 
@@ -221,7 +221,7 @@ def test_requests_already_there_behind_one_in_flight_are_not_begun(start, config
 def test_under_load_every_request_that_was_accepted_is_answered(start, config):
     """Clients go on, on connections kept alive and told to close, until the kernel refuses them."""
     proxy = start(config(web="a"), DRAIN_TIMEOUT_SECS=20)
-    answers = Counter()
+    responses = Counter()
 
     def work():
         while True:
@@ -232,18 +232,18 @@ def test_under_load_every_request_that_was_accepted_is_answered(start, config):
             with client:
                 for turn in range(5):
                     try:
-                        answer = client.ask()
+                        response = client.ask()
                     except (EOFError, ConnectionError):
                         assert turn, "a connection that was accepted is served at least once"
                         break
-                    answers[answer.status] += 1
-                    if answer.headers.get("connection") == "close":
+                    responses[response.status] += 1
+                    if response.headers.get("connection") == "close":
                         break
 
     jobs = [gevent.spawn(work) for _ in range(8)]
-    eventually(lambda: answers.total() >= 200)
+    eventually(lambda: responses.total() >= 200)
     proxy.process.send_signal(signal.SIGTERM)
     for job in jobs:
         job.get(timeout=20)
     assert proxy.wait() == 0
-    assert set(answers) == {200}
+    assert set(responses) == {200}

@@ -11,12 +11,12 @@ import pytest
 from tests.harness import eventually, frontend, pool
 from tests.integration.http_origin import (
     Origin,
-    answer,
     client_of,
     fresh_path,
     get,
     post,
     request_line,
+    response,
     start_edge,
 )
 
@@ -66,9 +66,9 @@ def drip(client, data, done, pause=0.05):
         gevent.sleep(pause)
 
 
-def dripped_answer(client, data):
+def dripped_response(client, data):
     """Return the answer to what is sent byte by byte, slowly; it may come before all is sent."""
-    reading = gevent.spawn(client.answer)
+    reading = gevent.spawn(client.response)
     drip(client, data, reading.ready)
     return reading.get(timeout=10)
 
@@ -97,21 +97,21 @@ def test_a_head_that_stops_coming_is_408_and_the_connection_ends(scene, sent):
 
 def test_there_is_one_deadline_for_the_whole_head(scene):
     with scene.client("heads") as client:
-        assert dripped_answer(client, get("/", "X: " + "a" * 200)).status == 408
+        assert dripped_response(client, get("/", "X: " + "a" * 200)).status == 408
 
 
 def test_the_deadline_holds_for_a_later_head_too(scene):
     with scene.client("heads") as client:
         for _ in range(2):
             assert client.ask(get(fresh_path())).status == 200
-        assert dripped_answer(client, get("/", "X: " + "a" * 200)).status == 408
+        assert dripped_response(client, get("/", "X: " + "a" * 200)).status == 408
 
 
 def test_the_deadline_holds_for_a_head_that_began_to_come_with_the_request_before(scene):
     path = fresh_path()
     with scene.client("heads") as client:
         assert client.ask(get(path) + b"GET / HT").body == path.encode()
-        assert client.answer().status == 408
+        assert client.response().status == 408
 
 
 def test_a_connection_that_sends_nothing_ends_without_an_answer_or_a_line(scene):
@@ -137,7 +137,7 @@ def test_the_heads_deadline_does_not_count_for_the_body_or_the_answer(scene):
     def answer_late(visit, request):
         visit.read_body(request)
         gevent.sleep(LONG_AFTER_SECONDS)
-        visit.send(answer(request.body))
+        visit.send(response(request.body))
 
     path = scene.origin.on(answer_late)
     with scene.client("heads") as client:
@@ -203,7 +203,7 @@ def test_a_backend_that_says_nothing_to_a_client_that_waits_for_100_is_504(scene
     path = scene.origin.on(silent)
     with scene.client("answers") as client:
         client.send(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
-        assert client.answer().status == 504
+        assert client.response().status == 504
 
 
 def test_a_head_of_an_answer_that_stops_coming_is_504(scene):
@@ -243,7 +243,7 @@ def test_interim_answers_do_not_put_off_the_deadline(scene):
 
 def test_an_answer_whose_head_came_in_time_may_take_longer(scene):
     def slow_body(visit, request):
-        visit.send(answer(b"a", length=2))
+        visit.send(response(b"a", length=2))
         gevent.sleep(LONG_AFTER_SECONDS)
         visit.send(b"b")
 
@@ -253,10 +253,10 @@ def test_an_answer_whose_head_came_in_time_may_take_longer(scene):
 
 
 def test_the_wait_for_an_answer_begins_when_the_request_is_sent(scene):
-    path = scene.origin.on(answer(b"thanks"))
+    path = scene.origin.on(response(b"thanks"))
     with scene.client("answers") as client:
         client.send(get(path, "Content-Length: 16", method="PUT"))
-        assert dripped_answer(client, b"sixteen bytes ..").body == b"thanks"
+        assert dripped_response(client, b"sixteen bytes ..").body == b"thanks"
     assert scene.origin.one(path).body == b"sixteen bytes .."
 
 
@@ -267,7 +267,7 @@ def test_a_wait_that_is_over_does_not_end_the_next_request(scene):
     def about_then(visit, request):
         visit.read_body(request)
         gevent.sleep(randomly.uniform(0.29, 0.38))
-        visit.send(answer(b"late"))
+        visit.send(response(b"late"))
 
     late, statuses, wrong = scene.origin.on(about_then), set(), []
 
@@ -276,9 +276,9 @@ def test_a_wait_that_is_over_does_not_end_the_next_request(scene):
             for _ in range(5):
                 path = fresh_path()
                 client.send(get(late) + get(path))
-                statuses.add(client.answer().status)
+                statuses.add(client.response().status)
                 try:
-                    second = client.answer().body
+                    second = client.response().body
                 except EOFError as end:
                     wrong.append(end)
                     return
@@ -303,7 +303,7 @@ def test_an_unanswered_post_is_not_sent_again(scene):
 
 def test_an_answer_that_stops_coming_ends_in_a_reset(scene):
     def stuck(visit, request):
-        visit.send(answer(b"a", length=2))
+        visit.send(response(b"a", length=2))
         visit.wire.to_end()
         return True
 

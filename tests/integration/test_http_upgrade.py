@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from tests.harness import eventually, pool
-from tests.integration.http_peers import Origin, client_of, door, head, http_edge, request_line, say_who, whole
+from tests.integration.http_peers import Origin, client_of, head, http_edge, live, request_line, say_who, whole
 from tests.integration.peers import await_idle, read_exactly, read_to_end, reset
 
 ASK = ["Host: x", "Connection: Upgrade", "Upgrade: words"]
@@ -50,11 +50,11 @@ def config_of(origin, echo_port):
     quick = {"keep_alive_timeout": "200ms", "response_timeout": "200ms", "head_timeout": "200ms"}
     return {
         "frontends": [
-            door("chat", "chat"),
-            door("quick", "chat", http=quick),
-            door("raw", "raw"),
-            door("impatient", "raw", tcp={"idle_timeout": "300ms"}),
-            door("lingering", "raw", tcp={"linger_timeout": "300ms"}),
+            live("chat", "chat"),
+            live("quick", "chat", http=quick),
+            live("raw", "raw"),
+            live("impatient", "raw", tcp={"idle_timeout": "300ms"}),
+            live("lingering", "raw", tcp={"linger_timeout": "300ms"}),
         ],
         "backends": [pool("chat", echo_port), pool("raw", origin.port)],
     }
@@ -135,8 +135,12 @@ def test_what_comes_right_behind_the_101_arrives_and_every_byte_is_counted(proxy
     origin.play(part)
     with client_of(proxy, frontend="raw") as client:
         client.send(head("GET /words HTTP/1.1", *ASK))
-        answer = client.read_head()
-        assert (answer.status, answer.headers["upgrade"], answer.headers["connection"]) == (101, "words", "upgrade")
+        response = client.read_head()
+        assert (response.status, response.headers["upgrade"], response.headers["connection"]) == (
+            101,
+            "words",
+            "upgrade",
+        )
         assert client.wire.until(b"more") == b"first wordsmore"
         client.send(b"up" * 1000)
         client.sock.shutdown(socket.SHUT_WR)
@@ -154,29 +158,29 @@ def test_a_refused_upgrade_is_an_answer_like_any_other(proxy, origin, status):
     def part(request):
         assert request.headers["upgrade"] == "words"
         assert request.headers["connection"].lower() == "upgrade"
-        request.answer(b"no", status=status)
+        request.response(b"no", status=status)
 
     origin.play(part)
     with client_of(proxy, frontend="raw") as client:
         for _ in range(2):
             client.send(head("GET / HTTP/1.1", *ASK))
-            answer = client.read()
-            assert (str(answer.status), answer.body) == (status[:3], b"no")
+            response = client.read()
+            assert (str(response.status), response.body) == (status[:3], b"no")
     assert origin.used[0] == origin.used[1]
 
 
 def test_an_upgrade_that_nobody_asked_for_is_a_bad_gateway(proxy, origin):
     origin.play(lambda request: request.sock.sendall(AGREE + b"words"))
     with client_of(proxy, frontend="raw") as client:
-        answer = client.ask("/unasked")
-        assert (answer.status, b"switching_without_upgrade" in answer.body) == (502, True)
+        response = client.ask("/unasked")
+        assert (response.status, b"switching_without_upgrade" in response.body) == (502, True)
         origin.part = say_who
         assert client.ask().status == 200
     assert origin.used[0] != origin.used[1]
 
 
 def test_a_client_of_http_1_0_cannot_upgrade(proxy, origin):
-    origin.play(lambda request: request.answer(str("upgrade" in request.headers).encode()))
+    origin.play(lambda request: request.response(str("upgrade" in request.headers).encode()))
     with client_of(proxy, frontend="raw") as client:
         client.send(head("GET / HTTP/1.0", *ASK))
         assert client.read().body == b"False"
@@ -247,8 +251,8 @@ def test_an_upgrade_before_the_request_has_come_whole_is_a_bad_gateway(proxy, or
     origin.play(part)
     with client_of(proxy, frontend="raw") as client:
         client.send(head("POST / HTTP/1.1", *ASK, "Content-Length: 10") + b"half")
-        answer = client.read()
-    assert (answer.status, b"switching_within_request" in answer.body) == (502, True)
+        response = client.read()
+    assert (response.status, b"switching_within_request" in response.body) == (502, True)
 
 
 def test_a_half_closed_one_is_ended_after_the_linger_timeout(proxy, origin):

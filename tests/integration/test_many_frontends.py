@@ -87,7 +87,7 @@ class House:
         stack.callback(self.edge.kill)
         eventually(lambda: self.edge.ready()["pools"]["every-row"]["candidates"] == 3)
 
-    def answers(self, frontend: str, count: int, source: str = "") -> str:
+    def responses(self, frontend: str, count: int, source: str = "") -> str:
         """Return who served so many connections to a frontend, one after the other."""
         return "".join(who(self.edge, source, frontend=frontend) for _ in range(count))
 
@@ -114,11 +114,11 @@ def lines_at(house: House, frontend: str, at_least: int) -> list[dict[str, Any]]
 
 
 def test_frontends_over_one_pool_elect_each_by_its_own_algorithm(house):
-    assert house.answers("turns", 6) == "abcabc"
-    assert house.answers("weights", 14) == "aabacaaaabacaa"
-    assert house.answers("turns", 1) == "a", "nobody else's connection takes a turn"
-    assert house.answers("turns-too", 4) == "abca"
-    assert house.answers("turns", 2) == "bc"
+    assert house.responses("turns", 6) == "abcabc"
+    assert house.responses("weights", 14) == "aabacaaaabacaa"
+    assert house.responses("turns", 1) == "a", "nobody else's connection takes a turn"
+    assert house.responses("turns-too", 4) == "abca"
+    assert house.responses("turns", 2) == "bc"
 
 
 def test_least_connections_goes_to_whoever_holds_fewest_by_weight_whichever_frontend_they_came_by(house):
@@ -148,8 +148,8 @@ def test_ip_hash_keeps_a_client_on_its_server_also_after_a_restart(house, edge):
 
 
 def test_geo_serves_an_app_of_the_routing_database_beside_pools_of_listed_servers(house):
-    assert house.answers("shop", 4) == "aaaa"
-    assert sorted(house.answers("shop-in-turn", 4)) == ["a", "a", "b", "b"]
+    assert house.responses("shop", 4) == "aaaa"
+    assert sorted(house.responses("shop-in-turn", 4)) == ["a", "a", "b", "b"]
     assert {who(house.edge, frontend="every-row") for _ in range(3)} == {"a", "b", "other"}
     pools = house.edge.ready()["pools"]
     assert {name: (pools[name]["backends"], pools[name]["candidates"]) for name in ("shop", "every-row", "bound")} == {
@@ -163,10 +163,10 @@ def test_geo_serves_an_app_of_the_routing_database_beside_pools_of_listed_server
 
 
 def test_affinity_is_on_for_geo_off_otherwise_and_as_the_file_says(house):
-    assert house.answers("plain", 3, "127.0.8.1") == "abc"
-    assert len(set(house.answers("sticky", 6, "127.0.8.2"))) == 1
-    assert len(set(house.answers("geo", 20, "127.0.8.3"))) == 1
-    assert len(set(house.answers("loose-geo", 40, "127.0.8.4"))) > 1
+    assert house.responses("plain", 3, "127.0.8.1") == "abc"
+    assert len(set(house.responses("sticky", 6, "127.0.8.2"))) == 1
+    assert len(set(house.responses("geo", 20, "127.0.8.3"))) == 1
+    assert len(set(house.responses("loose-geo", 40, "127.0.8.4"))) > 1
     affinities = Counter((line["frontend"], line["affinity"]) for line in lines_of(house.edge, "127.0.8.2", at_least=6))
     assert affinities == {("sticky", "new"): 1, ("sticky", "hit"): 5}
 
@@ -225,7 +225,7 @@ def test_metrics_tell_frontends_and_pools_apart(house):
         samples = house.edge.metrics()
         return [samples.get(name, 0) for name in names]
 
-    assert house.answers("counted-one", 3) == "aaa"
+    assert house.responses("counted-one", 3) == "aaa"
     with house.edge.connect(frontend="counted-two") as held:
         assert ask(held) == "a"
         eventually(lambda: of("counted-one") == [3, 0, 3, 0, 6, 12])
@@ -271,8 +271,8 @@ def serve(tmp_path, config, prefix=()):
 def test_a_port_that_is_taken_is_one_line_that_names_frontend_and_address(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
-        doors = [frontend("free", "p"), frontend("clashing", "p") | {"listen": ["127.0.0.1:0", address]}]
-        done = serve(tmp_path, {"frontends": doors, "backends": [pool("p", 1)]})
+        listeners = [frontend("free", "p"), frontend("clashing", "p") | {"listen": ["127.0.0.1:0", address]}]
+        done = serve(tmp_path, {"frontends": listeners, "backends": [pool("p", 1)]})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         f"edgeproxy: frontend clashing: cannot listen on {address}: Address already in use"
@@ -280,8 +280,8 @@ def test_a_port_that_is_taken_is_one_line_that_names_frontend_and_address(tmp_pa
 
 
 def test_two_frontends_of_the_file_with_one_address_are_a_fault_of_the_file(tmp_path):
-    doors = [frontend("one", "p") | {"listen": "*:7001"}, frontend("two", "p") | {"listen": "127.0.0.1:7001"}]
-    done = serve(tmp_path, {"frontends": doors, "backends": [pool("p", 1)]})
+    listeners = [frontend("one", "p") | {"listen": "*:7001"}, frontend("two", "p") | {"listen": "127.0.0.1:7001"}]
+    done = serve(tmp_path, {"frontends": listeners, "backends": [pool("p", 1)]})
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "frontends[1].listen: 127.0.0.1:7001 is taken by frontends[0].listen" in line
@@ -350,8 +350,10 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 
 def test_check_shows_the_frontends_and_warns_of_what_is_hardly_meant(tmp_path):
     path = tmp_path / "edge.yaml"
-    doors = [frontend("web", "p", algorithm="geo") | {"listen": "*:7002"}]
-    path.write_text(yaml.safe_dump({"frontends": doors, "backends": [pool("p", 1, 2), {"name": "idle", "app": "x"}]}))
+    listeners = [frontend("web", "p", algorithm="geo") | {"listen": "*:7002"}]
+    path.write_text(
+        yaml.safe_dump({"frontends": listeners, "backends": [pool("p", 1, 2), {"name": "idle", "app": "x"}]})
+    )
     done = command("check", "--config", path, APP="shop")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [

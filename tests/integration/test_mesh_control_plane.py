@@ -107,7 +107,7 @@ def service(places: Places) -> Iterator[Path]:
 
 def test_a_service_that_registers_at_one_pop_is_served_at_another_through_the_tunnel(places: Places, service: Path):
     gru, fra, nrt = places.all
-    eventually(lambda: "Directory listing" in nrt.answer(), 5, "served at nrt")
+    eventually(lambda: "Directory listing" in nrt.response(), 5, "served at nrt")
     assert f"{nrt.address} - - " in service.read_text(), "which came by way of the private network"
     eventually(lambda: gru.rows() == fra.rows() == nrt.rows(), what="all POPs have the same")
     (row,) = nrt.rows()
@@ -122,9 +122,9 @@ def test_another_pop_is_asked_for_names_and_administered(places: Places, service
     question = ("dig", "+short", f"@{fra.address}", "-p", "5353", "web.internal", "SRV")
     eventually(lambda: nrt.machine.run(*question).stdout, what="fra knows it")
     said = nrt.machine.do(*typed(nrt.folder, PAGE["at nrt, with a token and the certificate of fra"]))
-    listed, end, answers = said.rpartition("]\n")
+    listed, end, responses = said.rpartition("]\n")
     assert [row["id"] for row in json.loads(listed + end)] == ["fra-web-1"]
-    assert answers.splitlines() == [places.service, "2 1 8080 fra-web-1.web.internal."]
+    assert responses.splitlines() == [places.service, "2 1 8080 fra-web-1.web.internal."]
 
 
 def test_between_the_pops_nothing_is_said_outside_the_tunnels(places: Places, service: Path):

@@ -66,8 +66,8 @@ def test_two_pops_shake_hands_and_a_client_at_one_is_served_by_the_other(tmp_pat
         edge = MachineEdge(gru, tmp_path)
         edge.load(rows(tmp_path))
         edge.start()
-        answer = eventually(edge.answer, what="an answer through the tunnel")
-        name, _, source = answer.strip().partition(" was asked by ")
+        response = eventually(edge.response, what="an answer through the tunnel")
+        name, _, source = response.strip().partition(" was asked by ")
         assert name == "fra-web-1"
         assert source.startswith(where["gru"].removesuffix("::1")), "by way of the private network"
         keepalive = gru.do("wg", "show", "edge0", "persistent-keepalive").split()[1]
@@ -95,7 +95,7 @@ def test_three_pops_meet_at_a_hub_by_ipv6_and_by_ipv4(tmp_path):
         for family, source in (("ipv6", where["gru"].removesuffix("1")), ("ipv4", "10.50.")):
             edge.load(rows(tmp_path, "--family", family))
             wanted = f"nrt-web-1 was asked by {source}"
-            eventually(lambda wanted=wanted: wanted in edge.answer(), what=f"served by {family}")
+            eventually(lambda wanted=wanted: wanted in edge.response(), what=f"served by {family}")
         assert [handshakes(machine) for machine in (gru, fra, nrt)] == [1, 2, 1]
         assert fra.do("wg", "show", "edge0", "transfer").count("\n") == 2
 
@@ -113,7 +113,7 @@ def test_backends_move_from_ipv4_to_ipv6_without_a_connection_lost(tmp_path):
         tunnels_up(network, tmp_path)
         backend(fra, tmp_path, "shop", "10.50.2.77")
         edge.start()
-        eventually(lambda: "asked by 10.50.1.1" in edge.answer(), what="served by IPv4")
+        eventually(lambda: "asked by 10.50.1.1" in edge.response(), what="served by IPv4")
 
         both = plan(tmp_path, {**old, "families": "dual"}, "--db", edge.database)
         assert [change["what"] for change in both["changes"] if change["before"]] == [], "nothing is taken away"
@@ -125,11 +125,11 @@ def test_backends_move_from_ipv4_to_ipv6_without_a_connection_lost(tmp_path):
             moved = rows(tmp_path, "--db", edge.database)
             assert f"shop,,eu,DE,{shop},8080,1,7," in moved
             edge.load(moved)
-            eventually(lambda: "asked by fd" in edge.answer(), what="served by IPv6")
+            eventually(lambda: "asked by fd" in edge.response(), what="served by IPv6")
             assert ask().startswith("shop"), "the tunnel was down for a moment, the connection lives"
 
         last = plan(tmp_path, new, "--db", edge.database)
         assert addresses(last)["shop"] == shop
         tunnels_up(network, tmp_path)
-        assert "asked by fd" in edge.answer()
+        assert "asked by fd" in edge.response()
         assert "10.50." not in gru.do("ip", "address", "show", "edge0")

@@ -118,7 +118,7 @@ def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
     assert ready["routing"]["rows_refused"] == 1
     assert ready["geography"]["age_days"] >= 0
     write_backends(routing_db, [row("a", 9, healthy=0), row("b", 9, weight=0), row("c", 9, deleted=1)])
-    status, body = eventually(lambda: (answer := proxy.get("/ready"))[0] == 503 and answer)
+    status, body = eventually(lambda: (response := proxy.get("/ready"))[0] == 503 and response)
     assert json.loads(body) | {"routing": 0, "geography": 0, "listeners": 0, "frontends": 0} == {
         "ready": False, "reasons": ["no candidate backend"], "backends": 3, "candidates": 0, "connections": 0,
         "pools": {"default": {"backends": 3, "candidates": 0, "fails_open": False}}, "configuration_is_current": True,

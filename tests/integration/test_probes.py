@@ -141,8 +141,8 @@ def test_interim_answers_are_passed_over(origin):
         b"HTTP/1.1 200 OK\r\nA: " + b"a" * (MAX_HEAD_BYTES + 10_000),
     ],
 )
-def test_no_more_than_so_much_of_a_head_is_read(origin, answer):
-    assert probe(target(origin(answering(answer, holds=True)), timeout_seconds=1.0)) == "bad_answer"
+def test_no_more_than_so_much_of_a_head_is_read(origin, response):
+    assert probe(target(origin(answering(response, holds=True)), timeout_seconds=1.0)) == "bad_answer"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_no_more_than_so_much_of_a_head_is_read(origin, answer):
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
     ],
 )
-def test_what_is_no_http_answer(origin, answer):
-    assert probe(target(origin(answering(answer)))) == "bad_answer"
+def test_what_is_no_http_answer(origin, response):
+    assert probe(target(origin(answering(response)))) == "bad_answer"
 
 
 def test_one_that_resets(origin):
@@ -230,8 +230,8 @@ def test_the_text_is_found_however_the_body_is_framed(origin, pieces, holds):
         UNTIL_CLOSE,
     ],
 )
-def test_the_text_is_not_there(origin, answer):
-    assert probe(target(origin(answering(answer)), body="all well")) == "body"
+def test_the_text_is_not_there(origin, response):
+    assert probe(target(origin(answering(response)), body="all well")) == "body"
 
 
 def test_chunks_that_are_none(origin):

@@ -15,7 +15,7 @@ import pytest
 
 from app.commands import register as module
 from app.outbound.child_process import ChildProcess
-from app.registration import Registration
+from app.registration.client import Registration
 from tests.commands import command
 from tests.harness import ROOT, eventually, write_backends
 from tests.integration.registered_services import (
@@ -75,16 +75,16 @@ def test_no_connection_is_lost_when_a_service_is_told_to_end_under_load(home, po
         service.wait_for("is registered at")
     home.edge.wait_for_backends(2)
     with load(home.edge, clients=8) as clients:
-        eventually(lambda: min(clients.answers[name] for name in services) > 20, what="both serve")
+        eventually(lambda: min(clients.responses[name] for name in services) > 20, what="both serve")
         for name, service in services.items():
             assert service.stop() == 128 + signal.SIGTERM
-            before = clients.answers.total()
-            eventually(lambda before=before: clients.answers.total() > before + 50, what="more of it")
+            before = clients.responses.total()
+            eventually(lambda before=before: clients.responses.total() > before + 50, what="more of it")
             if name == "one":
                 again = start(home, "--id", name, "--port", port, command=named_server(name, port))
                 again.wait_for("is registered at")
                 home.edge.wait_for_backends(2)
-        assert clients.answers[""] == 0
+        assert clients.responses[""] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

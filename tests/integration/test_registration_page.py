@@ -70,9 +70,9 @@ def test_plain_http(home):
         source = here(home, CURL, port)
         for line in (setting := source.rpartition("\n\n"))[2].splitlines():
             process = begin(home, "bash", "-ec", f"{setting[0]}\n{line}")
-            answer, errors = process.communicate(timeout=20)
+            response, errors = process.communicate(timeout=20)
             assert (process.returncode, errors) == (0, "")
-            states.append((answer, {name: row["draining"] for name, row in home.rows().items()}))
+            states.append((response, {name: row["draining"] for name, row in home.rows().items()}))
     renewed = '{"ttl_seconds":15,"is_new":false}'
     assert states == [
         ('{"ttl_seconds":15,"is_new":true}', {"web-1": 0}),

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from app.registration_keeper import TICK_SECONDS
+from app.registration.registrar import TICK_SECONDS
 from tests.admin_client import Admin, admin_of, admin_variables
 from tests.commands import backends, save
 from tests.harness import SEED_DDL, EdgeProcess, eventually, row, write_backends
@@ -92,8 +92,8 @@ def place(running) -> Place:
 
 
 def test_a_service_serves_when_it_has_been_told_that_it_is_registered(place, origin):
-    answer = place.put("a", origin(named("a")))
-    assert (answer.status, answer.json) == (200, {"ttl_seconds": 600, "is_new": True})
+    response = place.put("a", origin(named("a")))
+    assert (response.status, response.json) == (200, {"ttl_seconds": 600, "is_new": True})
     assert who(place.edge) == "a"
     assert place.delete("a").status == 204
     assert who(place.edge) == ""

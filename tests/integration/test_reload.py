@@ -207,13 +207,13 @@ def test_a_listener_that_cannot_bind_refuses_all_of_the_new_configuration(stage)
     free, metrics = (("127.0.0.1", port) for port in free_ports(2))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
-        doors = [
+        listeners = [
             frontend("web", "p", algorithm="weighted"),
             frontend("free", "p") | {"listen": "{}:{}".format(*free)},
             frontend("clashing", "p") | {"listen": address},
         ]
         moved = {"metrics": {"listen": "{}:{}".format(*metrics)}}
-        event = proxy.reload(config(doors, [pool("p", stage.b)], log_level="debug", **moved))
+        event = proxy.reload(config(listeners, [pool("p", stage.b)], log_level="debug", **moved))
     assert event["faults"] == [f"frontend clashing: cannot listen on {address}: Address already in use"]
     assert (who(proxy), proxy.metrics()[SUCCESS]) == ("a", 0), "metrics answer where they did"
     assert not is_listened_on(free)
@@ -285,15 +285,17 @@ def test_addresses_change_hands_between_frontends_without_being_closed(stage):
     ports = free_ports(2)
     texts, addresses = [f"127.0.0.1:{port}" for port in ports], [("127.0.0.1", port) for port in ports]
 
-    def doors(*listen: str) -> dict[str, Any]:
-        named_doors = [frontend(f"to-{name}", name) | {"listen": text} for name, text in zip("ab", listen, strict=True)]
-        return config(named_doors, [pool("a", stage.a), pool("b", stage.b)])
+    def listeners(*listen: str) -> dict[str, Any]:
+        named_listeners = [
+            frontend(f"to-{name}", name) | {"listen": text} for name, text in zip("ab", listen, strict=True)
+        ]
+        return config(named_listeners, [pool("a", stage.a), pool("b", stage.b)])
 
-    proxy = stage.begin(doors(*texts))
+    proxy = stage.begin(listeners(*texts))
     listening = [inode(address) for address in addresses]
     with proxy.connect(frontend="to-a") as staying:
         assert ask(staying) == "a"
-        proxy.reload(doors(*reversed(texts)))
+        proxy.reload(listeners(*reversed(texts)))
         assert proxy.frontends == {"to-a": [addresses[1]], "to-b": [addresses[0]]}
         assert [inode(address) for address in addresses] == listening
         assert (who(proxy, frontend="to-a"), who(proxy, frontend="to-b")) == ("a", "b")
@@ -301,19 +303,19 @@ def test_addresses_change_hands_between_frontends_without_being_closed(stage):
 
 
 def test_another_algorithm_elects_from_now_on_and_an_unchanged_one_goes_on_where_it_was(stage):
-    def doors(algorithm: str) -> dict[str, Any]:
+    def listeners(algorithm: str) -> dict[str, Any]:
         weights = {stage.a: 5, stage.b: 1, stage.c: 1}
         servers = [{"address": f"127.0.0.1:{port}", "weight": weight} for port, weight in weights.items()]
         frontends = [frontend("web", "new", algorithm=algorithm), frontend("turns", "new")]
         return config(frontends, [{"name": "new", "servers": servers}])
 
-    def answers(name: str, count: int) -> str:
+    def responses(name: str, count: int) -> str:
         return "".join(who(proxy, frontend=name) for _ in range(count))
 
-    proxy = stage.begin(doors("round_robin"))
-    assert (answers("web", 4), answers("turns", 2)) == ("abca", "ab")
-    proxy.reload(doors("weighted"))
-    assert (answers("web", 7), answers("turns", 2)) == ("aabacaa", "ca")
+    proxy = stage.begin(listeners("round_robin"))
+    assert (responses("web", 4), responses("turns", 2)) == ("abca", "ab")
+    proxy.reload(listeners("weighted"))
+    assert (responses("web", 7), responses("turns", 2)) == ("aabacaa", "ca")
 
 
 def test_another_protocol_is_spoken_with_new_connections_only(stage):
@@ -381,18 +383,18 @@ def test_servers_that_stay_keep_their_counts_their_health_and_their_clients(stag
 def test_a_pool_may_go_over_to_the_routing_database_and_come_back(stage):
     write_backends(stage.database, [row("b", stage.b, app="shop"), row("x", stage.a, app="else")])
     in_file, in_database = [pool("p", stage.a)], [{"name": "p", "app": "shop"}]
-    doors = [frontend("web", "p")]
-    proxy = stage.begin(config(doors, in_file))
+    listeners = [frontend("web", "p")]
+    proxy = stage.begin(config(listeners, in_file))
     with proxy.connect() as staying:
         assert (ask(staying), who(proxy)) == ("a", "a")
-        proxy.reload(config(doors, in_database))
+        proxy.reload(config(listeners, in_database))
         eventually(lambda: who(proxy) == "b", what="the rows are read")
         write_backends(stage.database, [row("c", stage.c, app="shop")])
         eventually(lambda: who(proxy) == "c", what="changes of the rows are seen")
-        proxy.reload(config(doors, in_file))
+        proxy.reload(config(listeners, in_file))
         assert who(proxy) == "a"
         write_backends(stage.database, [row("b", stage.b, app="shop")])
-        proxy.reload(config([*doors, frontend("again", "q")], [*in_file, {"name": "q", "app": "shop"}]))
+        proxy.reload(config([*listeners, frontend("again", "q")], [*in_file, {"name": "q", "app": "shop"}]))
         eventually(lambda: who(proxy, frontend="again") == "b", what="the rows are read anew")
         assert (who(proxy, frontend="web"), ask(staying)) == ("a", "a")
 
@@ -418,8 +420,8 @@ def test_the_log_level_changes(stage):
 def test_the_metrics_listener_moves(stage):
     proxy = stage.begin(stage.only(stage.a))
     before, (port,) = proxy.metrics_address, free_ports(1)
-    doors, backends = [frontend("web", "p")], [pool("p", stage.a)]
-    proxy.reload(config(doors, backends, metrics={"listen": f"127.0.0.1:{port}"}))
+    listeners, backends = [frontend("web", "p")], [pool("p", stage.a)]
+    proxy.reload(config(listeners, backends, metrics={"listen": f"127.0.0.1:{port}"}))
     assert proxy.metrics_address == ("127.0.0.1", port)
     assert proxy.ready()["ready"]
     eventually(lambda: not is_listened_on(before), what="the former one is closed")
@@ -465,15 +467,15 @@ class Schedule:
     def content(self, number: int) -> dict[str, Any]:
         """Return a configuration: the pools change each time, a frontend comes and goes, so does a health check."""
         affinity = "on" if number % 4 else "off"
-        doors = [frontend("one", "p", algorithm="weighted"), frontend("two", "q", affinity=affinity)]
+        listeners = [frontend("one", "p", algorithm="weighted"), frontend("two", "q", affinity=affinity)]
         if number % 2:
-            doors.append(frontend("passing", "p", algorithm="ip_hash"))
+            listeners.append(frontend("passing", "p", algorithm="ip_hash"))
         check = {"type": "tcp", "interval": "100ms"} if number % 3 else {}
         backends = [
             pool("p", self._ports[f"one-{number % 3}"], health_check=check),
             pool("q", self._ports[f"two-{number % 3}"]),
         ]
-        return config(doors, backends)
+        return config(listeners, backends)
 
     def may_answer(self, name: str, since: int) -> set[str]:
         """Return which servers a frontend may have sent a client to that came when `since` was done."""
@@ -491,9 +493,9 @@ def test_twenty_reloads_under_load_refuse_reset_and_misroute_nobody(tmp_path):
             visits = 0
             while not ends:
                 name, since, visits = ("one", "two")[visits % 2], schedule.done, visits + 1
-                answer = who(proxy, f"127.0.15.{1 + (number + visits) % 250}", frontend=name)
-                if answer not in schedule.may_answer(name, since):
-                    misrouted.append((name, since, schedule.begun, answer))
+                response = who(proxy, f"127.0.15.{1 + (number + visits) % 250}", frontend=name)
+                if response not in schedule.may_answer(name, since):
+                    misrouted.append((name, since, schedule.begun, response))
                 served[0] += 1
                 gevent.sleep(0)
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import gevent
 import pytest
 
-from app.admin.token_keeper import FIRST_TOKEN_NAME
+from app.admin.token_service import FIRST_TOKEN_NAME
 from app.cluster.etcd import EtcdClient
 from app.cluster.store import EtcdBackendStore
 from app.domain.model import parse_backend

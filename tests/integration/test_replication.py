@@ -197,7 +197,7 @@ def test_leases_that_end_together_take_nobody_out(clean, pop, origin):
         eventually(lambda: place.edge.ready()["candidates"] == 3, what="all serve")
         clean.put_backend("a", ports["a"], lease=clean.grant(600))
         eventually(lambda: place.status()["suspects"] == ["b", "c"], what="one has come back")
-    assert clients.answers[""] == 0
+    assert clients.responses[""] == 0
     rows = place.rows()
     assert rows["a"]["suspect_since"] is None
     assert abs(rows["b"]["suspect_since"] - time.time()) < 30
@@ -226,7 +226,7 @@ def test_a_routing_database_that_is_lost_is_written_anew_and_no_connection_is_re
         own.put_backend("c", origin(named("c")))
         eventually(lambda: place.edge.ready()["candidates"] == 3, 20, "the edge follows the new one")
         assert place.edge.metrics()['edgeproxy_routing_reloads_total{result="ok"}'] > reloads
-    assert clients.answers[""] == 0
+    assert clients.responses[""] == 0
     assert not list(place.folder.glob(".routing.db.new*"))
 
 

@@ -77,10 +77,10 @@ def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_
         before = proxy.metrics()[PAUSE]
         write_backends(routing_db, rows)
         eventually(lambda: proxy.event("routing: 10000 backends"), what="all rows loaded")
-        asked = clients.answers.total()
-        eventually(lambda: clients.answers.total() >= asked + 20, what="the load goes on")
+        asked = clients.responses.total()
+        eventually(lambda: clients.responses.total() >= asked + 20, what="the load goes on")
         pause = proxy.metrics()[PAUSE]  # as it was before this answer, itself a long one, was written
         assert proxy.ready()["backends"] == 10_000
-    assert set(clients.answers) == {"one of many"}
+    assert set(clients.responses) == {"one of many"}
     print(f"longest pause of the event loop: {before:.3f} s before, {pause:.3f} s with 10,000 rows swapped in")
     assert pause <= 0.25

@@ -117,8 +117,8 @@ def test_every_damage_keeps_the_last_good_set_and_every_repair_is_followed(edge,
                 assert proxy.ready()["routing"]["stale"] is None
                 assert proxy.metrics()["edgeproxy_routing_stale"] == 0
         assert ask(clients.staying) == "a", "an open connection never notices"
-    assert clients.answers[""] == 0, "nobody was turned away"
-    assert set(clients.answers) == {"a", "b"}
+    assert clients.responses[""] == 0, "nobody was turned away"
+    assert set(clients.responses) == {"a", "b"}
     assert proxy.metrics()['edgeproxy_routing_reloads_total{result="error"}'] >= len(errors(proxy))
     assert not [line for line in proxy.log() if "traceback" in line]
     assert proxy.stop() == 0

@@ -29,21 +29,21 @@ def test_a_backend_taken_out_gets_no_new_connections_and_its_clients_move_while_
     proxy = edge([a, b], GEOIP_PATH="off")
     with load(proxy) as clients:
         assert ask(clients.staying) == "a"
-        eventually(lambda: clients.answers["a"] >= 20)
+        eventually(lambda: clients.responses["a"] >= 20)
         update(routing_db, "b", weight=1)
         column, value = out.split(" = ")
         update(routing_db, "a", **{column: int(value)})
-        eventually(lambda: clients.answers["b"] >= 1, what="bound clients rebind")
-        asked = clients.answers["a"]
-        eventually(lambda: clients.answers["b"] >= 50)
-        assert clients.answers["a"] - asked <= 3, "at most one under way for each client"
+        eventually(lambda: clients.responses["b"] >= 1, what="bound clients rebind")
+        asked = clients.responses["a"]
+        eventually(lambda: clients.responses["b"] >= 50)
+        assert clients.responses["a"] - asked <= 3, "at most one under way for each client"
         assert ask(clients.staying) == "a"
         update(routing_db, "a", healthy=1, deleted=0)
         update(routing_db, "b", healthy=0)
-        asked = clients.answers["a"]
-        eventually(lambda: clients.answers["a"] >= asked + 20, what="the way back")
+        asked = clients.responses["a"]
+        eventually(lambda: clients.responses["a"] >= asked + 20, what="the way back")
         assert ask(clients.staying) == "a"
-    assert clients.answers[""] == 0, "nobody was turned away"
+    assert clients.responses[""] == 0, "nobody was turned away"
     assert [line["backend"] for line in proxy.access_lines() if line["affinity"] == "rebind"][:1] == ["b"]
 
 

@@ -188,11 +188,11 @@ def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_
             f" SELECT 'b' || lpad(n::text, 5, '0'), '127.0.0.1', {port} FROM generate_series(1, 9999) n"
         )
         eventually(lambda: proxy.event("routing: 10000 backends"), what="all rows loaded")
-        asked = clients.answers.total()
-        eventually(lambda: clients.answers.total() >= asked + 20, what="the load goes on")
+        asked = clients.responses.total()
+        eventually(lambda: clients.responses.total() >= asked + 20, what="the load goes on")
         pause = proxy.metrics()["edgeproxy_loop_pause_max_seconds"]
         assert proxy.ready()["backends"] == 10_000
-    assert set(clients.answers) == {"one of many"}
+    assert set(clients.responses) == {"one of many"}
     print(f"longest pause of the event loop: {before:.3f} s before, {pause:.3f} s with 10,000 rows swapped in")
     assert pause <= before + 0.25
 
@@ -216,15 +216,15 @@ def test_the_server_is_killed_and_comes_back_with_other_rows(edge, origin):
             eventually(lambda: proxy.metrics()[STALE] == 1, what="the loss is seen")
             assert proxy.get("/ready")[0] == 200
             eventually(lambda: "refused" in proxy.ready()["routing"]["stale"], what="why")
-            asked = clients.answers["a"]
-            eventually(lambda: clients.answers["a"] >= asked + 20, what="it serves on")
+            asked = clients.responses["a"]
+            eventually(lambda: clients.responses["a"] >= asked + 20, what="it serves on")
             server.start()
             routing.execute(f"UPDATE backends SET port = {b}")  # whether the edge listens again or not
             came_back_at = time.monotonic()
-            eventually(lambda: clients.answers["b"], LONGEST_PAUSE_SECONDS + 10, what="the edge follows again")
+            eventually(lambda: clients.responses["b"], LONGEST_PAUSE_SECONDS + 10, what="the edge follows again")
             print(f"followed again after {time.monotonic() - came_back_at:.1f} s")
             eventually(lambda: proxy.metrics()[STALE] == 0)
-        assert clients.answers[""] == 0, "nobody was turned away"
+        assert clients.responses[""] == 0, "nobody was turned away"
         assert eventually(lambda: proxy.event("routing database: readable again"))
         assert_no_secret(proxy)
 

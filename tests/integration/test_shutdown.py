@@ -80,26 +80,26 @@ def test_connections_that_do_not_finish_are_ended_after_the_drain_time(served):
 def test_connections_queued_in_the_backlog_at_the_signal_are_served(edge, origin):
     """The process is stopped while clients connect, so that the signal and they arrive together."""
 
-    def slow_answer(sock):
+    def slow_response(sock):
         if sock.recv(100):
             gevent.sleep(0.7)
             sock.sendall(b"a\n")
 
-    proxy = edge([row("a", origin(slow_answer))], GEOIP_PATH="off", DRAIN_TIMEOUT_SECS=20)
+    proxy = edge([row("a", origin(slow_response))], GEOIP_PATH="off", DRAIN_TIMEOUT_SECS=20)
     proxy.process.send_signal(signal.SIGSTOP)
     clients = [proxy.connect() for _ in range(100)]
     for client in clients:
         client.sendall(b"who?")
     proxy.process.send_signal(signal.SIGTERM)
     proxy.process.send_signal(signal.SIGCONT)
-    answers = []
+    responses = []
     for client in clients:
         try:
-            answers.append(client.recv(100))
+            responses.append(client.recv(100))
         except ConnectionError:
-            answers.append(b"reset")
+            responses.append(b"reset")
         client.close()
-    assert answers == [b"a\n"] * 100
+    assert responses == [b"a\n"] * 100
     assert proxy.wait() == 0
 
 

@@ -8,11 +8,11 @@ from itertools import count
 from typing import Any
 
 from app.domain.client import Client
-from app.domain.election import Election, make_election
 from app.domain.health import HealthRules, HealthState
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
-from app.domain.plan import ElectionPlan
+from app.domain.plan import SelectorPlan
 from app.domain.pool import MemberView, Pool, Transition
+from app.domain.selection import Selector, make_selector
 
 BRAZIL = GeoInfo("BR", "sa")
 ARGENTINA = GeoInfo("AR", "sa")
@@ -56,19 +56,19 @@ class PoolUnderTest:
         self._ids = count(1)
         self.changes: list[Transition] = []
         self.fail_opens: list[bool] = []
-        self.made: list[Election] = []
+        self.made: list[Selector] = []
         self.pool = Pool(self.changes.append, self.fail_opens.append)
         self.pool.adopt(rules or HealthRules(), self.now)
-        self.plan(ElectionPlan(FRONTEND, "geo", spills))
+        self.plan(SelectorPlan(FRONTEND, "geo", spills))
         self.replace(backends)
 
-    def plan(self, *plans: ElectionPlan) -> None:
+    def plan(self, *plans: SelectorPlan) -> None:
         """Let these elections be held from now on."""
-        self.pool.hold(plans, self._make_election)
+        self.pool.hold(plans, self._make_selector)
 
-    def _make_election(self, plan: ElectionPlan) -> Election:
+    def _make_selector(self, plan: SelectorPlan) -> Selector:
         self.made.append(
-            make_election(
+            make_selector(
                 plan.algorithm,
                 pop_region=self._pop_region,
                 chance=self._chance,
@@ -91,9 +91,9 @@ class PoolUnderTest:
         return self.pool.lease(next(self._ids), frontend, somebody(client), bound, tried, self.now)
 
     def lease(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = (), frontend: str = FRONTEND) -> Lease:
-        answer = self.ask(client, tried=tried, frontend=frontend)
-        assert isinstance(answer, Lease), answer
-        return answer
+        response = self.ask(client, tried=tried, frontend=frontend)
+        assert isinstance(response, Lease), response
+        return response
 
     def hold(self, backend_id: str, connections: int) -> list[int]:
         """Keep connections open on one backend, as a registry's successor learns of them; returns their lease ids."""

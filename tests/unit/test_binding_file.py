@@ -16,7 +16,7 @@ from actors.bindings import BindingsActor
 from actors.runtime import Address
 from app.domain.affinity import SHARD_CLIENTS, AffinityTable, Binding
 from app.domain.single_flight import SingleFlight
-from app.housekeeping import BindingKeeper
+from app.edge.housekeeping import BindingSnapshots
 from app.outbound.binding_file import FORMAT, BindingFile
 from app.proxy_service import Actors
 
@@ -210,7 +210,7 @@ def test_a_path_that_cannot_be_written_is_an_oserror(tmp_path: Path) -> None:
         BindingFile(tmp_path).read(TTL)
 
 
-# The keeper
+# The snapshots
 
 
 def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path) -> None:
@@ -221,11 +221,11 @@ def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path
     bindings_address = Address("bindings")
     actor = BindingsActor.start(table, {}, SingleFlight())
     bindings_address.publish(actor)
-    keeper = BindingKeeper(
+    snapshots = BindingSnapshots(
         BindingFile(path), Actors(Address("registry"), bindings_address, Address("metrics"), Address("health"))
     )
     try:
-        writers = [gevent.spawn(keeper.write) for _ in range(3)]
+        writers = [gevent.spawn(snapshots.write) for _ in range(3)]
         gevent.joinall(writers, timeout=30, raise_error=True)
     finally:
         actor.stop(block=False)

@@ -55,9 +55,9 @@ def call(
 
 def assert_fault(called: Called, status: int, reason: str) -> None:
     assert called.reason == reason
-    assert called.answer.status == status
-    assert isinstance(called.answer.body, bytes)
-    said = json.loads(called.answer.body)
+    assert called.response.status == status
+    assert isinstance(called.response.body, bytes)
+    said = json.loads(called.response.body)
     assert (said["status"], said["reason"], said["request_id"]) == (status, reason, "req-1")
 
 
@@ -71,7 +71,7 @@ def test_a_handler_sees_the_request_and_the_context():
         params={"n": 7},
     )
     assert called.reason is None
-    assert json.loads(called.answer.body) == {
+    assert json.loads(called.response.body) == {
         "method": "POST", "q": "1", "got": {"a": 1}, "id": "req-1", "params": {"n": 7}, "who": ["thing", 4],
     }  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_services_are_found_by_kind_and_name():
         "return [context.db('a'), context.cache('b'), context.storage('c'), context.email('d'), context.db()]",
         services=CannedServices(),
     )
-    assert json.loads(called.answer.body) == [
+    assert json.loads(called.response.body) == [
         "database:a", "cache:b", "storage:c", "email:d", "database:main",
     ]  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_an_exception_is_a_500_and_a_traceback_in_the_log(records):
     assert record["extra"] == {"endpoint": "thing", "version": 4, "request_id": "req-1", "reason": "handler_failed"}
     assert record["message"] == "endpoint thing: version 4 failed: KeyError: 'missing'"
     assert record["exception"].type is KeyError
-    assert b"missing" not in called.answer.body, "the client is told nothing of the inside"
+    assert b"missing" not in called.response.body, "the client is told nothing of the inside"
 
 
 @pytest.mark.parametrize(
@@ -141,14 +141,14 @@ def test_whatever_it_does_is_a_500(body, records):
 def test_the_word_of_a_service_that_the_handler_lets_through_is_the_answer(raised, status, reason, retry, records):
     called = call(f"raise {raised}")
     assert_fault(called, status, reason)
-    assert dict(called.answer.headers).get("Retry-After") == retry
+    assert dict(called.response.headers).get("Retry-After") == retry
     assert len(records) == 1
 
 
 def test_an_abort_is_an_answer_and_no_failure(records):
     called = call("abort(404, 'nothing')")
-    assert (called.answer.status, called.reason) == (404, None)
-    assert b"nothing" in called.answer.body
+    assert (called.response.status, called.reason) == (404, None)
+    assert b"nothing" in called.response.body
     assert records == []
 
 
@@ -158,14 +158,14 @@ def test_an_abort_that_cannot_be_written_is_a_failure(records):
 
 def test_a_stream_in_an_abort_is_watched_too(records):
     called = call("abort(Response((1 / n for n in range(1)), 503))")
-    assert called.answer.status == 503
+    assert called.response.status == 503
     with pytest.raises(BodyFailed):
-        list(called.answer.body)
+        list(called.response.body)
     assert len(records) == 1
 
 
 def test_a_body_that_is_not_json_is_the_clients_fault():
-    assert call("return request.json", method="POST", data="{", content_type="application/json").answer.status == 400
+    assert call("return request.json", method="POST", data="{", content_type="application/json").response.status == 400
 
 
 def test_one_that_takes_too_long_is_a_504(records):
@@ -190,7 +190,7 @@ def test_a_timeout_of_the_handlers_own_is_its_failure():
     assert_fault(call(own), 500, "handler_failed")
     called = call("import gevent\ndef parts():\n    yield 'a'\n    raise gevent.Timeout(1)\nreturn parts()")
     with pytest.raises(BodyFailed):
-        list(called.answer.body)
+        list(called.response.body)
 
 
 def test_no_timer_is_left_behind():
@@ -226,7 +226,7 @@ def test_what_is_thrown_in_from_outside_passes_through():
 def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
     called = call("def parts():\n    yield 'a'\n    1 / 0\nreturn parts()")
     assert called.reason is None
-    parts = iter(called.answer.body)
+    parts = iter(called.response.body)
     assert next(parts) == b"a"  # type: ignore[comparison-overlap]
     with pytest.raises(BodyFailed):
         next(parts)
@@ -236,7 +236,7 @@ def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
 
 @pytest.mark.parametrize("error", ["GeneratorExit", "__import__('gevent').GreenletExit", "SystemExit"])
 def test_whatever_a_streamed_body_raises_is_its_own_failure(error, records):
-    parts = iter(call(f"yield 'a'\nraise {error}").answer.body)
+    parts = iter(call(f"yield 'a'\nraise {error}").response.body)
     assert next(parts) == b"a"  # type: ignore[comparison-overlap]
     with pytest.raises(BodyFailed):
         next(parts)
@@ -256,12 +256,12 @@ def test_a_streamed_body_that_is_given_up_is_closed():
 
         return parts()
 
-    answer = call(handler).answer
-    assert next(iter(answer.body)) == b"a"  # type: ignore[comparison-overlap]
-    assert not isinstance(answer.body, bytes)
-    answer.body.close()  # type: ignore[attr-defined]
-    assert answer.on_close is not None
-    answer.on_close()
+    response = call(handler).response
+    assert next(iter(response.body)) == b"a"  # type: ignore[comparison-overlap]
+    assert not isinstance(response.body, bytes)
+    response.body.close()  # type: ignore[attr-defined]
+    assert response.on_close is not None
+    response.on_close()
     assert closed == ["closed"]
 
 
@@ -277,6 +277,6 @@ def test_an_exception_that_cannot_say_what_it_is_is_logged_all_the_same(records)
 def test_an_answer_that_cannot_be_closed_was_given_all_the_same(records, error):
     called = call(f"made = Response('x')\ndef close():\n    raise {error}\nmade.call_on_close(close)\nreturn made")
     assert called.reason is None
-    assert called.answer.on_close is not None
-    called.answer.on_close()
+    assert called.response.on_close is not None
+    called.response.on_close()
     assert records[0]["exception"].type.__name__ in error

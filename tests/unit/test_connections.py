@@ -13,7 +13,7 @@ from app.domain.errors import Killed
 from app.domain.model import Lease
 from app.domain.outcome import Affinity, State
 from app.inbound.connections import SWEPT_AT_ONCE, Connection, Connections
-from app.inbound.door import Door, OpenFrontend
+from app.inbound.frontend import LiveFrontend, OpenFrontend
 from tests.unit.pools import backend
 
 IDLE_SECONDS, LINGER_SECONDS = 100.0, 10.0
@@ -41,21 +41,21 @@ class Frontend:
         self.service = SimpleNamespace(route=SimpleNamespace(pool=pool), traffic_succeeded=self.succeeded.append)
 
 
-def door_of(name: str, pool: str) -> Door:
-    return Door(cast(OpenFrontend, Frontend(name, pool)))
+def live_frontend_of(name: str, pool: str) -> LiveFrontend:
+    return LiveFrontend(cast(OpenFrontend, Frontend(name, pool)))
 
 
-def succeeded(door: Door) -> list[Lease]:
-    return cast(Frontend, door.frontend).succeeded
+def succeeded(live: LiveFrontend) -> list[Lease]:
+    return cast(Frontend, live.current).succeeded
 
 
-WEB, API = door_of("web", "big"), door_of("api", "big")
+WEB, API = live_frontend_of("web", "big"), live_frontend_of("api", "big")
 
 
 @pytest.fixture(autouse=True)
 def nothing_told() -> None:
-    for door in (WEB, API):
-        succeeded(door).clear()
+    for live in (WEB, API):
+        succeeded(live).clear()
 
 
 class Ended:
@@ -76,9 +76,9 @@ class Open:
         self._lease_id = 0
 
     def connect(
-        self, door: Door = WEB, to: str | None = "a", relay: Relay | None = None, admission: int = 0
+        self, live: LiveFrontend = WEB, to: str | None = "a", relay: Relay | None = None, admission: int = 0
     ) -> Connection:
-        connection = Connection(Ended(), door, ("192.0.2.1", 1234), "127.0.0.1:80", accepted_at=0.0)
+        connection = Connection(Ended(), live, ("192.0.2.1", 1234), "127.0.0.1:80", accepted_at=0.0)
         connection.client = connection.admitted = Client("192.0.2.1", "big 192.0.2.1", None)
         connection.admission = admission
         if not admission:
@@ -119,7 +119,7 @@ def test_connections_are_counted_open_and_accepted_by_frontend(opened: Open) -> 
 
 def test_leases_held_now_are_listed_with_their_pool(opened: Open) -> None:
     opened.connect(to="a")
-    opened.connect(door_of("old", "small"), to="b")
+    opened.connect(live_frontend_of("old", "small"), to="b")
     opened.connect(to=None)
     opened.connect(to="c").lease = None
     assert sorted(opened.table.leases()) == [("big", 1, backend("a")), ("small", 2, backend("b"))]
@@ -134,11 +134,11 @@ def test_admissions_are_listed_by_frontend(opened: Open) -> None:
 
 
 def test_a_frontend_as_it_was_lives_as_long_as_somebody_is_there_for_it(opened: Open) -> None:
-    door = door_of("web", "big")
-    old, new = door.frontend, door_of("web", "big").frontend
-    inside = opened.connect(door)
-    door.frontend = new
-    newcomer = opened.connect(door)
+    live = live_frontend_of("web", "big")
+    old, new = live.current, live_frontend_of("web", "big").current
+    inside = opened.connect(live)
+    live.current = new
+    newcomer = opened.connect(live)
     assert opened.table.frontends() == {old, new}
     opened.table.remove(inside)
     assert opened.table.frontends() == {new}
@@ -147,7 +147,7 @@ def test_a_frontend_as_it_was_lives_as_long_as_somebody_is_there_for_it(opened: 
 
 
 def test_only_connections_to_these_backends_of_this_pool_are_ended(opened: Open) -> None:
-    elsewhere = door_of("old", "small")
+    elsewhere = live_frontend_of("old", "small")
     one, two = opened.connect(WEB, "a"), opened.connect(API, "a")
     others = [opened.connect(WEB, "b"), opened.connect(elsewhere, "a"), opened.connect(WEB, None)]
     assert opened.table.end_backends("big", {"a", "c"}, "drain_deadline") == {"a": 2}
@@ -169,7 +169,7 @@ def test_bytes_are_counted_by_pool_and_backend_each_byte_once(opened: Open) -> N
     one, two = Relay(bytes_up=10, bytes_down=100), Relay(bytes_up=1, bytes_down=2)
     opened.connect(WEB, "a", one)
     opened.connect(API, "a", two)
-    leaving = opened.connect(door_of("old", "small"), "a", Relay(bytes_up=5))
+    leaving = opened.connect(live_frontend_of("old", "small"), "a", Relay(bytes_up=5))
     opened.table.sweep(now=1.0)
     opened.table.sweep(now=2.0)
     opened.table.remove(leaving)

@@ -71,10 +71,10 @@ def test_the_order_is_the_elections() -> None:
     )])  # fmt: skip
     for number in range(5):
         pool.hold(f"b{number}", number + 1)
-    elected: list[str] = []
-    while len(elected) < 5:
-        elected.append(pool.visit(None, tried=tuple(elected)))
-    assert at(zone(pool), "web") == elected
+    selected: list[str] = []
+    while len(selected) < 5:
+        selected.append(pool.visit(None, tried=tuple(selected)))
+    assert at(zone(pool), "web") == selected
 
 
 def test_equals_come_first_as_often_as_their_weight_says() -> None:

@@ -9,7 +9,7 @@ from app.wire.http1_faults import REASONS, BadMessage
 from app.wire.http1_framing import Framing
 
 
-def answer(*headers: bytes, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
+def response(*headers: bytes, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
     return b"\r\n".join([line, *headers, b"", b""])
 
 
@@ -26,7 +26,7 @@ def answer(*headers: bytes, line: bytes = b"HTTP/1.1 200 OK") -> bytes:
     ],
 )
 def test_status_lines(line: bytes, status: int, reason: bytes) -> None:
-    head = parse_response(answer(line=line), b"GET")
+    head = parse_response(response(line=line), b"GET")
     assert (head.status, head.reason) == (status, reason)
     assert head.version == line[5:8]
 
@@ -65,7 +65,7 @@ def test_status_lines(line: bytes, status: int, reason: bytes) -> None:
 )
 def test_a_bad_status_line_is_refused(line: bytes) -> None:
     with pytest.raises(BadMessage) as fault:
-        parse_response(answer(line=line), b"GET")
+        parse_response(response(line=line), b"GET")
     assert (fault.value.status, fault.value.reason) == (502, "status_line")
 
 
@@ -100,20 +100,20 @@ def test_a_bad_status_line_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize("line", [b"HTTP/1.1 200 OK", b"HTTP/1.1 304 Not Modified"])
 def test_a_bad_head_is_a_502(headers: list[bytes], reason: str, line: bytes) -> None:
     with pytest.raises(BadMessage) as fault:
-        parse_response(answer(*headers, line=line), b"GET")
+        parse_response(response(*headers, line=line), b"GET")
     assert (fault.value.status, fault.value.reason) == (502, reason)
 
 
 def test_http_1_0_has_no_transfer_codings() -> None:
     with pytest.raises(BadMessage) as fault:
-        parse_response(answer(b"Transfer-Encoding: chunked", line=b"HTTP/1.0 200 OK"), b"GET")
+        parse_response(response(b"Transfer-Encoding: chunked", line=b"HTTP/1.0 200 OK"), b"GET")
     assert (fault.value.status, fault.value.reason) == (502, "transfer_encoding_in_http_1_0")
 
 
 @pytest.mark.parametrize("headers", [[], [b"Upgrade: a"], [b"Connection: upgrade"], [b"Content-Length: 5"]])
 def test_a_101_says_what_it_switches_to(headers: list[bytes]) -> None:
     with pytest.raises(BadMessage) as fault:
-        parse_response(answer(*headers, line=b"HTTP/1.1 101 Switching Protocols"), b"GET")
+        parse_response(response(*headers, line=b"HTTP/1.1 101 Switching Protocols"), b"GET")
     assert (fault.value.status, fault.value.reason) == (502, "switching_without_upgrade")
 
 
@@ -146,7 +146,7 @@ LENGTH, CODING = b"Content-Length: 5", b"Transfer-Encoding: chunked"
     ],
 )
 def test_how_the_body_ends(method: bytes, status: int, header: bytes, framing: Framing, length: int) -> None:
-    head = parse_response(answer(header, line=b"HTTP/1.1 %d X" % status), method)
+    head = parse_response(response(header, line=b"HTTP/1.1 %d X" % status), method)
     assert (head.framing, head.content_length) == (framing, length)
     assert head.is_persistent == (framing is not Framing.UNTIL_CLOSE)
 
@@ -162,18 +162,18 @@ def test_how_the_body_ends(method: bytes, status: int, header: bytes, framing: F
     ],
 )
 def test_whether_the_connection_persists(line: bytes, headers: list[bytes], is_persistent: bool) -> None:
-    assert parse_response(answer(*headers, line=line), b"GET").is_persistent == is_persistent
+    assert parse_response(response(*headers, line=line), b"GET").is_persistent == is_persistent
 
 
 def test_an_upgrade_and_what_connection_lists() -> None:
-    raw = answer(b"Connection: Upgrade, X-A", b"Upgrade: WebSocket", line=b"HTTP/1.1 101 Switching Protocols")
+    raw = response(b"Connection: Upgrade, X-A", b"Upgrade: WebSocket", line=b"HTTP/1.1 101 Switching Protocols")
     head = parse_response(raw, b"GET")
     assert head.upgrade == b"websocket"
     assert head.connection_tokens == {b"upgrade", b"x-a"}
 
 
 def test_headers_keep_their_order_and_repetitions() -> None:
-    head = parse_response(answer(b"Set-Cookie: a", b"X:", b"set-cookie: b \t", b"Host: a", b"Host: b"), b"GET")
+    head = parse_response(response(b"Set-Cookie: a", b"X:", b"set-cookie: b \t", b"Host: a", b"Host: b"), b"GET")
     expected = [(b"Set-Cookie", b"a"), (b"X", b""), (b"set-cookie", b"b"), (b"Host", b"a"), (b"Host", b"b")]
     assert head.headers == expected
 
@@ -197,7 +197,7 @@ STATUS_LINES = st.one_of(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.builds(lambda line, lines: answer(*lines, line=line), STATUS_LINES, st.lists(LINES, max_size=4)))
+@given(st.builds(lambda line, lines: response(*lines, line=line), STATUS_LINES, st.lists(LINES, max_size=4)))
 def test_any_bytes_mean_the_same_when_written_again_or_are_refused(raw: bytes) -> None:
     for method in (b"GET", b"HEAD"):
         try:

@@ -14,7 +14,7 @@ from app.domain.limits import ClientLimits, LimitRules
 from app.domain.outcome import Refusal
 
 
-class Door:
+class LiveFrontend:
     """The limits, and the connections behind them as those who opened them know them."""
 
     def __init__(self, max_connections: int, connections_per_second: float) -> None:
@@ -44,11 +44,11 @@ class Door:
 
 
 def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
-    door = Door(0, 0)
+    live = LiveFrontend(0, 0)
     assert not LimitRules(0, 0).are_on
-    assert door.admitted(1000) == 1000
-    door.leave("c")
-    assert door.remembered() == 0
+    assert live.admitted(1000) == 1000
+    live.leave("c")
+    assert live.remembered() == 0
 
 
 @pytest.mark.parametrize("rules", [LimitRules(1, 0), LimitRules(0, 0.1), LimitRules(1, 1)])
@@ -60,63 +60,63 @@ def test_either_limit_is_enough_to_have_any(rules: LimitRules) -> None:
 
 
 def test_so_many_at_once_and_no_more() -> None:
-    door = Door(2, 0)
-    assert [door.admit("c", 0.0) for _ in range(3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
-    door.leave("c")
-    assert door.admitted(5) == 1
+    live = LiveFrontend(2, 0)
+    assert [live.admit("c", 0.0) for _ in range(3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
+    live.leave("c")
+    assert live.admitted(5) == 1
 
 
 def test_each_client_has_its_own_limit() -> None:
-    door = Door(1, 0)
-    assert [door.admit(client, 0.0) for client in "aab"] == [None, Refusal.CLIENT_CONNECTIONS, None]
+    live = LiveFrontend(1, 0)
+    assert [live.admit(client, 0.0) for client in "aab"] == [None, Refusal.CLIENT_CONNECTIONS, None]
 
 
 def test_a_refused_connection_does_not_count() -> None:
-    door = Door(1, 0)
-    door.admitted(10)
-    door.leave("c")
-    assert door.admitted(1) == 1
+    live = LiveFrontend(1, 0)
+    live.admitted(10)
+    live.leave("c")
+    assert live.admitted(1) == 1
 
 
 def test_leaving_more_often_than_one_came_gives_nothing() -> None:
-    door = Door(1, 0)
+    live = LiveFrontend(1, 0)
     for _ in range(5):
-        door.leave("c")
-    door.admitted(1)
-    door.leave("c")
-    door.leave("c")
-    assert door.admitted(5) == 1
+        live.leave("c")
+    live.admitted(1)
+    live.leave("c")
+    live.leave("c")
+    assert live.admitted(5) == 1
 
 
 def test_without_a_rate_a_client_is_forgotten_when_it_has_left() -> None:
-    door = Door(5, 0)
-    door.admitted(2)
-    door.leave("c")
-    assert door.remembered() == 1
-    door.leave("c")
-    assert door.remembered() == 0
+    live = LiveFrontend(5, 0)
+    live.admitted(2)
+    live.leave("c")
+    assert live.remembered() == 1
+    live.leave("c")
+    assert live.remembered() == 0
 
 
 # A second
 
 
 def test_a_burst_of_one_second_then_the_rate() -> None:
-    door = Door(0, 10)
-    assert door.admitted(20, now=0.0) == 10
-    assert door.admitted(20, now=0.1) == 1
-    assert door.admitted(20, now=0.35) == 2
-    assert door.admit("c", 0.35) is Refusal.CLIENT_RATE
+    live = LiveFrontend(0, 10)
+    assert live.admitted(20, now=0.0) == 10
+    assert live.admitted(20, now=0.1) == 1
+    assert live.admitted(20, now=0.35) == 2
+    assert live.admit("c", 0.35) is Refusal.CLIENT_RATE
 
 
 def test_a_bucket_fills_no_higher_than_its_burst() -> None:
-    door = Door(0, 10)
-    door.admitted(10)
-    assert door.admitted(100, now=3600.0) == 10
+    live = LiveFrontend(0, 10)
+    live.admitted(10)
+    assert live.admitted(100, now=3600.0) == 10
 
 
 def test_a_rate_below_one_a_second_still_admits_one() -> None:
-    door = Door(0, 0.1)
-    assert [door.admit("c", now) for now in (0.0, 9.9, 10.1, 15.0)] == [
+    live = LiveFrontend(0, 0.1)
+    assert [live.admit("c", now) for now in (0.0, 9.9, 10.1, 15.0)] == [
         None,
         Refusal.CLIENT_RATE,
         None,
@@ -125,40 +125,40 @@ def test_a_rate_below_one_a_second_still_admits_one() -> None:
 
 
 def test_being_refused_costs_no_token() -> None:
-    door = Door(0, 1)
-    door.admitted(1)
+    live = LiveFrontend(0, 1)
+    live.admitted(1)
     for tenth in range(1, 10):
-        assert door.admit("c", tenth / 10) is Refusal.CLIENT_RATE
-    assert door.admit("c", 1.01) is None
+        assert live.admit("c", tenth / 10) is Refusal.CLIENT_RATE
+    assert live.admit("c", 1.01) is None
 
 
 def test_leaving_gives_no_token_back() -> None:
-    door = Door(0, 1)
-    door.admitted(1)
-    door.leave("c")
-    assert door.admit("c", 0.0) is Refusal.CLIENT_RATE
+    live = LiveFrontend(0, 1)
+    live.admitted(1)
+    live.leave("c")
+    assert live.admit("c", 0.0) is Refusal.CLIENT_RATE
 
 
 def test_a_connection_over_the_count_takes_no_token() -> None:
-    door = Door(1, 2)
-    assert door.admit("c", 0.0) is None
+    live = LiveFrontend(1, 2)
+    assert live.admit("c", 0.0) is None
     for _ in range(10):
-        assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
-    door.leave("c")
-    assert door.admit("c", 0.0) is None
+        assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    live.leave("c")
+    assert live.admit("c", 0.0) is None
 
 
 @given(st.floats(0.1, 50), st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 2)), max_size=80), st.integers(0, 5))
 def test_no_window_of_time_admits_more_than_burst_and_rate_allow(
     rate: float, arrivals: list[tuple[str, float]], at_most: int
 ) -> None:
-    door = Door(0, rate)
+    live = LiveFrontend(0, rate)
     now, seen = 0.0, Counter[str]()
     for client, pause in arrivals:
         now += pause
-        seen[client] += door.admit(client, now) is None
-        door.leave(client)
-        door.limits.sweep(now, at_most)
+        seen[client] += live.admit(client, now) is None
+        live.leave(client)
+        live.limits.sweep(now, at_most)
         assert seen[client] <= max(1.0, rate) + rate * now + 1e-6
 
 
@@ -166,112 +166,112 @@ def test_no_window_of_time_admits_more_than_burst_and_rate_allow(
 
 
 def test_a_recount_starts_over_from_the_connections_open_now() -> None:
-    door = Door(3, 0)
-    door.admitted(3, client="lost")
-    door.admitted(3, client="kept")
-    door.limits.recount([("kept", 1001), ("kept", 1002), ("stranger", 1003)])
-    assert door.admitted(10, client="lost") == 3
-    assert door.admitted(10, client="kept") == 1
+    live = LiveFrontend(3, 0)
+    live.admitted(3, client="lost")
+    live.admitted(3, client="kept")
+    live.limits.recount([("kept", 1001), ("kept", 1002), ("stranger", 1003)])
+    assert live.admitted(10, client="lost") == 3
+    assert live.admitted(10, client="kept") == 1
 
 
 def test_a_recount_leaves_the_buckets_as_they_are() -> None:
-    door = Door(0, 5)
-    door.admitted(5)
-    door.limits.recount([])
-    assert door.admitted(1) == 0
+    live = LiveFrontend(0, 5)
+    live.admitted(5)
+    live.limits.recount([])
+    assert live.admitted(1) == 0
 
 
 # The sweep
 
 
 def test_the_sweep_forgets_who_has_nothing_open_and_a_full_bucket() -> None:
-    door = Door(0, 10)
+    live = LiveFrontend(0, 10)
     for client in ("gone", "open"):
-        door.admit(client, 0.0)
-    door.leave("gone")
-    door.limits.sweep(0.5, 10)
-    assert door.remembered() == 2
-    door.limits.sweep(1.0, 10)
-    assert door.remembered() == 1
-    assert door.admitted(100, now=1.0, client="gone") == 10
+        live.admit(client, 0.0)
+    live.leave("gone")
+    live.limits.sweep(0.5, 10)
+    assert live.remembered() == 2
+    live.limits.sweep(1.0, 10)
+    assert live.remembered() == 1
+    assert live.admitted(100, now=1.0, client="gone") == 10
 
 
 def test_the_sweep_works_in_slices() -> None:
-    door = Door(0, 10)
+    live = LiveFrontend(0, 10)
     for number in range(100):
-        door.admit(str(number), 0.0)
-        door.leave(str(number))
-    sizes = [door.remembered()]
+        live.admit(str(number), 0.0)
+        live.leave(str(number))
+    sizes = [live.remembered()]
     while sizes[-1]:
-        door.limits.sweep(100.0, 30)
-        sizes.append(door.remembered())
+        live.limits.sweep(100.0, 30)
+        sizes.append(live.remembered())
     assert all(0 < before - after <= 30 for before, after in itertools.pairwise(sizes))
 
 
 def test_the_table_grows_no_faster_than_it_is_swept() -> None:
-    door = Door(0, 10)
+    live = LiveFrontend(0, 10)
     for number in range(10_000):
         client, now = str(number), number / 1000
-        door.admit(client, now)
-        door.leave(client)
-    assert door.remembered() < 4_000, "each is forgettable after a second, in which a thousand come"
+        live.admit(client, now)
+        live.leave(client)
+    assert live.remembered() < 4_000, "each is forgettable after a second, in which a thousand come"
 
 
 @pytest.mark.parametrize("rate", [0, 10])
 def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> None:
-    door = Door(5, rate)
-    door.admitted(2)
-    door.limits.recount([])
-    door.limits.sweep(1000.0, 10)
-    assert door.remembered() == 0
+    live = LiveFrontend(5, rate)
+    live.admitted(2)
+    live.limits.recount([])
+    live.limits.sweep(1000.0, 10)
+    assert live.remembered() == 0
 
 
 # Other rules
 
 
 def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
-    door = Door(3, 0)
-    door.admitted(3)
-    door.limits.adopt(LimitRules(max_connections=2))
-    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
-    door.leave("c")
-    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
-    door.leave("c")
-    assert door.admitted(5) == 1
+    live = LiveFrontend(3, 0)
+    live.admitted(3)
+    live.limits.adopt(LimitRules(max_connections=2))
+    assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    live.leave("c")
+    assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    live.leave("c")
+    assert live.admitted(5) == 1
 
 
 def test_a_higher_limit_counts_who_is_open_already() -> None:
-    door = Door(1, 0)
-    door.admitted(1)
-    door.limits.adopt(LimitRules(max_connections=3))
-    assert door.admitted(5) == 2
+    live = LiveFrontend(1, 0)
+    live.admitted(1)
+    live.limits.adopt(LimitRules(max_connections=3))
+    assert live.admitted(5) == 2
 
 
 def test_limits_switched_off_and_on_again_still_count_who_came_before() -> None:
-    door = Door(2, 0)
-    door.admitted(2)
-    door.limits.adopt(LimitRules())
-    assert door.admit("c", 0.0) is None
-    door.limits.adopt(LimitRules(max_connections=2))
-    assert door.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
+    live = LiveFrontend(2, 0)
+    live.admitted(2)
+    live.limits.adopt(LimitRules())
+    assert live.admit("c", 0.0) is None
+    live.limits.adopt(LimitRules(max_connections=2))
+    assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
 
 
 def test_a_rate_that_changes_takes_effect_at_once_and_fills_no_bucket_above_its_own_burst() -> None:
-    door = Door(0, 10)
-    door.admitted(1)
-    door.limits.adopt(LimitRules(connections_per_second=2))
-    assert door.admitted(20) == 2
-    door.limits.adopt(LimitRules(connections_per_second=10))
-    assert door.admitted(20, now=0.5) == 5
+    live = LiveFrontend(0, 10)
+    live.admitted(1)
+    live.limits.adopt(LimitRules(connections_per_second=2))
+    assert live.admitted(20) == 2
+    live.limits.adopt(LimitRules(connections_per_second=10))
+    assert live.admitted(20, now=0.5) == 5
 
 
 def test_who_has_left_is_forgotten_when_there_is_no_rate_to_remember_any_more() -> None:
-    door = Door(0, 10)
-    door.admitted(1)
-    door.leave("c")
-    door.limits.adopt(LimitRules(max_connections=5))
-    door.limits.sweep(0.0, 10)
-    assert door.remembered() == 0
+    live = LiveFrontend(0, 10)
+    live.admitted(1)
+    live.leave("c")
+    live.limits.adopt(LimitRules(max_connections=5))
+    live.limits.sweep(0.0, 10)
+    assert live.remembered() == 0
 
 
 # Messages that come twice

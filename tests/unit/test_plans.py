@@ -9,9 +9,9 @@ import pytest
 from app.config import Config, load
 from app.domain.health import HealthRules
 from app.domain.limits import LimitRules
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.domain.probe import ProbeSpec, Target
-from app.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
+from app.edge.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from tests.unit.pools import backend
 
 SERVERS = {"servers": [{"address": "10.0.0.1:80"}]}
@@ -36,10 +36,10 @@ def test_every_pool_has_a_plan_with_an_election_for_each_frontend_that_it_serves
         ],
         [{"name": "big"}, {"name": "small"}, {"name": "spare"}],
     )
-    elections = {plan.name: plan.elections for plan in plan_pools(config)}
-    assert elections == {
-        "big": (ElectionPlan("web", "least_connections"), ElectionPlan("api", "round_robin")),
-        "small": (ElectionPlan("old", "geo", spills_at_soft_limit=True),),
+    selectors = {plan.name: plan.selectors for plan in plan_pools(config)}
+    assert selectors == {
+        "big": (SelectorPlan("web", "least_connections"), SelectorPlan("api", "round_robin")),
+        "small": (SelectorPlan("old", "geo", spills_at_soft_limit=True),),
         "spare": (),
     }
 
@@ -55,7 +55,7 @@ def test_the_health_of_a_pool_is_judged_by_its_own_rules(kind: str, is_probed: b
 
 def test_the_environment_alone_makes_one_pool_that_elects_by_geography() -> None:
     (plan,) = plan_pools(load({"EDGEPROXY_SOFT_LIMIT_SPILL": "true"}))
-    assert plan.elections == (ElectionPlan("edge", "geo", spills_at_soft_limit=True),)
+    assert plan.selectors == (SelectorPlan("edge", "geo", spills_at_soft_limit=True),)
     assert plan.rules == HealthRules(is_probed=False, cooldown_seconds=10)
 
 
@@ -63,7 +63,7 @@ def test_the_environment_alone_makes_one_pool_that_elects_by_geography() -> None
 
 
 RULES, OTHER_RULES = HealthRules(), HealthRules(is_probed=True)
-WEB, API, OLD = (ElectionPlan(name, "round_robin") for name in ("web", "api", "old"))
+WEB, API, OLD = (SelectorPlan(name, "round_robin") for name in ("web", "api", "old"))
 
 
 def test_pools_and_elections_that_connections_still_use_outlive_the_configuration() -> None:
@@ -82,7 +82,7 @@ def test_what_nobody_uses_any_more_goes() -> None:
 
 
 def test_an_election_that_has_changed_takes_the_place_of_the_former_also_for_those_inside() -> None:
-    now = (PoolPlan("p", RULES, (ElectionPlan("web", "geo"),)),)
+    now = (PoolPlan("p", RULES, (SelectorPlan("web", "geo"),)),)
     assert with_retired(now, [PoolPlan("p", RULES, (WEB,))], {("p", "web")}) == now
 
 

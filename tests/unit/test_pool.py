@@ -43,17 +43,17 @@ def test_a_question_asked_again_gets_the_same_answer_and_counts_once(
 ) -> None:
     pool = PoolUnderTest([backend("a", hard_limit=1), backend("b", "JP/ap")])
     pool.hold("a", held)
-    answers = [pool.pool.lease(77, FRONTEND, somebody(BRAZIL), bound, (), pool.now) for _ in range(3)]
-    assert answers == [answers[0]] * 3
-    assert isinstance(answers[0], Lease)
-    assert (answers[0].affinity, answers[0].backend.id) == (affinity, who)
+    responses = [pool.pool.lease(77, FRONTEND, somebody(BRAZIL), bound, (), pool.now) for _ in range(3)]
+    assert responses == [responses[0]] * 3
+    assert isinstance(responses[0], Lease)
+    assert (responses[0].affinity, responses[0].backend.id) == (affinity, who)
     assert sum(pool.counts().values()) == held + 1
 
 
 def test_a_burst_never_passes_the_hard_limit() -> None:
     pool = PoolUnderTest([backend("a", hard_limit=10), backend("b", hard_limit=7)])
-    answers = [pool.ask() for _ in range(500)]
-    assert sum(isinstance(answer, Lease) for answer in answers) == 17
+    responses = [pool.ask() for _ in range(500)]
+    assert sum(isinstance(response, Lease) for response in responses) == 17
     assert pool.counts() == {"a": 10, "b": 7}
 
 

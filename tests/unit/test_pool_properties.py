@@ -11,12 +11,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.domain.election import Election, make_election
 from app.domain.health import HealthRules, HealthState
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
-from app.domain.plan import ElectionPlan
+from app.domain.plan import SelectorPlan
 from app.domain.pool import MemberView, Pool, Transition
+from app.domain.selection import Selector, make_selector
 from tests.unit.pools import somebody
 
 UP, UNKNOWN, DOWN, EJECTED = HealthState.UP, HealthState.UNKNOWN, HealthState.DOWN, HealthState.EJECTED
@@ -104,16 +104,16 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = Pool(self._hear_of_change, self.open_told.append)
         self.pool.adopt(self._rules(), self.now)
         self.pool.hold(
-            [ElectionPlan("near", "geo", self.spills), ElectionPlan("turns", "round_robin")], self._make_election
+            [SelectorPlan("near", "geo", self.spills), SelectorPlan("turns", "round_robin")], self._make_selector
         )
         self.pool.replace(self.rows.values(), self.now)
 
     def _rules(self) -> HealthRules:
         return HealthRules(is_probed=self.is_probed, unhealthy_threshold=3, healthy_threshold=2, cooldown_seconds=10)
 
-    def _make_election(self, plan: ElectionPlan) -> Election:
+    def _make_selector(self, plan: SelectorPlan) -> Selector:
         chance = random.Random(self.seed)
-        return make_election(
+        return make_selector(
             plan.algorithm, pop_region=self.pop_region, chance=chance, spills_at_soft_limit=plan.spills_at_soft_limit
         )
 
@@ -197,28 +197,28 @@ class PoolMachine(RuleBasedStateMachine):
         tried -= {bound}
         lease_id, self.next_id = self.next_id, self.next_id + 1
         best = self._best(frontend, client, tried)
-        answer = self.pool.lease(lease_id, frontend, somebody(client), bound, tried, self.now)
+        response = self.pool.lease(lease_id, frontend, somebody(client), bound, tried, self.now)
         if bound is not None and not self._is_available(bound):
-            assert answer == Unleased(NoLease.BINDING_BROKEN)
+            assert response == Unleased(NoLease.BINDING_BROKEN)
             return
         if bound is not None and not self._is_full(bound):
-            assert isinstance(answer, Lease)
-            assert (answer.backend.id, answer.affinity) == (bound, Affinity.HIT)
+            assert isinstance(response, Lease)
+            assert (response.backend.id, response.affinity) == (bound, Affinity.HIT)
         elif not best:
-            assert isinstance(answer, Unleased)
-            assert answer.reason is not NoLease.BINDING_BROKEN
+            assert isinstance(response, Unleased)
+            assert response.reason is not NoLease.BINDING_BROKEN
             return
         else:
-            assert isinstance(answer, Lease)
-            assert answer.backend.id in best
-            assert answer.affinity is (Affinity.NEW if bound is None else Affinity.OVERFLOW)
-        chosen = answer.backend
+            assert isinstance(response, Lease)
+            assert response.backend.id in best
+            assert response.affinity is (Affinity.NEW if bound is None else Affinity.OVERFLOW)
+        chosen = response.backend
         assert chosen == self.rows[chosen.id]
-        assert answer.tier == (self._tier(chosen, client) if frontend == "near" else None)
+        assert response.tier == (self._tier(chosen, client) if frontend == "near" else None)
         health = self.health[chosen.id]
-        assert answer.is_spotless == (health.failures == 0 and health.ejections == 0)
+        assert response.is_spotless == (health.failures == 0 and health.ejections == 0)
         self.leases[lease_id] = chosen
-        self.asked[lease_id] = (frontend, client, bound, answer)
+        self.asked[lease_id] = (frontend, client, bound, response)
         assert not chosen.hard_limit or self._count(chosen.id) <= chosen.hard_limit
 
     @precondition(lambda self: self.asked)

@@ -252,15 +252,15 @@ def test_every_prefix_of_a_valid_header_asks_for_more(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", INVALID)
 def test_once_refused_more_bytes_do_not_help(data: bytes) -> None:
-    answers = [answer(data[:size]) for size in range(min(len(data), MAX_HEADER) + 1)]
-    first_refusal = answers.index("refused")
-    assert set(answers[:first_refusal]) <= {None}
-    assert set(answers[first_refusal:]) == {"refused"}
+    responses = [response(data[:size]) for size in range(min(len(data), MAX_HEADER) + 1)]
+    first_refusal = responses.index("refused")
+    assert set(responses[:first_refusal]) <= {None}
+    assert set(responses[first_refusal:]) == {"refused"}
 
 
 def test_no_more_bytes_than_the_largest_header_are_ever_asked_for() -> None:
     for data in [*VALID, *INVALID]:
-        assert answer(data.ljust(MAX_HEADER, b"\0")) is not None
+        assert response(data.ljust(MAX_HEADER, b"\0")) is not None
 
 
 @pytest.mark.parametrize("data", VALID)
@@ -268,7 +268,7 @@ def test_any_kind_of_buffer_will_do(data: bytes) -> None:
     assert parse(data) == parse(bytearray(data)) == parse(memoryview(b"x" + data)[1:])
 
 
-def answer(data: bytes) -> Header | Literal["refused"] | None:
+def response(data: bytes) -> Header | Literal["refused"] | None:
     try:
         return parse(data)
     except ProxyProtocolError:
@@ -370,8 +370,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(junk | damaged())
 def test_junk_never_raises_anything_else_and_splits_agree(data: bytes) -> None:
-    whole = answer(data)
-    by_prefix = [answer(data[:size]) for size in range(len(data) + 1)]
+    whole = response(data)
+    by_prefix = [response(data[:size]) for size in range(len(data) + 1)]
     undecided = by_prefix.count(None)
     # It asks for more up to one point, and from there on the answer is the answer to the whole.
     assert by_prefix == [None] * undecided + [whole] * (len(by_prefix) - undecided)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from app.domain.model import Backend, parse_backend
 from app.domain.registration import Registration
-from app.domain.registrations import Registrations
+from app.domain.registration_table import RegistrationTable
 
 ONE = Registration(Backend("one", "web", None, None, "10.0.0.1", 3000), 15)
 
 
 @pytest.fixture
-def kept() -> Registrations:
-    found = Registrations()
+def kept() -> RegistrationTable:
+    found = RegistrationTable()
     found.enter(ONE, 100.0)
     return found
 
@@ -68,7 +68,7 @@ def test_what_stands_there_otherwise_is_no_longer_what_was_said(kept):
 
 @given(st.lists(st.floats(0, 14.9), max_size=20))
 def test_who_speaks_often_enough_never_expires(pauses):
-    kept, now = Registrations(), 0.0
+    kept, now = RegistrationTable(), 0.0
     kept.enter(ONE, now)
     for pause in pauses:
         now += pause

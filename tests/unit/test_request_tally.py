@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.inbound.request_tally import RequestTally
+from app.inbound.http.request_tally import RequestTally
 
 GET = ("pool", "a", "web", "200", "GET")
 POST = ("pool", "a", "web", "200", "POST")

@@ -16,7 +16,7 @@ from rich.console import Console
 from app.domain.geography import region_of
 from app.domain.health import HealthRules
 from app.domain.model import Backend, GeoInfo
-from app.domain.plan import ElectionPlan, PoolPlan
+from app.domain.plan import PoolPlan, SelectorPlan
 from app.simulation.clients import AddressSpace, Crowd, internet_users
 from app.simulation.picture import draw
 from app.simulation.results import Move, Results, Stage
@@ -38,7 +38,7 @@ def locate(address: str) -> GeoInfo | None:
 
 
 def simulate(backends: list[Backend], clients: int, failed: tuple[str, ...] = (), *, spills: bool = False) -> Results:
-    plan = PoolPlan("default", HealthRules(), (ElectionPlan(FRONTEND, "geo", spills),))
+    plan = PoolPlan("default", HealthRules(), (SelectorPlan(FRONTEND, "geo", spills),))
     simulation = Simulation(plan, FRONTEND, backends, "sa", locate, seed=7)
     chance = random.Random(3)
     simulation.arrive(f"10.{chance.randrange(5)}.0.{number % 250}" for number in range(clients))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain.single_flight import ELECTOR_PATIENCE_SECONDS, SingleFlight
+from app.domain.single_flight import LEADER_PATIENCE_SECONDS, SingleFlight
 
 
 def test_the_first_elects_and_the_others_wait_for_it() -> None:
@@ -34,17 +34,17 @@ def test_a_landing_nobody_waits_for_is_nothing() -> None:
 def test_an_elector_that_never_reports_is_replaced_and_its_waiters_are_kept() -> None:
     flights: SingleFlight[str] = SingleFlight()
     flights.join("c", "vanished", 0.0)
-    assert flights.join("c", "waits", ELECTOR_PATIENCE_SECONDS - 0.01) is True
-    assert flights.join("c", "elects instead", ELECTOR_PATIENCE_SECONDS) is False
-    assert flights.join("c", "waits too", ELECTOR_PATIENCE_SECONDS + 0.5) is True
+    assert flights.join("c", "waits", LEADER_PATIENCE_SECONDS - 0.01) is True
+    assert flights.join("c", "elects instead", LEADER_PATIENCE_SECONDS) is False
+    assert flights.join("c", "waits too", LEADER_PATIENCE_SECONDS + 0.5) is True
     assert flights.land("c") == ["waits", "waits too"]
 
 
 def test_a_late_report_of_the_first_elector_serves_all_and_the_second_ones_nobody() -> None:
     flights: SingleFlight[str] = SingleFlight()
     flights.join("c", "slow", 0.0)
-    flights.join("c", "second", ELECTOR_PATIENCE_SECONDS)
-    flights.join("c", "waits", ELECTOR_PATIENCE_SECONDS)
+    flights.join("c", "second", LEADER_PATIENCE_SECONDS)
+    flights.join("c", "waits", LEADER_PATIENCE_SECONDS)
     assert flights.land("c") == ["waits"]
     assert flights.land("c") == []
 

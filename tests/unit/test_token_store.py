@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from app.admin.token_keeper import TokenKeeper
+from app.admin.token_service import TokenService
 from app.domain.stored import StoreError
 from app.domain.tokens import ALL_SCOPES, Scope, Token, digest_of, find_token
 from app.outbound.peewee_tokens import SqliteTokenStore
@@ -64,15 +64,15 @@ def test_a_database_that_cannot_be_used_is_one_error(tmp_path, fault):
 
 def test_the_first_token_is_made_once_with_every_scope(store, tmp_path):
     file = tmp_path / "admin.token"
-    keeper = TokenKeeper(store, file)
-    keeper.load()
+    service = TokenService(store, file)
+    service.load()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     text = file.read_text().strip()
-    found = find_token(text, keeper.current())
+    found = find_token(text, service.current())
     assert found is not None and (found.name, found.scopes) == ("first", ALL_SCOPES)
-    again = TokenKeeper(store, file)
+    again = TokenService(store, file)
     again.load()
-    assert again.current() == keeper.current()
+    assert again.current() == service.current()
     assert file.read_text().strip() == text
     assert text.encode() not in (tmp_path / "gateway.db").read_bytes()
 
@@ -82,23 +82,23 @@ def test_an_older_file_that_others_may_read_is_replaced_not_written_into(store, 
     file.write_text("old")
     file.chmod(0o644)
     os.link(file, kept)
-    TokenKeeper(store, file).load()
+    TokenService(store, file).load()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert kept.read_text() == "old"
 
 
 def test_where_the_file_cannot_be_written_no_token_is_kept(store, tmp_path):
     with pytest.raises(StoreError, match=r"first token cannot be written to .*no/admin.token"):
-        TokenKeeper(store, tmp_path / "no" / "admin.token").load()
+        TokenService(store, tmp_path / "no" / "admin.token").load()
     assert store.load() == []
 
 
 def test_a_token_is_good_from_its_making_to_its_revocation(store, tmp_path):
-    keeper = TokenKeeper(store, tmp_path / "admin.token")
-    keeper.load()
-    token, text = keeper.make("ci", frozenset({Scope.DEPLOY}))
-    assert find_token(text, keeper.current()) == token
+    service = TokenService(store, tmp_path / "admin.token")
+    service.load()
+    token, text = service.make("ci", frozenset({Scope.DEPLOY}))
+    assert find_token(text, service.current()) == token
     assert token in store.load()
-    keeper.revoke("ci")
-    assert find_token(text, keeper.current()) is None
+    service.revoke("ci")
+    assert find_token(text, service.current()) is None
     assert token not in store.load()

@@ -1,0 +1,75 @@
+"""Puts the gateway together, as bootstrap does the edge: handlers, services, what watches them, what they store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from actors.handlers import HandlersActor
+from actors.runtime import Address, stop
+from actors.services.supervision import Services
+from actors.supervisor import Supervisor
+from app.domain.handler_table import HandlerTable
+from app.domain.stored import StoreError
+from app.gateway.blocking import BlockingWatch
+from app.gateway.clients import ServiceClients
+from app.gateway.deployment import Deployment
+from app.gateway.dispatch import Dispatch
+from app.gateway.metrics import GatewayView
+from app.gateway.module_garbage import ModuleGarbage
+from app.gateway.router import Router
+from app.gateway.service_deployment import ServiceDeployment
+from app.inbound.http.gateway import Gateway
+from app.outbound.peewee_gateway import SqliteGatewayStore
+from app.outbound.service_connectors import connector
+from app.outbound.worker_thread import WorkerThread
+
+_STOP_SECONDS: Final = 1.0
+
+
+class GatewayRoom:
+    """What answers requests in this process. Nothing of it runs before `start_actor`, nothing is served before `start`.
+
+    `on_deploy` is told how each deployment ended.
+    """
+
+    def __init__(self, database: Path, supervisor: Supervisor, on_deploy: Callable[[str], None]) -> None:
+        self._supervisor = supervisor
+        self._handlers = Address("handlers")
+        store, thread = SqliteGatewayStore(database), WorkerThread()
+        self.deployment = Deployment(store, thread.run, self._handlers, on_deploy)
+        self.services = ServiceDeployment(store, thread.run, Services(supervisor, connector))
+        self.view = GatewayView(self._handlers, self.services.services.views)
+        self.requests = Gateway(Dispatch(self._handlers), ServiceClients(self.services.services.address))
+        self._blocking = BlockingWatch(lambda endpoint, _seconds: self.view.count_block(endpoint))
+        self._has_started = False
+
+    def start_actor(self) -> None:
+        """Let the actor run that owns the handlers, with none."""
+        table, garbage = HandlerTable(Router(())), ModuleGarbage()
+        self._supervisor.supervise(self._handlers, lambda: HandlersActor.start(table, garbage.dropped))
+
+    def start(self) -> None:
+        """Let what was deployed serve again, once somebody can ask for it or change it. May be repeated."""
+        if self._has_started:
+            return
+        self._has_started = True
+        self._blocking.start()
+        try:
+            self.services.restore()
+            self.deployment.restore()
+        except StoreError as error:
+            logger.error("gateway: {}", error)
+
+    def stop(self) -> None:
+        """End the services; handlers find none from now on."""
+        if self._has_started:
+            self._blocking.stop()
+        self.services.services.stop_all()
+
+    def stop_actor(self) -> None:
+        """End the actor; its supervisor is to have been stopped."""
+        stop((self._handlers,), timeout_s=_STOP_SECONDS)

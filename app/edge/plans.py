@@ -1,0 +1,115 @@
+"""What the configuration means to the actors: pools and who elects in them, their backends, what is to be probed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from app.config import Config, Pool
+from app.domain.health import HealthRules
+from app.domain.host_name import is_host_name
+from app.domain.limits import LimitRules
+from app.domain.model import Backend
+from app.domain.plan import PoolPlan, SelectorPlan
+from app.domain.probe import ProbeSpec, Target
+
+
+def plan_pools(config: Config) -> tuple[PoolPlan, ...]:
+    """Return a plan for each pool, with an election for each frontend that it serves."""
+    return tuple(
+        PoolPlan(
+            pool.name,
+            _health_rules(pool),
+            tuple(
+                SelectorPlan(frontend.name, frontend.algorithm, frontend.soft_limit_spill)
+                for frontend in config.frontends
+                if frontend.backend == pool.name
+            ),
+        )
+        for pool in config.pools
+    )
+
+
+def _health_rules(pool: Pool) -> HealthRules:
+    check = pool.health_check
+    return HealthRules(
+        is_probed=check.type != "off",
+        unhealthy_threshold=check.unhealthy_threshold,
+        healthy_threshold=check.healthy_threshold,
+        cooldown_seconds=check.cooldown_seconds,
+    )
+
+
+def with_retired(
+    plans: Iterable[PoolPlan], former: Iterable[PoolPlan], still_used: Collection[tuple[str, str]]
+) -> tuple[PoolPlan, ...]:
+    """Return the plans, and those pools and elections of the former ones that are still used.
+
+    `still_used` has (pool, frontend) of connections that came in before the configuration changed.
+    """
+    merged = {plan.name: plan for plan in plans}
+    for old in former:
+        used = tuple(selector for selector in old.selectors if (old.name, selector.frontend) in still_used)
+        if old.name not in merged:
+            if used:
+                merged[old.name] = replace(old, selectors=used)
+            continue
+        known = {selector.frontend for selector in merged[old.name].selectors}
+        retired = tuple(selector for selector in used if selector.frontend not in known)
+        merged[old.name] = replace(merged[old.name], selectors=merged[old.name].selectors + retired)
+    return tuple(merged.values())
+
+
+def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Return the backends of a pool: the servers listed with it, or its app's rows of the routing database."""
+    if pool.app is None:
+        return tuple(
+            Backend(
+                id=str(server.address),
+                app=None,
+                region=None,
+                country=None,
+                host="" if is_host_name(server.address.host) else server.address.host,
+                port=server.address.port,
+                weight=server.weight,
+                host_name=server.address.host if is_host_name(server.address.host) else None,
+            )
+            for server in pool.servers
+        )
+    return tuple(backend for backend in routing if not pool.app or backend.app == pool.app)
+
+
+def probe_targets(pools: Iterable[Pool], backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
+    """Return what is to be probed: in every pool with a check the backends that are not deleted and have an address."""
+    return tuple(
+        Target(pool.name, backend, spec)
+        for pool in pools
+        if (spec := _probe_spec(pool)) is not None
+        for backend in backends[pool.name]
+        if not backend.is_deleted and backend.host
+    )
+
+
+def _probe_spec(pool: Pool) -> ProbeSpec | None:
+    check = pool.health_check
+    if check.type == "off":
+        return None
+    return ProbeSpec(
+        kind=check.type,
+        interval_seconds=check.interval_seconds,
+        timeout_seconds=check.timeout_seconds,
+        path=check.path,
+        expected_statuses=check.expected_status,
+        body=check.body,
+    )
+
+
+def limit_rules(config: Config) -> dict[str, LimitRules]:
+    """Return the limits per client of every frontend that has any."""
+    rules = {
+        frontend.name: LimitRules(
+            frontend.limits.max_connections_per_client, frontend.limits.connection_rate_per_client
+        )
+        for frontend in config.frontends
+    }
+    return {name: rule for name, rule in rules.items() if rule.are_on}

@@ -1,0 +1,90 @@
+"""The use case: services come, change and go, on disk and in their actors, in this order: tried, written down, told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from gevent.lock import BoundedSemaphore
+from loguru import logger
+
+from actors.services.supervision import Services
+from app.domain.service_errors import NoSuchService
+from app.domain.services import BadService, ServiceSpec, ServiceView, parse_service
+from app.domain.stored import ServiceRow
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Where services are kept. All calls block; all raise StoreError."""
+
+    def services(self) -> list[ServiceRow]: ...
+
+    def save_service(self, service: ServiceRow) -> None: ...
+
+    def remove_service(self, name: str) -> bool: ...
+
+
+class ServiceDeployment:
+    """Changes the services of the gateway. `run(work, *arguments)` runs what blocks, off the event loop.
+
+    Every method may raise StoreError and AskTimeoutError.
+    """
+
+    def __init__(self, store: Store, run: Callable[..., Any], services: Services) -> None:
+        self._store = store
+        self._run = run
+        self.services = services
+        self._turn = BoundedSemaphore()
+
+    def restore(self) -> None:
+        """Start what is on disk. A row that is no service any more is logged; the others start."""
+        specs = []
+        for row in self._in_thread(self._store.services):
+            try:
+                specs.append(parse_service(row._asdict()))
+            except BadService as bad:
+                logger.bind(service=row.name).error("service {} cannot be started: {}", row.name, bad)
+        self.services.start_all(specs)
+
+    def create(self, given: Mapping[str, object]) -> ServiceView:
+        """Start a service, down or not, and keep it. Raises BadService, ServiceExists."""
+        with self._turn:
+            spec = parse_service(given)
+            view = self.services.start(spec)
+            try:
+                self._keep(spec)
+            except BaseException:
+                self.services.stop(spec.name)
+                raise
+            return view
+
+    def replace(self, given: Mapping[str, object], *, even_if_down: bool) -> ServiceView:
+        """Give a service other settings. Raises BadService, NoSuchService, ServiceDown, ServiceBusy, ServiceError."""
+        with self._turn:
+            former = self.services.describe_one(str(given.get("name"))).spec
+            spec = parse_service(given, former)
+            view = self.services.replace(spec, even_if_down=even_if_down)
+            try:
+                self._keep(spec)
+            except BaseException:
+                self.services.replace(former, even_if_down=True)
+                raise
+            return view
+
+    def remove(self, name: str) -> None:
+        """End a service and forget it. Raises NoSuchService."""
+        with self._turn:
+            if not self._in_thread(self._store.remove_service, name):
+                raise NoSuchService(f"there is no service {name}")
+            self.services.stop(name)
+
+    def _keep(self, spec: ServiceSpec) -> None:
+        row = spec.stored()
+        settings = row["settings"]
+        assert isinstance(settings, Mapping)
+        self._in_thread(self._store.save_service, ServiceRow(spec.name, spec.kind, settings))
+
+    def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return self._run(work, *arguments)  # type: ignore[no-any-return]

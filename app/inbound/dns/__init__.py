@@ -1,0 +1,1 @@
+"""The internal DNS: its server over UDP and TCP."""

@@ -1,0 +1,230 @@
+"""DNS on DNS_LISTEN_ADDR: takes queries by UDP and TCP, within limits, and hands them to whoever knows the answers."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import gevent
+from gevent.hub import get_hub
+from gevent.pool import Group
+from loguru import logger
+
+from app.config import ListenAddress
+from app.inbound.listener import BindError, Listener
+from app.wire.dns_answer import RCODES, SERVFAIL, Responder, failure
+
+QUERIES_A_TURN: Final = 16
+"""Answered before the connections get their turn: 6 ms at the most."""
+CLIENTS_AT_ONCE: Final = 64
+"""By TCP, at all addresses together."""
+IDLE_SECONDS: Final = 10.0
+"""A TCP client may keep its connection for so long without a query (RFC 7766 section 6.1)."""
+MESSAGE_SECONDS: Final = 5.0
+"""For the rest of a query that has begun, and for an answer to be taken."""
+UNANSWERED: Final = "none"
+"""Counted for what must not be answered."""
+
+_LARGEST_MESSAGE: Final = 65_535
+_READ: Final = 1
+_LOG_SECONDS: Final = 5.0
+_PORT_ATTEMPTS: Final = 20
+_IP_PKTINFO: Final = 8
+"""ip(7); Python's socket module has no name for it before 3.14."""
+_ANCILLARY_BYTES: Final = 64
+
+
+class DnsServer:
+    """Listens at each address by both protocols. `on_error()` is told of exceptions nobody expected."""
+
+    def __init__(self, addresses: Iterable[ListenAddress], responder: Responder, on_error: Callable[[], None]) -> None:
+        self._wanted = tuple(addresses)
+        self._responder = responder
+        self._on_error = on_error
+        self._logged_at = float("-inf")
+        self._listeners: list[_Datagrams | _Streams] = []
+        self._clients = Group()
+        self.answers: Counter[str] = Counter()
+        """By response code, since the start."""
+
+    def prepare(self) -> None:
+        """Bind every address, answering nobody yet. Raises BindError."""
+        for address in self._wanted:
+            self._listeners += self._open(address)
+
+    def serve(self) -> None:
+        for live in self._listeners:
+            live.serve()
+
+    def stop(self) -> None:
+        """Close; queries under way are not answered."""
+        for live in self._listeners:
+            live.close()
+        self._listeners = []
+        self._clients.kill()
+
+    @property
+    def addresses(self) -> list[ListenAddress]:
+        return [live.address for live in self._listeners if isinstance(live, _Streams)]
+
+    def _open(self, address: ListenAddress) -> list[_Datagrams | _Streams]:
+        """Bind both protocols to one port, which the kernel chooses where it is 0. Raises BindError."""
+        for attempt in range(_PORT_ATTEMPTS):
+            streams = _Streams(address, self._answer, self._clients)
+            try:
+                return [streams, _Datagrams(streams.address, self._answer)]
+            except BindError:
+                streams.close()
+                if address.port or attempt == _PORT_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _answer(self, message: bytes, is_datagram: bool) -> bytes | None:
+        """Answer a message, whatever it is; None is no answer."""
+        try:
+            answer = self._responder.answer(message, is_datagram=is_datagram)
+        except Exception:
+            self._broke()
+            answer = failure(message, SERVFAIL)
+        if answer is None:
+            self.answers[UNANSWERED] += 1
+            return None
+        self.answers[RCODES[answer.rcode]] += 1
+        return answer.message
+
+    def _broke(self) -> None:
+        self._on_error()
+        if time.monotonic() - self._logged_at >= _LOG_SECONDS:
+            self._logged_at = time.monotonic()
+            logger.exception("a DNS query could not be answered")
+
+
+Answering = Callable[[bytes, bool], bytes | None]
+
+
+class _Datagrams:
+    """One UDP socket. Queries are answered in the event loop's own greenlet: an answer waits for nothing."""
+
+    def __init__(self, address: ListenAddress, answer: Answering) -> None:
+        """Bind. Raises BindError."""
+        self._answer = answer
+        self._socket = _bind(address)
+        name = self._socket.getsockname()
+        self.address = ListenAddress(name[0], name[1])
+        self._readable: Any = get_hub().loop.io(self._socket.fileno(), _READ)
+
+    def serve(self) -> None:
+        self._readable.start(self._answer_some)
+
+    def close(self) -> None:
+        self._readable.close()
+        self._socket.close()
+
+    def _answer_some(self) -> None:
+        receive, send, answer = self._socket.recvmsg, self._socket.sendmsg, self._answer
+        for _ in range(QUERIES_A_TURN):
+            try:
+                message, ancillary, _flags, client = receive(_LARGEST_MESSAGE, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:  # what the kernel has to say of an answer sent before
+                continue
+            reply = answer(message, True)
+            if reply is not None:
+                try:
+                    send([reply], [_answered_from(one) for one in ancillary], 0, client)
+                except OSError:  # a client that cannot be reached, or a full queue: it asks again
+                    continue
+
+
+def _answered_from(ancillary: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
+    """Let an answer leave from the address that was asked: at a wildcard the kernel would choose another."""
+    level, kind, data = ancillary
+    if level == socket.IPPROTO_IP:  # struct in_pktinfo: interface, local address, destination of the header
+        _interface, _local, destination = struct.unpack("I4s4s", data)
+        return level, kind, struct.pack("I4s4s", 0, destination, bytes(4))
+    return level, kind, data
+
+
+class _Streams:
+    """One TCP listener; each of its `clients` is a greenlet that answers one query after the other."""
+
+    def __init__(self, address: ListenAddress, answer: Answering, clients: Group) -> None:
+        """Bind. Raises BindError."""
+        self._answer = answer
+        self._listener = Listener(address, on_error=lambda _code: None)
+        self.address = self._listener.address
+        self._clients = clients
+
+    def serve(self) -> None:
+        self._listener.serve("dns", self._accept)
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self, descriptor: int, _peer: tuple[str, int], _name: str) -> None:
+        if len(self._clients) >= CLIENTS_AT_ONCE:
+            os.close(descriptor)
+        else:
+            self._clients.spawn(self._converse, descriptor)
+
+    def _converse(self, descriptor: int) -> None:
+        with socket.socket(fileno=descriptor) as client:
+            try:
+                while (message := _read_message(client)) is not None:
+                    reply = self._answer(message, False)
+                    if reply is None:
+                        return
+                    with gevent.Timeout(MESSAGE_SECONDS, TimeoutError()):
+                        client.sendall(len(reply).to_bytes(2, "big") + reply)
+                    gevent.sleep()  # who sends many at once never waits for a socket: the others have their turn here
+            except OSError:  # it has gone, or is too slow
+                return
+
+
+def _read_message(client: socket.socket) -> bytes | None:
+    """Return the next message, None at the end. Raises OSError, TimeoutError among them."""
+    with gevent.Timeout(IDLE_SECONDS, TimeoutError()):
+        first = client.recv(1)
+    if not first:
+        return None
+    with gevent.Timeout(MESSAGE_SECONDS, TimeoutError()):
+        length = first + _exactly(client, 1)
+        return _exactly(client, int.from_bytes(length, "big"))
+
+
+def _exactly(client: socket.socket, size: int) -> bytes:
+    """Read so many bytes. Raises OSError, also when the client ends before."""
+    data = bytearray()
+    while len(data) < size:
+        piece = client.recv(size - len(data))
+        if not piece:
+            raise ConnectionError("ended within a message")
+        data += piece
+    return bytes(data)
+
+
+def _bind(address: ListenAddress) -> _socket.socket:
+    """Return a bound UDP socket that tells which address was asked. Raises BindError."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    sock = _socket.socket(family, kind, socket.IPPROTO_UDP)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        sock.bind((address.host, address.port))
+    except OSError as error:
+        sock.close()
+        reason = os.strerror(error.errno or errno.EADDRNOTAVAIL)
+        raise BindError(f"cannot listen on {address} (DNS over UDP): {reason}") from None
+    return sock

@@ -1,0 +1,1 @@
+"""HTTP frontends: a client connection, its requests, and the two responders that serve them."""

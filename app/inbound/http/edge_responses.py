@@ -1,0 +1,52 @@
+"""What the edge itself answers to an HTTP request: why it was refused, or why nobody could serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+
+from app.domain.outcome import State
+
+STATUS_OF: Final = {
+    State.BODY_BAD: 400,
+    State.REQUEST_TIMEOUT: 408,
+    State.CLIENT_LIMIT: 503,
+    State.NO_BACKEND: 503,
+    State.OUT_OF_RESOURCES: 503,
+    State.CONNECT_REFUSED: 502,
+    State.RESPONSE_FAILED: 502,
+    State.RESPONSE_BAD: 502,
+    State.CONNECT_TIMEOUT: 504,
+    State.RESPONSE_TIMEOUT: 504,
+    State.INTERNAL_ERROR: 500,
+}
+"""How an unanswered request that ended so is answered; one in any other state is not."""
+
+
+class _Body(msgspec.Struct):
+    status: int
+    error: str
+    reason: str
+    """As in the access log."""
+    request_id: str | None
+
+
+def edge_response(
+    status: int,
+    reason: str,
+    request_id: str | None,
+    *,
+    closes: bool,
+    has_body: bool = True,
+    extra: Iterable[tuple[str, str]] = (),
+) -> bytes:
+    """Return a whole answer (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
+    phrase = HTTPStatus(status).phrase
+    body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
+    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in extra)
+    closing = "Connection: close\r\n\r\n" if closes else "\r\n"
+    return (head + closing).encode() + (body if has_body else b"")

@@ -1,0 +1,191 @@
+"""A message body on its way from one stream to another, with back-pressure, never held whole.
+
+A body of known length is copied, or spliced when much of it is left; a chunked one is checked by a scanner and passed
+on as it came (without its chunks to a client of HTTP/1.0); one without framing ends with the source's connection.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from app.inbound.http.stream import Stream, buffer, window
+from app.inbound.pipes import PIPE_BYTES, PipePool
+from app.inbound.tcp.direction import CHUNK_BYTES, TURN_BYTES, SinkError, SourceError
+from app.wire.http1_chunks import ChunkScanner
+from app.wire.http1_framing import Framing
+
+SPLICE_FROM_BYTES: Final = 256 * 1024
+"""Less is copied: a pipe costs some system calls too."""
+_SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Flow:
+    """What is left of a body. `after` collects bytes that came after its end; `bytes_moved` counts those sent."""
+
+    __slots__ = (
+        "_is_unwrapped",
+        "_left",
+        "_pipe",
+        "_pipe_bytes",
+        "_pipes",
+        "_rest",
+        "_scanner",
+        "_wake",
+        "after",
+        "bytes_moved",
+        "is_read",
+        "sink",
+        "source",
+    )
+
+    def __init__(
+        self,
+        source: Stream,
+        sink: Stream,
+        framing: Framing,
+        length: int,
+        wake: Any,
+        pipes: PipePool,
+        *,
+        is_unwrapped: bool = False,
+    ) -> None:
+        """`length` is that of the body with framing LENGTH; `is_unwrapped` takes the chunks off."""
+        self.source = source
+        self.sink = sink
+        self._wake = wake
+        self._pipes = pipes
+        self._left = length if framing is Framing.LENGTH else 0
+        self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
+        self._is_unwrapped = is_unwrapped
+        self._rest: bytes | memoryview = b""
+        """Read, but not taken by the sink yet."""
+        self._pipe: tuple[int, int] | None = None
+        self._pipe_bytes = 0
+        self.after = b""
+        self.bytes_moved = 0
+        self.is_read = framing is Framing.NONE
+        """The source has given all of it."""
+
+    @property
+    def is_complete(self) -> bool:
+        """All of it was read and sent."""
+        return self.is_read and not self._rest and not self._pipe_bytes
+
+    @property
+    def is_blocked(self) -> bool:
+        """The sink takes no more for now."""
+        return bool(self._rest or self._pipe_bytes)
+
+    def take(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Account for bytes of the source; returns those to be sent. Raises BadMessage for a bad chunk."""
+        if self._scanner is not None:
+            return self._take_chunks(self._scanner, data)
+        if self._left:
+            if len(data) > self._left:
+                self.after = bytes(data[self._left :])
+                data = data[: self._left]
+            self._left -= len(data)
+            self.is_read = self._left == 0
+        elif self.is_read:
+            self.after = bytes(data)
+            return b""
+        return data
+
+    def _take_chunks(self, scanner: ChunkScanner, data: bytes | memoryview) -> bytes | memoryview:
+        payload: list[bytes | memoryview] | None = [] if self._is_unwrapped else None
+        count = scanner.scan(data, payload)
+        self.is_read = scanner.is_complete
+        if count < len(data):
+            self.after = bytes(data[count:])
+        return data[:count] if payload is None else b"".join(payload)
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send, or keep what the sink does not take now, and stop reading meanwhile. Raises SinkError."""
+        sent = self.sink.send(data)
+        self.bytes_moved += sent
+        if sent < len(data):
+            self._rest = bytes(data[sent:])
+            self.source.unwatch()
+            self.sink.watch_writable(self._wake, self)
+
+    def step(self) -> None:
+        """The source can be read: move what can be moved now. Raises SourceError, SinkError, BadMessage."""
+        if self._left >= SPLICE_FROM_BYTES or self._pipe is not None:
+            if self._pipe is None:
+                self._pipe = self._pipes.take()
+            if self._pipe is not None:
+                self._splice(self._pipe)
+                return
+        try:
+            count = self.source.sock.recv_into(buffer, min(CHUNK_BYTES, self._left or CHUNK_BYTES))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise SourceError(error) from None
+        if count == 0:
+            if self._left or self._scanner is not None:
+                raise SourceError("closed within a body")
+            self.is_read = True
+            return
+        data = self.take(window[:count])
+        if len(data):
+            self.send(data)
+
+    def flush(self) -> None:
+        """The sink can be written again. Raises SourceError, SinkError."""
+        if self._pipe_bytes and self._pipe is not None:
+            self._splice(self._pipe)
+            return
+        sent = self.sink.send(self._rest)
+        self.bytes_moved += sent
+        self._rest = self._rest[sent:]
+        if not self._rest:
+            self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        self.sink.unwatch_writable()
+        self.source.watch(self._wake)
+
+    def _splice(self, pipe: tuple[int, int]) -> None:
+        out_of_pipe, into_pipe = pipe
+        source, sink = self.source.sock.fileno(), self.sink.sock.fileno()
+        turn = 0
+        while turn < TURN_BYTES and not self.is_complete:
+            if self._pipe_bytes == 0:
+                try:
+                    count = os.splice(source, into_pipe, min(PIPE_BYTES, self._left), flags=_SPLICE_FLAGS)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    raise SourceError(error) from None
+                if count == 0:
+                    raise SourceError("closed within a body")
+                self._pipe_bytes = count
+                self._left -= count
+                self.is_read = self._left == 0
+            try:
+                moved = os.splice(out_of_pipe, sink, self._pipe_bytes, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise SinkError(error) from None
+            self._pipe_bytes -= moved
+            self.bytes_moved += moved
+            turn += moved
+        if self._pipe_bytes:
+            self.source.unwatch()
+            self.sink.watch_writable(self._wake, self)
+        else:
+            self._give_pipe_back()  # to whoever is quicker, until there is more
+            self._go_on_reading()
+
+    def _give_pipe_back(self) -> None:
+        if self._pipe is not None:
+            self._pipes.give_back(self._pipe, is_empty=self._pipe_bytes == 0)
+            self._pipe = None
+
+    def close(self) -> None:
+        """Give the pipe back, and stop waiting for the sink."""
+        self.sink.unwatch_writable()
+        self._give_pipe_back()

@@ -1,0 +1,173 @@
+"""What changes in a head on its way through: hop-by-hop fields go, who asked is told, configured changes are made.
+
+X-Forwarded-For, -Proto and -Host and Forwarded (RFC 7239) are extended when they come from a trusted proxy, and
+replaced when anyone else sent them; so is X-Request-Id kept or given.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from typing import Final
+
+from app.config import HeaderChanges, HttpOptions
+from app.inbound.proxy_header import TrustedProxies
+from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
+from app.wire.http1_framing import Framing
+
+_HYPHEN: Final = ord("-")
+FORWARDING: Final = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id")
+)
+_FOLDED: Final = (
+    frozenset(
+        b"".join(parts)
+        for name in FORWARDING
+        for parts in itertools.product(*((b"-", b"_") if byte == _HYPHEN else (bytes((byte,)),) for byte in name))
+    )
+    - FORWARDING
+)
+"""The same with underscores: CGI and WSGI fold both spellings into one variable, and so a client could speak for us."""
+_PROCESS: Final = os.urandom(6).hex().encode()
+_ids = itertools.count(1)
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+"""What we accept for one, for it goes into the log."""
+_NO_CONTENT: Final = 204
+_LENGTH: Final = frozenset((b"content-length",))
+
+
+class HeaderRules:
+    """The changes that a frontend's configuration asks for, prepared for every request."""
+
+    def __init__(self, options: HttpOptions) -> None:
+        self._trusted = TrustedProxies(options.trusted_proxies)
+        self._request_lines, changed = _prepared(options.request_headers)
+        self._response_lines, changed_back = _prepared(options.response_headers)
+        self._given = changed & FORWARDING
+        self._gives_request_id = b"x-request-id" in changed
+        self._dropped = HOP_BY_HOP | changed | _FOLDED
+        self._dropped_and_replaced = self._dropped | FORWARDING
+        self._dropped_from_responses = HOP_BY_HOP | changed_back
+
+    def sender(self, address: str) -> Sender:
+        """Return what is told of a client with this address."""
+        return Sender(address, is_trusted=address in self._trusted, left_out=self._given)
+
+    def request_head(self, head: RequestHead, sender: Sender, authority: bytes) -> tuple[bytes, bytes]:
+        """Return the head to send to the backend, and the request's id.
+
+        `authority` is the request's Host; for HTTP/1.0 without one, where the client connected to.
+        """
+        lines = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
+        dropped = self._dropped if sender.is_trusted else self._dropped_and_replaced
+        tokens = head.connection_tokens
+        received: dict[bytes, bytes] = {}
+        for name, value in head.headers:
+            key = name.lower()
+            if key in dropped or key in tokens:
+                continue
+            if key in FORWARDING:  # only a trusted proxy's come so far
+                received[key] = b"%b, %b" % (received[key], value) if key in received else value
+                continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not head.host:
+            lines.append(b"Host: %b\r\n" % authority)
+        if head.framing is Framing.CHUNKED:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if head.upgrade is not None and may_upgrade(head):
+            lines.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+        request_id = received.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = new_request_id()
+        lines.append(sender.lines(head.host, received))
+        if not self._gives_request_id:
+            lines.append(b"X-Request-Id: %b\r\n" % request_id)
+        lines.append(self._request_lines)
+        return b"".join(lines), request_id
+
+    def request_id(self, head: RequestHead, sender: Sender) -> bytes:
+        """Return the id of a request that no backend gets: a trusted proxy's, or a new one."""
+        for name, value in head.headers if sender.is_trusted else ():
+            if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return value
+        return new_request_id()
+
+    def response_head(self, head: ResponseHead, *, connection_option: bytes, is_chunked: bool) -> bytes:
+        """Return the head to send to the client; `connection_option` is close, keep-alive, upgrade or empty."""
+        lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
+        dropped, tokens = self._dropped_from_responses, head.connection_tokens
+        if head.status < 200 or head.status == _NO_CONTENT:  # RFC 9110, section 8.6
+            dropped = dropped | _LENGTH
+        for name, value in head.headers:
+            key = name.lower()
+            if key not in dropped and key not in tokens:
+                lines.append(b"%b: %b\r\n" % (name, value))
+        if is_chunked:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if connection_option:
+            lines.append(b"Connection: %b\r\n" % connection_option)
+        if connection_option == b"upgrade" and head.upgrade is not None:
+            lines.append(b"Upgrade: %b\r\n" % head.upgrade)
+        lines.append(self._response_lines if head.status >= 200 else b"\r\n")
+        return b"".join(lines)
+
+
+def new_request_id() -> bytes:
+    return b"%b-%x" % (_PROCESS, next(_ids))
+
+
+def may_upgrade(head: RequestHead) -> bool:
+    """Say whether a request asks for another protocol that is passed on.
+
+    A change to HTTP/2 in the clear is not: nobody would look at the requests in it, and RFC 9113 has dropped it.
+    """
+    return head.upgrade is not None and b"h2c" not in [name.strip() for name in head.upgrade.split(b",")]
+
+
+def _prepared(changes: HeaderChanges) -> tuple[bytes, frozenset[bytes]]:
+    """Return the lines to add with the empty line that ends a head, and the names to leave out."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in changes.set.items()) + "\r\n"
+    names = frozenset(name.lower().encode() for name in (*changes.set, *changes.remove))
+    return lines.encode("latin-1"), names
+
+
+class Sender:
+    """Who a connection's requests come from, as backends are told."""
+
+    __slots__ = ("_address", "_cached_host", "_cached_lines", "_left_out", "_node", "is_trusted")
+
+    def __init__(self, address: str, *, is_trusted: bool, left_out: frozenset[bytes]) -> None:
+        """`left_out` are forwarding headers that the configuration sets or removes itself."""
+        self._address = address.encode()
+        self._left_out = left_out
+        self._node = b'"[%b]"' % self._address if ":" in address else self._address  # RFC 7239, section 6
+        self.is_trusted = is_trusted
+        self._cached_host: bytes | None = None
+        self._cached_lines = b""
+
+    def lines(self, host: bytes, received: dict[bytes, bytes]) -> bytes:
+        """Return the forwarding headers for a request to `host`, which came with some of a trusted proxy's."""
+        if received:
+            return self._extended(host, received)
+        if host != self._cached_host:  # mostly a connection's requests are all to one host
+            self._cached_host, self._cached_lines = host, self._extended(host, received)
+        return self._cached_lines
+
+    def _extended(self, host: bytes, received: dict[bytes, bytes]) -> bytes:
+        before = received.get(b"x-forwarded-for")
+        forwarded_for = b"%b, %b" % (before, self._address) if before else self._address
+        element = b"for=%b;proto=http" % self._node
+        if host:
+            element += b';host="%b"' % host
+        elements = received.get(b"forwarded")
+        told = {
+            b"X-Forwarded-For": forwarded_for,
+            b"X-Forwarded-Proto": received.get(b"x-forwarded-proto", b"http"),
+            b"X-Forwarded-Host": received.get(b"x-forwarded-host", host),
+            b"Forwarded": b"%b, %b" % (elements, element) if elements else element,
+        }
+        left_out = self._left_out
+        return b"".join(
+            b"%b: %b\r\n" % (name, value) for name, value in told.items() if value and name.lower() not in left_out
+        )

@@ -1,0 +1,1 @@
+"""The status listener: /metrics, /live and /ready."""

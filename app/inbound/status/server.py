@@ -1,0 +1,132 @@
+"""HTTP on METRICS_LISTEN_ADDR: /metrics for Prometheus, /live and /ready for whoever decides to send us traffic."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import gevent
+import msgspec
+from gevent import pywsgi
+from loguru import logger
+
+from app.config import ListenAddress
+from app.inbound.listener import BindError
+
+Readiness = tuple[bool, dict[str, object]]
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+JSON = "application/json"
+
+CLIENTS_AT_ONCE: Final = 64
+SILENCE_SECONDS: Final = 2.0
+"""A client that sends nothing for so long makes room for others: a full server would look like a dead edge."""
+HEADER_SECONDS: Final = 5.0
+"""For the whole header of a request."""
+RESPONSE_SECONDS: Final = 30.0
+"""For a client to take the whole answer."""
+
+
+class StatusServer:
+    """Serves three routes; `readiness()` returns whether to send us clients, and why; `metrics()` (type, text)."""
+
+    def __init__(
+        self, address: ListenAddress, readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]]
+    ) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._server = pywsgi.WSGIServer(
+            (address.host, address.port),
+            self._answer,
+            log=None,
+            error_log=ErrorLog("metrics"),
+            spawn=CLIENTS_AT_ONCE,
+            handler_class=ImpatientHandler,
+            environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
+        )
+        self._wanted = address
+
+    def start(self) -> None:
+        """Listen. Raises BindError."""
+        try:
+            self._server.start()
+        except OSError as error:
+            raise BindError(f"cannot listen on {self._wanted} (metrics): {os.strerror(error.errno or 0)}") from None
+
+    def stop(self) -> None:
+        self._server.stop(timeout=1)
+
+    @property
+    def address(self) -> ListenAddress:
+        return ListenAddress(self._server.server_host, self._server.server_port)
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        status, content_type, body = self._route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        if status.startswith("405"):
+            headers.append(("Allow", "GET, HEAD"))
+        start_response(status, headers)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+
+    def _route(self, method: str, path: str) -> tuple[str, str, bytes]:
+        routes: dict[str, Callable[[], tuple[str, str, bytes]]] = {
+            "/metrics": self._get_metrics,
+            "/live": lambda: ("200 OK", JSON, b'{"live":true}\n'),
+            "/ready": self._get_ready,
+        }
+        handler = routes.get(path)
+        if handler is None:
+            return "404 Not Found", JSON, _json({"error": "not found", "routes": list(routes)})
+        if method not in ("GET", "HEAD"):
+            return "405 Method Not Allowed", JSON, _json({"error": "method not allowed"})
+        return handler()
+
+    def _get_metrics(self) -> tuple[str, str, bytes]:
+        content_type, text = self._metrics()
+        return "200 OK", content_type, text
+
+    def _get_ready(self) -> tuple[str, str, bytes]:
+        is_ready, details = self._readiness()
+        return "200 OK" if is_ready else "503 Service Unavailable", JSON, _json(details)
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
+
+
+class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
+    """Serves one client, which may keep its connection while it keeps asking."""
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        # pywsgi sends head and body apart: the second would wait for the first one's acknowledgement, 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock, address, server)
+
+    def read_requestline(self) -> object:
+        self.socket.settimeout(SILENCE_SECONDS)
+        return super().read_requestline()
+
+    def read_request(self, raw_requestline: str) -> object:
+        try:
+            with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
+                is_valid = super().read_request(raw_requestline)
+        except TimeoutError:  # unless translated, pywsgi prints a traceback
+            raise ValueError("its header did not come in time") from None
+        self.socket.settimeout(RESPONSE_SECONDS)
+        return is_valid
+
+
+class ErrorLog:
+    """Where pywsgi writes what goes wrong with a request."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            logger.warning("{} server: {}", self._server, text.strip())
+
+    def flush(self) -> None:
+        pass

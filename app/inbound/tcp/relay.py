@@ -1,0 +1,168 @@
+"""Copies bytes between a client and a backend, both directions in the one greenlet of the connection.
+
+The greenlet sleeps until the event loop switches to it with the direction that can move (app.inbound.tcp.direction).
+While the watchers are live it must wait for nothing else: timers and kills reach it as an exception thrown into it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import socket
+import struct
+import termios
+import time
+from contextlib import suppress
+from typing import Final
+
+import gevent
+from gevent.hub import get_hub
+from greenlet import getcurrent
+
+from app.domain.outcome import State
+from app.inbound.dialer import set_keepalive
+from app.inbound.pipes import PipePool
+from app.inbound.tcp.direction import Direction, SinkError, SourceError
+
+FLUSH_SECONDS: Final = 2.0
+"""How long what was read before a reset may take to reach the other side."""
+_FLUSH_POLL_SECONDS: Final = 0.005
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_TCP_CLOSE: Final = 7
+
+_CLIENT_RESETS: Final = (State.CLIENT_RESET, State.CLIENT_RESET_HALF_CLOSED)
+
+
+class Relay:
+    """A connection being copied: `up` is client to backend, `down` is backend to client."""
+
+    __slots__ = ("_header_bytes", "_is_running", "_pipes", "down", "is_half_closed", "is_kept_alive", "up")
+
+    def __init__(self, downstream: _socket.socket, upstream: _socket.socket, pipes: PipePool) -> None:
+        wake = getcurrent().switch
+        self._pipes = pipes
+        self.up = Direction(downstream, upstream, wake)
+        self.down = Direction(upstream, downstream, wake)
+        self.is_half_closed = False
+        self.is_kept_alive = False
+        self._header_bytes = 0
+        self._is_running = False
+
+    def keep_alive(self) -> None:
+        """Have the kernel probe the backend from now on; the client's socket has it from its listener."""
+        if not self.is_kept_alive:
+            self.is_kept_alive = True
+            with suppress(OSError):
+                set_keepalive(self.up.sink)
+
+    def notice_reset(self) -> None:
+        """Look whether a side that had ended was reset since: nobody watches it any more."""
+        for direction in (self.up, self.down):
+            if direction.is_over and self._is_running and _is_closed(direction.source):
+                get_hub().loop.run_callback(self._step, direction)
+
+    def _step(self, direction: Direction) -> None:
+        if self._is_running:
+            direction.wake(direction)
+
+    @property
+    def bytes_up(self) -> int:
+        return max(0, self.up.bytes_moved - self._header_bytes)
+
+    @property
+    def bytes_down(self) -> int:
+        return self.down.bytes_moved
+
+    def run(self, header: bytes, first_bytes: bytes, first_down: bytes = b"") -> State:
+        """Copy until both directions have ended.
+
+        The backend gets `header`, which is ours and not counted, then the client's `first_bytes`, then what follows;
+        the client gets `first_down` of the backend, then what follows.
+
+        An EOF of one side becomes a FIN to the other, and the other direction lives on. A reset of one side resets
+        the other, after what was read before has reached it. Raises what is thrown into the greenlet.
+        """
+        up, down, pipes = self.up, self.down, self._pipes
+        sleep = get_hub().switch
+        ended_by: State | None = None
+        self._is_running = True
+        try:
+            up.start()
+            down.start()
+            if header or first_bytes:
+                self._header_bytes = len(header)
+                up.send_first(header + first_bytes)
+            if first_down:
+                down.send_first(first_down)
+            while not (up.is_over and down.is_over):
+                direction = sleep()
+                try:
+                    if direction.step(pipes):
+                        continue
+                    if direction.is_over:  # woken by notice_reset
+                        ended_by = ended_by or self._reset_by(direction)
+                        break
+                    self._end(direction, passes_fin=ended_by is None)
+                except SourceError:
+                    ended_by = ended_by or self._reset_by(direction)
+                    break
+                except SinkError:
+                    # The sink may have sent an answer before it failed: only its receiving side is over, read on.
+                    ended_by = ended_by or self._reset_by(down if direction is up else up)
+                    self._end(direction, passes_fin=False)
+        finally:
+            self._is_running = False
+            up.close(pipes)
+            down.close(pipes)
+        if ended_by is not None:
+            victim = up if ended_by in _CLIENT_RESETS else down
+            if flush(victim.sink, victim.rest):
+                reset_on_close(victim.sink)
+        return ended_by or State.NORMAL
+
+    def _end(self, direction: Direction, *, passes_fin: bool) -> None:
+        """A direction is over: its source has sent all it had, or its sink takes no more."""
+        direction.stop()
+        direction.is_over = self.is_half_closed = True
+        if passes_fin and not (self.up.is_over and self.down.is_over):  # else close sends it
+            with suppress(OSError):  # the sink is gone; the other direction finds out
+                direction.sink.shutdown(socket.SHUT_WR)
+
+    def _reset_by(self, direction: Direction) -> State:
+        """Name the reset of a direction's source."""
+        if direction is self.up:
+            return State.CLIENT_RESET_HALF_CLOSED if self.is_half_closed else State.CLIENT_RESET
+        return State.SERVER_RESET_HALF_CLOSED if self.is_half_closed else State.SERVER_RESET
+
+
+def reset_on_close(sock: _socket.socket) -> None:
+    """Make close send RST. Throws away what the kernel has queued for sending: `flush` first."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def flush(sock: _socket.socket, rest: bytes) -> bool:
+    """Wait until `rest` and all that the kernel has queued were acknowledged; False when FLUSH_SECONDS did not do."""
+    deadline = time.monotonic() + FLUSH_SECONDS
+    try:
+        while rest or _unacknowledged(sock):
+            if rest:
+                with suppress(BlockingIOError):
+                    rest = rest[sock.send(rest) :]
+            if time.monotonic() > deadline:
+                return False
+            gevent.sleep(_FLUSH_POLL_SECONDS)
+    except OSError:
+        return False
+    return True
+
+
+def _is_closed(sock: _socket.socket) -> bool:
+    """Say whether the kernel has given the connection up: the state in the first byte of TCP_INFO (tcp(7))."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def _unacknowledged(sock: _socket.socket) -> int:
+    """Return the bytes sent but not acknowledged (SIOCOUTQ, tcp(7))."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])

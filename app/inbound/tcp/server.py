@@ -1,0 +1,81 @@
+"""The story of a connection: who is it, which backend, connect, copy, account for it. One greenlet, top to bottom."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import time
+
+from greenlet import getcurrent
+from loguru import logger
+
+from app.domain.errors import ConnectionEnded
+from app.domain.outcome import State
+from app.inbound.access_log import AccessLog
+from app.inbound.admission import admit, proxy_header
+from app.inbound.connections import Connection, Connections
+from app.inbound.frontend import LiveFrontend
+from app.inbound.greenlets import ReusedGreenlets
+from app.inbound.pipes import PipePool
+from app.inbound.tcp.relay import Relay, reset_on_close
+from app.inbound.upstream import dial_leased, lease_backend
+
+
+class TcpServer:
+    """Serves the accepted connections of all TCP frontends, at most `max_connections` in the process."""
+
+    def __init__(self, max_connections: int, connections: Connections, access_log: AccessLog, pipes: PipePool) -> None:
+        self._max_connections = max_connections
+        self._connections = connections
+        self._access_log = access_log
+        self._pipes = pipes
+        self._greenlets = ReusedGreenlets(self._serve)
+
+    def accept(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
+        """Take over an accepted socket. Called by the event loop: does not wait."""
+        self._greenlets.run(live, descriptor, peer, listener)
+
+    def _serve(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
+        """Live a connection's whole life. Every path ends in the accounting."""
+        family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
+        downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
+        downstream.setblocking(False)
+        connection = Connection(getcurrent(), live, peer, listener, time.monotonic())
+        self._connections.add(connection)
+        upstream: _socket.socket | None = None
+        state, reason = State.INTERNAL_ERROR, None
+        try:
+            first_bytes = admit(connection, downstream, self._connections, self._max_connections)
+            upstream = dial_leased(connection, lease_backend(connection))
+            header = proxy_header(connection, downstream)
+            connection.relay = relay = Relay(downstream, upstream, self._pipes)
+            state = relay.run(header, first_bytes)
+        except ConnectionEnded as ended:
+            state, reason = ended.state, ended.reason
+            if upstream is None:
+                reset_on_close(downstream)
+        except Exception:
+            reason = "internal_error"
+            reset_on_close(downstream)
+            logger.exception("connection from {} failed", peer[0])
+            connection.frontend.service.failed("connection")
+        finally:
+            downstream.close()
+            if upstream is not None:
+                upstream.close()
+            self._account(connection, state, reason)
+
+    def _account(self, connection: Connection, state: State, reason: str | None) -> None:
+        """Say what the connection tells of its backend, give the lease back, count, and write the access line."""
+        service, lease, relay = connection.frontend.service, connection.lease, connection.relay
+        if state is State.NORMAL and lease is not None:  # also of a backend that never says a word
+            service.traffic_succeeded(lease)
+        elif state is State.SERVER_RESET and lease is not None and relay is not None and not relay.bytes_down:
+            service.traffic_failed(lease.backend, "reset_before_a_byte")
+        else:
+            connection.tell_success()
+        self._connections.remove(connection)
+        if connection.lease_id:
+            service.release(connection.lease_id)
+        service.closed(connection.admitted, connection.admission, state)
+        self._access_log.connection_ended(connection, state, reason, time.monotonic())
