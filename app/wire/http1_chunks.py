@@ -16,13 +16,13 @@ _LONGEST_SIZE_LINE: Final = 256  # bytes with the CRLF: extensions, which nobody
 _LONGEST_TRAILERS: Final = 8192  # bytes with all CRLFs
 _MOST_DIGITS: Final = 15  # 60 bits, which every origin's integers hold
 
-_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 # No white space around ";" and "=" (RFC 9112 7.1.1 has a recipient take it): implementations differ in what they
 # make of it, and requests were smuggled by that.
 _SIZE_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,%d})(?:;%b(?:=(?:%b|%b))?)*+\r\n" % (_MOST_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
+    rb"([0-9A-Fa-f]{1,%d})(?:;%b(?:=(?:%b|%b))?)*\r\n" % (_MOST_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
 )
-_TRAILER_LINE: Final = re.compile(rb"(?:(%b):[\t -~\x80-\xff]*+)?\r\n" % TOKEN.pattern)
+_TRAILER_LINE: Final = re.compile(rb"(?:(%b):[\t -~\x80-\xff]*)?\r\n" % TOKEN.pattern)
 _DATA_END: Final = re.compile(rb"\r\n")
 # What nearly always stands between two chunks, in one look. It does nothing that the lines one by one do not, and
 # costs a quarter: a peer that sends a byte a chunk has less of us.
