@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from app.commands.env_file import apply_env_file
+
 COMMANDS: Final = {
     "serve": "serve",
     "check": "configuration",
@@ -24,6 +26,9 @@ COMMANDS: Final = {
 }
 """Which module of app.commands has which command."""
 
+_LOGGING: Final = ("serve", "replicate")
+"""Commands whose log names the file of variables; standard error may be that log."""
+
 
 class _Commands(click.Group):
     """Imports the command that was asked for, and no other: the edge's own imports take half a second."""
@@ -40,5 +45,11 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """A geo-aware, sticky TCP and HTTP proxy. Configured by EDGEPROXY_ variables and a YAML file."""
+@click.pass_context
+def main(context: click.Context) -> None:
+    """A geo-aware, sticky TCP and HTTP proxy. Configured by EDGEPROXY_ variables and a YAML file.
+
+    Every command reads variables from .env in the working directory, as honcho does: they override those of the
+    environment. EDGEPROXY_ENV_FILE names another file; if it is empty, no file is read.
+    """
+    context.obj = apply_env_file(is_logged=context.invoked_subcommand in _LOGGING)

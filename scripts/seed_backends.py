@@ -14,5 +14,7 @@ if VENV_PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
 sys.path.insert(0, str(ROOT))
 
 from app.commands.backends import backends
+from app.commands.env_file import apply_env_file
 
+apply_env_file()
 backends(prog_name="seed_backends.py")

@@ -16,6 +16,7 @@ from app.domain.model import parse_backend
 from app.outbound.peewee_backends import SqliteBackendStore
 from tests.harness import ROOT
 
+DEFAULTS = {"ENV_FILE": "", "ADMIN_LISTEN_ADDR": ""}
 Done = subprocess.CompletedProcess[str]
 
 
@@ -29,9 +30,9 @@ def commands_of(group: click.Command) -> dict[str, click.Command]:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with these EDGEPROXY_ variables, no others, and no admin API by default."""
+    """Return this process's environment with these EDGEPROXY_ variables alone, no `.env`, no admin API."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
-    return kept | {f"EDGEPROXY_{name}": text for name, text in {"ADMIN_LISTEN_ADDR": "", **variables}.items()}
+    return kept | {f"EDGEPROXY_{name}": text for name, text in {**DEFAULTS, **variables}.items()}
 
 
 def run(command: list[str], stdin: str = "", cwd: Path = ROOT, **variables: str) -> Done:
@@ -55,7 +56,7 @@ def edgeproxy(*arguments: object, stdin: str = "", **variables: str) -> Done:
 
 def command(*arguments: object, stdin: str = "", **variables: str) -> Done:
     """Do what `edgeproxy` does for a command that ends by itself, in this process."""
-    runner = CliRunner(env={f"EDGEPROXY_{name}": text for name, text in variables.items()})
+    runner = CliRunner(env={f"EDGEPROXY_{name}": text for name, text in {"ENV_FILE": "", **variables}.items()})
     texts = [str(argument) for argument in arguments]
     result = runner.invoke(main, texts, input=stdin.encode())
     if result.exception is not None and not isinstance(result.exception, SystemExit):

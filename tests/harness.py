@@ -105,6 +105,7 @@ class EdgeProcess:
             "EDGEPROXY_LOG_PATH": str(self.log_path),
             "EDGEPROXY_DRAIN_TIMEOUT_SECS": "2",
             "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
+            "EDGEPROXY_ENV_FILE": "",
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
         self.process = subprocess.Popen(

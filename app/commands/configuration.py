@@ -14,6 +14,7 @@ import click
 from pydantic import BaseModel
 from rich.table import Table
 
+from app.commands.env_file import applied_env_file
 from app.commands.output import console, fail, json_option
 from app.config import Config, ConfigError, Settings, json_schema, load, variable
 from app.outbound.maxmind_geo import GeoDatabaseError, open_geo
@@ -25,7 +26,8 @@ def load_or_exit(overrides: Mapping[str, str] | None = None) -> Config:
     try:
         return load(os.environ, overrides=overrides)
     except ConfigError as error:
-        fail("edgeproxy", *error.faults)
+        file = applied_env_file()
+        fail("edgeproxy", *(file.locate(fault) if file else fault for fault in error.faults))
 
 
 def _raise_descriptor_limit() -> None:

@@ -20,6 +20,7 @@ from loguru import logger
 
 from app.cluster.process import BadEtcdFiles, Replication
 from app.commands.configuration import load_or_exit
+from app.commands.env_file import log_env_file
 from app.commands.output import fail
 from app.config import Config, variable
 from app.inbound.listener import BindError
@@ -40,6 +41,7 @@ def replicate() -> None:
     config = load_or_exit()
     log = json_log.configure(None, level=config.log_level, format=config.log_format)
     log.start()  # its greenlet also keeps the loop turning while this one waits
+    log_env_file()
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal_handler(number, stopping.set)

@@ -12,6 +12,7 @@ import gevent
 from loguru import logger
 
 from app.commands.configuration import configuration_options, given, load_or_exit
+from app.commands.env_file import log_env_file
 from app.commands.output import fail
 from app.config import load, variable
 from app.domain.stored import StoreError
@@ -36,6 +37,7 @@ def serve(**options: str | None) -> None:
         log = json_log.configure(config.log_path, level=config.log_level, format=config.log_format)
     except OSError as error:
         fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
+    log_env_file()
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     gevent.get_hub().SYSTEM_ERROR = ()  # a greenlet that a handler has started must not end the edge by sys.exit
     try:

@@ -1,6 +1,6 @@
 """The environment: variables that begin with EDGEPROXY_ -> Settings. One that is not in the table is a fault.
 
-So a misspelt variable never goes unnoticed. `.env` files are honcho's business (and scripts/start's), not read here.
+So a misspelt variable never goes unnoticed. No `.env` is read here: the commands do that, as honcho does.
 """
 
 from __future__ import annotations
@@ -82,6 +82,10 @@ class Settings(BaseModel):
 
     config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="YAML file with frontends and backends; empty = one frontend, of these variables"
+    )
+    env_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
+        default=Path(".env"),
+        description="File of variables that every command reads first, unless honcho started it; empty = none",
     )
     listen_addr: ListenAddresses = Field(
         default="*:8080",

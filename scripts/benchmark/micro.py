@@ -141,6 +141,7 @@ def longest_pause_ms() -> float:
             cwd=ROOT,
             env={name: text for name, text in os.environ.items() if not name.startswith("EDGEPROXY_")}
             | {
+                "EDGEPROXY_ENV_FILE": "",
                 "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}",
                 "EDGEPROXY_METRICS_LISTEN_ADDR": f"127.0.0.1:{metrics_port}",
                 "EDGEPROXY_ADMIN_LISTEN_ADDR": "",

@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.commands": "app.config app.commands app.outbound.admin_api click rich",
     "app.commands.backends": "app.config app.domain app.commands app.ports app.outbound click",
     "app.commands.configuration": "app.config app.commands app.outbound click pydantic rich",
+    "app.commands.env_file": "app.config app.commands click honcho loguru",
     "app.commands.explain": "app.config app.commands app.domain app.edge.plans app.outbound app.ports click rich",
     "app.commands.geo_frontend": "app.config app.commands app.outbound app.ports",
     "app.commands.handlers": "app.commands app.domain app.gateway click loguru werkzeug",

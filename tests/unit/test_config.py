@@ -17,6 +17,7 @@ from app.config import Config, ConfigError, DatabaseUrl, ListenAddress, Settings
 
 DEFAULTS: dict[str, Any] = {
     "CONFIG": None,
+    "ENV_FILE": Path(".env"),
     "LISTEN_ADDR": (ListenAddress("0.0.0.0", 8080), ListenAddress("::", 8080)),
     "DB_PATH": Path("routing.db"),
     "DB_URL": None,

@@ -1,0 +1,110 @@
+"""The file of variables that every command reads as honcho does: `.env` in the working directory.
+
+honcho overlays the environment with this file, and so do the commands: a command outside honcho then has the
+configuration of the edge that honcho runs. A process that honcho itself started reads no file, because honcho has
+passed on the variables of its own, which `honcho -e FILE` may have named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from honcho.environ import parse
+from loguru import logger
+
+from app.commands.output import fail
+from app.config import PREFIX, ConfigError, Settings, variable
+
+_DEFAULT: Final[Path] = Settings.model_fields["env_file"].default
+_STARTED_BY_HONCHO: Final = "HONCHO_PROCESS_NAME"
+"""The variable that honcho sets for a process of the Procfile, also in the services it exports."""
+
+
+@dataclass(frozen=True)
+class EnvFile:
+    """A file of variables. `overridden` names the variables to which the environment gave another value."""
+
+    path: Path
+    variables: Mapping[str, str]
+    overridden: tuple[str, ...]
+
+    def __str__(self) -> str:
+        overriding = f", overriding {', '.join(self.overridden)} of the environment" if self.overridden else ""
+        return f"variables from {self.path}{overriding}"
+
+    def locate(self, fault: str) -> str:
+        """Return a fault of the configuration, preceded by the path if its variable comes from this file."""
+        name = re.match(r"\w*", fault)
+        return f"{self.path}: {fault}" if name and name[0] in self.variables else fault
+
+
+def read_env_file(environment: Mapping[str, str]) -> EnvFile | None:
+    """Read the file that the environment names, else `.env` if there is one. Raises ConfigError naming every fault.
+
+    A folder named `.env` is ignored, as honcho ignores it.
+    """
+    name = environment.get(variable("env_file"), "" if _STARTED_BY_HONCHO in environment else None)
+    if name is not None and not name.strip():
+        return None
+    path = (_DEFAULT if name is None else Path(name)).absolute()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        if name is None and isinstance(error, FileNotFoundError | IsADirectoryError):
+            return None
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is not UTF-8"]) from None
+    variables = _variables(text, path)
+    overridden = [name for name, value in variables.items() if environment.get(name, value) != value]
+    return EnvFile(path, variables, tuple(overridden))
+
+
+def _variables(text: str, path: Path) -> dict[str, str]:
+    """Parse the lines as honcho does, which ignores what it does not understand; for our variables that is a fault."""
+    variables, faults = dict[str, str](), list[str]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found = parse(line)
+        except ValueError as error:
+            faults.append(f"{path}: line {number}: {error}")
+            continue
+        if "\0" in line:
+            faults.append(f"{path}: line {number}: contains a NUL character")
+        elif not found and PREFIX in line.partition("#")[0]:
+            faults.append(f'{path}: line {number}: is not NAME=value (an empty value is written NAME="")')
+        variables |= found
+    if faults:
+        raise ConfigError(faults)
+    return variables
+
+
+def apply_env_file(*, is_logged: bool = False) -> EnvFile | None:
+    """Overlay the environment with the file, and report it on standard error unless the log will. Exits with 2."""
+    try:
+        file = read_env_file(os.environ)
+    except ConfigError as error:
+        fail("edgeproxy", *error.faults)
+    if file is not None:
+        os.environ.update(file.variables)
+        if not is_logged:
+            click.echo(f"edgeproxy: {file}", err=True)
+    return file
+
+
+def applied_env_file() -> EnvFile | None:
+    """Return the file that the command line was started with."""
+    return click.get_current_context().find_object(EnvFile)
+
+
+def log_env_file() -> None:
+    """Log which file was applied, if any."""
+    file = applied_env_file()
+    if file is not None:
+        logger.bind(env_file=str(file.path)).info("{}", file)
