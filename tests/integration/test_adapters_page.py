@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
     differences = blocks(SMALL, "diff")
     assert len(differences) == 2
     for difference in differences:
-        change(tree / "app" / "bootstrap.py", difference)
+        change(tree / "app" / "edge" / "edge.py", difference)
     return tree
 
 

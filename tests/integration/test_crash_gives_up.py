@@ -24,9 +24,10 @@ import gevent
 import pytest
 from actors import supervisor
 from actors.runtime import Crash, tell
-from app import bootstrap, cli
+from app import cli
+from app.edge import edge
 
-start = bootstrap.Edge.start
+start = edge.Edge.start
 
 def start_and_crash(edge):
     start(edge)
@@ -38,7 +39,7 @@ def crash_for_ever(actor):
         gevent.sleep(0.001)
 
 supervisor.FIRST_BACKOFF_SECONDS = 0.0001
-bootstrap.Edge.start = start_and_crash
+edge.Edge.start = start_and_crash
 cli.main(["serve"])
 """
 """`python -m app serve` with an actor that cannot live, and a supervisor that is quick to find out."""

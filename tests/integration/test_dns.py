@@ -18,7 +18,7 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from actors.runtime import Crash, tell
-from app.inbound import dns_server
+from app.inbound.dns import server as dns_server
 from app.inbound.listener import BindError
 from app.wire.dns_answer import Responder
 from tests.edge_in_process import edge_in_process

@@ -15,7 +15,7 @@ import pytest
 
 from app.commands import register as module
 from app.outbound.child_process import ChildProcess
-from app.registration.client import Registration
+from app.registration.client import RegistrationClient
 from tests.commands import command
 from tests.harness import ROOT, eventually, write_backends
 from tests.integration.registered_services import (
@@ -159,7 +159,7 @@ def test_a_program_that_will_not_end_is_killed(monkeypatch, tmp_path):
     ready = tmp_path / "ready"
     source = f"import signal; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w'); {SLEEP}"
     run = module._Run(("127.0.0.1", 1), 0)
-    run.registration = Registration(1)
+    run.registration = RegistrationClient(1)
     run.child = ChildProcess(python(source))
     gevent.spawn(run._await_child, run.child)
     eventually(ready.exists)
