@@ -1,4 +1,4 @@
-"""docs/adapters.md taken at its word: the adapter it writes out is put into a copy of the tree, which then serves."""
+"""docs/how-to/adapters.md, done as it says: the adapter is put into a copy of the tree, which then serves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests import harness
 from tests.harness import ROOT, EdgeProcess, eventually, row
 from tests.traffic import named, who
 
-PAGE = (ROOT / "docs" / "adapters.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "adapters.md").read_text()
 SMALL, _, WORKED = PAGE.partition("## PostgreSQL, the worked example")
 
 

@@ -1,4 +1,4 @@
-"""docs/control-plane.md, done as it says: every command of it, in its order, with addresses of this machine."""
+"""docs/how-to/many-pops.md, done as it says: every command of it, in its order, with addresses of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.etcd_servers import etcd_running, pops
 from tests.programs import program
 from tests.traffic import free_ports, named, who
 
-PAGE = (ROOT / "docs" / "control-plane.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "many-pops.md").read_text()
 API = 'api() { curl -sfH "Authorization: Bearer $(cat admin.token)" "$@"; }\n'
 
 

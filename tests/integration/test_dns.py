@@ -177,7 +177,7 @@ def test_the_documented_questions_have_answers(edge: Callable[..., EdgeProcess])
     demo = (ROOT / "app/data/demo_backends.csv").read_text()
     rows = [{**one, "port": int(one["port"])} for one in csv.DictReader(demo.splitlines())]
     dns = Dns(edge(rows, DNS_LISTEN_ADDR="127.0.0.1:0", REGION="af"))
-    text = (ROOT / "README.md").read_text() + (ROOT / "docs/dns.md").read_text()
+    text = (ROOT / "docs/how-to/dns.md").read_text()
     questions = re.findall(r"^    dig @127\.0\.0\.1 -p 5353 ([^#\n]+)", text, re.MULTILINE)
     assert len(questions) > 6
     for question in questions:

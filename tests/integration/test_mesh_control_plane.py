@@ -1,4 +1,4 @@
-"""etcd, registration, DNS and the admin API between POPs, through the tunnels, set up as docs/mesh.md says."""
+"""etcd, registration, DNS and the admin API between POPs, through the tunnels, set up as docs/how-to/mesh.md says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.namespaces import Wire, require_namespaces, wire
 from tests.places import Place
 from tests.programs import program
 
-PAGE = {one.place: one.text for one in blocks("mesh.md") if one.place}
+PAGE = {one.place: one.text for one in blocks("how-to/mesh.md") if one.place}
 """Its blocks by where they are run, or stand."""
 PORTS = {2379: "etcd", 2380: "etcd among its own", 5353: "DNS", 8081: "admin API"}
 
@@ -33,7 +33,7 @@ class Places:
     """gru and fra, and nrt, which nobody reaches from outside: with etcd, a replicator and an edge each."""
 
     def __init__(self, network: Wire, folder: Path) -> None:
-        mesh = yaml.safe_load(blocks("mesh.md")[0].text)
+        mesh = yaml.safe_load(blocks("how-to/mesh.md")[0].text)
         where = addresses(plan(folder, mesh))
         self.service = where["fra-web-1"]
         self.regions = {pop["name"]: pop["region"] for pop in mesh["pops"]}

@@ -1,4 +1,4 @@
-"""docs/mesh.md and docs/anycast.md, done as they say: every file, every command, on machines of their own."""
+"""docs/how-to/mesh.md and anycast.md, done as they say: every file, every command, on machines of their own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def copied(network: Wire, folder: Path) -> None:
 def test_the_private_network_is_made_as_its_document_says(tools, folder):
     with wire("gru", "fra", "nrt") as network:
         printed = {}
-        for language, text, place in ((one.language, one.text, one.place) for one in blocks("mesh.md")):
+        for language, text, place in ((one.language, one.text, one.place) for one in blocks("how-to/mesh.md")):
             if language == "yaml":
                 with (folder / "mesh.yaml").open("a") as file:
                     file.write(text)
@@ -101,7 +101,8 @@ def fields_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def test_the_table_of_the_file_has_every_key_and_its_default():
-    table = [line for line in (ROOT / "docs" / "mesh.md").read_text().splitlines() if line.startswith("| `")]
+    page = ROOT / "docs" / "reference" / "mesh-file.md"
+    table = [line for line in page.read_text().splitlines() if line.startswith("| `")]
     top = {line.split("`")[1]: line.split(" | ")[1].strip("` ") for line in table}
     documented = {word for line in table for word in re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`(.*?)`", line)))}
     for name, field in fields_of(mesh_file._MeshFile).items():
@@ -115,7 +116,7 @@ def test_the_table_of_the_file_has_every_key_and_its_default():
 def test_a_prefix_is_announced_as_its_document_says(tools, folder):
     """honcho tells all processes at once, and kills what is left five seconds after the first has ended."""
     prefixes = {"198.51.100.0/24", "2001:db8:100::/48"}
-    yaml_block, *rest = [one for one in blocks("anycast.md") if one.language in ("yaml", "sh")]
+    yaml_block, *rest = [one for one in blocks("how-to/anycast.md") if one.language in ("yaml", "sh")]
     (folder / "mesh.yaml").write_text(yaml_block.text)
     with wire("router", "gru") as network:
         gru = network["gru"]
@@ -155,8 +156,8 @@ def geography(path: Path) -> None:
 
 def gdnsd(machine: Machine, folder: Path) -> None:
     """Run it with the document's configuration and zone."""
-    config = next(one.text for one in blocks("anycast.md") if one.language == "gdnsd")
-    record = next(one.text for one in blocks("anycast.md") if one.language == "zone")
+    config = next(one.text for one in blocks("how-to/anycast.md") if one.language == "gdnsd")
+    record = next(one.text for one in blocks("how-to/anycast.md") if one.language == "zone")
     (folder / "geoip").mkdir(parents=True)
     (folder / "zones").mkdir()
     geography(folder / "geoip" / "GeoLite2-Country.mmdb")

@@ -1,4 +1,4 @@
-"""Every block of docs/registration.md, run as it stands there but for the ports and the address of the edge."""
+"""Every block of docs/how-to/register.md, run as it stands there but for the ports and the address of the edge."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.traffic import free_ports, named, serving
 
 __all__ = ["home"]
 
-PAGE = (ROOT / "docs/registration.md").read_text()
+PAGE = (ROOT / "docs/how-to/register.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 COMMAND, CURL, LIBRARY = (source for _, source in BLOCKS)
 

@@ -1,4 +1,4 @@
-"""The distribution tables of docs/algorithms.md are what the elections do."""
+"""The distribution tables of docs/explanation/algorithms.md are what the elections do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.domain.selection import ALGORITHMS
 from tests.unit.selectors import SelectorUnderTest, client, weighted_rows
 from tests.unit.test_selector_ip_hash import shares
 
-DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/algorithms.md"
+DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/explanation/algorithms.md"
 CONNECTIONS = 10_000
 WEIGHTS = {"A": 5, "B": 3, "C": 2}
 
