@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import clean_environment, run
+from tests.documents import blocks
 from tests.harness import ROOT, START_SECONDS, eventually
 from tests.traffic import free_ports
 
@@ -103,6 +104,17 @@ class Project:
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 
+    def type(self, script: str) -> str:
+        """Return what commands of a document print, typed in the folder."""
+        script = script.replace("as_client.py", f"as_client.py --edge 127.0.0.1:{self.port}")
+        script = script.replace("localhost:8080", f"127.0.0.1:{self.port}")
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def stop(self) -> str:
         """End honcho as a service manager does; returns all that was printed."""
         assert self.honcho is not None
@@ -144,6 +156,27 @@ def test_clients_of_five_places_land_in_five_cities_and_stay_there(project):
     lines = [json.loads(line) for line in (project.folder / "logs" / "edge.jsonl").read_text().splitlines()]
     located = {line["client"]: line["country"] for line in lines if line["event"] == "connection"}
     assert [located[address] for address in PLACES] == ["BR", "US", "FR", "JP", None, "BR"]
+
+
+def test_the_tutorial(project):
+    """docs/tutorial/five-minutes.md, as it is typed after `scripts/start`, and the same lines of the README."""
+    shutil.copy(project.folder / ".env.example", project.folder / ".env")
+    project.environment["EDGEPROXY_ADMIN_LISTEN_ADDR"] = "127.0.0.1:0"
+    project.write_demo_backends()
+    project.start()
+    eventually(lambda: project.get(project.port, "/")[0] == 200, what="a response through the edge")
+    _, clients, explain, drain, token = [one.text for one in blocks("tutorial/five-minutes.md") if one.language == "sh"]
+    assert [line for line in project.type(clients).splitlines() if line in PLACES.values()] == [
+        *(PLACES[address] for address in ("192.0.2.1", "200.160.2.3", "8.8.8.8", "193.51.208.13")),
+        *[PLACES["133.11.0.1"]] * 5,
+    ]
+    assert "pop_region: af" in project.type(explain.replace("source .venv/bin/activate\n", ""))
+    assert PLACES["200.160.2.3"] not in project.type(drain)
+    assert project.type(token).strip()
+    lines = (ROOT / "README.md").read_text().partition("## First success")[2].partition("## ")[0]
+    typed_here = [line.partition("  #")[0] for text in (clients, explain) for line in text.splitlines()]
+    assert [line for line in typed_here if f"    {line}" not in lines] == []
+    assert_clean_end(project.stop())
 
 
 def test_without_settings_and_without_a_database_it_runs_and_says_how_to_seed_one(project):
