@@ -108,7 +108,7 @@ class Project:
         """Return what commands of a document print, typed in the folder."""
         script = script.replace("as_client.py", f"as_client.py --edge 127.0.0.1:{self.port}")
         script = script.replace("localhost:8080", f"127.0.0.1:{self.port}")
-        command = ["bash", "-euo", "pipefail", "-c", script]
+        command = ["env", "-u", "EDGEPROXY_ENV_FILE", "bash", "-euo", "pipefail", "-c", script]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -174,7 +174,7 @@ def test_the_tutorial(project):
     assert PLACES["200.160.2.3"] not in project.type(drain)
     assert project.type(token).strip()
     lines = (ROOT / "README.md").read_text().partition("## First success")[2].partition("## ")[0]
-    typed_here = [line.partition("  #")[0] for text in (clients, explain) for line in text.splitlines()]
+    typed_here = [line.partition(" #")[0] for text in (clients, explain) for line in text.splitlines()]
     assert [line for line in typed_here if f"    {line}" not in lines] == []
     assert_clean_end(project.stop())
 

@@ -49,8 +49,9 @@ def tree(tmp_path: Path) -> Path:
     (tree / place).write_text(code)
     differences = blocks(SMALL, "diff")
     assert len(differences) == 2
+    (composition,) = re.findall(r"\*\*The line in `(app/[\w/]+\.py)`\*\*", SMALL)
     for difference in differences:
-        change(tree / "app" / "edge" / "edge.py", difference)
+        change(tree / composition, difference)
     return tree
 
 
