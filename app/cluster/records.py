@@ -1,4 +1,4 @@
-"""What stands in etcd: keys, and values with their schema, version 1. docs/control-plane.md describes it for operators.
+"""What stands in etcd: keys, and values with their schema, version 1. docs/reference/etcd.md describes it.
 
 A backend is the key `/edgeproxy/v1/backends/<id>`; its value is a JSON object of the columns of the routing database
 with `schema`. Fields that a version does not know are left alone, when it reads and when it writes.

@@ -322,7 +322,7 @@ class SqliteBackendStore(SqlBackendTable):
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):
             raise RepositoryError(
-                f"{self._path} is a replica of etcd: change the backends by the admin API (docs/control-plane.md)"
+                f"{self._path} is a replica of etcd: change the backends by the admin API (docs/how-to/many-pops.md)"
             )
         return self._transaction()
 

@@ -237,6 +237,13 @@ def test_a_script_is_documented_and_can_be_run(name):
     assert scripts()[name].read_bytes().startswith(b"#!")
 
 
+def test_the_code_points_at_documents_that_exist():
+    sources = [path for room in ("app", "actors", "scripts", "tests") for path in (ROOT / room).rglob("*.py")]
+    pointed = {path for one in sources for path in re.findall(r"\bdocs/[\w/-]+(?:\.\w+)+", one.read_text())}
+    assert pointed
+    assert {path for path in pointed if not (ROOT / path).exists()} == set()
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as code hosts and the site make them."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""Every variable, metric, route, command and script that the README names is used by some test that runs things."""
+"""Every variable, metric, route and command that the documentation names is used by some test that runs things."""
 
 from __future__ import annotations
 
