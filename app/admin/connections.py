@@ -80,7 +80,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
     """Add the routes of this subject."""
 
     def drop(connection: Connection) -> None:
-        connection.end(State.KILLED if connection.relay else State.KILLED_EARLY, REASON)
+        connection.end(State.KILLED if connection.progress else State.KILLED_EARLY, REASON)
 
     @api.get("/api/connections", Scope.READ, tag=TAG, response=OpenConnections)
     def list_connections(query: ConnectionPage) -> OpenConnections:
@@ -122,7 +122,7 @@ def _id_of(connection: Connection) -> str:
 
 
 def _described(one: Connection, now: float) -> OpenConnection:
-    lease, relay = one.lease, one.relay
+    lease, progress = one.lease, one.progress
     geo = one.client.geo if one.client is not None else None
     return OpenConnection.model_construct(
         id=_id_of(one),
@@ -139,8 +139,8 @@ def _described(one: Connection, now: float) -> OpenConnection:
         tier=lease.tier if lease is not None else None,
         affinity=lease.affinity if lease is not None else None,
         age_seconds=round(now - one.accepted_at, 3),
-        bytes_up=relay.bytes_up if relay is not None else 0,
-        bytes_down=relay.bytes_down if relay is not None else 0,
-        is_half_closed=relay.is_half_closed if relay is not None else False,
+        bytes_up=one.former_bytes_up + (progress.bytes_up if progress is not None else 0),
+        bytes_down=one.former_bytes_down + (progress.bytes_down if progress is not None else 0),
+        is_half_closed=progress.is_half_closed if progress is not None else False,
         is_idle=one.is_idle,
     )

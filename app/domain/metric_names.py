@@ -52,7 +52,7 @@ ACTOR_RESTARTS: Final = "edgeproxy_actor_restarts"
 MAILBOX_DEPTH: Final = "edgeproxy_actor_mailbox_depth"
 LOOP_PAUSE: Final = "edgeproxy_loop_pause_max_seconds"
 HOST_NAMES: Final = "edgeproxy_host_names"
-DNS_RESPONSES: Final = "edgeproxy_dns_answers"
+DNS_RESPONSES: Final = "edgeproxy_dns_responses"
 LOG_LINES_DROPPED: Final = "edgeproxy_log_lines_dropped"
 
 COUNTER: Final = "counter"
@@ -122,7 +122,7 @@ ALL: Final = (
     Metric(MAILBOX_DEPTH, GAUGE, "Messages waiting in an actor's inbox.", ("actor",)),
     Metric(LOOP_PAUSE, GAUGE, "Longest pause of the event loop in the last minute."),
     Metric(HOST_NAMES, GAUGE, "Host names of backends: resolved, stale or unresolved.", ("state",)),
-    Metric(DNS_RESPONSES, COUNTER, "Answers of the internal DNS, by response code.", ("rcode",)),
+    Metric(DNS_RESPONSES, COUNTER, "Responses of the internal DNS, by response code.", ("rcode",)),
     Metric(LOG_LINES_DROPPED, COUNTER, "Log lines lost to a full disk or a stalled reader."),
 )
 

@@ -29,7 +29,7 @@ from actors.supervisor import EXIT_CODE, Supervisor
 from app.admin.application import make_api
 from app.admin.edge import RunningEdge
 from app.admin.token_service import TokenService
-from app.config import PIPES, Config, Frontend, ListenAddress, idle_upstreams
+from app.config import PIPES, Config, Frontend, HttpOptions, ListenAddress, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.domain.limits import ClientLimits, adopt_all
@@ -67,7 +67,6 @@ from app.inbound.admin_server import AdminServer
 from app.inbound.connections import Connections
 from app.inbound.dns.server import DnsServer
 from app.inbound.frontend import OpenFrontend
-from app.inbound.http.forwarding import HeaderRules
 from app.inbound.http.request_tally import RequestTally
 from app.inbound.http.server import HttpServer
 from app.inbound.http.upstream_pool import UpstreamPool
@@ -95,6 +94,7 @@ from app.proxy_service import Actors, ProxyService, Route
 from app.registration.registrar import TICK_SECONDS as REGISTRATION_TICK_SECONDS
 from app.registration.registrar import DatabaseRegistrar
 from app.wire.dns_answer import Responder
+from app.wire.http1_forwarding import HeaderRules
 
 LAST_SNAPSHOT_SECONDS = 30.0
 """For writing the bindings at exit."""
@@ -318,7 +318,7 @@ class Edge:
                     self.actors, self.geo, _route(frontend), config.binding_ipv6_prefix, self._lease_ids
                 )
                 proxies = TrustedProxies(frontend.proxy_protocol_from)
-                opened.append(OpenFrontend(frontend, pool, service, proxies, HeaderRules(frontend.http)))
+                opened.append(OpenFrontend(frontend, pool, service, proxies, _header_rules(frontend.http)))
         return opened
 
     def _start_actors(self) -> None:
@@ -544,6 +544,10 @@ class Edge:
 
 def _needs_routing(config: Config) -> bool:
     return any(pool.app is not None for pool in config.pools)
+
+
+def _header_rules(options: HttpOptions) -> HeaderRules:
+    return HeaderRules(TrustedProxies(options.trusted_proxies), options.request_headers, options.response_headers)
 
 
 def _route(frontend: Frontend) -> Route:

@@ -22,7 +22,7 @@ from app.gateway.metrics import GatewayView
 from app.gateway.module_garbage import ModuleGarbage
 from app.gateway.router import Router
 from app.gateway.service_deployment import ServiceDeployment
-from app.inbound.http.gateway import Gateway
+from app.inbound.http.handling import Handling
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
@@ -43,7 +43,7 @@ class GatewayRoom:
         self.deployment = Deployment(store, thread.run, self._handlers, on_deploy)
         self.services = ServiceDeployment(store, thread.run, Services(supervisor, connector))
         self.view = GatewayView(self._handlers, self.services.services.views)
-        self.requests = Gateway(Dispatch(self._handlers), ServiceClients(self.services.services.address))
+        self.requests = Handling(Dispatch(self._handlers), ServiceClients(self.services.services.address))
         self._blocking = BlockingWatch(lambda endpoint, _seconds: self.view.count_block(endpoint))
         self._has_started = False
 

@@ -103,7 +103,7 @@ class AccessLog:
 
     def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
         """Write the line of a connection; `now` is monotonic seconds."""
-        lease, client, relay = connection.last_lease, connection.client, connection.relay
+        lease, client, progress = connection.last_lease, connection.client, connection.progress
         if lease is None and self._is_flood(reason or state, now):
             return
         geo = client.geo if client is not None else None
@@ -123,8 +123,8 @@ class AccessLog:
                 lease_ms=round(connection.lease_seconds * 1000, 3),
                 connect_ms=round(connection.connect_seconds * 1000, 3),
                 duration_ms=round((now - connection.accepted_at) * 1000, 3),
-                bytes_up=relay.bytes_up if relay is not None else 0,
-                bytes_down=relay.bytes_down if relay is not None else 0,
+                bytes_up=progress.bytes_up if progress is not None else 0,
+                bytes_down=progress.bytes_down if progress is not None else 0,
                 termination=state,
                 reason=reason,
             )

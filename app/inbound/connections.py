@@ -9,26 +9,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import gevent
-from gevent.hub import get_hub
+from greenlet import greenlet
 
 from app.domain.client import Client
 from app.domain.errors import Killed
 from app.domain.model import Backend, Lease
 from app.domain.outcome import State
+from app.inbound.event_loop import throw_soon
 from app.inbound.frontend import LiveFrontend, OpenFrontend
-
-if TYPE_CHECKING:
-    from greenlet import greenlet
 
 SWEPT_AT_ONCE: Final = 500
 """Connections looked at before the event loop gets its turn."""
 
 
 class Progress(Protocol):
-    """What the table reads of a connection's relay."""
+    """What the table reads of the relay of a TCP connection, or of the request that an HTTP connection serves."""
 
     @property
     def is_half_closed(self) -> bool: ...
@@ -44,6 +42,21 @@ class Progress(Protocol):
     def bytes_down(self) -> int: ...
 
 
+class _NoProgress:
+    """Between two HTTP requests."""
+
+    is_half_closed = False
+    bytes_up = 0
+    bytes_down = 0
+
+    def keep_alive(self) -> None: ...
+
+    def notice_reset(self) -> None: ...
+
+
+NO_PROGRESS: Final = _NoProgress()
+
+
 class Connection:
     """One client connection: its greenlet, its client, its lease and its bytes."""
 
@@ -56,10 +69,11 @@ class Connection:
         "connect_seconds",
         "deadline",
         "destination",
+        "former_bytes_down",
+        "former_bytes_up",
         "frontend",
         "greenlet",
         "has_noticed_half_close",
-        "has_served",
         "has_succeeded",
         "is_idle",
         "is_open",
@@ -71,8 +85,8 @@ class Connection:
         "listener",
         "live",
         "peer",
+        "progress",
         "quiet_since",
-        "relay",
         "seen_bytes_down",
         "seen_bytes_up",
         "source",
@@ -108,7 +122,10 @@ class Connection:
         """The one granted last, held or not: for the log."""
         self.lease_seconds = 0.0
         self.connect_seconds = 0.0
-        self.relay: Progress | None = None
+        self.progress: Progress | None = None
+        self.former_bytes_up = 0
+        self.former_bytes_down = 0
+        """Of the HTTP requests before."""
         self.seen_bytes_up = 0
         self.seen_bytes_down = 0
         self.quiet_since = accepted_at
@@ -121,8 +138,6 @@ class Connection:
         """Termination state and reason at the deadline."""
         self.is_idle = False
         """Between two HTTP requests."""
-        self.has_served = False
-        """At least one HTTP request."""
 
     def expect(self, seconds: float, late: tuple[State, str]) -> None:
         """Something must happen within so many seconds, or the connection ends with this state and reason."""
@@ -131,25 +146,20 @@ class Connection:
 
     def begin_request(self) -> None:
         """Forget the HTTP request before."""
-        self.has_served = True
         self.attempts = self.lease_id = 0
         self.lease = self.last_lease = None
         self.lease_seconds = self.connect_seconds = 0.0
 
     def tell_success(self) -> None:
         """Once the backend has sent something, what was remembered against it is forgotten."""
-        if not self.has_succeeded and self.lease is not None and self.relay is not None and self.relay.bytes_down:
+        if not self.has_succeeded and self.lease is not None and self.progress is not None and self.progress.bytes_down:
             self.has_succeeded = True
             self.frontend.service.traffic_succeeded(self.lease)
 
     def end(self, state: State, reason: str, is_still_due: Callable[[], bool] = lambda: True) -> None:
         """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open and due then."""
 
-        def throw() -> None:
-            if self.is_open and is_still_due():
-                self.greenlet.throw(Killed(state, reason))
-
-        get_hub().loop.run_callback(throw)
+        throw_soon(self.greenlet, Killed(state, reason), lambda: self.is_open and is_still_due())
 
     def end_if_late(self, now: float) -> None:
         """End it if its deadline is over, unless what was expected happens before it can be told."""
@@ -193,10 +203,10 @@ class Connections:
 
     def take_bytes(self, connection: Connection) -> bool:
         """Add what the connection has copied since last time; say whether it was anything."""
-        relay, lease = connection.relay, connection.last_lease
-        if relay is None or lease is None:
+        progress, lease = connection.progress, connection.last_lease
+        if progress is None or lease is None:
             return False
-        up, down = relay.bytes_up - connection.seen_bytes_up, relay.bytes_down - connection.seen_bytes_down
+        up, down = progress.bytes_up - connection.seen_bytes_up, progress.bytes_down - connection.seen_bytes_down
         if not up and not down:
             return False
         connection.seen_bytes_up += up
@@ -222,21 +232,22 @@ class Connections:
             if number % SWEPT_AT_ONCE == 0:
                 gevent.sleep(0)
             connection.end_if_late(now)
-            if connection.relay is None or not connection.is_open:
+            progress = connection.progress
+            if progress is None or not connection.is_open:
                 continue
-            connection.relay.keep_alive()  # here, because a short connection need not pay four system calls for it
-            if self.take_bytes(connection) or connection.has_noticed_half_close != connection.relay.is_half_closed:
-                connection.has_noticed_half_close = connection.relay.is_half_closed
+            progress.keep_alive()  # here, because a short connection need not pay four system calls for it
+            if self.take_bytes(connection) or connection.has_noticed_half_close != progress.is_half_closed:
+                connection.has_noticed_half_close = progress.is_half_closed
                 connection.quiet_since = now
                 connection.tell_success()
             else:
-                self._end_if_quiet(connection, connection.relay, now - connection.quiet_since)
+                self._end_if_quiet(connection, progress, now - connection.quiet_since)
 
     @staticmethod
-    def _end_if_quiet(connection: Connection, relay: Progress, quiet_seconds: float) -> None:
+    def _end_if_quiet(connection: Connection, progress: Progress, quiet_seconds: float) -> None:
         options = connection.frontend.config.tcp
-        if relay.is_half_closed:
-            relay.notice_reset()
+        if progress.is_half_closed:
+            progress.notice_reset()
             if quiet_seconds >= options.linger_timeout_seconds:
                 connection.end(State.LINGER_TIMEOUT, "linger_timeout")
         elif quiet_seconds >= options.idle_timeout_seconds and connection.deadline is None:
@@ -294,5 +305,5 @@ class Connections:
     def end_all(self, reason: str) -> int:
         """End every connection; returns how many."""
         for connection in self:
-            connection.end(State.KILLED if connection.relay else State.KILLED_EARLY, reason)
+            connection.end(State.KILLED if connection.progress else State.KILLED_EARLY, reason)
         return len(self)

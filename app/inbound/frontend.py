@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.config import Frontend, Pool
-from app.inbound.http.forwarding import HeaderRules
 from app.inbound.proxy_header import TrustedProxies
 from app.proxy_service import ProxyService
+from app.wire.http1_forwarding import HeaderRules
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ connect_refused nobody listens
 connect_timeout no connection in time, by our clock or the kernel's
 connect_failed  no route, or an address that cannot be used
 timeout         connected, but not done in time
-bad_answer      closed or reset too early, not HTTP, or a head that has no end
+bad_response      closed or reset too early, not HTTP, or a head that has no end
 status          another status than expected
 body            the text is not in the first 64 KiB of the body
 no_resources    this machine is out of descriptors, memory or ports: says nothing of the backend
@@ -83,7 +83,7 @@ def _word(error: _Failed | BadMessage | OSError, is_connected: bool) -> str:
         case OSError(errno=code) if code in _OUR_WANT:
             return "no_resources"
         case OSError() if is_connected:
-            return "bad_answer"
+            return "bad_response"
         case ConnectionRefusedError():
             return "connect_refused"
         case TimeoutError():
@@ -91,7 +91,7 @@ def _word(error: _Failed | BadMessage | OSError, is_connected: bool) -> str:
         case OSError():
             return "connect_failed"
         case _:
-            return "bad_answer"
+            return "bad_response"
 
 
 def _get(sock: socket.socket, target: Target) -> None:
@@ -136,11 +136,11 @@ def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
             if head.status >= 200:
                 return head, data[end:]
         elif len(data) > MAX_HEAD_BYTES:
-            raise _Failed("bad_answer", "head without end")
+            raise _Failed("bad_response", "head without end")
         else:
             piece = sock.recv(_PIECE_BYTES)
             if not piece:
-                raise _Failed("bad_answer", "closed before the end of the head")
+                raise _Failed("bad_response", "closed before the end of the head")
             data += piece
 
 

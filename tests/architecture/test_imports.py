@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.proxy_service": "actors.messages actors.runtime app.ports app.domain",
     "app.inbound": "app.proxy_service app.wire app.ports app.domain app.config app.inbound "
     "actors.messages actors.runtime gevent greenlet loguru msgspec",
-    "app.inbound.http.gateway": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
+    "app.inbound.http.handling": "app.wire app.domain app.gateway app.inbound gevent werkzeug",
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.services actors.runtime gevent loguru "
     "msgspec werkzeug",
     "app.registration.client": "app.domain app.outbound.admin_api loguru",

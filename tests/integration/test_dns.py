@@ -86,7 +86,7 @@ class Dns:
         return {str(record.rdata) for record in self.ask(name, kind).rr}
 
     def answers(self, rcode: str) -> float:
-        return self.proxy.metrics().get(f'edgeproxy_dns_answers_total{{rcode="{rcode}"}}', 0)
+        return self.proxy.metrics().get(f'edgeproxy_dns_responses_total{{rcode="{rcode}"}}', 0)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_it_binds_nobody_and_leases_nothing(dns: Dns) -> None:
     assert {name: value for name, value in after.items() if name.startswith(kinds)} == {
         name: value for name, value in before.items() if name.startswith(kinds)
     }
-    assert after['edgeproxy_dns_answers_total{rcode="NOERROR"}'] == 50
+    assert after['edgeproxy_dns_responses_total{rcode="NOERROR"}'] == 50
 
 
 def test_it_answers_until_the_last_connection_has_drained(edge: Callable[..., EdgeProcess], origin: Any) -> None:
@@ -402,5 +402,5 @@ def test_a_fault_of_ours_is_said_once_and_counted(tmp_path: Path, monkeypatch: p
                 assert DNSRecord.parse(sock.recv(512)).header.rcode == RCODE.SERVFAIL
         metrics = inside.metrics()
         assert metrics['edgeproxy_internal_errors_total{where="dns"}'] == 3
-        assert metrics['edgeproxy_dns_answers_total{rcode="SERVFAIL"}'] == 3
+        assert metrics['edgeproxy_dns_responses_total{rcode="SERVFAIL"}'] == 3
         assert len([line for line in inside.logged() if "could not be answered" in line["event"]]) == 1

@@ -64,7 +64,7 @@ told = {"heard": [], "still open": [], "refused": []}
 for addresses in ([a], [a, b]):
     edge = Edge(load(environment, document=document(*addresses)))
     edge.start()
-    (address,) = edge.doors.addresses["web"]
+    (address,) = edge.listeners.addresses["web"]
     told["heard"].append([ask(address) for _ in range(3)])
     edge.stop()
     told["still open"] += [is_open(address), is_open(edge.status.address)]

@@ -196,7 +196,7 @@ def test_unknown_servers_serve_until_somebody_is_known_to_be_well(edge, server):
     assert changes(proxy, thoughtful) == []
     thoughtful.has_thought.set()
     await_state(proxy, thoughtful, "down")
-    assert changes(proxy, thoughtful) == [("down", "bad_answer")]
+    assert changes(proxy, thoughtful) == [("down", "bad_response")]
 
 
 def test_when_everybody_is_down_all_serve_and_it_is_told(edge, server):

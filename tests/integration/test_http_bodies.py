@@ -505,7 +505,7 @@ def test_an_answer_that_is_cut_short_is_cut_short_for_the_client(proxy, origin, 
     with client_of(proxy) as client, pytest.raises((EOFError, ConnectionError)):
         client.ask(target)
     line = request_line(proxy, target)
-    assert (line["status"], line["termination"], line["reason"]) == (200, "SD", "closed_within_answer")
+    assert (line["status"], line["termination"], line["reason"]) == (200, "SD", "closed_within_response")
 
 
 def test_nothing_is_left_behind(proxy):

@@ -15,7 +15,7 @@ import pytest
 from gevent.event import Event
 
 from app.domain.model import parse_backend
-from app.inbound.http.stream import Stream
+from app.inbound.http.stream import UpstreamStream
 from app.inbound.http.upstream_pool import IDLE_SECONDS, UpstreamPool
 from tests.harness import eventually, pool, row, write_backends
 from tests.integration.http_peers import (
@@ -218,7 +218,7 @@ def test_requests_of_one_connection_are_balanced_one_by_one(proxy, origins):
 
 
 @pytest.mark.parametrize(
-    ("method", "answer"),
+    ("method", "response"),
     [
         ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"),
         ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
@@ -291,7 +291,7 @@ def test_idle_connections_expire_and_are_bounded():
         pairs = [socket.socketpair() for _ in range(4)]
         ends = [stack.enter_context(theirs) for _, theirs in pairs]
         for number, (ours, _) in enumerate(pairs):
-            idle.give(Stream(_socket.socket(fileno=ours.detach()), (backend.host, backend.port)), float(number))
+            idle.give(UpstreamStream(_socket.socket(fileno=ours.detach()), (backend.host, backend.port)), float(number))
         assert (len(idle), ends[3].recv(1)) == (3, b""), "there are enough"
         idle.sweep(IDLE_SECONDS + 0.9)
         assert (len(idle), ends[0].recv(1)) == (2, b"")
@@ -341,7 +341,7 @@ def test_a_request_that_must_not_be_repeated_is_not(proxy, origin, method):
     with client_of(proxy) as client:
         assert client.ask().status == 200
         response = client.ask("/once", method=method, body=b"x")
-        assert (response.status, b"closed_before_answer" in response.body) == (502, True)
+        assert (response.status, b"closed_before_response" in response.body) == (502, True)
         assert client.ask().status == 200, "the client's connection goes on"
     assert sum(request.target == "/once" for request in origin.requests) == 1
 

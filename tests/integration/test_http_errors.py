@@ -210,11 +210,11 @@ def test_a_garbled_answer_is_502_and_its_connection_is_not_used_again(scene, gar
 @pytest.mark.parametrize(
     "part, reason",
     [
-        (then_end(b""), "closed_before_answer"),
-        (then_end(b"HTTP/1.1 200 OK\r\nContent-Le"), "closed_before_answer"),
-        (then_end(b"HTTP/1.1 100 Continue\r\n\r\n"), "closed_before_answer"),
-        (then_end(b"\x15\x03\x01\x00\x02\x02\x28"), "closed_before_answer"),
-        (then_reset(), "reset_before_answer"),
+        (then_end(b""), "closed_before_response"),
+        (then_end(b"HTTP/1.1 200 OK\r\nContent-Le"), "closed_before_response"),
+        (then_end(b"HTTP/1.1 100 Continue\r\n\r\n"), "closed_before_response"),
+        (then_end(b"\x15\x03\x01\x00\x02\x02\x28"), "closed_before_response"),
+        (then_reset(), "reset_before_response"),
     ],
 )
 def test_a_backend_that_ends_before_its_answer_is_502_and_asked_once(scene, part, reason):
@@ -270,7 +270,7 @@ def test_a_request_that_is_not_idempotent_is_not_sent_again(scene, method):
     with scene.client() as client:
         warm(client)
         message = client.ask(post(path, b"once", method=method))
-        assert (message.status, reason_of(message)) == (502, "closed_before_answer")
+        assert (message.status, reason_of(message)) == (502, "closed_before_response")
         assert client.ask(get(fresh_path())).status == 200
     assert len(scene.origin.got(path)) == 1
 
@@ -457,7 +457,7 @@ def test_a_request_counts_once_against_its_backend(scene):
         with pytest.raises(ConnectionResetError):
             client.rest()
     errors = "edgeproxy_backend_errors_total"
-    eventually(lambda: sample(scene.edge.metrics(), errors, **good, reason="closed_within_answer") == 1)
+    eventually(lambda: sample(scene.edge.metrics(), errors, **good, reason="closed_within_response") == 1)
     assert not sample(scene.edge.metrics(), errors, **good, reason="status_503")
 
 

@@ -189,10 +189,10 @@ def ending_badly(scene, source):
 
     path = origin.on(then_end(b""))
     asks(post(path, b"", "Connection: close"))
-    yield 502, "SW", "closed_before_answer", path
+    yield 502, "SW", "closed_before_response", path
     path = origin.on(then_reset())
     asks(post(path, b"", "Connection: close"))
-    yield 502, "SW", "reset_before_answer", path
+    yield 502, "SW", "reset_before_response", path
     path = origin.on(then_end(b"hello\r\n\r\n"))
     asks(close(path))
     yield 502, "PW", "status_line", path
@@ -200,7 +200,7 @@ def ending_badly(scene, source):
         for ends in (then_end, then_reset):
             path = origin.on(ends(data))
             asks(get(path))
-            yield 200, "SD", "closed_within_answer", path
+            yield 200, "SD", "closed_within_response", path
     path = fresh_path()
     asks(get(path, "Transfer-Encoding: chunked", method="POST") + b"x\r\n")
     yield 400, "PD", "bad_chunk_size", path

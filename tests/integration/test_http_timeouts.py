@@ -224,7 +224,7 @@ def test_interim_answers_without_end_are_502(scene):
         while (head := client.head()).status == 103:
             pass
         assert head.status == 502
-    assert request_line(scene.edge, path)["reason"] == "too_many_interim_answers"
+    assert request_line(scene.edge, path)["reason"] == "too_many_interim_responses"
 
 
 def test_interim_answers_do_not_put_off_the_deadline(scene):

@@ -135,18 +135,18 @@ def test_interim_answers_are_passed_over(origin):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_HEAD_BYTES // 20),
         b"HTTP/1.1 200 OK\r\nA: " + b"a" * (MAX_HEAD_BYTES + 10_000),
     ],
 )
 def test_no_more_than_so_much_of_a_head_is_read(origin, response):
-    assert probe(target(origin(answering(response, holds=True)), timeout_seconds=1.0)) == "bad_answer"
+    assert probe(target(origin(answering(response, holds=True)), timeout_seconds=1.0)) == "bad_response"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
@@ -162,7 +162,7 @@ def test_no_more_than_so_much_of_a_head_is_read(origin, response):
     ],
 )
 def test_what_is_no_http_answer(origin, response):
-    assert probe(target(origin(answering(response)))) == "bad_answer"
+    assert probe(target(origin(answering(response)))) == "bad_response"
 
 
 def test_one_that_resets(origin):
@@ -170,7 +170,7 @@ def test_one_that_resets(origin):
         read_request(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
-    assert probe(target(origin(part))) == "bad_answer"
+    assert probe(target(origin(part))) == "bad_response"
 
 
 @pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\n", CHUNKED, CHUNKED + b"5\r\nhel"])
@@ -219,7 +219,7 @@ def test_the_text_is_found_however_the_body_is_framed(origin, pieces, holds):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         OK,
         b"HTTP/1.1 204 No Content\r\n\r\nall well",
@@ -235,7 +235,7 @@ def test_the_text_is_not_there(origin, response):
 
 
 def test_chunks_that_are_none(origin):
-    assert probe(target(origin(answering(CHUNKED + b"all well\r\n")), body="all well")) == "bad_answer"
+    assert probe(target(origin(answering(CHUNKED + b"all well\r\n")), body="all well")) == "bad_response"
 
 
 @pytest.mark.parametrize(("before", "verdict"), [(MAX_BODY_BYTES - 2, None), (MAX_BODY_BYTES - 1, "body")])
@@ -300,5 +300,5 @@ def test_no_probe_leaves_a_descriptor_behind(origin, refused_port):
             probe(target(garbage)),
             probe(target(silent, timeout_seconds=0.05)),
         ]
-        assert verdicts == [None, None, "connect_refused", "bad_answer", "timeout"]
+        assert verdicts == [None, None, "connect_refused", "bad_response", "timeout"]
     eventually(lambda: open_sockets() <= before)

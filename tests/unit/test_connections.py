@@ -87,7 +87,7 @@ class Open:
             self._lease_id += 1
             lease = Lease(self._lease_id, backend(to), None, Affinity.NEW, is_spotless=False)
             connection.lease = connection.last_lease = lease
-        connection.relay = relay
+        connection.progress = relay
         self.table.add(connection)
         return connection
 
@@ -225,7 +225,7 @@ def test_without_a_lease_or_a_relay_nobody_has_succeeded(opened: Open) -> None:
 
 def test_a_connection_is_ended_when_it_has_been_quiet_for_the_time_of_its_own_frontend(opened: Open) -> None:
     quiet, busy = opened.connect(relay=Relay()), opened.connect(relay=Relay())
-    cast(Relay, busy.relay).bytes_up = 1
+    cast(Relay, busy.progress).bytes_up = 1
     opened.table.sweep(IDLE_SECONDS - 1)
     assert states(quiet) == []
     opened.table.sweep(IDLE_SECONDS)

@@ -1,4 +1,4 @@
-"""What the edge itself answers to an HTTP request: why it was refused, or why nobody could serve it."""
+"""The edge's own responses to HTTP requests: JSON that says why a request was refused or could not be served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUS_OF: Final = {
     State.RESPONSE_TIMEOUT: 504,
     State.INTERNAL_ERROR: 500,
 }
-"""How an unanswered request that ended so is answered; one in any other state is not."""
+"""The status of the edge's response to a request that ended in this state without one; other states get none."""
 
 
 class _Body(msgspec.Struct):
@@ -43,7 +43,7 @@ def edge_response(
     has_body: bool = True,
     extra: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """Return a whole answer (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
+    """Return a whole response (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
     phrase = HTTPStatus(status).phrase
     body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

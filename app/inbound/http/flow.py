@@ -1,7 +1,7 @@
-"""A message body on its way from one stream to another, with back-pressure, never held whole.
+"""Copies a message body from one stream to another, with back-pressure; never holds it whole.
 
-A body of known length is copied, or spliced when much of it is left; a chunked one is checked by a scanner and passed
-on as it came (without its chunks to a client of HTTP/1.0); one without framing ends with the source's connection.
+A body of known length is copied, or spliced when much of it is left. A chunked body is checked by a scanner and passed
+on as it came, or without its chunks to a client of HTTP/1.0. A body without framing ends with the source's connection.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from app.wire.http1_chunks import ChunkScanner
 from app.wire.http1_framing import Framing
 
 SPLICE_FROM_BYTES: Final = 256 * 1024
-"""Less is copied: a pipe costs some system calls too."""
+"""Shorter rests are copied: a pipe costs system calls too."""
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Flow:
-    """What is left of a body. `after` collects bytes that came after its end; `bytes_moved` counts those sent."""
+    """What is left of a body. `after` collects bytes that came after its end; the sink counts what was sent."""
 
     __slots__ = (
         "_is_unwrapped",
@@ -33,7 +33,6 @@ class Flow:
         "_scanner",
         "_wake",
         "after",
-        "bytes_moved",
         "is_read",
         "sink",
         "source",
@@ -50,7 +49,7 @@ class Flow:
         *,
         is_unwrapped: bool = False,
     ) -> None:
-        """`length` is that of the body with framing LENGTH; `is_unwrapped` takes the chunks off."""
+        """`length` in bytes counts with framing LENGTH; `is_unwrapped` takes the chunks off."""
         self.source = source
         self.sink = sink
         self._wake = wake
@@ -59,13 +58,12 @@ class Flow:
         self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
         self._is_unwrapped = is_unwrapped
         self._rest: bytes | memoryview = b""
-        """Read, but not taken by the sink yet."""
+        """Read and not yet taken by the sink."""
         self._pipe: tuple[int, int] | None = None
         self._pipe_bytes = 0
         self.after = b""
-        self.bytes_moved = 0
         self.is_read = framing is Framing.NONE
-        """The source has given all of it."""
+        """All of it was read from the source."""
 
     @property
     def is_complete(self) -> bool:
@@ -74,11 +72,11 @@ class Flow:
 
     @property
     def is_blocked(self) -> bool:
-        """The sink takes no more for now."""
+        """The sink takes no more at the moment."""
         return bool(self._rest or self._pipe_bytes)
 
     def take(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Account for bytes of the source; returns those to be sent. Raises BadMessage for a bad chunk."""
+        """Account for bytes of the source; return those to send. Raises BadMessage for a bad chunk."""
         if self._scanner is not None:
             return self._take_chunks(self._scanner, data)
         if self._left:
@@ -101,16 +99,15 @@ class Flow:
         return data[:count] if payload is None else b"".join(payload)
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send, or keep what the sink does not take now, and stop reading meanwhile. Raises SinkError."""
+        """Send; keep what the sink does not take now and stop reading until it does. Raises SinkError."""
         sent = self.sink.send(data)
-        self.bytes_moved += sent
         if sent < len(data):
             self._rest = bytes(data[sent:])
             self.source.unwatch()
             self.sink.watch_writable(self._wake, self)
 
     def step(self) -> None:
-        """The source can be read: move what can be moved now. Raises SourceError, SinkError, BadMessage."""
+        """Move what can be moved now; the source can be read. Raises SourceError, SinkError, BadMessage."""
         if self._left >= SPLICE_FROM_BYTES or self._pipe is not None:
             if self._pipe is None:
                 self._pipe = self._pipes.take()
@@ -133,13 +130,11 @@ class Flow:
             self.send(data)
 
     def flush(self) -> None:
-        """The sink can be written again. Raises SourceError, SinkError."""
+        """Go on sending; the sink can be written again. Raises SourceError, SinkError."""
         if self._pipe_bytes and self._pipe is not None:
             self._splice(self._pipe)
             return
-        sent = self.sink.send(self._rest)
-        self.bytes_moved += sent
-        self._rest = self._rest[sent:]
+        self._rest = self._rest[self.sink.send(self._rest) :]
         if not self._rest:
             self._go_on_reading()
 
@@ -171,13 +166,13 @@ class Flow:
             except OSError as error:
                 raise SinkError(error) from None
             self._pipe_bytes -= moved
-            self.bytes_moved += moved
+            self.sink.bytes_sent += moved
             turn += moved
         if self._pipe_bytes:
             self.source.unwatch()
             self.sink.watch_writable(self._wake, self)
         else:
-            self._give_pipe_back()  # to whoever is quicker, until there is more
+            self._give_pipe_back()  # for other bodies, until there is more
             self._go_on_reading()
 
     def _give_pipe_back(self) -> None:
@@ -186,6 +181,6 @@ class Flow:
             self._pipe = None
 
     def close(self) -> None:
-        """Give the pipe back, and stop waiting for the sink."""
+        """Give the pipe back and stop waiting for the sink."""
         self.sink.unwatch_writable()
         self._give_pipe_back()

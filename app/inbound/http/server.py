@@ -13,14 +13,16 @@ from app.domain.errors import ConnectionEnded
 from app.domain.outcome import State
 from app.inbound.access_log import AccessLog
 from app.inbound.admission import admit
-from app.inbound.connections import Connection, Connections
+from app.inbound.connections import NO_PROGRESS, Connection, Connections
+from app.inbound.event_loop import ReusedGreenlets
 from app.inbound.frontend import LiveFrontend
-from app.inbound.greenlets import ReusedGreenlets
+from app.inbound.http.accounting import RequestAccounts
+from app.inbound.http.connection import CLOSING, HttpConnection
 from app.inbound.http.edge_responses import STATUS_OF, edge_response
-from app.inbound.http.gateway import Gateway
+from app.inbound.http.proxying import Proxying
 from app.inbound.http.request_tally import RequestTally
-from app.inbound.http.session import CLOSING, HttpSession
-from app.inbound.http.stream import Stream
+from app.inbound.http.responder import Responder
+from app.inbound.http.stream import ClientStream
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.relay import reset_on_close
@@ -37,15 +39,14 @@ class HttpServer:
         requests: RequestTally,
         pipes: PipePool,
         idle: UpstreamPool,
-        gateway: Gateway,
+        handling: Responder,
     ) -> None:
         self._max_connections = max_connections
-        self.connections = connections
-        self.access_log = access_log
-        self.requests = requests
-        self.pipes = pipes
-        self.idle = idle
-        self.gateway = gateway
+        self._connections = connections
+        self._access_log = access_log
+        self._idle = idle
+        self._accounts = RequestAccounts(connections, requests, access_log)
+        self._responders = (handling, Proxying(pipes, idle))
         self._greenlets = ReusedGreenlets(self._serve)
 
     def accept(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
@@ -59,15 +60,14 @@ class HttpServer:
         downstream.setblocking(False)
         connection = Connection(getcurrent(), live, peer, listener, time.monotonic())
         connection.has_succeeded = True  # its requests tell
-        self.connections.add(connection)
-        client: Stream | None = None
+        self._connections.add(connection)
+        client: ClientStream | None = None
         state = State.INTERNAL_ERROR
         try:
-            first = admit(connection, downstream, self.connections, self._max_connections)
-            client = Stream(downstream)
-            session = HttpSession(self, live, connection, client)
-            connection.relay = session
-            state = session.run(first)
+            first = admit(connection, downstream, self._connections, self._max_connections)
+            client = ClientStream(downstream)
+            connection.progress = NO_PROGRESS
+            state = HttpConnection(connection, client, self._responders, self._accounts).run(first)
         except ConnectionEnded as ended:
             state = ended.state
             self._turn_away(connection, downstream, state, ended.reason)
@@ -79,7 +79,7 @@ class HttpServer:
             if client is not None:
                 client.release()
             downstream.close()
-            self.connections.remove(connection)
+            self._connections.remove(connection)
             connection.frontend.service.closed(connection.admitted, connection.admission, state)
 
     def _turn_away(self, connection: Connection, downstream: _socket.socket, state: State, reason: str) -> None:
@@ -91,15 +91,15 @@ class HttpServer:
                 reset_on_close(downstream)
         else:
             reset_on_close(downstream)
-        self.access_log.connection_ended(connection, state, reason, time.monotonic())
+        self._access_log.connection_ended(connection, state, reason, time.monotonic())
 
     def end_idle(self) -> None:
         """End, at doors that are closing, the connections that wait for their next request."""
-        self.connections.end_idle(CLOSING)
+        self._connections.end_idle(CLOSING)
 
     def stop(self) -> None:
         """Let go of the idle connections to backends."""
-        self.idle.close()
+        self._idle.close()
 
     def sweep(self) -> None:
-        self.idle.sweep(time.monotonic())
+        self._idle.sweep(time.monotonic())

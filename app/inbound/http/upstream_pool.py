@@ -1,7 +1,7 @@
-"""Connections to backends that wait for their next request. Who takes one owns it alone; nobody else touches it.
+"""Idle connections to backends, kept for the next request. The exchange that takes one owns it alone.
 
-A connection comes here only after an answer that was read whole. While it waits it is watched: whatever a backend
-sends then, an end above all, closes it. The one used last is taken first, so that the rest may expire.
+A connection comes here only after a response that was read whole. While it is idle it is watched: anything that the
+backend sends then, an end above all, closes it. The one used last is taken first, so that the rest may expire.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from app.domain.model import Backend
-from app.inbound.http.stream import Stream
+from app.inbound.http.stream import UpstreamStream
 
 IDLE_SECONDS: Final = 30.0
 IDLE_A_SERVER: Final = 256
@@ -20,26 +20,26 @@ class UpstreamPool:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._idle: dict[tuple[str, int], list[Stream]] = {}
+        self._idle: dict[tuple[str, int], list[UpstreamStream]] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def take(self, backend: Backend) -> Stream | None:
-        """Return an idle connection to a backend; it is still watched, by nobody who cares: `watch` it."""
+    def take(self, backend: Backend) -> UpstreamStream | None:
+        """Return an idle connection to a backend, or None. Its watcher is still live: `watch` it at once."""
         idle = self._idle.get((backend.host, backend.port))
         while idle:
             self._size -= 1
             stream = idle.pop()
             if not stream.has_news:
+                stream.bytes_sent = 0
                 return stream
-            stream.close()  # unasked for, it must not be taken for the answer to the next request
+            stream.close()  # what came must not be taken for the response to the next request
         return None
 
-    def give(self, stream: Stream, now: float) -> None:
+    def give(self, stream: UpstreamStream, now: float) -> None:
         """Keep a connection for the next request, or close it when there are enough."""
-        assert stream.server is not None
         idle = self._idle.setdefault(stream.server, [])
         if self._size >= self._capacity or len(idle) >= IDLE_A_SERVER:
             stream.close()
@@ -50,9 +50,8 @@ class UpstreamPool:
         idle.append(stream)
         self._size += 1
 
-    def _ended(self, stream: Stream) -> None:
-        """An idle connection has something to say, which nobody asked for."""
-        assert stream.server is not None
+    def _ended(self, stream: UpstreamStream) -> None:
+        """Close an idle connection that has ended, or on which something came that was not asked for."""
         self._idle[stream.server].remove(stream)
         self._size -= 1
         stream.close()

@@ -14,8 +14,8 @@ from app.domain.outcome import State
 from app.inbound.access_log import AccessLog
 from app.inbound.admission import admit, proxy_header
 from app.inbound.connections import Connection, Connections
+from app.inbound.event_loop import ReusedGreenlets
 from app.inbound.frontend import LiveFrontend
-from app.inbound.greenlets import ReusedGreenlets
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.relay import Relay, reset_on_close
 from app.inbound.upstream import dial_leased, lease_backend
@@ -48,7 +48,7 @@ class TcpServer:
             first_bytes = admit(connection, downstream, self._connections, self._max_connections)
             upstream = dial_leased(connection, lease_backend(connection))
             header = proxy_header(connection, downstream)
-            connection.relay = relay = Relay(downstream, upstream, self._pipes)
+            connection.progress = relay = Relay(downstream, upstream, self._pipes)
             state = relay.run(header, first_bytes)
         except ConnectionEnded as ended:
             state, reason = ended.state, ended.reason
@@ -67,10 +67,10 @@ class TcpServer:
 
     def _account(self, connection: Connection, state: State, reason: str | None) -> None:
         """Say what the connection tells of its backend, give the lease back, count, and write the access line."""
-        service, lease, relay = connection.frontend.service, connection.lease, connection.relay
+        service, lease, progress = connection.frontend.service, connection.lease, connection.progress
         if state is State.NORMAL and lease is not None:  # also of a backend that never says a word
             service.traffic_succeeded(lease)
-        elif state is State.SERVER_RESET and lease is not None and relay is not None and not relay.bytes_down:
+        elif state is State.SERVER_RESET and lease is not None and progress is not None and not progress.bytes_down:
             service.traffic_failed(lease.backend, "reset_before_a_byte")
         else:
             connection.tell_success()

@@ -1,7 +1,7 @@
-"""What changes in a head on its way through: hop-by-hop fields go, who asked is told, configured changes are made.
+"""Heads as the edge forwards them: without hop-by-hop fields, with forwarding fields and the configured changes.
 
-X-Forwarded-For, -Proto and -Host and Forwarded (RFC 7239) are extended when they come from a trusted proxy, and
-replaced when anyone else sent them; so is X-Request-Id kept or given.
+X-Forwarded-For, -Proto and -Host and Forwarded (RFC 7239) of a trusted proxy are extended; those of any other client
+are replaced. X-Request-Id of a trusted proxy is kept; other requests get a new one.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
-from app.config import HeaderChanges, HttpOptions
-from app.inbound.proxy_header import TrustedProxies
 from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
+from app.wire.http1_rules import may_upgrade
 
 _HYPHEN: Final = ord("-")
 FORWARDING: Final = frozenset(
@@ -28,22 +28,41 @@ _FOLDED: Final = (
     )
     - FORWARDING
 )
-"""The same with underscores: CGI and WSGI fold both spellings into one variable, and so a client could speak for us."""
+"""The same names with underscores: CGI and WSGI fold both spellings into one variable, so a client could forge ours."""
 _PROCESS: Final = os.urandom(6).hex().encode()
 _ids = itertools.count(1)
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
-"""What we accept for one, for it goes into the log."""
+"""The accepted form: the id goes into the log."""
 _NO_CONTENT: Final = 204
 _LENGTH: Final = frozenset((b"content-length",))
 
 
-class HeaderRules:
-    """The changes that a frontend's configuration asks for, prepared for every request."""
+class HeaderChanges(Protocol):
+    """Headers to set, replacing those of the same name, and names to remove."""
 
-    def __init__(self, options: HttpOptions) -> None:
-        self._trusted = TrustedProxies(options.trusted_proxies)
-        self._request_lines, changed = _prepared(options.request_headers)
-        self._response_lines, changed_back = _prepared(options.response_headers)
+    @property
+    def set(self) -> Mapping[str, str]: ...
+
+    @property
+    def remove(self) -> Iterable[str]: ...
+
+
+class Addresses(Protocol):
+    """A set of IP addresses, in their canonical text."""
+
+    def __contains__(self, address: str, /) -> bool: ...
+
+
+class HeaderRules:
+    """The header changes of one frontend, prepared once for all its requests.
+
+    `trusted` holds the addresses of trusted proxies; `request` and `response` are the configured changes.
+    """
+
+    def __init__(self, trusted: Addresses, request: HeaderChanges, response: HeaderChanges) -> None:
+        self._trusted = trusted
+        self._request_lines, changed = _prepared(request)
+        self._response_lines, changed_back = _prepared(response)
         self._given = changed & FORWARDING
         self._gives_request_id = b"x-request-id" in changed
         self._dropped = HOP_BY_HOP | changed | _FOLDED
@@ -51,13 +70,13 @@ class HeaderRules:
         self._dropped_from_responses = HOP_BY_HOP | changed_back
 
     def sender(self, address: str) -> Sender:
-        """Return what is told of a client with this address."""
+        """Return what backends are told about a client with this address."""
         return Sender(address, is_trusted=address in self._trusted, left_out=self._given)
 
     def request_head(self, head: RequestHead, sender: Sender, authority: bytes) -> tuple[bytes, bytes]:
         """Return the head to send to the backend, and the request's id.
 
-        `authority` is the request's Host; for HTTP/1.0 without one, where the client connected to.
+        `authority` is the Host of the request, or the address that an HTTP/1.0 client connected to.
         """
         lines = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
         dropped = self._dropped if sender.is_trusted else self._dropped_and_replaced
@@ -67,7 +86,7 @@ class HeaderRules:
             key = name.lower()
             if key in dropped or key in tokens:
                 continue
-            if key in FORWARDING:  # only a trusted proxy's come so far
+            if key in FORWARDING:  # of a trusted proxy: those of others were dropped above
                 received[key] = b"%b, %b" % (received[key], value) if key in received else value
                 continue
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -87,7 +106,7 @@ class HeaderRules:
         return b"".join(lines), request_id
 
     def request_id(self, head: RequestHead, sender: Sender) -> bytes:
-        """Return the id of a request that no backend gets: a trusted proxy's, or a new one."""
+        """Return the id of a request that is not forwarded: a trusted proxy's, or a new one."""
         for name, value in head.headers if sender.is_trusted else ():
             if name.lower() == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 return value
@@ -117,14 +136,6 @@ def new_request_id() -> bytes:
     return b"%b-%x" % (_PROCESS, next(_ids))
 
 
-def may_upgrade(head: RequestHead) -> bool:
-    """Say whether a request asks for another protocol that is passed on.
-
-    A change to HTTP/2 in the clear is not: nobody would look at the requests in it, and RFC 9113 has dropped it.
-    """
-    return head.upgrade is not None and b"h2c" not in [name.strip() for name in head.upgrade.split(b",")]
-
-
 def _prepared(changes: HeaderChanges) -> tuple[bytes, frozenset[bytes]]:
     """Return the lines to add with the empty line that ends a head, and the names to leave out."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in changes.set.items()) + "\r\n"
@@ -133,7 +144,7 @@ def _prepared(changes: HeaderChanges) -> tuple[bytes, frozenset[bytes]]:
 
 
 class Sender:
-    """Who a connection's requests come from, as backends are told."""
+    """The client of a connection as backends are told about it."""
 
     __slots__ = ("_address", "_cached_host", "_cached_lines", "_left_out", "_node", "is_trusted")
 
@@ -147,10 +158,10 @@ class Sender:
         self._cached_lines = b""
 
     def lines(self, host: bytes, received: dict[bytes, bytes]) -> bytes:
-        """Return the forwarding headers for a request to `host`, which came with some of a trusted proxy's."""
+        """Return the forwarding headers of a request to `host`; `received` are those that a trusted proxy sent."""
         if received:
             return self._extended(host, received)
-        if host != self._cached_host:  # mostly a connection's requests are all to one host
+        if host != self._cached_host:  # most connections ask one host only
             self._cached_host, self._cached_lines = host, self._extended(host, received)
         return self._cached_lines
 

@@ -1,0 +1,242 @@
+"""The responder for endpoints: read the request's body, call the handler, send what it returned."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from http import HTTPStatus
+from math import inf
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from app.domain.endpoints import MethodNotAllowed
+from app.domain.errors import DownstreamError
+from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed
+from app.domain.outcome import State
+from app.gateway.call import HANDLER_FAILED, BodyFailed, call_handler
+from app.gateway.context import Context, Services
+from app.gateway.dispatch import Dispatch
+from app.gateway.lazy_request import LazyRequest
+from app.gateway.responses import HandlerResponse
+from app.inbound.http.body import BodyTooLarge, read_body
+from app.inbound.http.responder import Ending, Outcome, Refusal, Request, carry_out, ending_of
+from app.inbound.tcp.direction import SinkError
+from app.wire.http1 import RequestHead, response_bytes
+from app.wire.http1_forwarding import FORWARDING, Sender
+from app.wire.http1_framing import Framing
+from app.wire.http1_rules import may_keep
+
+_TURN_SECONDS: Final = 0.005
+"""Of a streamed body, before the event loop gets its turn."""
+_PHRASES: Final = {int(code): code.phrase.encode() for code in HTTPStatus}
+_WITHOUT_BODY: Final = (204, 304)
+
+
+class Handling:
+    """Serves the requests that an endpoint takes, on frontends with `gateway: on`."""
+
+    def __init__(self, dispatch: Dispatch, services: Services) -> None:
+        self._dispatch = dispatch
+        self._services = services
+
+    def respond(self, request: Request) -> Outcome | None:
+        """Serve a request; None when no endpoint takes it."""
+        if not request.frontend.config.gateway:
+            return None
+        call = request.connection.progress = _Call(request, self._dispatch, self._services)
+        return carry_out(call, request)
+
+
+class _Call:
+    """A request on its way through a handler."""
+
+    def __init__(self, request: Request, dispatch: Dispatch, services: Services) -> None:
+        self._request = request
+        self._dispatch = dispatch
+        self._services = services
+        self._request_id = request.frontend.headers.request_id(request.head, request.sender)
+        self._is_request_read = request.head.framing is Framing.NONE
+        self._endpoint: str | None = None
+        self._status: int | None = None
+        self._bytes_down_before = request.client.bytes_sent
+        self.bytes_up = 0
+        self.is_half_closed = False
+
+    @property
+    def bytes_down(self) -> int:
+        return self._request.client.bytes_sent - self._bytes_down_before
+
+    def keep_alive(self) -> None:
+        """Do nothing: the client's socket is probed already, and there is no other."""
+
+    def notice_reset(self) -> None:
+        """Do nothing: no direction of this connection ends before the other."""
+
+    def run(self) -> Outcome | None:
+        """Serve the request; None when no endpoint takes it. Raises ConnectionEnded."""
+        head = self._request.head
+        self._request.client.unwatch()  # the ask to the actor parks this greenlet
+        path = head.target.partition(b"?")[0]
+        acquired = self._dispatch.acquire(head.host.decode(), path.decode(), head.method.decode())
+        match acquired:
+            case Grant():
+                return self._call(acquired)
+            case MethodNotAllowed(allowed):
+                return self._refused("method_not_allowed", Refusal(405, (("Allow", ", ".join(allowed)),)))
+            case Busy(endpoint_id, seconds):
+                self._endpoint = endpoint_id
+                return self._refused("endpoint_busy", Refusal(503, (("Retry-After", str(seconds)),)))
+            case NotDeployed(endpoint_id):
+                self._endpoint = endpoint_id
+                return self._refused("not_deployed", Refusal(503))
+            case NoEndpoint():
+                return None
+
+    def _call(self, grant: Grant) -> Outcome:
+        """Call the handler that was granted; give the grant back when its response has been sent."""
+        request, has_failed = self._request, False
+        self._endpoint = grant.endpoint.id
+        try:
+            body = read_body(request, grant.endpoint.max_body_bytes)
+            self._is_request_read, self.bytes_up = True, len(body)
+            environ = partial(_environ, request.head, body, request.sender, self._client_address)
+            context = Context(
+                self._request_id.decode(), grant.endpoint.id, grant.version.number, grant.params, self._services
+            )
+            request.connection.deadline = inf  # the call has a time of its own, and is no idle connection
+            called = call_handler(grant, LazyRequest(environ), context)
+            request.connection.deadline = None
+            has_failed = called.reason is not None
+            return self._send(called.response, called.reason)
+        except BodyTooLarge:
+            return self._refused("body_too_large", Refusal(413))
+        except BodyFailed:
+            has_failed = True
+            return self._outcome(State.NORMAL, HANDLER_FAILED, Ending.RESET)
+        finally:
+            self._dispatch.release(grant.grant_id, failed=has_failed)
+
+    @property
+    def _client_address(self) -> str:
+        client = self._request.connection.client
+        return client.address if client is not None else ""
+
+    # The response
+
+    def _send(self, made: HandlerResponse, reason: str | None) -> Outcome:
+        """Send what a handler made, streamed bodies as they come. Raises DownstreamError, BodyFailed."""
+        try:
+            keeps = self._send_parts(made)
+        finally:
+            if made.on_close is not None:
+                made.on_close()
+        return self._outcome(State.NORMAL, reason, Ending.KEEP if keeps else Ending.CLOSE)
+
+    def _send_parts(self, made: HandlerResponse) -> bool:
+        request, self._status = self._request, made.status
+        keeps = may_keep(request.head, is_request_read=self._is_request_read, is_closing=request.is_last)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in made.headers]
+        has_body = request.head.method != b"HEAD" and made.status not in _WITHOUT_BODY
+        if isinstance(made.body, bytes):
+            if made.status not in _WITHOUT_BODY:
+                headers.append((b"Content-Length", b"%d" % len(made.body)))
+            self._send_all(_head(made.status, headers, keeps=keeps) + (made.body if has_body else b""))
+            return keeps
+        has_length = any(name.lower() == b"content-length" for name, _ in headers)
+        is_chunked = request.head.version == b"1.1" and not has_length
+        if is_chunked:
+            headers.append((b"Transfer-Encoding", b"chunked"))
+        self._send_all(_head(made.status, headers, keeps=keeps))
+        if has_body:
+            self._stream(made.body, is_chunked=is_chunked)
+        return keeps
+
+    def _stream(self, parts: Iterator[bytes], *, is_chunked: bool) -> None:
+        turn_at = time.monotonic()
+        for part in parts:
+            if part:
+                self._send_all(b"%x\r\n%b\r\n" % (len(part), part) if is_chunked else part)
+            if time.monotonic() - turn_at > _TURN_SECONDS:  # neither the handler nor the client need ever wait
+                self._request.client.let_others_run()
+                turn_at = time.monotonic()
+        if is_chunked:
+            self._send_all(b"0\r\n\r\n")
+
+    def _send_all(self, data: bytes) -> None:
+        self._request.connection.quiet_since = time.monotonic()
+        try:
+            self._request.client.send_all(data)
+        except SinkError:
+            raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
+
+    # Ends
+
+    def _refused(self, reason: str, refusal: Refusal) -> Outcome:
+        return self._outcome(State.NORMAL, reason, Ending.CLOSE, refusal)
+
+    def failed(self, state: State, reason: str) -> Outcome:
+        """Return the outcome after an error."""
+        return self._outcome(state, reason, *ending_of(state, has_begun=self._status is not None))
+
+    def _outcome(self, state: State, reason: str | None, ending: Ending, refusal: Refusal | None = None) -> Outcome:
+        return Outcome(
+            state,
+            reason,
+            self._status,
+            ending,
+            self._is_request_read,
+            refusal,
+            self.bytes_up,
+            self.bytes_down,
+            request_id=self._request_id,
+            endpoint=self._endpoint,
+        )
+
+
+def _head(status: int, headers: list[tuple[bytes, bytes]], *, keeps: bool) -> bytes:
+    if not keeps:
+        headers = [*headers, (b"Connection", b"close")]
+    return response_bytes(status, _PHRASES.get(status, b""), headers)
+
+
+def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str) -> dict[str, Any]:
+    """Return the WSGI environment (PEP 3333) of a request whose body has come."""
+    path, _, query = head.target.partition(b"?")
+    host, _, port = head.host.decode().rpartition(":")
+    if not port.isdecimal():  # there is none, or these are the last digits of an IPv6 address
+        host, port = head.host.decode(), "80"
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": head.method.decode(),
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{head.version.decode()}",
+        "REMOTE_ADDR": client_address,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+    for name, value in head.headers:
+        if b"_" in name:  # would be taken for the name with a hyphen
+            continue
+        if not sender.is_trusted and name.lower() in FORWARDING:  # who it was, anyone could say
+            continue
+        key = name.decode().upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        text = value.decode("latin-1")
+        comma = "; " if key == "HTTP_COOKIE" else ","
+        environ[key] = f"{environ[key]}{comma}{text}" if key in environ else text
+    if body:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return environ

@@ -1,0 +1,461 @@
+"""The responder for pools: lease a backend, send the request, wait, pass the response on. Both bodies flow at once.
+
+The greenlet sleeps in two places only, until the response's head is there and until its body is passed on. Each wake-up
+brings what can move: the backend's stream, the client's stream, or a flow whose sink takes more.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from app.config import ListenAddress
+from app.domain.errors import DownstreamError, ResponseError
+from app.domain.outcome import State
+from app.inbound.admission import proxy_header
+from app.inbound.dialer import set_keepalive
+from app.inbound.event_loop import let_others_catch_up, sleeper
+from app.inbound.http.flow import Flow
+from app.inbound.http.responder import Ending, Outcome, Refusal, Request, carry_out, ending_of
+from app.inbound.http.stream import UpstreamStream
+from app.inbound.http.upload import Upload, expect_response
+from app.inbound.http.upstream_pool import UpstreamPool
+from app.inbound.pipes import PipePool
+from app.inbound.tcp.direction import SinkError, SourceError
+from app.inbound.tcp.relay import Relay
+from app.inbound.upstream import dial_leased, lease_backend
+from app.wire.http1 import ResponseHead, parse_response
+from app.wire.http1_faults import BadMessage
+from app.wire.http1_framing import Framing
+from app.wire.http1_rules import SWITCHING_PROTOCOLS, Delivery, delivery_of, may_send_again, switch_fault
+
+MOST_INTERIM_RESPONSES: Final = 64
+"""1xx before the final response. Without a bound they would hold the event loop until the response timeout."""
+
+
+class _UpstreamLostError(Exception):
+    """The connection to the backend failed or ended; the argument is a short word."""
+
+
+class Proxying:
+    """Serves requests by the backends of their frontend's pool; `idle` keeps connections to backends between them."""
+
+    def __init__(self, pipes: PipePool, idle: UpstreamPool) -> None:
+        self._pipes = pipes
+        self._idle = idle
+
+    def respond(self, request: Request) -> Outcome | None:
+        """Serve a request; None when its frontend has no pool."""
+        if not request.frontend.has_pool:
+            return None
+        exchange = request.connection.progress = _Exchange(request, self._pipes, self._idle)
+        return carry_out(exchange, request)
+
+
+class _Exchange:
+    """A request on its way to a backend and its response on the way back."""
+
+    __slots__ = (
+        "_bytes_down_before",
+        "_bytes_up",
+        "_down",
+        "_failure",
+        "_has_begun",
+        "_has_heard",
+        "_idle",
+        "_interim_responses",
+        "_is_body_bad",
+        "_pipes",
+        "_received",
+        "_relay",
+        "_request",
+        "_request_id",
+        "_response",
+        "_rest",
+        "_shares_upstreams",
+        "_upload",
+        "_upstream",
+    )
+
+    def __init__(self, request: Request, pipes: PipePool, idle: UpstreamPool) -> None:
+        self._request = request
+        self._pipes = pipes
+        self._idle = idle
+        self._shares_upstreams = request.frontend.config.tcp.send_proxy == "off"
+        """A PROXY header speaks for one client alone."""
+        self._upstream: UpstreamStream | None = None
+        self._bytes_up = 0
+        """Sent to the backend, once `_upstream` is given up."""
+        self._bytes_down_before = request.client.bytes_sent
+        self._rest: Flow | None = None
+        """The part of the request's body that has not come with its head."""
+        self._upload: Upload | None = None
+        self._is_body_bad = False
+        self._down: Flow | None = None
+        self._relay: Relay | None = None
+        self._has_heard = False
+        """The backend has sent something."""
+        self._interim_responses = 0
+        self._received = b""
+        """Received of the response and not used yet."""
+        self._response: ResponseHead | None = None
+        """The final response's head."""
+        self._has_begun = False
+        """The client has got the beginning of the final response: it is too late for one of the edge's own."""
+        self._request_id = b""
+        self._failure: str | None = None
+
+    # What the table of connections reads
+
+    @property
+    def bytes_up(self) -> int:
+        relayed = self._relay.bytes_up if self._relay is not None else 0
+        return relayed + (self._upstream.bytes_sent if self._upstream is not None else self._bytes_up)
+
+    @property
+    def bytes_down(self) -> int:
+        relayed = self._relay.bytes_down if self._relay is not None else 0
+        return relayed + self._request.client.bytes_sent - self._bytes_down_before
+
+    @property
+    def is_half_closed(self) -> bool:
+        return self._relay is not None and self._relay.is_half_closed
+
+    def keep_alive(self) -> None:
+        """Have the kernel probe the backend. Called by the sweep: a short request need not pay these system calls."""
+        if self._relay is not None:
+            self._relay.keep_alive()
+        elif self._upstream is not None and not self._upstream.is_kept_alive:
+            self._upstream.is_kept_alive = True
+            set_keepalive(self._upstream.sock)
+
+    def notice_reset(self) -> None:
+        if self._relay is not None:
+            self._relay.notice_reset()
+
+    # The whole
+
+    def run(self) -> Outcome:
+        """Serve the request. Raises ConnectionEnded."""
+        request = self._request
+        request.client.unwatch()  # the asks to the actors park this greenlet
+        data = self._take_request()
+        is_whole = self._rest is None
+        upstream = self._upstream = self._reach_backend()
+        try:
+            try:
+                self._send_request(data)
+                response = self._await_response()
+            except _UpstreamLostError:
+                if not may_send_again(
+                    request.head.method,
+                    bytes_sent=upstream.bytes_sent,
+                    is_whole=is_whole,
+                    is_reused=upstream.is_reused,
+                    has_heard=self._has_heard,
+                ):
+                    raise
+                self._replace_upstream()
+                self._send_request(data)
+                response = self._await_response()
+            if response.status == SWITCHING_PROTOCOLS:
+                return self._switch_protocols(response)
+            return self._pass_on(response)
+        except _UpstreamLostError as lost:
+            raise self._upstream_lost(str(lost)) from None
+        finally:
+            self._let_go()
+
+    # The request
+
+    @property
+    def _is_request_read(self) -> bool:
+        """All of the request was read from the client."""
+        upload = self._upload
+        if upload is None:
+            return self._rest is None and not self._is_body_bad
+        return upload.is_read
+
+    def _take_request(self) -> bytes:
+        """Return what can be sent at once, and prepare for what has not come yet. Raises DownstreamError."""
+        request, client, head = self._request, self._request.client, self._request.head
+        authority = head.host or str(ListenAddress(*client.sock.getsockname()[:2])).encode()
+        data, self._request_id = request.frontend.headers.request_head(head, request.sender, authority)
+        if head.framing is Framing.NONE:
+            return data
+        first = client.take_buffered()
+        # The sink is the backend, as soon as there is one.
+        flow = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
+        try:
+            body = bytes(flow.take(first)) if first else b""
+        except BadMessage as bad:
+            self._is_body_bad = True
+            raise DownstreamError(State.BODY_BAD, bad.reason) from None
+        if flow.is_read:
+            client.buffered = flow.after
+        else:
+            self._rest = flow
+        return data + body
+
+    def _reach_backend(self) -> UpstreamStream:
+        """Lease a backend; return an idle connection to it, or a fresh one to it or another."""
+        connection = self._request.connection
+        lease = lease_backend(connection)
+        upstream = self._idle.take(lease.backend) if self._shares_upstreams else None
+        if upstream is None:
+            return self._dial()
+        assert connection.client is not None
+        connection.attempts += 1
+        connection.frontend.service.keep(lease, connection.client)
+        return upstream
+
+    def _dial(self) -> UpstreamStream:
+        connection = self._request.connection
+        assert connection.lease is not None
+        sock = dial_leased(connection, connection.lease)
+        backend = connection.lease.backend
+        return UpstreamStream(sock, (backend.host, backend.port))
+
+    def _replace_upstream(self) -> None:
+        """Take a fresh connection in place of a reused one that was dead."""
+        assert self._upstream is not None
+        self._request.client.unwatch()
+        if self._upload is not None:
+            self._upload.close()
+            self._upload = None
+        self._upstream.close()
+        self._upstream = self._dial()
+
+    def _send_request(self, data: bytes) -> None:
+        request, client, upstream, rest = self._request, self._request.client, self._upstream, self._rest
+        assert upstream is not None
+        if not self._shares_upstreams:
+            data = proxy_header(request.connection, client.sock) + data
+        let_others_catch_up(client.wake)
+        try:
+            sent = upstream.send(data)
+        except SinkError:
+            raise _UpstreamLostError("closed_before_response") from None
+        upstream.watch(client.wake)
+        client.watch(client.wake)
+        if rest is not None:
+            rest.sink = upstream
+        elif sent < len(data):
+            rest = Flow(client, upstream, Framing.NONE, 0, client.wake, self._pipes)
+        if rest is None or request.head.expects_continue:  # then the client waits for the backend, too
+            expect_response(request)
+        if rest is not None:
+            self._upload = Upload(rest, request)
+            if sent < len(data):
+                self._upload.start(data[sent:])
+
+    def _step_up(self, who: object) -> None:
+        """Go on with the request. Raises DownstreamError."""
+        upload, request = self._upload, self._request
+        if upload is not None and not upload.is_over:
+            upload.step(who, awaits_response=self._response is None)
+            return
+        try:  # the next request comes before this response, or the client has ended its side, or is gone
+            if request.client.notice_end():
+                request.client.unwatch()  # until its turn comes
+        except SourceError:
+            state = State.CLIENT_RESET if self._has_begun else State.CLIENT_GONE_WAITING
+            raise DownstreamError(state, "client_gone") from None
+
+    # The response
+
+    def _await_response(self) -> ResponseHead:
+        sleep, upstream = sleeper(), self._upstream
+        assert upstream is not None
+        while self._response is None:
+            who = sleep()
+            if who is not upstream:
+                self._step_up(who)
+                continue
+            try:
+                data = upstream.receive()
+            except SourceError:
+                raise _UpstreamLostError("reset_before_response") from None
+            if data:
+                self._take_heads(data)
+            elif data is not None:
+                raise _UpstreamLostError("closed_before_response")
+        self._request.connection.deadline = None
+        return self._response
+
+    def _take_heads(self, data: bytes) -> None:
+        """Read heads until the final one is there. Raises ResponseError."""
+        self._has_heard = True
+        received = self._received + data if self._received else data
+        limit = self._request.frontend.config.http.max_head_bytes
+        while (end := received.find(b"\r\n\r\n") + 4) > 3:
+            if end > limit:
+                raise ResponseError(State.RESPONSE_BAD, "head_too_long")
+            try:
+                head = parse_response(received[:end], self._request.head.method)
+            except BadMessage as bad:
+                raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
+            received = received[end:]
+            if head.status >= 200 or head.status == SWITCHING_PROTOCOLS:
+                self._response = head
+                break
+            self._pass_on_interim(head)
+        else:
+            if len(received) > limit:
+                raise ResponseError(State.RESPONSE_BAD, "head_too_long")
+        self._received = received
+
+    def _pass_on_interim(self, head: ResponseHead) -> None:
+        """Pass a 1xx on to clients that know of them (RFC 9110, section 15.2)."""
+        self._interim_responses += 1
+        if self._interim_responses > MOST_INTERIM_RESPONSES:
+            raise ResponseError(State.RESPONSE_BAD, "too_many_interim_responses")
+        if self._request.head.version != b"1.0":
+            headers = self._request.frontend.headers
+            self._send_at_once(headers.response_head(head, connection_option=b"", is_chunked=False))
+
+    def _send_at_once(self, data: bytes) -> None:
+        """Send a head that must go whole: it is short, and the client has nothing else to read yet."""
+        try:
+            is_sent = self._request.client.send(data) == len(data)
+        except SinkError:
+            is_sent = False
+        if not is_sent:
+            raise DownstreamError(State.CLIENT_GONE_WAITING, "client_gone")
+
+    def _pass_on(self, response: ResponseHead) -> Outcome:
+        """Send the response to the client as it comes."""
+        request, rest = self._request, self._received
+        delivery = delivery_of(
+            request.head, response, is_request_read=self._is_request_read, is_closing=request.is_last
+        )
+        head = request.frontend.headers.response_head(
+            response, connection_option=delivery.connection_option, is_chunked=delivery.is_chunked
+        )
+        if response.framing is Framing.NONE:
+            is_clean = self._send_whole(head) and not rest
+        elif response.framing is Framing.LENGTH and len(rest) == response.content_length:
+            is_clean = self._send_whole(head + rest)
+        else:
+            is_clean = self._send_flowing(head, rest, response, delivery)
+        if is_clean and response.is_persistent and self._is_request_read and self._shares_upstreams:
+            self._keep_upstream()
+        keeps = delivery.keeps and self._is_request_read
+        return self._outcome(State.NORMAL, None, Ending.KEEP if keeps else Ending.CLOSE)
+
+    def _keep_upstream(self) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        self._bytes_up, self._upstream = upstream.bytes_sent, None
+        self._idle.give(upstream, time.monotonic())
+
+    def _send_whole(self, data: bytes) -> bool:
+        """Send a response that is all there; most are, and need no flow."""
+        client, upstream = self._request.client, self._upstream
+        try:
+            sent = client.send(data)
+        except SinkError:
+            raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
+        self._has_begun = True
+        if sent == len(data):
+            return True
+        assert upstream is not None
+        self._down = Flow(upstream, client, Framing.NONE, 0, client.wake, self._pipes)
+        return self._drain(self._down, data[sent:])
+
+    def _send_flowing(self, head: bytes, rest: bytes, response: ResponseHead, delivery: Delivery) -> bool:
+        """Send a head and what there is of its body, and pass on the rest as it comes."""
+        client, upstream = self._request.client, self._upstream
+        assert upstream is not None
+        flow = self._down = Flow(
+            upstream,
+            client,
+            response.framing,
+            response.content_length,
+            client.wake,
+            self._pipes,
+            is_unwrapped=delivery.is_unwrapped,
+        )
+        try:
+            body = bytes(flow.take(rest)) if rest else b""
+        except BadMessage as bad:
+            raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
+        return self._drain(flow, head + body)
+
+    def _drain(self, flow: Flow, data: bytes) -> bool:
+        """Send through a flow until it is complete; say whether nothing came after the response's end."""
+        sleep, upstream = sleeper(), self._upstream
+        self._has_begun = True
+        try:
+            flow.send(data)
+            while not flow.is_complete:
+                who = sleep()
+                if who is upstream:
+                    flow.step()
+                elif who is flow:
+                    flow.flush()
+                else:
+                    self._step_up(who)
+        except SourceError:
+            raise _UpstreamLostError("closed_within_response") from None
+        except SinkError:
+            raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
+        except BadMessage as bad:
+            raise ResponseError(State.SERVER_RESET, bad.reason) from None
+        return not flow.after
+
+    def _switch_protocols(self, response: ResponseHead) -> Outcome:
+        """Copy both ways from now on: client and backend have agreed on another protocol. Raises Killed."""
+        request, client, upstream = self._request, self._request.client, self._upstream
+        assert upstream is not None
+        fault = switch_fault(request.head, is_request_read=self._is_request_read)
+        if fault is not None:
+            raise ResponseError(State.RESPONSE_BAD, fault)
+        self._send_at_once(
+            request.frontend.headers.response_head(response, connection_option=b"upgrade", is_chunked=False)
+        )
+        self._has_begun = True
+        self._relay = Relay(client.release(), upstream.release(), self._pipes)
+        state = self._relay.run(b"", client.take_buffered(), self._received)
+        return self._outcome(state, None, Ending.HANDED_OVER)
+
+    # Ends
+
+    def _outcome(self, state: State, reason: str | None, ending: Ending, refusal: Refusal | None = None) -> Outcome:
+        response = self._response
+        return Outcome(
+            state,
+            reason,
+            response.status if response is not None and refusal is None else None,
+            ending,
+            self._is_request_read,
+            refusal,
+            self.bytes_up,
+            self.bytes_down,
+            self._failure,
+            self._request_id,
+            self._request.frontend.service.route.pool,
+        )
+
+    def failed(self, state: State, reason: str) -> Outcome:
+        """Return the outcome after an error."""
+        ending, refusal = ending_of(state, has_begun=self._has_begun)
+        return self._outcome(state, reason, ending, refusal)
+
+    def _upstream_lost(self, word: str) -> ResponseError:
+        """Name what became of a request whose backend went away."""
+        assert self._upstream is not None
+        # A kept connection may end at any moment, which says nothing about its backend.
+        if self._has_heard or not self._upstream.is_reused:
+            self._failure = word
+        return ResponseError(State.SERVER_RESET if self._has_begun else State.RESPONSE_FAILED, word)
+
+    def _let_go(self) -> None:
+        """Close what was not handed on: an upstream connection that is still here has not ended well."""
+        if self._down is not None:
+            self._down.close()
+        if self._upload is not None:
+            self._upload.close()
+        if self._upstream is not None:
+            self._bytes_up, upstream, self._upstream = self._upstream.bytes_sent, self._upstream, None
+            upstream.close()

@@ -1,0 +1,79 @@
+"""The part of a request that could not be sent at once, on its way from the client to the backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from app.domain.errors import DownstreamError
+from app.domain.outcome import State
+from app.inbound.http.flow import Flow
+from app.inbound.http.responder import Request
+from app.inbound.tcp.direction import SinkError, SourceError
+from app.wire.http1_faults import BadMessage
+
+_LATE_RESPONSE: Final = (State.RESPONSE_TIMEOUT, "response_timeout")
+
+
+def expect_response(request: Request) -> None:
+    """Give the backend its time for the response's head, from now on."""
+    request.connection.expect(request.frontend.config.http.response_timeout_seconds, _LATE_RESPONSE)
+
+
+class Upload:
+    """Moves the rest of a request. Over when all of it was sent, or when the backend takes no more."""
+
+    __slots__ = ("_bytes_before", "_flow", "_request", "is_over", "is_read")
+
+    def __init__(self, flow: Flow, request: Request) -> None:
+        self._flow = flow
+        self._request = request
+        self._bytes_before = flow.sink.bytes_sent
+        self.is_over = False
+        self.is_read = False
+        """All of the request was read from the client and sent."""
+
+    def start(self, unsent: bytes) -> None:
+        """Send what the backend did not take at once. Raises DownstreamError."""
+        self._move(lambda: self._flow.send(unsent), awaits_response=True)
+
+    def step(self, who: object, *, awaits_response: bool) -> None:
+        """Go on after a wake-up: the client can be read, or the backend takes more. Raises DownstreamError."""
+        flow = self._flow
+        self._move(flow.flush if who is flow else flow.step, awaits_response=awaits_response)
+
+    def _move(self, move: Callable[[], None], *, awaits_response: bool) -> None:
+        flow, client = self._flow, self._request.client
+        try:
+            move()
+        except SourceError:
+            raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
+        except BadMessage as bad:
+            raise DownstreamError(State.BODY_BAD, bad.reason) from None
+        except SinkError:  # the backend may have sent a response before it stopped reading
+            client.unwatch()
+            self.close()
+        else:
+            if flow.is_complete:
+                client.buffered = client.buffered or flow.after
+                self.is_read = True
+                self.close()
+        if awaits_response:
+            if self.is_over:
+                expect_response(self._request)
+            else:
+                self._expect_progress()
+
+    def _expect_progress(self) -> None:
+        """While the backend takes nothing of the request, it is late; otherwise the client has its time."""
+        has_moved = self._flow.sink.bytes_sent > self._bytes_before
+        if not self._flow.is_blocked and (has_moved or not self._request.head.expects_continue):
+            self._request.connection.deadline = None
+        elif self._request.connection.deadline is None:
+            expect_response(self._request)
+
+    def close(self) -> None:
+        """Move nothing more."""
+        if not self.is_over:
+            self.is_over = True
+            self._flow.close()
