@@ -141,11 +141,11 @@ class Replica:
 
     def _take(self, changes: Changes, found: Found, now: float) -> None:
         known = self.records.get(found.id)
+        self._losses.pop(found.id, None)  # it is there again, good or bad
         if isinstance(found, BadRecord):
             if self.bad.get(found.id) != found:
                 self.bad[found.id] = changes.bad[found.id] = found
             return
-        self._losses.pop(found.id, None)
         was_bad = self.bad.pop(found.id, None) is not None
         record = _by_local_clock(found, known, now)
         if record != known or was_bad:

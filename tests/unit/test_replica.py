@@ -191,6 +191,9 @@ BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENTS, max_size=6)), max_s
 @given(BATCHES, st.booleans())
 @example([(False, [record("a", is_leased=True), Gone("a")]), (False, [BadRecord("a", 1, "bad"), Gone("a")])], False)
 @example([(False, [record("a", is_leased=True), Gone("a")]), (False, [BadRecord("a", 1, "bad")]), (True, [])], False)
+@example(
+    [(False, [*(record(one, is_leased=True) for one in "ab"), Gone("a"), BadRecord("a", 1, "bad"), Gone("b")])], False
+)
 def test_what_is_written_is_what_the_replica_has(batches, is_catching_up):
     """Whoever applies the changes one after the other has the replica, also after a restart in between."""
     replica, stored, bad = Replica(), dict[str, Record](), dict[str, BadRecord]()
