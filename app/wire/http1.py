@@ -132,6 +132,17 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
         raise BadMessage(502, fault.reason) from None
 
 
+def next_response(received: bytes, method: bytes, limit: int) -> tuple[ResponseHead, bytes] | None:
+    """Read the head that `received` begins with; return it and what follows, or None while it is not whole.
+
+    Raises BadMessage (502), also for a head of more than `limit` bytes.
+    """
+    end = received.find(b"\r\n\r\n") + 4
+    if end > limit or (end == 3 and len(received) > limit):
+        raise BadMessage(502, "head_too_long")
+    return None if end == 3 else (parse_response(received[:end], method), received[end:])
+
+
 def request_bytes(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Write a head, in HTTP/1.1. Nothing is checked: parts come from parse_request or from the configuration."""
     return _head_bytes(b"%b %b HTTP/1.1" % (method, target), headers)

@@ -24,6 +24,11 @@ def may_send_again(method: bytes, *, bytes_sent: int, is_whole: bool, is_reused:
     return is_reused and is_whole and not has_heard and (bytes_sent == 0 or method in _IDEMPOTENT)
 
 
+def is_final(status: int) -> bool:
+    """Say whether no other response to the same request follows (RFC 9110, section 15.2)."""
+    return status >= 200 or status == SWITCHING_PROTOCOLS
+
+
 def may_upgrade(head: RequestHead) -> bool:
     """Say whether a request asks for another protocol that is passed on.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -137,24 +136,3 @@ def test_whatever_is_given_is_a_service_or_a_list_of_faults(row):
         parse_service(row)
     except BadService as bad:
         assert bad.faults
-
-
-def test_the_documentation_names_every_setting_with_its_default():
-    text = (Path(__file__).resolve().parent.parent.parent / "docs" / "services.md").read_text()
-    rows = [
-        [cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:2] == "| "
-    ]
-    of_engines = {tuple(row[:3]): row[3] for row in rows if len(row) == 5 and row[0] in ENGINES}
-    common = set.intersection(*(set(settings) for engines in ENGINES.values() for settings in engines.values()))
-    assert of_engines == {
-        (kind, engine, name): "–"
-        if setting.is_required
-        else "none"
-        if setting.default is None
-        else str(setting.default)
-        for kind, engines in ENGINES.items()
-        for engine, settings in engines.items()
-        for name, setting in settings.items()
-        if name not in common
-    }
-    assert {row[0] for row in rows if len(row) == 3} == common | {"setting"}

@@ -7,8 +7,10 @@ on as it came, or without its chunks to a client of HTTP/1.0. A body without fra
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
+from app.inbound.event_loop import sleeper
 from app.inbound.http.stream import Stream, buffer, window
 from app.inbound.pipes import PIPE_BYTES, PipePool
 from app.inbound.tcp.direction import CHUNK_BYTES, TURN_BYTES, SinkError, SourceError
@@ -105,6 +107,22 @@ class Flow:
             self._rest = bytes(data[sent:])
             self.source.unwatch()
             self.sink.watch_writable(self._wake, self)
+
+    def run(self, data: bytes, on_other: Callable[[object], None]) -> None:
+        """Send `data` and the rest until all is sent; wake-ups by others than source and sink go to `on_other`.
+
+        Both streams are watched. Raises SourceError, SinkError, BadMessage.
+        """
+        sleep = sleeper()
+        self.send(data)
+        while not self.is_complete:
+            who = sleep()
+            if who is self.source:
+                self.step()
+            elif who is self:
+                self.flush()
+            else:
+                on_other(who)
 
     def step(self) -> None:
         """Move what can be moved now; the source can be read. Raises SourceError, SinkError, BadMessage."""

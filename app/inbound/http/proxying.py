@@ -15,19 +15,27 @@ from app.domain.outcome import State
 from app.inbound.admission import proxy_header
 from app.inbound.dialer import set_keepalive
 from app.inbound.event_loop import let_others_catch_up, sleeper
+from app.inbound.http.backend import dial_backend, reach_backend
 from app.inbound.http.flow import Flow
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, carry_out, ending_of
 from app.inbound.http.stream import UpstreamStream
+from app.inbound.http.tunnel import Tunnel
 from app.inbound.http.upload import Upload, expect_response
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError, SourceError
 from app.inbound.tcp.relay import Relay
-from app.inbound.upstream import dial_leased, lease_backend
-from app.wire.http1 import ResponseHead, parse_response
+from app.wire.http1 import ResponseHead, next_response
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
-from app.wire.http1_rules import SWITCHING_PROTOCOLS, Delivery, delivery_of, may_send_again, switch_fault
+from app.wire.http1_rules import (
+    SWITCHING_PROTOCOLS,
+    Delivery,
+    delivery_of,
+    is_final,
+    may_send_again,
+    switch_fault,
+)
 
 MOST_INTERIM_RESPONSES: Final = 64
 """1xx before the final response. Without a bound they would hold the event loop until the response timeout."""
@@ -64,15 +72,14 @@ class _Exchange:
         "_has_heard",
         "_idle",
         "_interim_responses",
-        "_is_body_bad",
         "_pipes",
         "_received",
-        "_relay",
         "_request",
         "_request_id",
         "_response",
         "_rest",
         "_shares_upstreams",
+        "_tunnel",
         "_upload",
         "_upstream",
     )
@@ -90,9 +97,8 @@ class _Exchange:
         self._rest: Flow | None = None
         """The part of the request's body that has not come with its head."""
         self._upload: Upload | None = None
-        self._is_body_bad = False
         self._down: Flow | None = None
-        self._relay: Relay | None = None
+        self._tunnel: Tunnel | None = None
         self._has_heard = False
         """The backend has sent something."""
         self._interim_responses = 0
@@ -107,31 +113,25 @@ class _Exchange:
 
     # What the table of connections reads
 
+    is_half_closed = False
+
     @property
     def bytes_up(self) -> int:
-        relayed = self._relay.bytes_up if self._relay is not None else 0
-        return relayed + (self._upstream.bytes_sent if self._upstream is not None else self._bytes_up)
+        return self._upstream.bytes_sent if self._upstream is not None else self._bytes_up
 
     @property
     def bytes_down(self) -> int:
-        relayed = self._relay.bytes_down if self._relay is not None else 0
-        return relayed + self._request.client.bytes_sent - self._bytes_down_before
-
-    @property
-    def is_half_closed(self) -> bool:
-        return self._relay is not None and self._relay.is_half_closed
+        return self._request.client.bytes_sent - self._bytes_down_before
 
     def keep_alive(self) -> None:
         """Have the kernel probe the backend. Called by the sweep: a short request need not pay these system calls."""
-        if self._relay is not None:
-            self._relay.keep_alive()
-        elif self._upstream is not None and not self._upstream.is_kept_alive:
-            self._upstream.is_kept_alive = True
-            set_keepalive(self._upstream.sock)
+        upstream = self._upstream
+        if upstream is not None and not upstream.is_kept_alive:
+            upstream.is_kept_alive = True
+            set_keepalive(upstream.sock)
 
     def notice_reset(self) -> None:
-        if self._relay is not None:
-            self._relay.notice_reset()
+        """Do nothing: both sides are watched."""
 
     # The whole
 
@@ -141,7 +141,7 @@ class _Exchange:
         request.client.unwatch()  # the asks to the actors park this greenlet
         data = self._take_request()
         is_whole = self._rest is None
-        upstream = self._upstream = self._reach_backend()
+        upstream = self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
         try:
             try:
                 self._send_request(data)
@@ -171,10 +171,7 @@ class _Exchange:
     @property
     def _is_request_read(self) -> bool:
         """All of the request was read from the client."""
-        upload = self._upload
-        if upload is None:
-            return self._rest is None and not self._is_body_bad
-        return upload.is_read
+        return self._rest is None if self._upload is None else self._upload.is_read
 
     def _take_request(self) -> bytes:
         """Return what can be sent at once, and prepare for what has not come yet. Raises DownstreamError."""
@@ -185,36 +182,14 @@ class _Exchange:
             return data
         first = client.take_buffered()
         # The sink is the backend, as soon as there is one.
-        flow = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
+        flow = self._rest = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
         try:
             body = bytes(flow.take(first)) if first else b""
         except BadMessage as bad:
-            self._is_body_bad = True
             raise DownstreamError(State.BODY_BAD, bad.reason) from None
         if flow.is_read:
-            client.buffered = flow.after
-        else:
-            self._rest = flow
+            client.buffered, self._rest = flow.after, None
         return data + body
-
-    def _reach_backend(self) -> UpstreamStream:
-        """Lease a backend; return an idle connection to it, or a fresh one to it or another."""
-        connection = self._request.connection
-        lease = lease_backend(connection)
-        upstream = self._idle.take(lease.backend) if self._shares_upstreams else None
-        if upstream is None:
-            return self._dial()
-        assert connection.client is not None
-        connection.attempts += 1
-        connection.frontend.service.keep(lease, connection.client)
-        return upstream
-
-    def _dial(self) -> UpstreamStream:
-        connection = self._request.connection
-        assert connection.lease is not None
-        sock = dial_leased(connection, connection.lease)
-        backend = connection.lease.backend
-        return UpstreamStream(sock, (backend.host, backend.port))
 
     def _replace_upstream(self) -> None:
         """Take a fresh connection in place of a reused one that was dead."""
@@ -224,7 +199,7 @@ class _Exchange:
             self._upload.close()
             self._upload = None
         self._upstream.close()
-        self._upstream = self._dial()
+        self._upstream = dial_backend(self._request.connection)
 
     def _send_request(self, data: bytes) -> None:
         request, client, upstream, rest = self._request, self._request.client, self._upstream, self._rest
@@ -285,24 +260,17 @@ class _Exchange:
 
     def _take_heads(self, data: bytes) -> None:
         """Read heads until the final one is there. Raises ResponseError."""
-        self._has_heard = True
+        request, self._has_heard = self._request, True
         received = self._received + data if self._received else data
-        limit = self._request.frontend.config.http.max_head_bytes
-        while (end := received.find(b"\r\n\r\n") + 4) > 3:
-            if end > limit:
-                raise ResponseError(State.RESPONSE_BAD, "head_too_long")
-            try:
-                head = parse_response(received[:end], self._request.head.method)
-            except BadMessage as bad:
-                raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
-            received = received[end:]
-            if head.status >= 200 or head.status == SWITCHING_PROTOCOLS:
-                self._response = head
-                break
-            self._pass_on_interim(head)
-        else:
-            if len(received) > limit:
-                raise ResponseError(State.RESPONSE_BAD, "head_too_long")
+        try:
+            while found := next_response(received, request.head.method, request.frontend.config.http.max_head_bytes):
+                head, received = found
+                if is_final(head.status):
+                    self._response = head
+                    break
+                self._pass_on_interim(head)
+        except BadMessage as bad:
+            raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
         self._received = received
 
     def _pass_on_interim(self, head: ResponseHead) -> None:
@@ -325,19 +293,14 @@ class _Exchange:
 
     def _pass_on(self, response: ResponseHead) -> Outcome:
         """Send the response to the client as it comes."""
-        request, rest = self._request, self._received
+        request = self._request
         delivery = delivery_of(
             request.head, response, is_request_read=self._is_request_read, is_closing=request.is_last
         )
         head = request.frontend.headers.response_head(
             response, connection_option=delivery.connection_option, is_chunked=delivery.is_chunked
         )
-        if response.framing is Framing.NONE:
-            is_clean = self._send_whole(head) and not rest
-        elif response.framing is Framing.LENGTH and len(rest) == response.content_length:
-            is_clean = self._send_whole(head + rest)
-        else:
-            is_clean = self._send_flowing(head, rest, response, delivery)
+        is_clean = self._send(head, response, delivery)
         if is_clean and response.is_persistent and self._is_request_read and self._shares_upstreams:
             self._keep_upstream()
         keeps = delivery.keeps and self._is_request_read
@@ -349,60 +312,36 @@ class _Exchange:
         self._bytes_up, self._upstream = upstream.bytes_sent, None
         self._idle.give(upstream, time.monotonic())
 
-    def _send_whole(self, data: bytes) -> bool:
-        """Send a response that is all there; most are, and need no flow."""
-        client, upstream = self._request.client, self._upstream
-        try:
-            sent = client.send(data)
-        except SinkError:
-            raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
-        self._has_begun = True
-        if sent == len(data):
-            return True
+    def _send(self, head: bytes, response: ResponseHead, delivery: Delivery) -> bool:
+        """Send a response as it comes; say whether nothing came after its end."""
+        client, upstream, rest, framing = self._request.client, self._upstream, self._received, response.framing
         assert upstream is not None
-        self._down = Flow(upstream, client, Framing.NONE, 0, client.wake, self._pipes)
-        return self._drain(self._down, data[sent:])
-
-    def _send_flowing(self, head: bytes, rest: bytes, response: ResponseHead, delivery: Delivery) -> bool:
-        """Send a head and what there is of its body, and pass on the rest as it comes."""
-        client, upstream = self._request.client, self._upstream
-        assert upstream is not None
-        flow = self._down = Flow(
-            upstream,
-            client,
-            response.framing,
-            response.content_length,
-            client.wake,
-            self._pipes,
-            is_unwrapped=delivery.is_unwrapped,
-        )
+        is_whole = framing is Framing.NONE or (framing is Framing.LENGTH and len(rest) == response.content_length)
         try:
+            if is_whole:  # most are, and need no flow
+                data, after = (head, rest) if framing is Framing.NONE else (head + rest, b"")
+                sent = client.send(data)
+                self._has_begun = True
+                if sent == len(data):
+                    return not after
+                flow = self._down = Flow(upstream, client, Framing.NONE, 0, client.wake, self._pipes)
+                flow.run(data[sent:], self._step_up)
+                return not after and not flow.after
+            flow = self._down = Flow(
+                upstream, client, framing, response.content_length, client.wake, self._pipes,
+                is_unwrapped=delivery.is_unwrapped,
+            )  # fmt: skip
             body = bytes(flow.take(rest)) if rest else b""
-        except BadMessage as bad:
-            raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
-        return self._drain(flow, head + body)
-
-    def _drain(self, flow: Flow, data: bytes) -> bool:
-        """Send through a flow until it is complete; say whether nothing came after the response's end."""
-        sleep, upstream = sleeper(), self._upstream
-        self._has_begun = True
-        try:
-            flow.send(data)
-            while not flow.is_complete:
-                who = sleep()
-                if who is upstream:
-                    flow.step()
-                elif who is flow:
-                    flow.flush()
-                else:
-                    self._step_up(who)
+            self._has_begun = True
+            flow.run(head + body, self._step_up)
+            return not flow.after
         except SourceError:
             raise _UpstreamLostError("closed_within_response") from None
         except SinkError:
             raise DownstreamError(State.CLIENT_RESET, "client_gone") from None
         except BadMessage as bad:
-            raise ResponseError(State.SERVER_RESET, bad.reason) from None
-        return not flow.after
+            state = State.SERVER_RESET if self._has_begun else State.RESPONSE_BAD
+            raise ResponseError(state, bad.reason) from None
 
     def _switch_protocols(self, response: ResponseHead) -> Outcome:
         """Copy both ways from now on: client and backend have agreed on another protocol. Raises Killed."""
@@ -415,14 +354,15 @@ class _Exchange:
             request.frontend.headers.response_head(response, connection_option=b"upgrade", is_chunked=False)
         )
         self._has_begun = True
-        self._relay = Relay(client.release(), upstream.release(), self._pipes)
-        state = self._relay.run(b"", client.take_buffered(), self._received)
+        tunnel = Tunnel(Relay(client.release(), upstream.release(), self._pipes), self.bytes_up, self.bytes_down)
+        self._tunnel = request.connection.progress = tunnel
+        state = tunnel.relay.run(b"", client.take_buffered(), self._received)
         return self._outcome(state, None, Ending.HANDED_OVER)
 
     # Ends
 
     def _outcome(self, state: State, reason: str | None, ending: Ending, refusal: Refusal | None = None) -> Outcome:
-        response = self._response
+        response, progress = self._response, self._tunnel or self
         return Outcome(
             state,
             reason,
@@ -430,8 +370,8 @@ class _Exchange:
             ending,
             self._is_request_read,
             refusal,
-            self.bytes_up,
-            self.bytes_down,
+            progress.bytes_up,
+            progress.bytes_down,
             self._failure,
             self._request_id,
             self._request.frontend.service.route.pool,
@@ -439,8 +379,7 @@ class _Exchange:
 
     def failed(self, state: State, reason: str) -> Outcome:
         """Return the outcome after an error."""
-        ending, refusal = ending_of(state, has_begun=self._has_begun)
-        return self._outcome(state, reason, ending, refusal)
+        return self._outcome(state, reason, *ending_of(state, has_begun=self._has_begun))
 
     def _upstream_lost(self, word: str) -> ResponseError:
         """Name what became of a request whose backend went away."""
