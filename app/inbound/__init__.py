@@ -1,1 +1,1 @@
-"""Who calls us: client connections, and the small HTTP server for metrics and readiness."""
+"""Everything that listens: TCP, HTTP and DNS frontends, the status listener and the admin API's server."""

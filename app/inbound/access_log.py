@@ -1,4 +1,4 @@
-"""The access line: one flat JSON object for each connection, and a summary instead of a flood of refusals."""
+"""The access log: one flat JSON object for each connection or HTTP request, and a summary of refusals in a flood."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from app.inbound.connections import Connection
 from app.wire.http1 import RequestHead
 
 REFUSALS_LOGGED_A_SECOND: Final = 10
-"""Lines of connections that got no backend; more within a second are counted and summed up in one event."""
+"""Access lines for connections without a backend; more in the same second are counted and logged as one event."""
 
 
 class AccessLine(msgspec.Struct, omit_defaults=False):
-    """The fields of an access line, in order. Times in milliseconds; null where the connection never got that far."""
+    """The fields of an access line, in order. Times are in milliseconds; a stage that was not reached is null."""
 
     ts: str
     """When the connection ended, RFC 3339, UTC."""
@@ -46,7 +46,7 @@ class AccessLine(msgspec.Struct, omit_defaults=False):
 
 
 class RequestLine(msgspec.Struct, omit_defaults=False):
-    """The fields of an HTTP request's line, in order; those that AccessLine has too mean the same."""
+    """The fields of an HTTP request's line, in order. Fields shared with AccessLine have the same meaning."""
 
     ts: str
     event: str
@@ -59,7 +59,7 @@ class RequestLine(msgspec.Struct, omit_defaults=False):
     host: str | None
     target: str | None
     status: int | None
-    """Of the answer that the client got, the edge's own included; null when it got none."""
+    """Status of the response sent to the client, by the backend, a handler or the edge; null if none was sent."""
     backend: str | None
     tier: int | None
     affinity: str | None
@@ -67,18 +67,18 @@ class RequestLine(msgspec.Struct, omit_defaults=False):
     lease_ms: float
     connect_ms: float
     duration_ms: float
-    """From the request's first byte to the answer's last."""
+    """From the first byte of the request to the last byte of the response."""
     bytes_up: int
     bytes_down: int
     termination: str
     reason: str | None
     request_id: str | None
     endpoint: str | None
-    """Whose handler answered, instead of a backend."""
+    """The endpoint whose handler responded; null if a backend or the edge did."""
 
 
 class ServedRequest(NamedTuple):
-    """What became of an HTTP request, as far as its connection does not say. `head` is None of one not understood."""
+    """The result of an HTTP request, beyond what its Connection holds. `head` is None if it could not be parsed."""
 
     head: RequestHead | None
     request_id: bytes
@@ -92,7 +92,7 @@ class ServedRequest(NamedTuple):
 
 
 class AccessLog:
-    """Writes access lines through `write` and keeps refusals from flooding it. `stamp` formats Unix seconds."""
+    """Writes access lines through `write` and limits those of refusals. `stamp` formats Unix seconds."""
 
     def __init__(self, write: Callable[[msgspec.Struct], None], stamp: Callable[[float], str]) -> None:
         self._write = write
@@ -102,7 +102,7 @@ class AccessLog:
         self._unlogged: Counter[str] = Counter()
 
     def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
-        """Write the line of a connection; `now` is monotonic seconds."""
+        """Write the line for a connection; `now` is in monotonic seconds."""
         lease, client, progress = connection.last_lease, connection.client, connection.progress
         if lease is None and self._is_flood(reason or state, now):
             return
@@ -131,7 +131,7 @@ class AccessLog:
         )
 
     def request_ended(self, connection: Connection, request: ServedRequest, now: float) -> None:
-        """Write the line of an HTTP request; `now` is monotonic seconds."""
+        """Write the line for an HTTP request; `now` is in monotonic seconds."""
         lease, client, head = connection.last_lease, connection.client, request.head
         if lease is None and request.endpoint is None and self._is_flood(request.reason or request.state, now):
             return
@@ -176,7 +176,7 @@ class AccessLog:
         return True
 
     def sum_up(self) -> None:
-        """Say how many refusals were not logged one by one, if any."""
+        """Log how many refusals got no line of their own, if any."""
         if self._unlogged:
             counts = dict(self._unlogged)
             self._unlogged.clear()

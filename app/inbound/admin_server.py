@@ -1,4 +1,4 @@
-"""HTTP on ADMIN_LISTEN_ADDR: carries requests to the admin API's WSGI application, within limits."""
+"""HTTP server on ADMIN_LISTEN_ADDR: passes requests to the admin API's WSGI application, within limits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from app.inbound.status.server import HEADER_SECONDS, ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
 LATE_BODY_SECONDS: Final = 2.0
-"""For the rest of a body that nobody wants any more; the client may read the answer meanwhile."""
+"""To read and discard the rest of a body the application did not read; the client may read the response meanwhile."""
 
 
 class AdminServer:
-    """Listens for the admin API. `on_stop` is called before open requests are ended."""
+    """Listens for the admin API. `on_stop` is called before open requests are closed."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class AdminServer:
         certificate: Path | None = None,
         key: Path | None = None,
     ) -> None:
-        """With a `certificate` (PEM; the `key` may be in it) speak TLS alone. Raises BindError when it is of no use."""
+        """With a `certificate` (PEM, may include the `key`), serve TLS only. Raises BindError if it cannot be used."""
         self._wanted = address
         self._on_stop = on_stop
         tls = {} if certificate is None else {"ssl_context": _tls_context(certificate, key)}
@@ -42,7 +42,7 @@ class AdminServer:
             error_log=ErrorLog("admin"),
             spawn=CLIENTS_AT_ONCE,
             handler_class=_Handler,
-            environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
+            environ={"SERVER_NAME": address.host},  # avoids a reverse DNS lookup
             **tls,
         )
 
@@ -54,7 +54,7 @@ class AdminServer:
             raise BindError(f"cannot listen on {self._wanted} (admin): {os.strerror(error.errno or 0)}") from None
 
     def stop(self) -> None:
-        """Close; requests under way get a second."""
+        """Close the listener; requests in progress get one second."""
         self._on_stop()
         self._server.stop(timeout=1)
 
@@ -70,26 +70,28 @@ def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one
         files = certificate if key is None else f"{certificate} with {key}"
-        raise BindError(f"no TLS for the admin API with {files}: {error.strerror or error}") from None
+        raise BindError(
+            f"cannot load the admin API's TLS certificate from {files}: {error.strerror or error}"
+        ) from None
     return context
 
 
 class _Server(pywsgi.WSGIServer):  # type: ignore[misc]
-    """Gives a client a limited time to agree on TLS."""
+    """Limits the time of a TLS handshake."""
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         try:
             with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
                 secured = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # it speaks no TLS, does not trust us, or has gone
-            logger.debug("admin server: no TLS with {}: {}", address, error)
+        except OSError as error:  # not TLS, an untrusted certificate, or the client is gone
+            logger.debug("admin server: TLS handshake with {} failed: {}", address, error)
             return
         with secured:
             self.handle(secured, address)
 
 
 class _Handler(ImpatientHandler):
-    """Serves one client, and does not wait for what remains of a body that was refused."""
+    """Serves one client, and bounds the time spent on a refused body."""
 
     wsgi_input: pywsgi.Input
 
@@ -97,10 +99,10 @@ class _Handler(ImpatientHandler):
         try:
             super().run_application()
         finally:
-            self._drop_the_rest()
+            self._discard_rest()
 
-    def _drop_the_rest(self) -> None:
-        """Read what the application has not, as pywsgi does after it, but not for as long as something comes."""
+    def _discard_rest(self) -> None:
+        """Read and discard the unread body, as pywsgi does after it, but for at most LATE_BODY_SECONDS."""
         try:
             with gevent.Timeout(LATE_BODY_SECONDS, TimeoutError()):
                 self.wsgi_input._discard()

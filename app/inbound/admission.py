@@ -1,4 +1,4 @@
-"""Who has come in, and whether there is room: the limits, the PROXY header, the client."""
+"""Admission of a connection: the connection limits, the PROXY header, the client and its limits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PROXY_VERSIONS: Final[dict[str, Literal[1, 2]]] = {"v1": 1, "v2": 2}
 
 
 def admit(connection: Connection, downstream: _socket.socket, connections: Connections, max_connections: int) -> bytes:
-    """Find out who the client is; returns what it sent after its PROXY header, if it had to send one.
+    """Identify the client and check the limits. Returns the bytes received after a required PROXY header.
 
-    Raises DownstreamError: the process, the frontend or the client is over a limit, or its header is bad.
+    Raises DownstreamError if the process, the frontend or the client is over a limit, or the header is bad.
     """
     frontend = connection.frontend
     service, name, limits = frontend.service, frontend.config.name, frontend.config.limits
@@ -47,7 +47,7 @@ def admit(connection: Connection, downstream: _socket.socket, connections: Conne
 
 
 def proxy_header(connection: Connection, downstream: _socket.socket) -> bytes:
-    """Return the header that tells the backend who the client is and where it connected to; empty if none is to be."""
+    """Return the PROXY header for the backend, or b"" if the frontend sends none."""
     version = _PROXY_VERSIONS.get(connection.frontend.config.tcp.send_proxy)
     if version is None:
         return b""

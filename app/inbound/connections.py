@@ -1,6 +1,6 @@
-"""The one table of open connections: what sweeps, drain, the byte totals and a rebuilt registry look at.
+"""The table of open connections, used by the sweep, drain, the byte totals and a rebuilt registry.
 
-Greenlets write only their own Connection; everything here that looks at all of them runs in slices or once a second.
+A greenlet writes only its own Connection. Whatever visits all connections runs in slices or once a second.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from app.inbound.event_loop import throw_soon
 from app.inbound.frontend import LiveFrontend, OpenFrontend
 
 SWEPT_AT_ONCE: Final = 500
-"""Connections looked at before the event loop gets its turn."""
+"""Connections visited before yielding to the event loop."""
 
 
 class Progress(Protocol):
-    """What the table reads of the relay of a TCP connection, or of the request that an HTTP connection serves."""
+    """What the table needs of a TCP connection's relay, or of the current request of an HTTP connection."""
 
     @property
     def is_half_closed(self) -> bool: ...
@@ -101,80 +101,80 @@ class Connection:
         self.peer = peer
         """The socket's own peer."""
         self.source = peer
-        """The client's address and port: the peer's, or those its PROXY header names."""
+        """The client's address and port: those in its PROXY header, else the peer's."""
         self.destination: tuple[str, int] | None = None
-        """Where a PROXY header says that the client connected to."""
+        """The destination in the PROXY header."""
         self.listener = listener
         self.accepted_at = accepted_at
         self.client: Client | None = None
         self.admitted: Client | None = None
         """The client as it was counted against its limits."""
         self.is_open = True
-        """Until the accounting: its greenlet serves another connection later."""
+        """False once it is accounted for: its greenlet serves other connections later."""
         self.admission = 0
-        """The number under which it counts against its client's limits; 0 = it does not."""
+        """The id under which it counts against its client's limits; 0 = not counted."""
         self.attempts = 0
         self.lease_id = 0
-        """Chosen before the registry is asked; 0 = none asked for."""
+        """Chosen before the registry is asked; 0 = no lease requested."""
         self.lease: Lease | None = None
-        """The one held now."""
+        """The lease held now."""
         self.last_lease: Lease | None = None
-        """The one granted last, held or not: for the log."""
+        """The last lease granted, held or not: for the log."""
         self.lease_seconds = 0.0
         self.connect_seconds = 0.0
         self.progress: Progress | None = None
         self.former_bytes_up = 0
         self.former_bytes_down = 0
-        """Of the HTTP requests before."""
+        """Bytes of the previous HTTP requests."""
         self.seen_bytes_up = 0
         self.seen_bytes_down = 0
         self.quiet_since = accepted_at
         self.has_noticed_half_close = False
         self.has_succeeded = False
-        """Its backend has sent something, and that was told."""
+        """The backend has sent data, and the success was reported."""
         self.deadline: float | None = None
-        """Until when something must have happened, in monotonic seconds; the sweep ends it then."""
+        """When the sweep ends the connection, in monotonic seconds, unless the expected event happens before."""
         self.late = (State.IDLE_TIMEOUT, "")
         """Termination state and reason at the deadline."""
         self.is_idle = False
         """Between two HTTP requests."""
 
     def expect(self, seconds: float, late: tuple[State, str]) -> None:
-        """Something must happen within so many seconds, or the connection ends with this state and reason."""
+        """Set the deadline in `seconds`: the connection then ends with the state and reason in `late`."""
         self.deadline = time.monotonic() + seconds
         self.late = late
 
     def begin_request(self) -> None:
-        """Forget the HTTP request before."""
+        """Reset what belongs to the previous HTTP request."""
         self.attempts = self.lease_id = 0
         self.lease = self.last_lease = None
         self.lease_seconds = self.connect_seconds = 0.0
 
     def tell_success(self) -> None:
-        """Once the backend has sent something, what was remembered against it is forgotten."""
+        """Report a success of the backend, once, after its first byte: it clears the backend's counted failures."""
         if not self.has_succeeded and self.lease is not None and self.progress is not None and self.progress.bytes_down:
             self.has_succeeded = True
             self.frontend.service.traffic_succeeded(self.lease)
 
     def end(self, state: State, reason: str, is_still_due: Callable[[], bool] = lambda: True) -> None:
-        """Throw Killed into the connection's greenlet, at the loop's next turn, if it is still open and due then."""
+        """Throw Killed into the connection's greenlet at the loop's next turn, if it is then still open and due."""
 
         throw_soon(self.greenlet, Killed(state, reason), lambda: self.is_open and is_still_due())
 
     def end_if_late(self, now: float) -> None:
-        """End it if its deadline is over, unless what was expected happens before it can be told."""
+        """End the connection if its deadline has passed and does not change before the loop's next turn."""
         deadline = self.deadline
         if deadline is not None and now >= deadline:
             self.end(*self.late, is_still_due=lambda: self.deadline == deadline)
 
 
 class Connections:
-    """All open connections of the process, and what happened since the last report."""
+    """All open connections of the process, and the counts since the last report."""
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
         self.open_at: Counter[str] = Counter()
-        """How many are open at each frontend."""
+        """Open connections by frontend."""
         self._accepted: Counter[str] = Counter()
         self._bytes: dict[tuple[str, str], list[int]] = {}
         """[down, up] by pool and backend."""
@@ -183,7 +183,7 @@ class Connections:
         return len(self._open)
 
     def __iter__(self) -> Iterator[Connection]:
-        """Iterate over a copy: connections may come and go meanwhile."""
+        """Iterate over a copy: connections may open and close meanwhile."""
         return iter(list(self._open))
 
     def add(self, connection: Connection) -> None:
@@ -202,7 +202,7 @@ class Connections:
         connection.is_open = False
 
     def take_bytes(self, connection: Connection) -> bool:
-        """Add what the connection has copied since last time; say whether it was anything."""
+        """Count the bytes the connection has copied since the last call. Returns whether there were any."""
         progress, lease = connection.progress, connection.last_lease
         if progress is None or lease is None:
             return False
@@ -224,9 +224,9 @@ class Connections:
             counts[1] += up
 
     def sweep(self, now: float) -> None:
-        """Collect byte counts, and end the connections that have been quiet for too long.
+        """Collect byte counts, and end connections that are past a deadline or a timeout.
 
-        A timer per connection would be two heap operations per chunk; instead the counts tell who moved.
+        The byte counts show which connections are active; a timer for each would cost two heap operations a chunk.
         """
         for number, connection in enumerate(self, start=1):
             if number % SWEPT_AT_ONCE == 0:
@@ -235,7 +235,7 @@ class Connections:
             progress = connection.progress
             if progress is None or not connection.is_open:
                 continue
-            progress.keep_alive()  # here, because a short connection need not pay four system calls for it
+            progress.keep_alive()  # set here: saves a short connection four system calls
             if self.take_bytes(connection) or connection.has_noticed_half_close != progress.is_half_closed:
                 connection.has_noticed_half_close = progress.is_half_closed
                 connection.quiet_since = now
@@ -254,14 +254,14 @@ class Connections:
             connection.end(State.IDLE_TIMEOUT, "idle_timeout")
 
     def totals(self) -> tuple[dict[str, int], dict[tuple[str, str], tuple[int, int]]]:
-        """Return what was swept since `forget_totals`.
+        """Return the counts since `forget_totals`.
 
-        Connections accepted by frontend, and bytes sent to clients and received from them by (pool, backend id).
+        They are the connections accepted by frontend, and (bytes to clients, bytes from clients) by (pool, backend id).
         """
         return dict(self._accepted), {backend: (down, up) for backend, (down, up) in self._bytes.items()}
 
     def forget_totals(self) -> None:
-        """Start the totals over: they were reported."""
+        """Reset the totals after they were reported."""
         self._accepted.clear()
         self._bytes.clear()
 
@@ -274,7 +274,7 @@ class Connections:
         ]
 
     def admissions(self, frontend: str) -> list[tuple[str, int]]:
-        """Return (client key, admission) of every connection that counts against its client's limits there."""
+        """Return (client key, admission) of every connection of a frontend that counts against its client's limits."""
         return [
             (c.admitted.key, c.admission)
             for c in self._open
@@ -282,7 +282,7 @@ class Connections:
         ]
 
     def end_backends(self, pool: str, backend_ids: Collection[str], reason: str) -> Counter[str]:
-        """End every connection to these backends of a pool; returns how many of each."""
+        """End every connection to these backends of a pool. Returns how many by backend id."""
         ended: Counter[str] = Counter()
         for connection in self._open:
             lease = connection.lease
@@ -293,17 +293,17 @@ class Connections:
         return ended
 
     def frontends(self) -> set[OpenFrontend]:
-        """Return every frontend, as it was when they came in, that somebody is still there for."""
+        """Return the frontends of all open connections, each as it was when the connection was accepted."""
         return {connection.frontend for connection in self._open}
 
     def end_idle(self, reason: str) -> None:
-        """End the connections that wait for their next HTTP request at a door that is closing."""
+        """End the idle HTTP connections of closing frontends."""
         for connection in self:
             if connection.is_idle and connection.live.is_closing:
                 connection.end(State.NORMAL, reason, is_still_due=partial(getattr, connection, "is_idle"))
 
     def end_all(self, reason: str) -> int:
-        """End every connection; returns how many."""
+        """End every connection. Returns how many."""
         for connection in self:
             connection.end(State.KILLED if connection.progress else State.KILLED_EARLY, reason)
         return len(self)

@@ -1,4 +1,4 @@
-"""Connects to a backend in bounded time. The bound is the dial's alone: afterwards a backend may be silent for long."""
+"""Connects to a backend within a timeout. The timeout ends with the connect: an idle backend is not a dead one."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ KEEPALIVE_PROBES: Final = 4
 
 
 def set_stream_options(sock: _socket.socket) -> None:
-    """Send small segments at once, and notice within two minutes that a peer has vanished."""
+    """Send small segments at once, and detect a vanished peer within two minutes."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     set_keepalive(sock)
 
 
 def set_keepalive(sock: _socket.socket) -> None:
-    """Probe the peer of a silent connection (tcp(7))."""
+    """Let the kernel probe the peer of an idle connection (tcp(7))."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
-_OUR_WANT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
-"""Errors that say nothing about the backend: we are out of descriptors, memory or ports."""
+_LOCAL_SHORTAGES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""Errors that say nothing about the backend: this host is out of descriptors, memory or ports."""
 
 
 def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
     """Return a connected non-blocking socket to an IP address.
 
-    Raises DialError: refused, unreachable or timed out. Raises UpstreamError when it is for want of our own means.
+    Raises DialError if refused, unreachable or timed out, UpstreamError if this host is out of resources.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        # Type and protocol are given so that CPython asks the kernel for neither.
+        # With type and protocol given, CPython does not ask the kernel for them.
         sock = _socket.socket(family, _STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise _failure(error.errno or 0) from None
@@ -55,11 +55,11 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             code = sock.connect_ex((host, port))
-        except OSError:  # not an errno but an address that cannot be used, such as one on an interface we do not have
+        except OSError:  # an unusable address, such as one with the scope of a missing interface
             raise DialError(State.CONNECT_REFUSED, "unusable_address") from None
         if code == errno.EINPROGRESS:
-            # A backend on this machine or a fast network has often answered already: asking again costs one system
-            # call, waiting costs a watcher, a timer and a turn of the loop.
+            # A backend on this host or a fast network is often connected by now: asking again costs one system call,
+            # waiting costs a watcher, a timer and a turn of the loop.
             code = sock.connect_ex((host, port))
             if code in (errno.EALREADY, errno.EINPROGRESS):
                 _wait_writable(sock, timeout_seconds)
@@ -73,7 +73,7 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
 
 
 def _wait_writable(sock: _socket.socket, timeout_seconds: float) -> None:
-    """Park the greenlet until the connection is made or failed. Raises DialError when neither comes in time."""
+    """Wait until the connect has succeeded or failed. Raises DialError on a timeout."""
     hub = get_hub()
     wake = getcurrent().switch
     watcher, timer = hub.loop.io(sock.fileno(), _WRITE), hub.loop.timer(timeout_seconds)
@@ -88,8 +88,8 @@ def _wait_writable(sock: _socket.socket, timeout_seconds: float) -> None:
 
 
 def _failure(code: int) -> UpstreamError:
-    """Say what an errno means; its name in lower case is the reason in logs and metrics."""
+    """Return the error for an errno; its lower-case name is the reason in logs and metrics."""
     reason = errno.errorcode.get(code, os.strerror(code)).lower()
-    if code in _OUR_WANT:
+    if code in _LOCAL_SHORTAGES:
         return UpstreamError(State.OUT_OF_RESOURCES, reason)
     return DialError(State.CONNECT_TIMEOUT if code == errno.ETIMEDOUT else State.CONNECT_REFUSED, reason)

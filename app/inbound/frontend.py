@@ -1,4 +1,4 @@
-"""A frontend as connections meet it. A reload puts another one into its door; who has come in keeps the old one."""
+"""A frontend at run time. A reload replaces it for new connections; open connections keep the one they started with."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from app.wire.http1_forwarding import HeaderRules
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenFrontend:
-    """What the configuration says of a frontend, and what serves it."""
+    """The configuration of a frontend and what serves it. Immutable."""
 
     config: Frontend
     pool: Pool
     service: ProxyService
     proxies: TrustedProxies
-    """Who must speak the PROXY protocol."""
+    """Peers that must send a PROXY header."""
     headers: HeaderRules
 
     @property
     def has_pool(self) -> bool:
-        """There is somebody to send requests to that no endpoint takes."""
+        """Whether there are backends for requests that match no endpoint."""
         return bool(self.pool.servers) or self.pool.app is not None
 
 
 class LiveFrontend:
-    """Where the clients of a frontend come in: always the newest `frontend` of its name."""
+    """Holds the current frontend of a name; a reload replaces `current`."""
 
     __slots__ = ("current", "is_closing")
 
     def __init__(self, frontend: OpenFrontend) -> None:
         self.current = frontend
         self.is_closing = False
-        """Nobody may stay: the edge drains, or the frontend is gone from the configuration."""
+        """True when idle connections must end: the edge drains, or the configuration no longer has the frontend."""

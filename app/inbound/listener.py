@@ -1,4 +1,4 @@
-"""Listening sockets: binds them, accepts in bounded bursts, survives every error of accept."""
+"""Listening sockets: bind, accept in bounded bursts, and carry on after every error of accept."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from app.inbound.dialer import set_stream_options
 
 BACKLOG: Final = 4096
 ACCEPTS_A_TURN: Final = 64
-"""Accepted before the open connections get their turn."""
+"""Connections accepted before yielding to open connections."""
 BACKOFF_SECONDS: Final = 0.1
-"""After an error of accept, such as EMFILE."""
+"""Pause after an error of accept, such as EMFILE."""
 _LOG_SECONDS: Final = 5.0
 _READ: Final = 1
 
 
 class BindError(Exception):
-    """An address cannot be listened on."""
+    """A listener could not be opened."""
 
 
 OnAccept = Callable[[int, tuple[str, int], str], None]
 
 
 class Listener:
-    """One listening socket. `on_error(errno name)` is told of every error of accept."""
+    """One listening socket. `on_error(errno name)` is called for every error of accept."""
 
     def __init__(self, address: ListenAddress, on_error: Callable[[str], None]) -> None:
         """Bind and listen, without accepting yet. Raises BindError."""
@@ -41,26 +41,26 @@ class Listener:
         self._on_accept: OnAccept | None = None
         self._on_error = on_error
         self._socket = _bind(address)
-        # socket.accept() would wrap each descriptor in a Python object that we do not need.
+        # socket.accept() would wrap each descriptor in an unneeded Python object.
         self._accept: Any = self._socket._accept  # type: ignore[attr-defined]
         name = self._socket.getsockname()
         self.address = ListenAddress(name[0], name[1])
         self._name = str(self.address)
         loop = get_hub().loop
         self._readable: Any = loop.io(self._socket.fileno(), _READ)
-        # With a repeat, because a one-shot timer of libev that has fired fires at once when it is started again.
+        # Repeating, because a one-shot libev timer that has fired fires at once when it is restarted.
         self._retry: Any = loop.timer(BACKOFF_SECONDS, BACKOFF_SECONDS)
         self._logged_at = float("-inf")
 
     def serve(self, frontend: str, on_accept: OnAccept) -> None:
-        """Accept from now on; every connection goes to `on_accept(descriptor, peer, address)`."""
+        """Start accepting; every connection goes to `on_accept(descriptor, peer, address)`."""
         self.frontend = frontend
         is_new, self._on_accept = self._on_accept is None, on_accept
         if is_new:
             self._readable.start(self._accept_some)
 
     def stop(self) -> None:
-        """Accept what is queued already, for closing resets it, then close."""
+        """Accept the queued connections, which closing would reset, then close."""
         if self._socket.fileno() < 0:
             return
         self._readable.stop()
@@ -71,13 +71,13 @@ class Listener:
         self.close()
 
     def close(self) -> None:
-        """Close without accepting what is queued."""
+        """Close without accepting queued connections."""
         self._readable.close()
         self._retry.close()
         self._socket.close()
 
     def _accept_some(self) -> bool:
-        """Accept a burst; says whether more may be queued."""
+        """Accept a burst. Returns whether more may be queued."""
         accept, on_accept, name = self._accept, self._on_accept, self._name
         assert on_accept is not None
         try:
@@ -95,10 +95,10 @@ class Listener:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_SECONDS:
             self._logged_at = now
-            logger.error("accept on {}: {}; going on", self._name, os.strerror(error.errno or 0))
+            logger.error("accept on {} failed, retrying: {}", self._name, os.strerror(error.errno or 0))
         if error.errno == errno.ECONNABORTED:
             return True
-        if self._readable.active:  # the socket stays readable: wait, or the loop would spin
+        if self._readable.active:  # the socket stays readable: without a pause the loop would spin
             self._readable.stop()
             self._retry.start(self._resume)
         return False

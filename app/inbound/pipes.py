@@ -1,4 +1,4 @@
-"""The pipes through which bulk directions are spliced: few, shared, and counted as descriptors."""
+"""The shared pipes through which bulk directions are spliced."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ PIPE_BYTES: Final = 1 << 20
 
 
 class PipePool:
-    """Pipes for bulk directions, at most `limit` in all (they count as descriptors)."""
+    """At most `limit` pipes, in use or idle: each takes two of the process's descriptors."""
 
     def __init__(self, limit: int) -> None:
         self._idle: list[tuple[int, int]] = []
         self._left = limit
 
     def take(self) -> tuple[int, int] | None:
-        """Return (read end, write end), or None when all are in use."""
+        """Return (read end, write end), or None if all are in use."""
         if self._idle:
             return self._idle.pop()
         if self._left <= 0:
             return None
         try:
             ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # out of descriptors: copying works too
+        except OSError:  # out of descriptors: the caller copies instead
             return None
         self._left -= 1
-        with suppress(OSError):  # beyond pipe-user-pages-soft an ordinary user gets small pipes
+        with suppress(OSError):  # an unprivileged user beyond pipe-user-pages-soft gets small pipes
             fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         return ends
 

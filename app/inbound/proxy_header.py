@@ -1,4 +1,4 @@
-"""Reads the PROXY header that a trusted peer must send first."""
+"""Reads the PROXY header that a trusted proxy must send first."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CACHED_PEERS: Final = 4096
 
 
 class TrustedProxies:
-    """Which peers must speak the PROXY protocol. Everyone else's bytes are payload."""
+    """Tells which peers must send a PROXY header. From any other peer, a PROXY header is payload."""
 
     def __init__(self, networks: tuple[IPNetwork, ...]) -> None:
         self._networks = networks
@@ -42,9 +42,9 @@ class TrustedProxies:
 
 
 def read_proxy_header(sock: _socket.socket) -> tuple[Header, bytes]:
-    """Return the PROXY header a peer must send first, and the bytes that came after it.
+    """Return the PROXY header, and the bytes received after it.
 
-    Raises DownstreamError: bad header, too slow, gone.
+    Raises DownstreamError if the header is bad or late, or the peer closes.
     """
     hub = get_hub()
     watcher = hub.loop.io(sock.fileno(), _READ)

@@ -1,4 +1,4 @@
-"""From a client to a connected backend: lease one, dial it; try others, within limits, while no byte has been sent."""
+"""Leases a backend and connects to it; if that fails, tries others within limits. No byte has been sent yet."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from app.inbound.connections import Connection
 from app.inbound.dialer import dial
 
 _TOTAL_DIAL_TIMEOUTS: Final = 2
-"""All attempts together take at most this many connect timeouts."""
+"""Limit for all attempts together, in connect timeouts."""
 _SHORTEST_DIAL_SECONDS: Final = 0.001
 
 
 def lease_backend(connection: Connection, tried: tuple[str, ...] = ()) -> Lease:
-    """Lease a backend not tried yet, and write it down. Raises NoBackendError, AskTimeoutError."""
+    """Lease a backend that is not in `tried`, and record the lease. Raises NoBackendError, AskTimeoutError."""
     service, client = connection.frontend.service, connection.client
     assert client is not None
     started = time.monotonic()
@@ -34,9 +34,9 @@ def lease_backend(connection: Connection, tried: tuple[str, ...] = ()) -> Lease:
 
 
 def dial_leased(connection: Connection, lease: Lease) -> _socket.socket:
-    """Connect to the leased backend, or to others leased in its place while it fails.
+    """Connect to the leased backend; if that fails, lease and try others.
 
-    Raises the last DialError, NoBackendError, UpstreamError (we are out of means), AskTimeoutError.
+    Raises the last DialError, NoBackendError, UpstreamError (this host is out of resources), AskTimeoutError.
     """
     service, client, options = connection.frontend.service, connection.client, connection.frontend.config.tcp
     assert client is not None
@@ -54,13 +54,13 @@ def dial_leased(connection: Connection, lease: Lease) -> _socket.socket:
             connection.lease = None
             service.dial_failed(lease, client, error.reason, former)
             former = lease.backend.id if lease.affinity is Affinity.HIT else former
-            logger.debug("client {}: backend {} did not answer: {}", client.address, lease.backend.id, error.reason)
+            logger.debug("client {}: cannot connect to backend {}: {}", client.address, lease.backend.id, error.reason)
             tried = (*tried, lease.backend.id)
             if len(tried) >= options.connect_attempts or time.monotonic() >= deadline:
                 raise
             try:
                 lease = lease_backend(connection, tried)
-            except NoBackendError:  # the failed dial is the reason, not that nobody is left
+            except NoBackendError:  # report the failed connect, not the lack of another backend
                 raise error from None
         else:
             seconds = time.monotonic() - started

@@ -445,7 +445,9 @@ def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
     variables = {name: str(value) for name, value in admin_variables(tmp_path).items()}
     done = edgeproxy("serve", **variables, ADMIN_TLS_CERT=str(cert), LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"edgeproxy: no TLS for the admin API with {cert}: ")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"edgeproxy: cannot load the admin API's TLS certificate from {cert}: "
+    )
 
 
 def test_a_store_that_is_none_is_one_line(tmp_path):

@@ -403,4 +403,4 @@ def test_a_fault_of_ours_is_said_once_and_counted(tmp_path: Path, monkeypatch: p
         metrics = inside.metrics()
         assert metrics['edgeproxy_internal_errors_total{where="dns"}'] == 3
         assert metrics['edgeproxy_dns_responses_total{rcode="SERVFAIL"}'] == 3
-        assert len([line for line in inside.logged() if "could not be answered" in line["event"]]) == 1
+        assert len([line for line in inside.logged() if "answering a DNS query failed" in line["event"]]) == 1

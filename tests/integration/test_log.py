@@ -147,5 +147,5 @@ def test_at_debug_level_a_failed_dial_is_told_and_otherwise_not(edge, origin):
             assert who(proxy) == "alive"
             eventually(lambda proxy=proxy: [line for line in proxy.access_lines() if line["attempts"] == 2])
             assert proxy.stop() == 0
-    assert quiet.event("client 127.0.0.1: backend dead did not answer") is None
-    assert talkative.event("client 127.0.0.1: backend dead did not answer: econnrefused")["level"] == "DEBUG"
+    assert quiet.event("client 127.0.0.1: cannot connect to backend dead") is None
+    assert talkative.event("client 127.0.0.1: cannot connect to backend dead: econnrefused")["level"] == "DEBUG"

@@ -1,4 +1,4 @@
-"""DNS on DNS_LISTEN_ADDR: takes queries by UDP and TCP, within limits, and hands them to whoever knows the answers."""
+"""DNS server on DNS_LISTEN_ADDR: takes queries over UDP and TCP, within limits, and sends the responder's answers."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from app.inbound.listener import BindError, Listener
 from app.wire.dns_answer import RCODES, SERVFAIL, Responder, failure
 
 QUERIES_A_TURN: Final = 16
-"""Answered before the connections get their turn: 6 ms at the most."""
+"""Queries answered before yielding to connections: at most 6 ms."""
 CLIENTS_AT_ONCE: Final = 64
-"""By TCP, at all addresses together."""
+"""TCP clients, over all addresses together."""
 IDLE_SECONDS: Final = 10.0
-"""A TCP client may keep its connection for so long without a query (RFC 7766 section 6.1)."""
+"""A TCP connection without a query is closed after this time (RFC 7766 section 6.1)."""
 MESSAGE_SECONDS: Final = 5.0
-"""For the rest of a query that has begun, and for an answer to be taken."""
+"""Limit for receiving the rest of a query, and for sending the answer."""
 UNANSWERED: Final = "none"
-"""Counted for what must not be answered."""
+"""Counted for messages that must not be answered."""
 
 _LARGEST_MESSAGE: Final = 65_535
 _READ: Final = 1
 _LOG_SECONDS: Final = 5.0
 _PORT_ATTEMPTS: Final = 20
 _IP_PKTINFO: Final = 8
-"""ip(7); Python's socket module has no name for it before 3.14."""
+"""ip(7); the socket module names it only from Python 3.14 on."""
 _ANCILLARY_BYTES: Final = 64
 
 
 class DnsServer:
-    """Listens at each address by both protocols. `on_error()` is told of exceptions nobody expected."""
+    """Listens on each address over UDP and TCP. `on_error()` is called for unexpected exceptions."""
 
     def __init__(self, addresses: Iterable[ListenAddress], responder: Responder, on_error: Callable[[], None]) -> None:
         self._wanted = tuple(addresses)
@@ -55,27 +55,27 @@ class DnsServer:
         """By response code, since the start."""
 
     def prepare(self) -> None:
-        """Bind every address, answering nobody yet. Raises BindError."""
+        """Bind every address, without answering yet. Raises BindError."""
         for address in self._wanted:
             self._listeners += self._open(address)
 
     def serve(self) -> None:
-        for live in self._listeners:
-            live.serve()
+        for listener in self._listeners:
+            listener.serve()
 
     def stop(self) -> None:
-        """Close; queries under way are not answered."""
-        for live in self._listeners:
-            live.close()
+        """Close; queries in progress are not answered."""
+        for listener in self._listeners:
+            listener.close()
         self._listeners = []
         self._clients.kill()
 
     @property
     def addresses(self) -> list[ListenAddress]:
-        return [live.address for live in self._listeners if isinstance(live, _Streams)]
+        return [listener.address for listener in self._listeners if isinstance(listener, _Streams)]
 
     def _open(self, address: ListenAddress) -> list[_Datagrams | _Streams]:
-        """Bind both protocols to one port, which the kernel chooses where it is 0. Raises BindError."""
+        """Bind both protocols to one port, chosen by the kernel if it is 0. Raises BindError."""
         for attempt in range(_PORT_ATTEMPTS):
             streams = _Streams(address, self._answer, self._clients)
             try:
@@ -87,11 +87,11 @@ class DnsServer:
         raise AssertionError("unreachable")
 
     def _answer(self, message: bytes, is_datagram: bool) -> bytes | None:
-        """Answer a message, whatever it is; None is no answer."""
+        """Return the answer to any message; None if it must not be answered."""
         try:
             answer = self._responder.answer(message, is_datagram=is_datagram)
         except Exception:
-            self._broke()
+            self._log_exception()
             answer = failure(message, SERVFAIL)
         if answer is None:
             self.answers[UNANSWERED] += 1
@@ -99,18 +99,18 @@ class DnsServer:
         self.answers[RCODES[answer.rcode]] += 1
         return answer.message
 
-    def _broke(self) -> None:
+    def _log_exception(self) -> None:
         self._on_error()
         if time.monotonic() - self._logged_at >= _LOG_SECONDS:
             self._logged_at = time.monotonic()
-            logger.exception("a DNS query could not be answered")
+            logger.exception("answering a DNS query failed")
 
 
 Answering = Callable[[bytes, bool], bytes | None]
 
 
 class _Datagrams:
-    """One UDP socket. Queries are answered in the event loop's own greenlet: an answer waits for nothing."""
+    """One UDP socket. Queries are answered in the event loop's own greenlet, since an answer never waits."""
 
     def __init__(self, address: ListenAddress, answer: Answering) -> None:
         """Bind. Raises BindError."""
@@ -134,18 +134,18 @@ class _Datagrams:
                 message, ancillary, _flags, client = receive(_LARGEST_MESSAGE, _ANCILLARY_BYTES)
             except BlockingIOError:
                 return
-            except OSError:  # what the kernel has to say of an answer sent before
+            except OSError:  # an ICMP error for an answer sent earlier
                 continue
             reply = answer(message, True)
             if reply is not None:
                 try:
                     send([reply], [_answered_from(one) for one in ancillary], 0, client)
-                except OSError:  # a client that cannot be reached, or a full queue: it asks again
+                except OSError:  # an unreachable client, or a full queue: the client asks again
                     continue
 
 
 def _answered_from(ancillary: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
-    """Let an answer leave from the address that was asked: at a wildcard the kernel would choose another."""
+    """Send an answer from the address that was asked: on a wildcard socket the kernel might choose another."""
     level, kind, data = ancillary
     if level == socket.IPPROTO_IP:  # struct in_pktinfo: interface, local address, destination of the header
         _interface, _local, destination = struct.unpack("I4s4s", data)
@@ -154,7 +154,7 @@ def _answered_from(ancillary: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
 
 
 class _Streams:
-    """One TCP listener; each of its `clients` is a greenlet that answers one query after the other."""
+    """One TCP listener; each of its `clients` is a greenlet that answers one query after another."""
 
     def __init__(self, address: ListenAddress, answer: Answering, clients: Group) -> None:
         """Bind. Raises BindError."""
@@ -184,13 +184,13 @@ class _Streams:
                         return
                     with gevent.Timeout(MESSAGE_SECONDS, TimeoutError()):
                         client.sendall(len(reply).to_bytes(2, "big") + reply)
-                    gevent.sleep()  # who sends many at once never waits for a socket: the others have their turn here
-            except OSError:  # it has gone, or is too slow
+                    gevent.sleep()  # yields to others: with queries buffered, neither recv nor send would wait
+            except OSError:  # the client is gone or too slow
                 return
 
 
 def _read_message(client: socket.socket) -> bytes | None:
-    """Return the next message, None at the end. Raises OSError, TimeoutError among them."""
+    """Return the next message, None at the end. Raises OSError, including TimeoutError."""
     with gevent.Timeout(IDLE_SECONDS, TimeoutError()):
         first = client.recv(1)
     if not first:
@@ -201,18 +201,18 @@ def _read_message(client: socket.socket) -> bytes | None:
 
 
 def _exactly(client: socket.socket, size: int) -> bytes:
-    """Read so many bytes. Raises OSError, also when the client ends before."""
+    """Read `size` bytes. Raises OSError, also if the client closes before that."""
     data = bytearray()
     while len(data) < size:
         piece = client.recv(size - len(data))
         if not piece:
-            raise ConnectionError("ended within a message")
+            raise ConnectionError("closed within a message")
         data += piece
     return bytes(data)
 
 
 def _bind(address: ListenAddress) -> _socket.socket:
-    """Return a bound UDP socket that tells which address was asked. Raises BindError."""
+    """Return a bound UDP socket that reports the address each query was sent to. Raises BindError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     sock = _socket.socket(family, kind, socket.IPPROTO_UDP)

@@ -1,4 +1,4 @@
-"""HTTP on METRICS_LISTEN_ADDR: /metrics for Prometheus, /live and /ready for whoever decides to send us traffic."""
+"""HTTP server on METRICS_LISTEN_ADDR: /metrics for Prometheus, /live and /ready for load balancers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ JSON = "application/json"
 
 CLIENTS_AT_ONCE: Final = 64
 SILENCE_SECONDS: Final = 2.0
-"""A client that sends nothing for so long makes room for others: a full server would look like a dead edge."""
+"""A client silent for this long is disconnected: a full server would look like a dead edge."""
 HEADER_SECONDS: Final = 5.0
-"""For the whole header of a request."""
+"""Limit for receiving the head of a request."""
 RESPONSE_SECONDS: Final = 30.0
-"""For a client to take the whole answer."""
+"""Limit for sending a response."""
 
 
 class StatusServer:
-    """Serves three routes; `readiness()` returns whether to send us clients, and why; `metrics()` (type, text)."""
+    """Serves three routes. `readiness()` returns (is ready, details), `metrics()` (content type, text)."""
 
     def __init__(
         self, address: ListenAddress, readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]]
@@ -39,12 +39,12 @@ class StatusServer:
         self._metrics = metrics
         self._server = pywsgi.WSGIServer(
             (address.host, address.port),
-            self._answer,
+            self._respond,
             log=None,
             error_log=ErrorLog("metrics"),
             spawn=CLIENTS_AT_ONCE,
             handler_class=ImpatientHandler,
-            environ={"SERVER_NAME": address.host},  # or it would ask the name service for it
+            environ={"SERVER_NAME": address.host},  # avoids a reverse DNS lookup
         )
         self._wanted = address
 
@@ -62,7 +62,7 @@ class StatusServer:
     def address(self) -> ListenAddress:
         return ListenAddress(self._server.server_host, self._server.server_port)
 
-    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def _respond(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         status, content_type, body = self._route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
         if status.startswith("405"):
@@ -97,10 +97,10 @@ def _json(value: object) -> bytes:
 
 
 class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
-    """Serves one client, which may keep its connection while it keeps asking."""
+    """Serves one client; closes an idle or slow connection."""
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
-        # pywsgi sends head and body apart: the second would wait for the first one's acknowledgement, 40 ms.
+        # pywsgi sends head and body separately; without this the body would wait 40 ms for the head's ACK.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server)
 
@@ -112,14 +112,14 @@ class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
         try:
             with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
                 is_valid = super().read_request(raw_requestline)
-        except TimeoutError:  # unless translated, pywsgi prints a traceback
-            raise ValueError("its header did not come in time") from None
+        except TimeoutError:  # for any other exception pywsgi prints a traceback
+            raise ValueError("the request head was not received in time") from None
         self.socket.settimeout(RESPONSE_SECONDS)
         return is_valid
 
 
 class ErrorLog:
-    """Where pywsgi writes what goes wrong with a request."""
+    """Receives pywsgi's error messages and logs them."""
 
     def __init__(self, server: str) -> None:
         self._server = server

@@ -1,1 +1,1 @@
-"""TCP frontends: the story of a connection, and the relay that copies its bytes."""
+"""TCP frontends: a connection from admission to accounting, and the relay that copies its bytes."""

@@ -1,10 +1,10 @@
-"""One way through a connection: moves bytes from its source to its sink, and watches whichever of them it waits for.
+"""One direction of a connection: moves bytes from its source to its sink, and watches the socket it waits for.
 
-How it is fast: the read watcher of the source is started once and stays; its callback is the greenlet's own `switch`,
-with the direction that can be read. So a message costs one wake-up, one recv and one send: no watcher start and stop,
-no recv that finds nothing. One buffer serves the whole process, because nothing switches greenlets between a recv and
-its send. A short send is back-pressure: the direction stops reading and waits until its sink can be written. A
-direction that keeps filling the buffer is bulk and is moved with splice(2) through a pooled pipe until it quietens.
+Why it is fast: the source's read watcher stays started, and its callback is the greenlet's own `switch` with the
+readable direction as argument. A message costs one wake-up, one recv and one send: no watcher is started or stopped,
+and no recv finds the socket empty. One buffer serves the whole process, because greenlets never switch between a recv
+and its send. After a short send (back-pressure) the direction stops reading until its sink is writable. A direction
+that keeps filling the buffer is bulk: splice(2) moves its bytes through a pooled pipe until it becomes quiet.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from app.inbound.pipes import PIPE_BYTES, PipePool
 
 CHUNK_BYTES: Final = 64 * 1024
 BULK_AFTER_CHUNKS: Final = 4
-"""Full buffers in a row that make a direction bulk."""
+"""Consecutive full buffers after which a direction is bulk."""
 QUIET_AFTER_TURNS: Final = 8
-"""Turns in a row that moved less than a chunk by splice and make it an ordinary direction again."""
+"""Consecutive turns that spliced less than a chunk, after which a direction is no longer bulk."""
 TURN_BYTES: Final = 1 << 20
-"""Moved for one direction before the others get their turn."""
+"""Spliced for one direction before yielding to others."""
 
 _READ: Final = 1
 _WRITE: Final = 2
@@ -34,15 +34,15 @@ _window = memoryview(_buffer)
 
 
 class SourceError(Exception):
-    """The socket that was read from failed."""
+    """Reading from the source failed."""
 
 
 class SinkError(Exception):
-    """The socket that was written to failed."""
+    """Writing to the sink failed."""
 
 
 class Direction:
-    """One way through the connection: what `source` sends goes to `sink`."""
+    """Moves what `source` sends to `sink`. `wake` is the greenlet's switch."""
 
     __slots__ = (
         "bytes_moved",
@@ -66,7 +66,7 @@ class Direction:
         self.readable = get_hub().loop.io(source.fileno(), _READ)
         self.writable: Any = None
         self.rest = b""
-        """Read, but not taken by the sink yet."""
+        """Read from the source, not yet accepted by the sink."""
         self.full_chunks = 0
         self.quiet_turns = 0
         self.pipe: tuple[int, int] | None = None
@@ -80,13 +80,13 @@ class Direction:
         self.readable.start(self.wake, self)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching both sockets."""
         self.readable.stop()
         if self.writable is not None:
             self.writable.stop()
 
     def _await_sink(self) -> None:
-        """Back-pressure: read no more until the sink can be written."""
+        """Stop reading until the sink is writable (back-pressure)."""
         self.readable.stop()
         if self.writable is None:
             self.writable = get_hub().loop.io(self.sink.fileno(), _WRITE)
@@ -105,10 +105,10 @@ class Direction:
         if self.pipe is not None:
             pipes.give_back(self.pipe, is_empty=self.pipe_bytes == 0)
 
-    # Moving. Each returns whether the source may still send; errors name the socket that failed.
+    # Moving bytes. `step` and `_splice` return False at the end of the source; the error class names the failed socket.
 
     def step(self, pipes: PipePool) -> bool:
-        """Move what can be moved now."""
+        """Move the bytes that can be moved now. Raises SourceError, SinkError."""
         if self.rest:
             self._send_rest()
             return True
@@ -141,7 +141,7 @@ class Direction:
         return True
 
     def send_first(self, data: bytes) -> None:
-        """Send bytes that came by another way (a PROXY header) before any of the source's."""
+        """Send `data` (such as a PROXY header) before any bytes of the source."""
         self.rest = data
         self._await_sink()
 
@@ -184,7 +184,7 @@ class Direction:
             turn += moved
             if self.pipe_bytes == 0:
                 self._await_source()
-        if self.pipe_bytes:  # the turn is over before the pipe is empty: go on when the others had theirs
+        if self.pipe_bytes:  # the turn ended before the pipe was empty: continue after the others
             self._await_sink()
         else:
             self._leave_bulk_if_quiet(turn, pipes)

@@ -1,7 +1,7 @@
-"""Copies bytes between a client and a backend, both directions in the one greenlet of the connection.
+"""Copies bytes between a client and a backend, both directions in the connection's one greenlet.
 
-The greenlet sleeps until the event loop switches to it with the direction that can move (app.inbound.tcp.direction).
-While the watchers are live it must wait for nothing else: timers and kills reach it as an exception thrown into it.
+The greenlet sleeps until the event loop switches to it with the direction that is ready (app.inbound.tcp.direction).
+While the watchers are started it must not wait for anything else. Timeouts and kills are exceptions thrown into it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import Direction, SinkError, SourceError
 
 FLUSH_SECONDS: Final = 2.0
-"""How long what was read before a reset may take to reach the other side."""
+"""Limit for delivering the bytes read before a reset to the other side."""
 _FLUSH_POLL_SECONDS: Final = 0.005
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -35,7 +35,7 @@ _CLIENT_RESETS: Final = (State.CLIENT_RESET, State.CLIENT_RESET_HALF_CLOSED)
 
 
 class Relay:
-    """A connection being copied: `up` is client to backend, `down` is backend to client."""
+    """The two directions of a connection: `up` is client to backend, `down` is backend to client."""
 
     __slots__ = ("_header_bytes", "_is_running", "_pipes", "down", "is_half_closed", "is_kept_alive", "up")
 
@@ -50,14 +50,14 @@ class Relay:
         self._is_running = False
 
     def keep_alive(self) -> None:
-        """Have the kernel probe the backend from now on; the client's socket has it from its listener."""
+        """Turn on TCP keepalive to the backend; the client's socket inherits it from the listener."""
         if not self.is_kept_alive:
             self.is_kept_alive = True
             with suppress(OSError):
                 set_keepalive(self.up.sink)
 
     def notice_reset(self) -> None:
-        """Look whether a side that had ended was reset since: nobody watches it any more."""
+        """Check whether a side that has already sent EOF was reset since; its watcher is stopped."""
         for direction in (self.up, self.down):
             if direction.is_over and self._is_running and _is_closed(direction.source):
                 get_hub().loop.run_callback(self._step, direction)
@@ -77,11 +77,11 @@ class Relay:
     def run(self, header: bytes, first_bytes: bytes, first_down: bytes = b"") -> State:
         """Copy until both directions have ended.
 
-        The backend gets `header`, which is ours and not counted, then the client's `first_bytes`, then what follows;
-        the client gets `first_down` of the backend, then what follows.
+        The backend first gets `header`, which is not counted as the client's bytes, and the client's `first_bytes`;
+        the client first gets `first_down`, bytes of the backend.
 
-        An EOF of one side becomes a FIN to the other, and the other direction lives on. A reset of one side resets
-        the other, after what was read before has reached it. Raises what is thrown into the greenlet.
+        An EOF from one side becomes a FIN to the other, and the other direction continues. A reset from one side
+        resets the other, after the bytes read before it have been delivered. Raises what is thrown into the greenlet.
         """
         up, down, pipes = self.up, self.down, self._pipes
         sleep = get_hub().switch
@@ -108,7 +108,7 @@ class Relay:
                     ended_by = ended_by or self._reset_by(direction)
                     break
                 except SinkError:
-                    # The sink may have sent an answer before it failed: only its receiving side is over, read on.
+                    # The sink may have sent a response before it failed: end this direction, keep reading from the sink.
                     ended_by = ended_by or self._reset_by(down if direction is up else up)
                     self._end(direction, passes_fin=False)
         finally:
@@ -122,28 +122,28 @@ class Relay:
         return ended_by or State.NORMAL
 
     def _end(self, direction: Direction, *, passes_fin: bool) -> None:
-        """A direction is over: its source has sent all it had, or its sink takes no more."""
+        """End a direction: its source has sent EOF, or its sink has failed."""
         direction.stop()
         direction.is_over = self.is_half_closed = True
-        if passes_fin and not (self.up.is_over and self.down.is_over):  # else close sends it
-            with suppress(OSError):  # the sink is gone; the other direction finds out
+        if passes_fin and not (self.up.is_over and self.down.is_over):  # otherwise close() sends the FIN
+            with suppress(OSError):  # the sink is gone; the other direction will notice
                 direction.sink.shutdown(socket.SHUT_WR)
 
     def _reset_by(self, direction: Direction) -> State:
-        """Name the reset of a direction's source."""
+        """Return the state for a reset by the direction's source."""
         if direction is self.up:
             return State.CLIENT_RESET_HALF_CLOSED if self.is_half_closed else State.CLIENT_RESET
         return State.SERVER_RESET_HALF_CLOSED if self.is_half_closed else State.SERVER_RESET
 
 
 def reset_on_close(sock: _socket.socket) -> None:
-    """Make close send RST. Throws away what the kernel has queued for sending: `flush` first."""
+    """Make close() send RST, which discards the kernel's send queue: call `flush` first."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 def flush(sock: _socket.socket, rest: bytes) -> bool:
-    """Wait until `rest` and all that the kernel has queued were acknowledged; False when FLUSH_SECONDS did not do."""
+    """Wait until `rest` and the kernel's send queue are acknowledged. Returns False after FLUSH_SECONDS or an error."""
     deadline = time.monotonic() + FLUSH_SECONDS
     try:
         while rest or _unacknowledged(sock):
@@ -159,7 +159,7 @@ def flush(sock: _socket.socket, rest: bytes) -> bool:
 
 
 def _is_closed(sock: _socket.socket) -> bool:
-    """Say whether the kernel has given the connection up: the state in the first byte of TCP_INFO (tcp(7))."""
+    """Return whether the connection's state, the first byte of TCP_INFO (tcp(7)), is closed."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 

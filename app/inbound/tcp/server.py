@@ -1,4 +1,4 @@
-"""The story of a connection: who is it, which backend, connect, copy, account for it. One greenlet, top to bottom."""
+"""A TCP connection in one greenlet, top to bottom: admit it, lease a backend, connect, copy, account for it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class TcpServer:
         self._greenlets = ReusedGreenlets(self._serve)
 
     def accept(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
-        """Take over an accepted socket. Called by the event loop: does not wait."""
+        """Take over an accepted socket. Called in the event loop: never blocks."""
         self._greenlets.run(live, descriptor, peer, listener)
 
     def _serve(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
-        """Live a connection's whole life. Every path ends in the accounting."""
+        """Serve a connection from start to end. Every path ends in `_account`."""
         family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
         downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
         downstream.setblocking(False)
@@ -66,9 +66,9 @@ class TcpServer:
             self._account(connection, state, reason)
 
     def _account(self, connection: Connection, state: State, reason: str | None) -> None:
-        """Say what the connection tells of its backend, give the lease back, count, and write the access line."""
+        """Report the backend's success or failure, release the lease, count, and write the access line."""
         service, lease, progress = connection.frontend.service, connection.lease, connection.progress
-        if state is State.NORMAL and lease is not None:  # also of a backend that never says a word
+        if state is State.NORMAL and lease is not None:  # also if the backend has sent nothing
             service.traffic_succeeded(lease)
         elif state is State.SERVER_RESET and lease is not None and progress is not None and not progress.bytes_down:
             service.traffic_failed(lease.backend, "reset_before_a_byte")
