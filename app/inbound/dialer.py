@@ -8,14 +8,11 @@ import os
 import socket
 from typing import Final
 
-from gevent.hub import get_hub
-from greenlet import getcurrent
-
 from app.domain.errors import DialError, UpstreamError
 from app.domain.outcome import State
+from app.inbound.event_loop import WRITE, wait_for
 
 _STREAM: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_WRITE: Final = 2
 
 KEEPALIVE_IDLE_SECONDS: Final = 60
 KEEPALIVE_INTERVAL_SECONDS: Final = 15
@@ -62,7 +59,8 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
             # waiting costs a watcher, a timer and a turn of the loop.
             code = sock.connect_ex((host, port))
             if code in (errno.EALREADY, errno.EINPROGRESS):
-                _wait_writable(sock, timeout_seconds)
+                if not wait_for(sock.fileno(), WRITE, timeout_seconds):
+                    raise DialError(State.CONNECT_TIMEOUT, "connect_timeout")
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code and code != errno.EISCONN:
             raise _failure(code)
@@ -70,21 +68,6 @@ def dial(host: str, port: int, timeout_seconds: float) -> _socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _wait_writable(sock: _socket.socket, timeout_seconds: float) -> None:
-    """Wait until the connect has succeeded or failed. Raises DialError on a timeout."""
-    hub = get_hub()
-    wake = getcurrent().switch
-    watcher, timer = hub.loop.io(sock.fileno(), _WRITE), hub.loop.timer(timeout_seconds)
-    try:
-        watcher.start(wake, True)
-        timer.start(wake, False)
-        if not hub.switch():
-            raise DialError(State.CONNECT_TIMEOUT, "connect_timeout")
-    finally:
-        watcher.close()
-        timer.close()
 
 
 def _failure(code: int) -> UpstreamError:

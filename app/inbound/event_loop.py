@@ -38,6 +38,23 @@ def watcher(descriptor: int, events: int) -> Any:
     return get_hub().loop.io(descriptor, events)
 
 
+def timer(seconds: float, repeat_seconds: float = 0.0) -> Any:
+    """Return a timer, not started. One without a repeat that has fired fires at once when it is started again."""
+    return get_hub().loop.timer(seconds, repeat_seconds)
+
+
+def wait_for(descriptor: int, events: int, timeout_seconds: float) -> bool:
+    """Park the greenlet until a descriptor is ready; False when the time is over first."""
+    wake, ready, late = getcurrent().switch, watcher(descriptor, events), timer(timeout_seconds)
+    try:
+        ready.start(wake, True)
+        late.start(wake, False)
+        return bool(get_hub().switch())
+    finally:
+        ready.close()
+        late.close()
+
+
 def sleeper() -> Callable[[], Any]:
     """Return what parks the current greenlet until a watcher wakes it; it returns the argument of the wake-up."""
     switch: Callable[[], Any] = get_hub().switch

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from gevent.hub import get_hub
 from loguru import logger
 
 from app.config import ListenAddress
 from app.inbound.dialer import set_stream_options
+from app.inbound.event_loop import READ, timer, watcher
 
 BACKLOG: Final = 4096
 ACCEPTS_A_TURN: Final = 64
@@ -22,7 +22,6 @@ ACCEPTS_A_TURN: Final = 64
 BACKOFF_SECONDS: Final = 0.1
 """Pause after an error of accept, such as EMFILE."""
 _LOG_SECONDS: Final = 5.0
-_READ: Final = 1
 
 
 class BindError(Exception):
@@ -46,10 +45,8 @@ class Listener:
         name = self._socket.getsockname()
         self.address = ListenAddress(name[0], name[1])
         self._name = str(self.address)
-        loop = get_hub().loop
-        self._readable: Any = loop.io(self._socket.fileno(), _READ)
-        # Repeating, because a one-shot libev timer that has fired fires at once when it is restarted.
-        self._retry: Any = loop.timer(BACKOFF_SECONDS, BACKOFF_SECONDS)
+        self._readable: Any = watcher(self._socket.fileno(), READ)
+        self._retry: Any = timer(BACKOFF_SECONDS, repeat_seconds=BACKOFF_SECONDS)
         self._logged_at = float("-inf")
 
     def serve(self, frontend: str, on_accept: OnAccept) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import _socket
+import time
 from ipaddress import ip_address
 from typing import Final
-
-from gevent import Timeout
-from gevent.hub import get_hub
 
 from app.config import IPNetwork
 from app.domain.client import unmapped
 from app.domain.errors import DownstreamError
 from app.domain.outcome import Refusal, State
+from app.inbound.event_loop import READ, wait_for
 from app.wire.proxy_protocol import MAX_HEADER, Header, ProxyProtocolError, parse
 
 HEADER_SECONDS: Final = 3.0
 """Deadline for the whole header."""
-_READ: Final = 1
 _CACHED_PEERS: Final = 4096
 
 
@@ -46,21 +44,11 @@ def read_proxy_header(sock: _socket.socket) -> tuple[Header, bytes]:
 
     Raises DownstreamError if the header is bad or late, or the peer closes.
     """
-    hub = get_hub()
-    watcher = hub.loop.io(sock.fileno(), _READ)
-    timeout = Timeout.start_new(HEADER_SECONDS)
-    try:
-        received = b""
-        while (header := _parse(received)) is None:
-            hub.wait(watcher)
-            received += _receive(sock)
-    except Timeout as fired:
-        if fired is not timeout:
-            raise
-        raise DownstreamError(State.HEADER_TIMEOUT, Refusal.SLOW_PROXY_HEADER) from None
-    finally:
-        timeout.close()
-        watcher.close()
+    deadline, received = time.monotonic() + HEADER_SECONDS, b""
+    while (header := _parse(received)) is None:
+        if not wait_for(sock.fileno(), READ, max(0.0, deadline - time.monotonic())):
+            raise DownstreamError(State.HEADER_TIMEOUT, Refusal.SLOW_PROXY_HEADER)
+        received += _receive(sock)
     return header, received[header.size :]
 
 

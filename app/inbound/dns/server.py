@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import gevent
-from gevent.hub import get_hub
 from gevent.pool import Group
 from loguru import logger
 
 from app.config import ListenAddress
+from app.inbound.event_loop import READ, watcher
 from app.inbound.listener import BindError, Listener
 from app.wire.dns_answer import RCODES, SERVFAIL, Responder, failure
 
@@ -33,7 +33,6 @@ UNANSWERED: Final = "none"
 """Counted for messages that must not be answered."""
 
 _LARGEST_MESSAGE: Final = 65_535
-_READ: Final = 1
 _LOG_SECONDS: Final = 5.0
 _PORT_ATTEMPTS: Final = 20
 _IP_PKTINFO: Final = 8
@@ -118,7 +117,7 @@ class _Datagrams:
         self._socket = _bind(address)
         name = self._socket.getsockname()
         self.address = ListenAddress(name[0], name[1])
-        self._readable: Any = get_hub().loop.io(self._socket.fileno(), _READ)
+        self._readable: Any = watcher(self._socket.fileno(), READ)
 
     def serve(self) -> None:
         self._readable.start(self._answer_some)

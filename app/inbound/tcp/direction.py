@@ -13,8 +13,7 @@ import _socket
 import os
 from typing import Any, Final
 
-from gevent.hub import get_hub
-
+from app.inbound.event_loop import READ, WRITE, watcher
 from app.inbound.pipes import PIPE_BYTES, PipePool
 
 CHUNK_BYTES: Final = 64 * 1024
@@ -25,8 +24,6 @@ QUIET_AFTER_TURNS: Final = 8
 TURN_BYTES: Final = 1 << 20
 """Spliced for one direction before yielding to others."""
 
-_READ: Final = 1
-_WRITE: Final = 2
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 _buffer = bytearray(CHUNK_BYTES)
@@ -63,7 +60,7 @@ class Direction:
         self.source = source
         self.sink = sink
         self.wake = wake
-        self.readable = get_hub().loop.io(source.fileno(), _READ)
+        self.readable = watcher(source.fileno(), READ)
         self.writable: Any = None
         self.rest = b""
         """Read from the source, not yet accepted by the sink."""
@@ -89,7 +86,7 @@ class Direction:
         """Stop reading until the sink is writable (back-pressure)."""
         self.readable.stop()
         if self.writable is None:
-            self.writable = get_hub().loop.io(self.sink.fileno(), _WRITE)
+            self.writable = watcher(self.sink.fileno(), WRITE)
         if not self.writable.active:
             self.writable.start(self.wake, self)
 

@@ -16,11 +16,11 @@ from contextlib import suppress
 from typing import Final
 
 import gevent
-from gevent.hub import get_hub
 from greenlet import getcurrent
 
 from app.domain.outcome import State
 from app.inbound.dialer import set_keepalive
+from app.inbound.event_loop import call_soon, sleeper
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import Direction, SinkError, SourceError
 
@@ -60,7 +60,7 @@ class Relay:
         """Check whether a side that has already sent EOF was reset since; its watcher is stopped."""
         for direction in (self.up, self.down):
             if direction.is_over and self._is_running and _is_closed(direction.source):
-                get_hub().loop.run_callback(self._step, direction)
+                call_soon(self._step, direction)
 
     def _step(self, direction: Direction) -> None:
         if self._is_running:
@@ -84,7 +84,7 @@ class Relay:
         resets the other, after the bytes read before it have been delivered. Raises what is thrown into the greenlet.
         """
         up, down, pipes = self.up, self.down, self._pipes
-        sleep = get_hub().switch
+        sleep = sleeper()
         ended_by: State | None = None
         self._is_running = True
         try:
@@ -108,7 +108,7 @@ class Relay:
                     ended_by = ended_by or self._reset_by(direction)
                     break
                 except SinkError:
-                    # The sink may have sent a response before it failed: end this direction, keep reading from the sink.
+                    # The sink may have sent a response before it failed: end this direction, read on from the sink.
                     ended_by = ended_by or self._reset_by(down if direction is up else up)
                     self._end(direction, passes_fin=False)
         finally:
