@@ -199,9 +199,6 @@ class GeventActor(pykka.Actor):
     InvariantBrokenError ends it. A handler that cannot answer yet returns a GeventFuture and sets it later.
     """
 
-    on_handler_error: Callable[[str], None] | None = None
-    """Called with the class name for every message that failed. Set once at start-up."""
-
     @staticmethod
     def _create_actor_inbox() -> Any:
         return Inbox()
@@ -251,8 +248,9 @@ class GeventActor(pykka.Actor):
             # actor of the process.
             name = type(self).__name__
             logger.opt(exception=error).error("{} failed to handle {}", name, type(message).__name__)
-            if GeventActor.on_handler_error is not None:
-                GeventActor.on_handler_error(name)
+            hook = getattr(self.actor_ref, "on_handler_error", None)
+            if hook is not None:
+                hook(name)
             # Raised, it would end the actor if nobody had asked; an answer reaches the asker alone.
             failure: GeventFuture[Any] = GeventFuture()
             failure.set_exception((RuntimeError, RuntimeError(f"{name} failed: {error!r}"), None))
@@ -282,6 +280,11 @@ class Address:
     def depth(self) -> int:
         """Messages waiting in the inbox."""
         return cast(int, cast(Any, self.ref.actor_inbox).qsize())
+
+
+def on_handler_error(actor: pykka.ActorRef[Any], callback: Callable[[str], None]) -> None:
+    """Call back with the actor's class name for every message whose handling failed and did not end the actor."""
+    cast(Any, actor).on_handler_error = callback
 
 
 def on_death(actor: pykka.ActorRef[Any], callback: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import gevent
 from loguru import logger
 
-from actors.runtime import Address, Ping, ask, on_death
+from actors.runtime import Address, Ping, ask, on_death, on_handler_error
 
 MAX_RESTARTS: Final = 10
 """More restarts than this of one actor within RESTART_WINDOW_SECONDS and the supervisor gives up."""
@@ -40,10 +40,17 @@ class Child:
 
 
 class Supervisor:
-    """`on_give_up` is called with the actor's name, once, instead of the restart that would be too many."""
+    """Starts actors and restarts them when they die.
 
-    def __init__(self, on_give_up: Callable[[str], None]) -> None:
+    `on_give_up` is called with the actor's name, once, instead of the restart that would be too many;
+    `on_handler_error` with the class name of an actor for every message that it failed to handle.
+    """
+
+    def __init__(
+        self, on_give_up: Callable[[str], None], on_handler_error: Callable[[str], None] = lambda _name: None
+    ) -> None:
         self._on_give_up = on_give_up
+        self._on_handler_error = on_handler_error
         self._is_stopping = False
         self.children: list[Child] = []
 
@@ -68,6 +75,7 @@ class Supervisor:
         ref = child.start()
         child.address.publish(ref)
         child.started_at = time.monotonic()
+        on_handler_error(ref, self._on_handler_error)
         on_death(ref, lambda: self._died(child))
 
     def _died(self, child: Child) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from loguru import logger
 
 from actors.messages import DescribePool
-from actors.runtime import Address, GeventActor, ask
+from actors.runtime import Address, ask
 from app.config import load
 from app.edge.edge import Edge
 from app.outbound.json_log import JsonLog
@@ -91,6 +91,5 @@ def edge_in_process(folder: Path, rows: list[dict[str, Any]], **variables: objec
         edge.stop()
         logger.remove(sink)
         log.stop()
-        GeventActor.on_handler_error = None
         sys.setswitchinterval(switch_interval)
         gc.unfreeze()

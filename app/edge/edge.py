@@ -24,7 +24,7 @@ from actors.messages import (
 from actors.metrics import MetricsActor
 from actors.registrations import RegistrationsActor
 from actors.registry import RegistryActor
-from actors.runtime import Address, GeventActor, GeventFuture, stop, tell
+from actors.runtime import Address, GeventFuture, stop, tell
 from actors.supervisor import EXIT_CODE, Supervisor
 from app.admin.application import make_api
 from app.admin.edge import RunningEdge
@@ -125,7 +125,7 @@ class Edge:
         self.exit_code = 0
         self.actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
         self.registrations = Address("registrations")
-        self._supervisor = Supervisor(on_give_up=self._give_up)
+        self._supervisor = Supervisor(self._give_up, lambda name: self._count(names.INTERNAL_ERRORS, name))
         self.gateway = GatewayRoom(
             config.gateway_db_path, self._supervisor, lambda result: self._count(names.DEPLOYMENTS, result)
         )
@@ -343,7 +343,6 @@ class Edge:
             registry, metrics = self.actors.registry, self.actors.metrics
             return HealthActor.start(self._start_probe, registry, metrics, self.pools.targets(), chance=random.Random())
 
-        GeventActor.on_handler_error = staticmethod(lambda name: self._count(names.INTERNAL_ERRORS, name))
         self._supervisor.supervise(self.actors.metrics, lambda: MetricsActor.start(measures))
         self._supervisor.supervise(self.actors.registry, start_registry)
         self._supervisor.supervise(self.actors.bindings, start_bindings)

@@ -41,7 +41,7 @@ _BREATH_SECONDS: Final = 0.001
 
 
 class BackendRow(peewee.Model):
-    """The seed's table, and `drain_deadline` after it."""
+    """The seed's table, and `drain_deadline` after it. Bound to no database: each query names its own."""
 
     id = peewee.TextField(primary_key=True)
     app = peewee.TextField(null=True)
@@ -203,6 +203,7 @@ class SqlBackendTable:
     """The table, to be written: one transaction a call. An engine says how it connects, locks and complains."""
 
     _row: type[BackendRow]
+    _database: Any
 
     def __enter__(self) -> Self:
         return self
@@ -227,7 +228,7 @@ class SqlBackendTable:
 
     def _clear(self, but: Iterable[str]) -> None:
         """Remove the rows; those of the ids `but` may stay, for they are put next."""
-        self._row.delete().execute()
+        self._row.delete().execute(self._database)
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Insert or replace rows, each with an id of its own."""
@@ -244,9 +245,9 @@ class SqlBackendTable:
     def insert(self, backend: Backend) -> None:
         """Insert a new backend. Raises KeyError when there is one of that id."""
         with self._translated(), self._change():
-            if self._row.get_or_none(self._row.id == backend.id) is not None:
+            if self._present([backend.id]):
                 raise KeyError(backend.id)
-            self._row.create(**row_of(backend))
+            self._row.insert(**row_of(backend)).execute(self._database)
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
         """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
@@ -259,19 +260,24 @@ class SqlBackendTable:
     def remove(self, ids: Sequence[str]) -> None:
         with self._translated(), self._change():
             self._require(ids)
-            self._row.delete().where(self._row.id.in_(ids)).execute()
+            self._row.delete().where(self._row.id.in_(ids)).execute(self._database)
 
     def _update(self, ids: Sequence[str], **values: object) -> None:
         with self._translated(), self._change():
             self._require(ids)
-            self._row.update(**values).where(self._row.id.in_(ids)).execute()
+            self._row.update(**values).where(self._row.id.in_(ids)).execute(self._database)
 
     def _require(self, ids: Sequence[str]) -> None:
-        """Raises KeyError naming the ids that are not in the table; nothing is changed then."""
-        present = {row.id for row in self._row.select(self._row.id).where(self._row.id.in_(ids))}
+        """Raise KeyError naming the ids that are not in the table; nothing is changed then."""
+        present = self._present(ids)
         missing = [one for one in ids if one not in present]
         if missing:
             raise KeyError(", ".join(missing))
+
+    def _present(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are in the table."""
+        query = self._row.select(self._row.id).where(self._row.id.in_(ids))
+        return {one for (one,) in query.tuples().execute(self._database)}
 
 
 class SqliteBackendStore(SqlBackendTable):
@@ -287,11 +293,10 @@ class SqliteBackendStore(SqlBackendTable):
             pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
             thread_safe=False,
         )
-        BackendRow.bind(self._database)
         with _translated(path):
             self._database.connect()
             with self._transaction():
-                self._database.create_tables([BackendRow], safe=True)
+                peewee.SchemaManager(BackendRow, self._database).create_all(safe=True)
                 self._columns = self._add_columns({DRAIN_DEADLINE: "REAL"})
 
     def _add_columns(self, types: Mapping[str, str]) -> set[str]:
@@ -316,8 +321,9 @@ class SqliteBackendStore(SqlBackendTable):
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Columns that are not said stay as they are: one that registered itself is kept alive by itself."""
         for row in rows:
-            if not BackendRow.update(**row).where(BackendRow.id == row["id"]).execute():
-                BackendRow.create(**row)
+            update = BackendRow.update(**row).where(BackendRow.id == row["id"])
+            if not update.execute(self._database):
+                BackendRow.insert(**row).execute(self._database)
 
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):

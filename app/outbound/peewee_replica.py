@@ -68,10 +68,9 @@ class SqliteReplica(SqliteBackendStore):
     def _open(self, path: Path) -> None:
         super().__init__(path)
         with _translated(path):
-            RecordRow.bind(self._database)
-            PositionRow.bind(self._database)
             with self._transaction():
-                self._database.create_tables([RecordRow, PositionRow], safe=True)
+                for table in (RecordRow, PositionRow):
+                    peewee.SchemaManager(table, self._database).create_all(safe=True)
                 if SUSPECT_SINCE not in [column.name for column in self._database.get_columns(TABLE)]:
                     self._database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN {SUSPECT_SINCE} REAL DEFAULT NULL")
             self._identity = _identity(path)
@@ -81,10 +80,10 @@ class SqliteReplica(SqliteBackendStore):
         with _translated(self._path):
             connection = self._database.connection()
             connection.text_factory = _text
-            known: dict[str, Any] = {row.id: row for row in RecordRow.select()}
+            known: dict[str, Any] = {row.id: row for row in RecordRow.select().execute(self._database)}
             names = (*BACKEND_COLUMNS, DRAIN_DEADLINE, SUSPECT_SINCE)
             rows = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE}").fetchall()
-            position: Any = PositionRow.get_or_none()
+            position: Any = PositionRow.select().first(self._database)
         records = [_record(dict(zip(names, row, strict=True)), known) for row in rows]
         bad = [BadRecord(row.id, row.revision, row.fault) for row in known.values() if row.fault is not None]
         where = None if position is None else Position(int(position.cluster), position.revision)
@@ -97,21 +96,23 @@ class SqliteReplica(SqliteBackendStore):
                 raise RepositoryError(f"{self._path} was replaced")
             with self._transaction():
                 for one in changes.removed:
-                    BackendRow.delete().where(BackendRow.id == one).execute()
-                    RecordRow.delete().where(RecordRow.id == one).execute()
+                    BackendRow.delete().where(BackendRow.id == one).execute(self._database)
+                    RecordRow.delete().where(RecordRow.id == one).execute(self._database)
                 for record in changes.written.values():
                     row: dict[str, Any] = row_of(record.backend)
-                    BackendRow.replace(**row).execute()
+                    BackendRow.replace(**row).execute(self._database)
                     if record.suspect_since is not None:
                         self._database.execute_sql(
                             f"UPDATE {TABLE} SET {SUSPECT_SINCE} = ? WHERE id = ?", (record.suspect_since, record.id)
                         )
                     RecordRow.replace(
                         id=record.id, revision=record.revision, is_leased=int(record.is_leased), fault=None
-                    ).execute()
+                    ).execute(self._database)
                 for bad in changes.bad.values():
-                    RecordRow.replace(id=bad.id, revision=bad.revision, is_leased=0, fault=bad.reason).execute()
-                PositionRow.replace(id=1, cluster=str(position.cluster), revision=position.revision).execute()
+                    row = {"id": bad.id, "revision": bad.revision, "is_leased": 0, "fault": bad.reason}
+                    RecordRow.replace(**row).execute(self._database)
+                row = {"id": 1, "cluster": str(position.cluster), "revision": position.revision}
+                PositionRow.replace(**row).execute(self._database)
         if self._path != self._place:
             self._move_in()
 

@@ -37,31 +37,28 @@ class SqliteTokenStore:
 
     def load(self) -> list[Token]:
         """Return every token, oldest first. Raises StoreError."""
-        with self._open():
-            rows: Any = TokenRow.select().order_by(TokenRow.created_at, TokenRow.name)
-            return [_token(row) for row in rows]
+        with self._open() as database:
+            query = TokenRow.select().order_by(TokenRow.created_at, TokenRow.name)
+            return [_token(row) for row in query.execute(database)]
 
     def add(self, token: Token) -> None:
         """Keep a new token. Raises KeyError when there is one of that name, StoreError."""
-        with self._open():
+        scopes = " ".join(sorted(token.scopes))
+        row = {"name": token.name, "hash": token.digest, "scopes": scopes, "created_at": token.created_at}
+        with self._open() as database:
             try:
-                TokenRow.create(
-                    name=token.name,
-                    hash=token.digest,
-                    scopes=" ".join(sorted(token.scopes)),
-                    created_at=token.created_at,
-                )
+                TokenRow.insert(**row).execute(database)
             except peewee.IntegrityError:
                 raise KeyError(token.name) from None
 
     def remove(self, name: str) -> None:
         """Forget a token. Raises KeyError when there is none of that name, StoreError."""
-        with self._open():
-            if not TokenRow.delete().where(TokenRow.name == name).execute():
+        with self._open() as database:
+            if not TokenRow.delete().where(TokenRow.name == name).execute(database):
                 raise KeyError(name)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
+    def _open(self) -> Iterator[peewee.SqliteDatabase]:
         """Connect for one call, in one transaction. Raises StoreError."""
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -70,9 +67,9 @@ class SqliteTokenStore:
                 pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
                 thread_safe=False,
             )
-            with database.bind_ctx([TokenRow]), database, database.atomic("IMMEDIATE"):
-                database.create_tables([TokenRow], safe=True)
-                yield
+            with database, database.atomic("IMMEDIATE"):
+                peewee.SchemaManager(TokenRow, database).create_all(safe=True)
+                yield database
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}") from None
 

@@ -122,14 +122,24 @@ class PostgresBackendRepository:
         self._has_changed = True
 
 
+class PostgresBackendRow(BackendRow):
+    """The table as it is here: its `drain_deadline` is a double, because a REAL of PostgreSQL is two minutes wide."""
+
+    drain_deadline = peewee.DoubleField(null=True, default=None)
+
+    class Meta:
+        table_name = TABLE
+
+
 class PostgresBackendStore(SqlBackendTable):
     """Writes the routing database, one transaction a call, making table, columns and trigger if needed."""
+
+    _row = PostgresBackendRow
 
     def __init__(self, url: DatabaseUrl) -> None:
         """Connect. Raises RepositoryError."""
         self._url = url
         self._database = _connect(url)
-        self._row = _row_in(self._database)
         try:
             with _translated(url):
                 self._install()
@@ -160,13 +170,13 @@ class PostgresBackendStore(SqlBackendTable):
         id_, *others = self._row._meta.sorted_fields
         for first in range(0, len(rows), _ROWS_A_STATEMENT):
             some = self._row.insert_many(rows[first : first + _ROWS_A_STATEMENT])
-            some.on_conflict(conflict_target=[id_], preserve=others).execute()
+            some.on_conflict(conflict_target=[id_], preserve=others).execute(self._database)
 
     def _install(self) -> None:
         if self._missing_columns() or not self._has_trigger():
             with self._database.atomic():
                 self._database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_INSTALLING,))
-                self._database.create_tables([self._row], safe=True)
+                peewee.SchemaManager(self._row, self._database).create_all(safe=True)
                 migrator = PostgresqlMigrator(self._database)
                 fields = self._row._meta.fields
                 migrate(*(migrator.add_column(TABLE, name, fields[name]) for name in self._missing_columns()))
@@ -180,19 +190,6 @@ class PostgresBackendStore(SqlBackendTable):
 
     def _has_trigger(self) -> bool:
         return self._database.execute_sql(_HAS_TRIGGER).fetchone() is not None
-
-
-def _row_in(bound: peewee.Database) -> type[BackendRow]:
-    """Return the table in a database. Its `drain_deadline` is a double: a REAL of PostgreSQL is two minutes wide."""
-
-    class Row(BackendRow):
-        drain_deadline = peewee.DoubleField(null=True, default=None)
-
-        class Meta:
-            table_name = TABLE
-            database = bound
-
-    return Row
 
 
 def _connect(url: DatabaseUrl, *first: str) -> Any:

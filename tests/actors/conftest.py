@@ -9,12 +9,9 @@ import pykka
 import pytest
 from loguru import logger
 
-from actors.runtime import GeventActor
-
 
 @pytest.fixture(autouse=True)
-def no_actor_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(GeventActor, "on_handler_error", None)
+def no_actor_outlives_its_test() -> Iterator[None]:
     yield
     for actor in reversed(pykka.ActorRegistry.get_all()):
         with suppress(pykka.Timeout):  # killed by a test: it cannot stop any more
