@@ -18,6 +18,7 @@ from actors.messages import DescribePool
 from actors.runtime import Address, ask
 from app.config import load
 from app.edge.edge import Edge
+from app.edge.readiness import readiness
 from app.outbound.json_log import JsonLog
 from tests.harness import PATIENCE_SECONDS, eventually, write_backends
 
@@ -30,6 +31,7 @@ class EdgeInside:
 
     def __init__(self, edge: Edge, log: JsonLog, log_path: Path) -> None:
         self.edge = edge
+        self.parts = edge.parts
         self.log = log
         self._log_path = log_path
         (addresses,) = edge.listeners.addresses.values()
@@ -37,14 +39,14 @@ class EdgeInside:
 
     def actor(self, name: str) -> Address:
         """Return the address of `registry`, `bindings`, `metrics` or `health`."""
-        return getattr(self.edge.actors, name)
+        return getattr(self.parts.actors, name)
 
     def connect(self, source: str = "", timeout: float = PATIENCE_SECONDS) -> socket.socket:
         return socket.create_connection(self.address, timeout, (source, 0) if source else None)
 
     def leases(self) -> int:
         """Return how many connections the registry counts on all backends together."""
-        described = ask(self.edge.actors.registry, DescribePool(POOL), timeout_s=PATIENCE_SECONDS)
+        described = ask(self.parts.actors.registry, DescribePool(POOL), timeout_s=PATIENCE_SECONDS)
         return sum(view.connections for view in described)
 
     def metrics(self) -> dict[str, float]:
@@ -85,7 +87,7 @@ def edge_in_process(folder: Path, rows: list[dict[str, Any]], **variables: objec
     try:
         edge.start()
         inside = EdgeInside(edge, log, log_path)
-        eventually(lambda: edge.view.readiness()[0] or not rows, what="the edge is ready")
+        eventually(lambda: readiness(edge.parts)[0] or not rows, what="the edge is ready")
         yield inside
     finally:
         edge.stop()

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from actors.supervisor import Child
 from app.admin.api import Api, Model
-from app.admin.edge import RunningEdge
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 
 
 class OneActor(Model):
@@ -27,7 +27,7 @@ class SupervisedActors(Model):
     items: list[OneActor]
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     @api.get("/api/actors", Scope.READ, tag="actors", response=SupervisedActors)

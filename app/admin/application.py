@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gevent.event import Event
+
 from app.admin import (
     actors,
     backends,
@@ -21,16 +23,21 @@ from app.admin import (
 )
 from app.admin.access import Gate
 from app.admin.api import Api
-from app.admin.edge import RunningEdge
 from app.admin.forwarding import forward_changes
 from app.admin.routing_file import RoutingFile, require_registrable
 from app.admin.token_service import TokenService
+from app.domain import metric_names as names
+from app.edge.parts import EdgeParts
+from app.edge.reload import Reloader
 
 
-def make_api(edge: RunningEdge, service: TokenService) -> Api:
-    """Return the admin API of an edge. `service` is to have loaded its tokens before the first request."""
+def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, has_stopped: Event) -> Api:
+    """Return the admin API of an edge. `service` must load its tokens before the first request.
+
+    `reloader` is None without a configuration file. Streams end when `has_stopped` is set.
+    """
     gate = Gate(service.current)
-    api = Api(gate, edge.write_line, edge.on_response)
+    api = Api(gate, edge.log.write_access, lambda status: edge.count(names.ADMIN_REQUESTS, str(status)))
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
     backends.add_routes(api, RoutingFile(edge.config, edge.routing_thread))
@@ -43,12 +50,12 @@ def make_api(edge: RunningEdge, service: TokenService) -> Api:
         pools,
         explain,
         metrics,
-        configuration,
         endpoints,
         services,
     ):
         subject.add_routes(api, edge)
-    logs.add_routes(api, edge, gate)
+    configuration.add_routes(api, edge, reloader)
+    logs.add_routes(api, edge.log.tail, gate, has_stopped)
     tokens.add_routes(api, service)
     page.add_page(api)
     return api

@@ -12,11 +12,11 @@ from pydantic import Field
 from actors.messages import CopyBindings, CountBindings, DescribeBinding, Unbind
 from actors.runtime import ask, tell
 from app.admin.api import Api, IpAddress, Model
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.affinity import Binding
 from app.domain.client import client_key
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "bindings"
@@ -57,7 +57,7 @@ class BindingPath(Model):
     client: IpAddress = Field(description="IP address")
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     def walk(shard: int, offset: int, shards: int) -> Iterator[tuple[str, Binding]]:

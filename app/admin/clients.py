@@ -14,8 +14,8 @@ import msgspec
 from pydantic import Field
 
 from app.admin.api import Api, Model
-from app.admin.edge import RunningEdge
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.inbound.connections import SWEPT_AT_ONCE, Connections
 from app.outbound.json_log import rfc3339
 from app.outbound.log_tail import MOST_LINES, LogTail
@@ -76,7 +76,7 @@ _EVENTS: Final = (b'"event":"connection"', b'"event":"request"')
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     @api.get("/api/clients", Scope.READ, tag="connections", response=ClientOrigins)
@@ -84,14 +84,14 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         """Say from which countries clients come and who serves them."""
         now = time.time()
         opened = _open_now(edge.connections)
-        recent = Counter(_ended_since(edge.log_tail, rfc3339(now - query.seconds)))
+        recent = Counter(_ended_since(edge.log.tail, rfc3339(now - query.seconds)))
         origins = sorted(opened.keys() | recent.keys(), key=lambda one: (-opened[one] - recent[one], str(one)))
         described = [
             ClientOrigin(**one._asdict(), open=opened[one], recent=recent[one]) for one in origins[:MOST_ORIGINS]
         ]
         return ClientOrigins(
             items=described,
-            covers_seconds=min(query.seconds, _kept_seconds(edge.log_tail, now)),
+            covers_seconds=min(query.seconds, _kept_seconds(edge.log.tail, now)),
             left_out=len(origins) - len(described),
         )
 

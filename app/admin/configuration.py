@@ -7,11 +7,13 @@ from typing import Any, cast
 from pydantic import BaseModel, Field
 
 from app.admin.api import Api, Model
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.config import Settings, variable
 from app.domain.secrets import masked
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
+from app.edge.readiness import readiness
+from app.edge.reload import Reloader
 
 TAG = "configuration"
 
@@ -43,13 +45,13 @@ class Status(Model):
     details: dict[str, Any]
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
-    """Add the routes of this subject."""
+def add_routes(api: Api, edge: EdgeParts, reloader: Reloader | None) -> None:
+    """Add the routes of this subject. `reloader` is None without a configuration file."""
 
     @api.get("/api/configuration", Scope.READ, tag=TAG, response=Configuration)
     def get_configuration() -> Configuration:
         """Show the configuration in force, secrets masked."""
-        config, reloader = edge.config(), edge.reloader
+        config, file = edge.config(), edge.file
         variables = {variable(name): _plain(getattr(config, name)) for name in Settings.model_fields}
         parts = {name: [_dumped(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
         shown = {
@@ -57,29 +59,29 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
             **parts,
             "warnings": list(config.warnings),
             "file": str(config.config_path) if config.config_path is not None else None,
-            "is_current": reloader is None or reloader.is_current,
-            "faults": reloader.faults if reloader is not None else [],
+            "is_current": file is None or file.is_current,
+            "faults": file.faults if file is not None else [],
         }
         return Configuration(**cast("dict[str, Any]", masked(shown)))
 
     @api.post("/api/reload", Scope.OPERATE, tag=TAG, response=Reloaded, problems=(409,))
     def reload_configuration() -> Reloaded:
         """Read the configuration file again. One that is at fault is refused whole, and the old one serves on."""
-        config, reloader = edge.config(), edge.reloader
-        if reloader is None or config.config_path is None:
+        config = edge.config()
+        if reloader is None:
             raise Problem(409, "there is no configuration file to read again")
-        if edge.view.is_draining:
+        if edge.draining.is_set():
             raise Problem(409, "the edge is draining")
         reloader.reload()
-        if not reloader.is_current:
-            faults = [(str(config.config_path), str(masked(fault))) for fault in reloader.faults]
+        if not reloader.state.is_current:
+            faults = [(str(config.config_path), str(masked(fault))) for fault in reloader.state.faults]
             raise Problem(409, "the file is refused, the old configuration serves on", errors=faults)
         return Reloaded(file=str(config.config_path))
 
     @api.get("/api/status", Scope.READ, tag="status", response=Status)
     def get_status() -> Status:
         """Show whether the edge is ready, and how its parts are."""
-        is_ready, details = edge.view.readiness()
+        is_ready, details = readiness(edge)
         reasons = cast("list[str]", details.pop("reasons"))
         details.pop("ready")
         region = edge.config().region or None

@@ -7,11 +7,11 @@ import time
 from pydantic import Field
 
 from app.admin.api import Api, IpAddress, Model, Page, next_page
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.client import unmapped
 from app.domain.outcome import State
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.inbound.connections import Connection
 
 TAG = "connections"
@@ -76,7 +76,7 @@ class Dropped(Model):
     dropped: int
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     def drop(connection: Connection) -> None:

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final
 from pydantic import Field, WithJsonSchema
 
 from app.admin.api import Api, Model, say_target, with_whole_numbers
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.endpoints import (
     ID_PATTERN,
@@ -30,6 +29,7 @@ from app.domain.endpoints import (
 from app.domain.handler_table import EndpointView, VersionView
 from app.domain.stored import StoredVersion, StoreError
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.gateway.deployment import AlreadyExists, Deployment, NotFound
 from app.gateway.handler_module import HandlerError
 
@@ -146,10 +146,10 @@ class KeptVersions(Model):
     items: list[KeptVersion]
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    _add_endpoint_routes(api, edge.deployment)
-    _add_version_routes(api, edge.deployment)
+    _add_endpoint_routes(api, edge.gateway.deployment)
+    _add_version_routes(api, edge.gateway.deployment)
 
 
 def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:

@@ -10,13 +10,13 @@ from pydantic import Field
 from actors.messages import DescribeBinding, DescribePool
 from actors.runtime import ask
 from app.admin.api import Api, IpAddress, Model, Page, next_page
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.config import Frontend
 from app.domain.client import client_key
 from app.domain.explain import explain
 from app.domain.pool import MemberView
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
@@ -59,7 +59,7 @@ class Explanation(Model):
     next: int | None = Field(description="`first` of the next page; null: this is the last")
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
     thread = WorkerThread()  # judging ten thousand backends takes longer than the loop may be held
 
@@ -91,7 +91,7 @@ def add_routes(api: Api, edge: RunningEdge) -> None:
         location = edge.geo.resolve(address) if edge.geo is not None else None
         key = client_key(frontend.backend, address, config.binding_ipv6_prefix)
         binding = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
-        backends = edge.backends().get(frontend.backend, ())
+        backends = edge.pools.backends.get(frontend.backend, ())
         verdicts = thread.run(explain, backends, location, config.region or None)
         live = members_of(frontend.backend)
         items = []

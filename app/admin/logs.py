@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import msgspec
 from flask import Response, request
+from gevent.event import Event
 from pydantic import Field
 
 from app.admin.access import Gate
 from app.admin.api import Api, Model, current_token
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.tokens import Scope, Token
 from app.outbound.log_tail import LogTail
@@ -54,9 +54,8 @@ class StreamQuery(Model):
     since: int | None = Field(default=None, ge=0, le=2**53, description="From this line on; left out: the newest 100")
 
 
-def add_routes(api: Api, edge: RunningEdge, gate: Gate) -> None:
-    """Add the routes of this subject."""
-    tail = edge.log_tail
+def add_routes(api: Api, tail: LogTail, gate: Gate, has_stopped: Event) -> None:
+    """Add the routes of this subject. Streams end when `has_stopped` is set."""
     open_streams: set[object] = set()
 
     @api.get("/api/logs", Scope.READ, tag=TAG, response=LogLines)
@@ -83,7 +82,7 @@ def add_routes(api: Api, edge: RunningEdge, gate: Gate) -> None:
     def follow(token: Token, number: int) -> Iterator[bytes]:
         yield b": the log\n\n"
         sent_at = time.monotonic()
-        while not edge.has_stopped.is_set() and gate.is_valid(token):
+        while not has_stopped.is_set() and gate.is_valid(token):
             if number < tail.first:
                 yield b"event: lost\ndata: %d\n\n" % (tail.first - number)
             lines = tail.since(number, LINES_AT_ONCE)
@@ -93,7 +92,7 @@ def add_routes(api: Api, edge: RunningEdge, gate: Gate) -> None:
             elif time.monotonic() - sent_at > HEARTBEAT_SECONDS:
                 yield b": still here\n\n"
                 sent_at = time.monotonic()
-            edge.has_stopped.wait(0 if len(lines) == LINES_AT_ONCE else LOOK_SECONDS)
+            has_stopped.wait(0 if len(lines) == LINES_AT_ONCE else LOOK_SECONDS)
 
 
 def _start(tail: LogTail, since: int | None, count: int) -> int:

@@ -10,10 +10,11 @@ from flask import Response
 from pydantic import Field
 
 from app.admin.api import Api, Model, json_response
-from app.admin.edge import RunningEdge
 from app.domain import metric_names
 from app.domain.measures import HistogramView, Labels, Snapshot
 from app.domain.tokens import Scope
+from app.edge.metrics import gather
+from app.edge.parts import EdgeParts
 from app.outbound.worker_thread import WorkerThread
 
 
@@ -49,14 +50,14 @@ class Metrics(Model):
     items: list[OneMetric]
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
     thread = WorkerThread()  # ten thousand backends have a hundred thousand series
 
     @api.get("/api/metrics", Scope.READ, tag="metrics", response=Metrics)
     def list_metrics() -> Response:
         """List every metric with its series."""
-        return json_response(thread.run(_render, *edge.view.gather()))
+        return json_response(thread.run(_render, *gather(edge)))
 
 
 def _render(snapshot: Snapshot, gauges: Mapping[str, Mapping[Labels, float]]) -> bytes:

@@ -9,12 +9,12 @@ from pydantic import Field
 from actors.messages import CountCandidates, DescribePool
 from actors.runtime import ask
 from app.admin.api import Api, Model, Page, next_page
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.admin.traffic import BackendTraffic, traffic_of_backends, traffic_of_frontends
 from app.config import ListenAddress
 from app.domain.pool import MemberView
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "pools"
@@ -109,7 +109,7 @@ class Frontends(Model):
     bytes_sent_total: int = Field(description="To clients since the start, by backends and endpoints")
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     @api.get("/api/pools", Scope.READ, tag=TAG, response=Pools)

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final
 from pydantic import Field, WithJsonSchema
 
 from app.admin.api import Api, Model, say_target
-from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
 from app.domain.services import ENGINES, NAME_PATTERN, BadService, ServiceView
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope
+from app.edge.parts import EdgeParts
 
 TAG: Final = "services"
 
@@ -84,9 +84,9 @@ class TestResult(Model):
     seconds: float = Field(description="To connect and get an answer")
 
 
-def add_routes(api: Api, edge: RunningEdge) -> None:
+def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    services = edge.services
+    services = edge.gateway.services
 
     @api.get("/api/services", Scope.READ, tag=TAG, response=ServiceStates)
     def list_services() -> ServiceStates:

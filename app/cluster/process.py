@@ -57,11 +57,12 @@ class Replication:
         api = Api(Gate(lambda: self._tokens_thread.run(tokens.load)), write_line, on_response=lambda _status: None)
         backends.add_routes(api, _access(store))
         registrations.add_routes(api, EtcdRegistrar(etcd, store))
-        self.server = AdminServer(config.replicator_listen_addr, api.wsgi, lambda: None)
+        self._api = api
+        self.server = AdminServer(config.replicator_listen_addr)
 
     def start(self) -> None:
         """Listen and follow. Raises BindError."""
-        self.server.start()
+        self.server.start(self._api.wsgi)
         self.replicator.start()
         logger.bind(replicator=str(self.server.address)).info(
             "replicating {} from {}; changes on {}",

@@ -1,4 +1,4 @@
-"""Puts the gateway together, as bootstrap does the edge: handlers, services, what watches them, what they store."""
+"""The gateway of one edge: request handlers, services and the watch on both, built, restored and stopped here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from actors.handlers import HandlersActor
 from actors.runtime import Address, stop
 from actors.services.supervision import Services
 from actors.supervisor import Supervisor
+from app.config import Config
 from app.domain.handler_table import HandlerTable
 from app.domain.stored import StoreError
 from app.gateway.blocking import BlockingWatch
@@ -30,10 +31,10 @@ from app.outbound.worker_thread import WorkerThread
 _STOP_SECONDS: Final = 1.0
 
 
-class GatewayRoom:
-    """What answers requests in this process. Nothing of it runs before `start_actor`, nothing is served before `start`.
+class EdgeGateway:
+    """Responds to requests in this process. `on_deploy` gets the result of each deployment.
 
-    `on_deploy` is told how each deployment ended.
+    No request handler runs before `start_actor`; none is restored before `start_for`.
     """
 
     def __init__(self, database: Path, supervisor: Supervisor, on_deploy: Callable[[str], None]) -> None:
@@ -48,13 +49,14 @@ class GatewayRoom:
         self._has_started = False
 
     def start_actor(self) -> None:
-        """Let the actor run that owns the handlers, with none."""
+        """Start the actor that owns the request handlers, with none."""
         table, garbage = HandlerTable(Router(())), ModuleGarbage()
         self._supervisor.supervise(self._handlers, lambda: HandlersActor.start(table, garbage.dropped))
 
-    def start(self) -> None:
-        """Let what was deployed serve again, once somebody can ask for it or change it. May be repeated."""
-        if self._has_started:
+    def start_for(self, config: Config) -> None:
+        """Restore what was deployed, once a frontend asks for it or the admin API can change it. May be repeated."""
+        is_wanted = config.admin_listen_addr is not None or any(frontend.gateway for frontend in config.frontends)
+        if self._has_started or not is_wanted:
             return
         self._has_started = True
         self._blocking.start()
@@ -65,11 +67,9 @@ class GatewayRoom:
             logger.error("gateway: {}", error)
 
     def stop(self) -> None:
-        """End the services; handlers find none from now on."""
+        """End the services and the actor."""
         if self._has_started:
             self._blocking.stop()
         self.services.services.stop_all()
-
-    def stop_actor(self) -> None:
-        """End the actor; its supervisor is to have been stopped."""
+        self._supervisor.dismiss(self._handlers)
         stop((self._handlers,), timeout_s=_STOP_SECONDS)

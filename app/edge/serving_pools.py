@@ -1,61 +1,72 @@
-"""The pools that serve: what the configuration in force, the routing database and the names' addresses make of them.
+"""The pools in force, made of the configuration, the routing database and the addresses of host names.
 
-The actors are told of every change. Pools and elections of former configurations stay until nobody is left on them.
+The actors are told of every change. Pools and selectors of former configurations stay while connections use them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from actors.messages import Forget, ReplaceBackends, ReplaceLimits, ReplacePools, ReplaceTargets
 from actors.runtime import tell
 from app.config import Config
+from app.domain.limits import LimitRules
 from app.domain.model import Backend
 from app.domain.plan import PoolPlan
 from app.domain.probe import Target
 from app.edge.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
 from app.outbound.name_lookup import NameLookup
 from app.outbound.name_watcher import NameWatcher
+from app.ports import BackendSet
 from app.proxy_service import Actors
 
 Used = Iterable[tuple[str, str]]
-"""Pools and the frontends that elect in them."""
+"""Pools, each with a frontend that selects in it."""
 
 
 class ServingPools:
-    """Pools, elections and backends. `rows` gives the routing database's backends; `names` is to be told to look."""
+    """Pools, selectors and backends by `config`, the configuration in force."""
 
-    def __init__(self, config: Config, actors: Actors, rows: Callable[[], tuple[Backend, ...]]) -> None:
-        self._config = config
+    def __init__(self, config: Config, actors: Actors) -> None:
+        self.config = config
         self._actors: Final = actors
-        self._rows: Final = rows
+        self._rows: tuple[Backend, ...] = ()
         self.names: Final = NameWatcher(NameLookup(), on_change=self.replace_backends)
         self._configured = self.plans = plan_pools(config)
-        """The pools and elections of the configuration; and these with those of former ones that are still used."""
+        """The pools and selectors of the configuration; and these with the former ones that are still used."""
         self._backends: dict[str, tuple[Backend, ...]] = {pool.name: backends_of(pool, ()) for pool in config.pools}
 
     @property
     def backends(self) -> Mapping[str, tuple[Backend, ...]]:
-        """By pool. The registry actor's first ones, and whatever they are at the moment."""
+        """The backends of the moment, by pool."""
         return self._backends
 
     def targets(self) -> tuple[Target, ...]:
         """Return what is to be probed."""
-        return probe_targets(self._config.pools, self._backends)
+        return probe_targets(self.config.pools, self._backends)
+
+    def limits(self) -> dict[str, LimitRules]:
+        """Return the limits per client, by frontend."""
+        return limit_rules(self.config)
 
     def use(self, config: Config) -> None:
-        """Go by another configuration; whoever came in under the old one still finds its pool."""
+        """Serve by another configuration; connections accepted under the old one still find their pools."""
         everything = {(plan.name, selector.frontend) for plan in self.plans for selector in plan.selectors}
-        self._config = config
+        self.config = config
         self._configured = plan_pools(config)
         self._replace_plans(with_retired(self._configured, self.plans, everything))
-        tell(self._actors.bindings, ReplaceLimits(limit_rules(config)))
+        tell(self._actors.bindings, ReplaceLimits(self.limits()))
+        self.replace_backends()
+
+    def replace_rows(self, found: BackendSet) -> None:
+        """Use other rows of the routing database."""
+        self._rows = found.backends
         self.replace_backends()
 
     def replace_backends(self) -> None:
         """Tell the actors of every pool whose backends have changed."""
-        rows = {pool.name: backends_of(pool, self._rows()) for pool in self._config.pools}
+        rows = {pool.name: backends_of(pool, self._rows) for pool in self.config.pools}
         self.names.want(backend for found in rows.values() for backend in found)
         for pool, found in rows.items():
             backends = self.names.filled(found)
@@ -66,7 +77,7 @@ class ServingPools:
         self._forget_vanished()
 
     def forget_retired(self, used: Used) -> None:
-        """Drop what former configurations had and nobody is left on."""
+        """Remove the pools and selectors of former configurations that no connection uses."""
         if self.plans == self._configured:
             return
         plans = with_retired(self._configured, self.plans, set(used))
@@ -80,8 +91,8 @@ class ServingPools:
         tell(self._actors.registry, ReplacePools(plans))
 
     def _forget_vanished(self) -> None:
-        """Tell the metrics which backends and frontends there are; requests that got no backend are counted too."""
+        """Tell the metrics which backends and frontends there are; requests without a backend are counted under ""."""
         known = {(pool, backend.id) for pool, backends in self._backends.items() for backend in backends}
-        nobody = {(pool, "") for pool in (*self._backends, "")}
+        without_backend = {(pool, "") for pool in (*self._backends, "")}
         frontends = {selector.frontend for plan in self.plans for selector in plan.selectors}
-        tell(self._actors.metrics, Forget(frozenset(known | nobody), frozenset(frontends)))
+        tell(self._actors.metrics, Forget(frozenset(known | without_backend), frozenset(frontends)))

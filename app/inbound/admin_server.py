@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import gevent
 from gevent import pywsgi, ssl
+from gevent.event import Event
 from loguru import logger
 
 from app.config import ListenAddress
@@ -21,23 +21,18 @@ LATE_BODY_SECONDS: Final = 2.0
 
 
 class AdminServer:
-    """Listens for the admin API. `on_stop` is called before open requests are closed."""
+    """Listens for the admin API. `has_stopped` is set before open requests are closed."""
 
     def __init__(
-        self,
-        address: ListenAddress,
-        application: Any,
-        on_stop: Callable[[], None],
-        certificate: Path | None = None,
-        key: Path | None = None,
+        self, address: ListenAddress, certificate: Path | None = None, key: Path | None = None
     ) -> None:
         """With a `certificate` (PEM, may include the `key`), serve TLS only. Raises BindError if it cannot be used."""
         self._wanted = address
-        self._on_stop = on_stop
+        self.has_stopped = Event()
         tls = {} if certificate is None else {"ssl_context": _tls_context(certificate, key)}
         self._server = _Server(
             (address.host, address.port),
-            application,
+            None,
             log=None,
             error_log=ErrorLog("admin"),
             spawn=CLIENTS_AT_ONCE,
@@ -46,8 +41,9 @@ class AdminServer:
             **tls,
         )
 
-    def start(self) -> None:
-        """Listen. Raises BindError."""
+    def start(self, application: Any) -> None:
+        """Listen, and pass requests to a WSGI application. Raises BindError."""
+        self._server.application = application
         try:
             self._server.start()
         except OSError as error:
@@ -55,7 +51,7 @@ class AdminServer:
 
     def stop(self) -> None:
         """Close the listener; requests in progress get one second."""
-        self._on_stop()
+        self.has_stopped.set()
         self._server.stop(timeout=1)
 
     @property

@@ -17,6 +17,8 @@ Accept = Callable[[LiveFrontend, int, tuple[str, int], str], None]
 _ListenerKey = tuple[str, ListenAddress, int]
 """Frontend, configured address and number of a listener. Frontend and number are "" and 0, except for port 0, which a
 configuration may have several times."""
+Bound = dict[_ListenerKey, Listener]
+"""Listeners that do not accept yet."""
 
 
 class Listeners:
@@ -37,15 +39,15 @@ class Listeners:
             found.setdefault(listener.frontend, []).append(listener.address)
         return found
 
-    def prepare(self, frontends: Iterable[OpenFrontend]) -> dict[_ListenerKey, Listener]:
+    def prepare(self, frontends: Iterable[OpenFrontend]) -> Bound:
         """Bind the new addresses. Raises BindError naming frontend and address, and then binds none."""
-        bound: dict[_ListenerKey, Listener] = {}
+        bound: Bound = {}
         try:
             for frontend in frontends:
                 for key in _keys(frontend):
                     if key not in self._listeners and key not in bound:
                         bound[key] = self._bind(frontend.config.name, key[1])
-        except BindError:
+        except BaseException:
             for listener in bound.values():
                 listener.close()
             raise
@@ -59,7 +61,7 @@ class Listeners:
             why = f" (this edge itself listens on {own[0]} until the reload is complete)" if own else ""
             raise BindError(f"frontend {frontend}: {error}{why}") from None
 
-    def open(self, frontends: Iterable[OpenFrontend], bound: dict[_ListenerKey, Listener]) -> None:
+    def open(self, frontends: Iterable[OpenFrontend], bound: Bound) -> None:
         """Serve exactly these frontends: start the new listeners, close those no longer used."""
         former_live, self._live = self._live, {}
         former, self._listeners = self._listeners | bound, {}

@@ -52,6 +52,7 @@ class BackendWatcher:
         self._reload_at = 0.0
         self._greenlet: gevent.Greenlet[..., object] | None = None
         self.current = BackendSet()
+        """The last good load; the same object as long as nothing has changed."""
         self._status = RoutingStatus(None, None, 0)
         self._looked_at = time.monotonic()
 
@@ -114,13 +115,13 @@ class BackendWatcher:
         self._status = RoutingStatus(self._status.loaded_at, message, self._status.rows_refused)
 
     def _loaded(self, found: BackendSet) -> None:
-        before, self.current = self.current, found
         if self._status.error is not None:
             logger.info("routing database: readable again")
         is_first = self._status.loaded_at is None
         self._status = RoutingStatus(time.time(), None, len(found.refused))
-        if found == before and not is_first:
+        if found == self.current and not is_first:
             return
+        before, self.current = self.current, found
         self._report(before, found)
         self._on_change(found)
 

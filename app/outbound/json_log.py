@@ -14,7 +14,6 @@ import os
 import stat
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +21,8 @@ import gevent
 import msgspec
 from gevent.threadpool import ThreadPool
 from loguru import logger
+
+from app.outbound.log_tail import LogTail
 
 FLUSH_SECONDS: Final = 0.2
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
@@ -57,8 +58,8 @@ class JsonLog:
         self._thread = ThreadPool(1)
         self._flusher: gevent.Greenlet[..., Any] | None = None
         self.lines_dropped = 0
-        self.tap: Callable[[bytes], None] | None = None
-        """Gets every line too, always as JSON. It must be quick and not fail."""
+        self.tail = LogTail()
+        """The newest lines, always as JSON."""
 
     def _open(self) -> int:
         if self._path is None:
@@ -94,9 +95,8 @@ class JsonLog:
 
     def write_access(self, line: msgspec.Struct) -> None:
         """Append one encoded struct as a line."""
-        encoded = b"" if self._is_text and self.tap is None else _encode(line)
-        if self.tap is not None:
-            self.tap(encoded)
+        encoded = _encode(line)
+        self.tail.append(encoded)
         self._append(_text(msgspec.structs.asdict(line)) if self._is_text else encoded)
 
     def write_event(self, message: Any) -> None:
@@ -111,9 +111,9 @@ class JsonLog:
         }
         if record["exception"] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record["exception"]))
-        if self.tap is not None:
-            self.tap(_json(fields))
-        self._append_event(_text(fields) if self._is_text else _json(fields))
+        encoded = _json(fields)
+        self.tail.append(encoded)
+        self._append_event(_text(fields) if self._is_text else encoded)
 
     def _append_event(self, line: bytes) -> None:
         self._append(line)

@@ -15,6 +15,8 @@ import msgspec
 
 from app.outbound.worker_thread import WorkerThread
 
+TICK_SECONDS: Final = 0.5
+"""Between looks of an edge at the file."""
 MOST_NAMED: Final = 20
 """Suspects and bad records named; the counts say how many there are."""
 SILENT_SECONDS: Final = 5.0

@@ -1,7 +1,8 @@
-"""Keeps the registrations of services on one machine: a Registrar over the routing database that this edge follows.
+"""The registrar of one machine: stores registrations of services in the routing database that this edge follows.
 
-The actor knows what each service said last and when that expires; a heartbeat that says the same again ends there. All
-else is written to the database, one piece of work after the other and off the event loop, and the edge looks at once.
+The registrations actor knows what each service sent last and when that expires; a heartbeat that repeats it goes no
+further. Everything else is written to the database, one change after the other and off the event loop, and the edge
+loads the change at once.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ T = TypeVar("T")
 
 
 class RegistrationStore(Protocol):
-    """Where registrations are written down. All calls block; they raise RepositoryError."""
+    """Stores registrations. All calls block; they raise RepositoryError."""
 
     def register(self, registration: Registration) -> bool:
-        """Write one down; returns whether it was not there. Raises KeyError for the id of another kind of backend."""
+        """Store a registration; returns whether it is new. Raises KeyError for the id of another kind of backend."""
         ...
 
     def deregister(self, backend_id: str) -> bool:
@@ -43,24 +44,37 @@ class RegistrationStore(Protocol):
         ...
 
     def expire(self, ids: Iterable[str]) -> None:
-        """Remove those of these that are still ours."""
+        """Remove those of these ids that are still registered at this edge."""
         ...
 
 
 class Run(Protocol):
-    """Carries out work in a thread."""
+    """Runs work in a thread."""
 
     def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+class Routing(Protocol):
+    """The routing database, as the edge follows it."""
+
+    @property
+    def current(self) -> object:
+        """What was loaded last: another object after every change."""
+        ...
+
+    def look(self) -> None:
+        """Load what has changed, now."""
+        ...
 
 
 OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 
 
 class DatabaseRegistrar:
-    """A Registrar.
+    """A Registrar (app.ports) over a database.
 
-    `run` carries out work in a thread: `is_there` says whether there is a database, `read` returns what it has of ours,
-    by id. `look` makes the edge take over what was written.
+    `run` runs in a thread what blocks: `is_there` says whether the database exists, `read` returns the registrations
+    of this edge in it, by id.
     """
 
     def __init__(
@@ -70,16 +84,17 @@ class DatabaseRegistrar:
         read: Callable[[], Mapping[str, Registration]],
         is_there: Callable[[], bool],
         run: Run,
-        look: Callable[[], None],
+        routing: Routing,
     ) -> None:
         self._actor = actor
         self._open_store = open_store
         self._read = read
         self._is_there = is_there
         self._run = run
-        self._look = look
+        self._routing = routing
         self._turn = BoundedSemaphore(1)
-        self._has_changed = True
+        self._adopted: object = None
+        """What the routing database had when its registrations were adopted last."""
         self._error = ""
 
     def register(self, registration: Registration) -> Granted:
@@ -88,12 +103,12 @@ class DatabaseRegistrar:
         with self._turn:
             is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
             ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._look()
+        self._routing.look()
         backend = registration.backend
         logger.bind(backend=backend.id).info(
             "registration {}: {} at {} port {}{}, for {} s at a time",
             backend.id,
-            "new" if is_new else "as it is said now",
+            "new" if is_new else "changed",
             backend.host,
             backend.port,
             ", draining" if registration.is_draining else "",
@@ -106,28 +121,23 @@ class DatabaseRegistrar:
             if not self._stored(lambda store: store.deregister(backend_id)):
                 raise KeyError(backend_id)
             ask(self._actor, EndRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._look()
-        logger.bind(backend=backend_id).info("registration {}: ended by itself", backend_id)
-
-    def routing_changed(self) -> None:
-        """The database is not as it was: see at the next tick what became of our registrations there."""
-        self._has_changed = True
+        self._routing.look()
+        logger.bind(backend=backend_id).info("registration {}: ended by its service", backend_id)
 
     def tick(self) -> None:
-        """End what has expired. What cannot be done now is tried again at the next tick."""
+        """Adopt what others changed, and end what has expired. Retries at the next tick what fails now."""
         try:
             if self._end_expired():
-                self._look()
+                self._routing.look()
             self._error = ""
         except RepositoryError as error:
             if str(error) != self._error:
-                logger.error("registrations: {}; those that have expired serve on", error)
+                logger.error("registrations: {}; expired ones stay until it works again", error)
             self._error = str(error)
 
     def _end_expired(self) -> bool:
         with self._turn:
-            if self._has_changed:
-                self._adopt()
+            self._adopt()
             expired = ask(self._actor, FindExpired(), timeout_s=ASK_TIMEOUT_SECONDS)
             if not expired:
                 return False
@@ -141,16 +151,15 @@ class DatabaseRegistrar:
         return True
 
     def _adopt(self) -> None:
-        self._has_changed = False
-        try:
-            found = self._run(lambda: self._read() if self._is_there() else {})
-            ask(self._actor, AdoptRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
-        except Exception:
-            self._has_changed = True
-            raise
+        current = self._routing.current
+        if current is self._adopted:
+            return
+        found = self._run(lambda: self._read() if self._is_there() else {})
+        ask(self._actor, AdoptRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
+        self._adopted = current
 
     def _stored(self, work: Callable[[RegistrationStore], T], *, makes_store: bool = False) -> T | None:
-        """Carry out work in the thread; where there is no database and none is to be made, it is not, and None."""
+        """Run work on the store in the thread; returns None without a database, unless `makes_store` creates it."""
 
         def with_store() -> T | None:
             if not makes_store and not self._is_there():

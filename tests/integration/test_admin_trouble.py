@@ -15,7 +15,7 @@ from tests.harness import eventually, row
 @pytest.fixture
 def inside(tmp_path):
     with edge_in_process(tmp_path, [row("a", 1)], **admin_variables(tmp_path)) as inside:
-        address = inside.edge.admin.address
+        address = inside.parts.admin.address
         inside.admin = Admin((address.host, address.port), (tmp_path / "admin.token").read_text().strip())
         yield inside
 
@@ -41,7 +41,7 @@ def test_a_restarted_actor_shows_its_restart_and_its_new_age(inside):
 
 def test_an_actor_that_is_down_is_503_with_a_time_to_try_again_and_the_rest_answers(inside, monkeypatch):
     monkeypatch.setattr(pools, "ASK_TIMEOUT_SECONDS", 0.2)
-    inside.edge._supervisor.stop()  # nobody starts it again
+    inside.parts.supervisor.stop()  # nobody starts it again
     crash(inside, "registry")
     response = inside.admin.call("GET", "/api/pools")
     assert response.problem["status"] == 503

@@ -7,7 +7,7 @@ import pytest
 
 from actors.messages import ConfirmBinding
 from actors.runtime import tell
-from app.edge.housekeeping import BindingSnapshots
+from app.edge.binding_snapshots import BindingSnapshots
 from app.outbound.binding_file import BindingFile
 from tests.actors.edge_actors import EdgeActors
 from tests.harness import eventually
@@ -21,7 +21,7 @@ def test_writing_the_bindings_can_be_given_up(tmp_path):
     pipe = tmp_path / "bindings.jsonl.new"
     os.mkfifo(pipe)
     stalled_reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    snapshots = BindingSnapshots(BindingFile(path), edge.addresses)
+    snapshots = BindingSnapshots(BindingFile(path), edge.addresses.bindings)
     try:
         # The first is the test's own patience: no Exception, so it is not taken for the caller's.
         with gevent.Timeout(10), pytest.raises(TimeoutError), gevent.Timeout(0.3, TimeoutError("no answer")):

@@ -31,7 +31,7 @@ start = edge.Edge.start
 
 def start_and_crash(edge):
     start(edge)
-    gevent.spawn(crash_for_ever, edge.actors.bindings)
+    gevent.spawn(crash_for_ever, edge.parts.actors.bindings)
 
 def crash_for_ever(actor):
     while True:
@@ -85,4 +85,4 @@ def test_an_edge_whose_actor_cannot_live_ends_without_waiting_for_its_connection
             assert not running.ready()
             tell(registry, Crash())
         assert running.get(timeout=20) == EXIT_CODE
-        edge.edge.connections.end_all("the test is over")
+        edge.parts.connections.end_all("the test is over")

@@ -285,7 +285,7 @@ def test_it_answers_until_the_last_connection_has_drained(edge: Callable[..., Ed
 
 def test_it_lives_through_a_registry_that_falls(tmp_path: Path) -> None:
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0", REGION="sa") as inside:
-        (address,) = inside.edge.dns.addresses
+        (address,) = inside.parts.dns.server.addresses
 
         def found() -> set[str]:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -333,7 +333,7 @@ def test_silent_and_slow_tcp_clients_are_sent_away(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(dns_server, "MESSAGE_SECONDS", 0.2)
     monkeypatch.setattr(dns_server, "CLIENTS_AT_ONCE", 2)
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
-        (address,) = inside.edge.dns.addresses
+        (address,) = inside.parts.dns.server.addresses
 
         def connect() -> socket.socket:
             return socket.create_connection((address.host, address.port), 10)
@@ -360,7 +360,7 @@ def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_ot
 
     monkeypatch.setattr(Responder, "answer", noted)
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
-        (address,) = inside.edge.dns.addresses
+        (address,) = inside.parts.dns.server.addresses
         clients = [socket.create_connection((address.host, address.port), 10) for _ in range(2)]
         for client, number in zip(clients, (b"\0\1", b"\0\2"), strict=True):
             query = number + bytes(DNSRecord.question("web.internal").pack())[2:]
@@ -393,7 +393,7 @@ def test_a_fault_of_ours_is_said_once_and_counted(tmp_path: Path, monkeypatch: p
 
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
         monkeypatch.setattr(Responder, "answer", broken)
-        (address,) = inside.edge.dns.addresses
+        (address,) = inside.parts.dns.server.addresses
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(10)
             sock.connect((address.host, address.port))

@@ -102,7 +102,7 @@ def test_it_starts_serves_and_stops_twice_in_one_program(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     told = json.loads(done.stdout)
-    assert told["again"] == "this edge was stopped: make another one"
+    assert told["again"] == "an edge starts only once: make another one"
     assert told["heard"] == [["a", "a", "a"], ["a", "b", "a"]]
     assert told["still open"] == [False] * 5
     fault, unbound = told["refused"]

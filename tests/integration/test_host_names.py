@@ -96,11 +96,11 @@ def test_a_machine_without_resolver_configuration_finds_nothing(tmp_path: Path) 
 def inside(server: NameServer, tmp_path: Path) -> Iterator[Callable[..., EdgeInside]]:
     """Run an edge that asks the test's name server; call it with the rows it is to have."""
     with edge_in_process(tmp_path, []) as edge:
-        edge.edge.pools.names.lookup = server.lookup(tmp_path)
+        edge.parts.pools.names.lookup = server.lookup(tmp_path)
 
         def use(*rows: dict[str, Any]) -> EdgeInside:
             write_backends(tmp_path / "inside.db", list(rows))
-            eventually(lambda: len(edge.edge.watcher.current.backends) == len(rows))
+            eventually(lambda: len(edge.parts.watcher.current.backends) == len(rows))
             return edge
 
         yield use

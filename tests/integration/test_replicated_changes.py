@@ -199,7 +199,7 @@ def test_without_its_replicator_an_edge_reads_and_changes_nothing(etcd, tmp_path
         assert f"the replicator on 127.0.0.1:{place.port} does not answer" in refused.problem["detail"]
         assert place.admin.get("/api/pools")
         details = edge.ready()["replica"]
-        assert (details["age_seconds"], details["error"]) == (None, "the replicator has said nothing yet")
+        assert (details["age_seconds"], details["error"]) == (None, "the replicator has not reported yet")
 
 
 # Services

@@ -62,7 +62,7 @@ def test_the_survivor_still_counts_after_the_other_edge_has_stopped(tmp_path):
 
 def test_backends_and_tokens_added_at_once_are_each_in_the_database_of_their_edge(edges, tmp_path):
     def add(edge: EdgeInside, name: str) -> None:
-        address = edge.edge.admin.address
+        address = edge.parts.admin.address
         admin = Admin((address.host, address.port), (tmp_path / name / "admin.token").read_text().strip())
         for number in range(BACKENDS):
             body = {"id": f"{name}.{number}", "wg_ip": "127.0.0.1", "port": 1}

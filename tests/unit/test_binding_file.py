@@ -16,9 +16,8 @@ from actors.bindings import BindingsActor
 from actors.runtime import Address
 from app.domain.affinity import SHARD_CLIENTS, AffinityTable, Binding
 from app.domain.single_flight import SingleFlight
-from app.edge.housekeeping import BindingSnapshots
+from app.edge.binding_snapshots import BindingSnapshots
 from app.outbound.binding_file import FORMAT, BindingFile
-from app.proxy_service import Actors
 
 TTL = 600.0
 
@@ -221,9 +220,7 @@ def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path
     bindings_address = Address("bindings")
     actor = BindingsActor.start(table, {}, SingleFlight())
     bindings_address.publish(actor)
-    snapshots = BindingSnapshots(
-        BindingFile(path), Actors(Address("registry"), bindings_address, Address("metrics"), Address("health"))
-    )
+    snapshots = BindingSnapshots(BindingFile(path), bindings_address)
     try:
         writers = [gevent.spawn(snapshots.write) for _ in range(3)]
         gevent.joinall(writers, timeout=30, raise_error=True)

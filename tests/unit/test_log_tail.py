@@ -52,15 +52,14 @@ class Line(msgspec.Struct):
 
 def test_the_log_feeds_it_json_in_either_format(tmp_path):
     for log_format in ("json", "text"):
-        log, tail = JsonLog(tmp_path / log_format, log_format), LogTail()  # type: ignore[arg-type]
-        log.tap = tail.append
+        log = JsonLog(tmp_path / log_format, log_format)  # type: ignore[arg-type]
         sink = logger.add(log.write_event, level="INFO", format="{message}", catch=False)
         try:
             log.write_access(Line("now", "connection"))
             logger.bind(pool="p").info("hello")
         finally:
             logger.remove(sink)
-        lines = [json.loads(line) for _, line in tail.since(0, 10)]
+        lines = [json.loads(line) for _, line in log.tail.since(0, 10)]
         assert [line["event"] for line in lines] == ["connection", "hello"]
         assert lines[1]["pool"] == "p"
         written = (tmp_path / log_format).read_text()

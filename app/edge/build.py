@@ -1,0 +1,193 @@
+"""Builds one edge: the only place that knows every concrete class. Nothing runs yet."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import gevent
+from gevent.event import Event
+
+from actors.messages import Count
+from actors.runtime import Address, tell
+from actors.supervisor import Supervisor
+from app.admin.application import make_api
+from app.admin.token_service import TokenService
+from app.config import PIPES, Config, idle_upstreams
+from app.domain import metric_names as names
+from app.domain.affinity import AffinityTable
+from app.edge.binding_snapshots import BindingSnapshots
+from app.edge.connection_sweeper import ConnectionSweeper
+from app.edge.dns import InternalDns, LiveZone
+from app.edge.gateway import EdgeGateway
+from app.edge.housekeeping import Housekeeping
+from app.edge.jobs import jobs
+from app.edge.loop_pauses import LoopPauses
+from app.edge.parts import EdgeParts
+from app.edge.reload import FileState, Reloader
+from app.edge.serving import Serving
+from app.edge.serving_pools import ServingPools
+from app.edge.supervised_actors import SupervisedActors
+from app.inbound.access_log import AccessLog
+from app.inbound.admin_server import AdminServer
+from app.inbound.connections import Connections
+from app.inbound.dns.server import DnsServer
+from app.inbound.http.request_tally import RequestTally
+from app.inbound.http.server import HttpServer
+from app.inbound.http.upstream_pool import UpstreamPool
+from app.inbound.listeners import Listeners
+from app.inbound.pipes import PipePool
+from app.inbound.tcp.server import TcpServer
+from app.outbound.backend_watcher import BackendWatcher
+from app.outbound.binding_file import BindingFile
+from app.outbound.json_log import JsonLog, rfc3339
+from app.outbound.maxmind_geo import open_geo
+from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
+from app.outbound.peewee_tokens import SqliteTokenStore
+from app.outbound.replica_file import ReplicaWatch
+from app.outbound.routing_database import open_repository
+from app.outbound.worker_thread import WorkerThread
+from app.proxy_service import Actors
+from app.registration.registrar import DatabaseRegistrar
+from app.wire.dns_answer import Responder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BuiltEdge:
+    """One edge, not started. `reloader` is None without a file to read again, `start_admin` without an admin API."""
+
+    parts: EdgeParts
+    actors: SupervisedActors
+    serving: Serving
+    reloader: Reloader | None
+    start_admin: Callable[[], None] | None
+    housekeeping: Housekeeping
+
+
+def build(
+    config: Config, log: JsonLog, reread: Callable[[], Config] | None, on_give_up: Callable[[str], None]
+) -> BuiltEdge:
+    """Build an edge. `on_give_up` as in Supervisor; the rest, and what is raised, as in app.edge.edge."""
+    parts = _parts(config, log, FileState() if config.config_path is not None and reread else None, on_give_up)
+    serving = Serving(parts)
+    reloader = _reloader(parts, reread, serving.apply)
+    errors = partial(parts.count, names.INTERNAL_ERRORS)
+    return BuiltEdge(
+        parts=parts,
+        actors=SupervisedActors(parts),
+        serving=serving,
+        reloader=reloader,
+        start_admin=_admin_start(parts, reloader),
+        housekeeping=Housekeeping(jobs(parts, reloader), errors),
+    )
+
+
+def _parts(config: Config, log: JsonLog, file: FileState | None, on_give_up: Callable[[str], None]) -> EdgeParts:
+    actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
+    count = partial(_count, actors.metrics)
+    supervisor = Supervisor(on_give_up, partial(count, names.INTERNAL_ERRORS))
+    gateway = EdgeGateway(config.gateway_db_path, supervisor, partial(count, names.DEPLOYMENTS))
+    pools = ServingPools(config, actors)
+    watcher = _watcher(config, pools, count)
+    thread, registrations = WorkerThread(), Address("registrations")
+    limit, idle = config.effective_max_connections(), UpstreamPool(idle_upstreams())
+    connections, requests, pipes = Connections(), RequestTally(), PipePool(PIPES)
+    access_log = AccessLog(log.write_access, rfc3339)
+    tcp = TcpServer(limit, connections, access_log, pipes)
+    http = HttpServer(limit, connections, access_log, requests, pipes, idle, gateway.requests)
+    snapshot, admin = config.binding_snapshot, _admin_server(config)
+    return EdgeParts(
+        log=log,
+        actors=actors,
+        supervisor=supervisor,
+        count=count,
+        geo=open_geo(config.geoip_path),
+        connections=connections,
+        bindings=AffinityTable(config.binding_ttl_secs, config.binding_max),
+        snapshots=BindingSnapshots(BindingFile(snapshot), actors.bindings) if snapshot is not None else None,
+        pools=pools,
+        watcher=watcher,
+        replica=ReplicaWatch(config.db_path) if config.is_replicated else None,
+        routing_thread=thread,
+        registrar=_registrar(config, registrations, thread, watcher),
+        # Where the routing database is a replica, etcd stores the registrations.
+        registrations=registrations if admin is not None and not config.is_replicated else None,
+        gateway=gateway,
+        http=http,
+        listeners=Listeners({"tcp": tcp.accept, "http": http.accept}, partial(count, names.ACCEPT_ERRORS)),
+        sweeper=ConnectionSweeper(connections, requests, http, pools, actors.metrics, access_log),
+        dns=_dns(config, actors, count),
+        admin=admin,
+        pauses=LoopPauses(),
+        file=file,
+        draining=Event(),
+    )
+
+
+def _count(metrics: Address, metric: str, *labels: str) -> None:
+    tell(metrics, Count(metric, labels))
+
+
+def _watcher(config: Config, pools: ServingPools, count: Callable[..., None]) -> BackendWatcher:
+    return BackendWatcher(
+        open_repository(config.routing, pause=_sleep_in_thread),
+        config.db_reload_secs,
+        on_change=pools.replace_rows,
+        on_load=partial(count, names.RELOADS),
+    )
+
+
+def _sleep_in_thread(seconds: float) -> None:
+    """Give the interpreter to the event loop. time.sleep is gevent's here, and would start a hub in the thread."""
+    gevent.monkey.get_original("time", "sleep")(seconds)
+
+
+def _registrar(config: Config, actor: Address, thread: WorkerThread, watcher: BackendWatcher) -> DatabaseRegistrar:
+    owner = str(config.admin_listen_addr)
+    return DatabaseRegistrar(
+        actor,
+        open_store=lambda: SqliteRegistrations(config.db_path, owner),
+        read=lambda: registrations_in(config.db_path, owner),
+        is_there=lambda: config.db_url is None and config.db_path.exists(),
+        run=thread.run,
+        routing=watcher,
+    )
+
+
+def _dns(config: Config, actors: Actors, count: Callable[..., None]) -> InternalDns:
+    live = LiveZone(actors.registry, config.region or None, float(config.dns_ttl_secs))
+    responder = Responder(config.dns_domain, config.dns_ttl_secs, lambda: live.zone, random.random)
+    server = DnsServer(config.dns_listen_addr, responder, partial(count, names.INTERNAL_ERRORS, "dns"))
+    return InternalDns(config.dns_domain, live, server)
+
+
+def _admin_server(config: Config) -> AdminServer | None:
+    if config.admin_listen_addr is None:
+        return None
+    return AdminServer(config.admin_listen_addr, config.admin_tls_cert, config.admin_tls_key)
+
+
+def _reloader(
+    parts: EdgeParts, reread: Callable[[], Config] | None, apply: Callable[[Config], None]
+) -> Reloader | None:
+    path = parts.config().config_path
+    if path is None or reread is None or parts.file is None:
+        return None
+    return Reloader(path, reread, apply, partial(parts.count, names.CONFIG_RELOADS), parts.file, parts.draining)
+
+
+def _admin_start(parts: EdgeParts, reloader: Reloader | None) -> Callable[[], None] | None:
+    """Return what starts the admin API."""
+    server, config = parts.admin, parts.config()
+    if server is None:
+        return None
+    tokens = TokenService(SqliteTokenStore(config.gateway_db_path), config.admin_token_file)
+    api = make_api(parts, tokens, reloader, server.has_stopped)
+
+    def start() -> None:
+        tokens.load()
+        server.start(api.wsgi)
+
+    return start

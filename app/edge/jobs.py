@@ -1,0 +1,50 @@
+"""The periodic work of an edge: which job runs how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
+
+from actors.bindings import SHARDS_A_SWEEP
+from actors.messages import StartDueProbes, SweepBindings
+from actors.runtime import tell
+from app.domain import metric_names as names
+from app.edge import binding_snapshots, dns, garbage, reload
+from app.edge.housekeeping import Job
+from app.edge.parts import EdgeParts
+from app.edge.reload import Reloader
+from app.outbound import geo_watcher, name_watcher, replica_file
+from app.outbound.geo_watcher import GeoWatcher
+from app.registration import registrar
+
+PROBE_TICK_SECONDS: Final = 0.05
+
+
+def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
+    """Yield the jobs that the configuration asks for."""
+
+    def every(seconds: float, name: str, work: Callable[[], object]) -> Job:
+        return Job(name, lambda: seconds, work)
+
+    config, actors, connections = parts.config(), parts.actors, parts.connections
+    turn_seconds = config.binding_gc_interval_secs / -(-parts.bindings.shard_count // SHARDS_A_SWEEP)
+    yield Job("connection sweep", parts.sweeper.seconds, parts.sweeper.sweep)
+    yield every(turn_seconds, "binding sweep", partial(tell, actors.bindings, SweepBindings()))
+    collect = partial(garbage.collect_when_idle, lambda: not connections)
+    yield every(garbage.IDLE_COLLECTION_SECONDS, "garbage collection", collect)
+    yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.look)
+    yield every(PROBE_TICK_SECONDS, "probe schedule", partial(tell, actors.health, StartDueProbes()))
+    if parts.snapshots is not None:
+        yield every(binding_snapshots.TICK_SECONDS, "binding snapshot", parts.snapshots.write)
+    if reloader is not None:
+        yield every(reload.TICK_SECONDS, "configuration watch", reloader.look)
+    if parts.replica is not None:
+        yield every(replica_file.TICK_SECONDS, "replica status", parts.replica.look)
+    if parts.registrations is not None:
+        yield every(registrar.TICK_SECONDS, "registrations", parts.registrar.tick)
+    if parts.geo is not None:
+        geo = GeoWatcher(parts.geo, partial(parts.count, names.GEO_RELOADS))
+        yield every(geo_watcher.TICK_SECONDS, "country database watch", geo.look)
+    if config.dns_listen_addr:
+        yield every(dns.TICK_SECONDS, "DNS zone", parts.dns.live.refresh)

@@ -1,0 +1,76 @@
+"""Readiness: whether an edge wants clients, and why not. The response of /ready and of the admin API's status."""
+
+from __future__ import annotations
+
+import time
+
+from actors.messages import CountCandidates
+from actors.runtime import ask
+from app.edge.parts import EdgeParts
+from app.outbound.json_log import rfc3339
+from app.outbound.maxmind_geo import MaxmindGeo
+from app.outbound.replica_file import ReplicaStatus
+from app.proxy_service import ASK_TIMEOUT_SECONDS
+
+
+def readiness(parts: EdgeParts) -> tuple[bool, dict[str, object]]:
+    """Return whether the edge wants clients, and the details. Raises what asking the registry raises.
+
+    It wants them while it listens, does not drain, and has a backend to select.
+    """
+    pools = ask(parts.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+    candidates = sum(pool.candidates for pool in pools.values())
+    listeners = {name: [str(a) for a in addresses] for name, addresses in parts.listeners.addresses.items()}
+    routing = parts.watcher.status
+    reasons = []
+    if parts.draining.is_set():
+        reasons.append("draining")
+    if not listeners:
+        reasons.append("not listening")
+    if candidates == 0 and any(pools):  # an edge of request handlers alone has only the pool without a name
+        reasons.append("no candidate backend")
+    details: dict[str, object] = {
+        "ready": not reasons,
+        "reasons": reasons,
+        "listeners": [address for addresses in listeners.values() for address in addresses],
+        "frontends": listeners,
+        "backends": sum(pool.members for pool in pools.values()),
+        "candidates": candidates,
+        "pools": {
+            name: {"backends": pool.members, "candidates": pool.candidates, "fails_open": pool.fails_open}
+            for name, pool in pools.items()
+        },
+        "configuration_is_current": parts.file is None or parts.file.is_current,
+        "connections": len(parts.connections),
+        "routing": {
+            "loaded_at": rfc3339(routing.loaded_at) if routing.loaded_at else None,
+            "stale": routing.error,
+            "rows_refused": routing.rows_refused,
+        },
+        "replica": _replica(parts.replica.current) if parts.replica is not None else None,
+        "geography": _geography(parts.geo) if parts.geo is not None else None,
+    }
+    return not reasons, details
+
+
+def _replica(reported: ReplicaStatus | None) -> dict[str, object]:
+    status = reported or ReplicaStatus(error="the replicator has not reported yet")
+    age = status.age_seconds()
+    return {
+        "age_seconds": round(age, 3) if age is not None else None,
+        "error": status.error,
+        "revision": status.revision,
+        "endpoint": status.endpoint,
+        "records": status.records,
+        "is_held": status.is_held,
+        "suspects": {"count": status.suspect_count, "ids": status.suspects},
+        "bad_records": {"count": status.bad_count, "ids": status.bad},
+    }
+
+
+def _geography(geo: MaxmindGeo) -> dict[str, object]:
+    return {
+        "type": geo.database_type,
+        "built_at": rfc3339(geo.built_at),
+        "age_days": int((time.time() - geo.built_at) // 86_400),
+    }

@@ -1,0 +1,39 @@
+"""Follows the country database's file: a new one replaces the old one while the edge runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from loguru import logger
+
+from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
+from app.outbound.worker_thread import WorkerThread
+
+TICK_SECONDS: Final = 1.0
+
+
+class GeoWatcher:
+    """Loads a replaced country database, or refuses it and keeps the old one. `on_reload` gets "ok" or "refused"."""
+
+    def __init__(self, geo: MaxmindGeo, on_reload: Callable[[str], None]) -> None:
+        self._geo = geo
+        self._on_reload = on_reload
+        self._thread = WorkerThread()
+        self._refused = ""
+
+    def look(self) -> None:
+        """Load the file if it has changed, off the event loop."""
+        if not self._geo.has_changed():
+            return
+        try:
+            self._thread.run(self._geo.reload)
+        except GeoDatabaseError as error:
+            if str(error) != self._refused or not self._geo.has_changed():  # an unreadable one is tried each time
+                logger.error("country database refused, the old one stays: {}", error)
+                self._on_reload("refused")
+            self._refused = str(error)
+        else:
+            logger.info("country database replaced: {}", self._geo.database_type)
+            self._on_reload("ok")
+            self._refused = ""
