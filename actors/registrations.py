@@ -1,4 +1,4 @@
-"""The registrations actor owns the table of registrations and their expiry (app.domain.registration_table)."""
+"""The registrations actor: owns the registration table and its expiry (app.domain.registration_table)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from app.domain.registration_table import RegistrationTable
 
 
 class RegistrationsActor(GeventActor):
-    """The registrations are handed in, because they outlive a crash of the actor: services believe in them."""
+    """Translates messages to the registration table, which outlives a crash of the actor."""
 
-    def __init__(self, registrations: RegistrationTable) -> None:
+    def __init__(self, table: RegistrationTable) -> None:
         super().__init__()
-        self._registrations = registrations
+        self._table = table
 
     def handle(self, message: object) -> object:
-        kept = self._registrations
+        table = self._table
         match message:
             case RenewRegistration(registration):
-                return kept.renew(registration, time.monotonic())
+                return table.renew(registration, time.monotonic())
             case EnterRegistration(registration):
-                kept.enter(registration, time.monotonic())
+                table.enter(registration, time.monotonic())
             case EndRegistrations(ids):
-                kept.leave(ids)
+                table.leave(ids)
             case AdoptRegistrations(found):
-                kept.adopt(found, time.monotonic())
+                table.adopt(found, time.monotonic())
             case FindExpired():
-                return kept.due(time.monotonic())
+                return table.due(time.monotonic())
             case _:
                 return super().handle(message)
         return None

@@ -1,4 +1,4 @@
-"""Puts the replicator's process together, as bootstrap does the edge's: follows etcd, and takes changes of backends."""
+"""The replicator's process, built here: it follows etcd into the routing database and takes changes of backends."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 class BadEtcdFiles(Exception):
-    """The files that say who we are to etcd cannot be used."""
+    """The password or certificate files for etcd cannot be used."""
 
 
 class Replication:
-    """One replicator with its listener. `write_line` takes audit lines."""
+    """A replicator and its listener. `write_line` gets audit lines."""
 
     def __init__(self, config: Config, write_line: Callable[[msgspec.Struct], None]) -> None:
         """Build everything, open nothing. Raises BadEtcdFiles."""
@@ -61,7 +61,7 @@ class Replication:
         self.server = AdminServer(config.replicator_listen_addr)
 
     def start(self) -> None:
-        """Listen and follow. Raises BindError."""
+        """Listen, then follow etcd. Raises BindError."""
         self.server.start(self._api.wsgi)
         self.replicator.start()
         logger.bind(replicator=str(self.server.address)).info(
@@ -97,7 +97,7 @@ class Replication:
 
 
 def _access(store: EtcdBackendStore) -> backends.StoreAccess:
-    """Give the routes the store as it is: it waits for sockets, which holds nobody up."""
+    """Return access to the store on the calling greenlet: it waits for sockets, and does not block the event loop."""
 
     def access(work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
         return work(store)

@@ -29,8 +29,8 @@ THREAD_SWITCH_SECONDS: Final = 0.0005
 @click.command()
 @configuration_options
 def serve(**options: str | None) -> None:
-    """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the file again."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload: unhandled, it would end us
+    """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the configuration file again."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the edge can reload: unhandled, it would end the process
     overrides = given(options)
     config = load_or_exit(overrides)
     try:
@@ -39,7 +39,7 @@ def serve(**options: str | None) -> None:
         fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
     log_env_file()
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
-    gevent.get_hub().SYSTEM_ERROR = ()  # a greenlet that a handler has started must not end the edge by sys.exit
+    gevent.get_hub().SYSTEM_ERROR = ()  # sys.exit in a request handler's greenlet must not end the edge
     try:
         edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -54,10 +54,10 @@ def serve(**options: str | None) -> None:
     tame_garbage_collector()
     code = edge.run()
     sys.stdout.flush()
-    # Skip the interpreter's own leave-taking: it would wait for idle threads of the pools.
+    # Without the interpreter's own exit, which would wait for idle threads of the pools.
     os._exit(code)
 
 
 def _log_greenlets() -> None:
-    """Handle SIGUSR1: log what every greenlet does."""
+    """Handle SIGUSR1: log the stack of every greenlet."""
     logger.info("{}", "\n".join(everything_visible(gevent.util.format_run_info)))

@@ -1,4 +1,4 @@
-"""What a service says of itself when it registers, and what it is granted."""
+"""A registration: what a service sends to become a backend, and what the registrar grants."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ LONGEST_TTL_SECONDS: Final = 3600
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A service that wants to serve as `backend`, until it has said nothing for `ttl_seconds`."""
+    """A service that asks to be `backend` for `ttl_seconds` after each time that it sends this."""
 
     backend: Backend
     ttl_seconds: int
     is_draining: bool = False
-    """It wants no new connections any more."""
+    """The service wants no new connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What a registration got: for how long without another word, and whether it was not there before."""
+    """What the registrar grants: for how long the registration is valid, and whether it is new."""
 
     ttl_seconds: int
     is_new: bool
     is_renewal: bool = False
-    """Nothing else was changed than how long it holds."""
+    """Only the expiry was changed."""

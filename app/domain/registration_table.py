@@ -1,7 +1,7 @@
-"""The registrations that one edge keeps: what each service said last, and when it has said nothing for too long.
+"""The registration table: the registrations of one edge as they were sent last, and when each expires.
 
-Times are those of a monotonic clock. What stands in the routing database is not known here but by what is entered and
-adopted; a heartbeat that says anything else is no renewal, and whoever keeps the database looks there.
+Times are those of a monotonic clock. The routing database is known here only by what is entered and adopted. A
+heartbeat with other content is no renewal: the registrar must write it to the database.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ class _Kept:
 
 
 class RegistrationTable:
-    """By id of the backend."""
+    """Holds registrations by the id of their backend."""
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
 
     def renew(self, registration: Registration, now: float) -> bool:
-        """Let it hold for its time from now on; False when it is not kept like that, or too late."""
+        """Extend a registration by its time to live; returns False if it is unknown, different or expired."""
         kept = self._kept.get(registration.backend.id)
         if kept is None or kept.registration != registration or kept.expires_at <= now:
             return False
@@ -33,16 +33,16 @@ class RegistrationTable:
         return True
 
     def enter(self, registration: Registration, now: float) -> None:
-        """Keep what stands in the routing database from now on."""
+        """Add or replace a registration that was written to the routing database."""
         self._kept[registration.backend.id] = _Kept(registration, now + registration.ttl_seconds)
 
     def leave(self, ids: Iterable[str]) -> None:
-        """Keep these no longer."""
+        """Remove the registrations of these backends."""
         for backend_id in ids:
             self._kept.pop(backend_id, None)
 
     def adopt(self, found: Mapping[str, Registration], now: float) -> None:
-        """Keep what the routing database has, and nothing else; those not known yet get their whole time."""
+        """Hold exactly the registrations of the routing database; unknown ones get their whole time to live."""
         known = self._kept
         self._kept = {
             backend_id: _Kept(
@@ -53,5 +53,5 @@ class RegistrationTable:
         }
 
     def due(self, now: float) -> list[Registration]:
-        """Return those whose time is over; a heartbeat does not renew them any more."""
+        """Return the expired registrations, which no heartbeat renews any more."""
         return [kept.registration for kept in self._kept.values() if kept.expires_at <= now]

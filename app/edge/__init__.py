@@ -1,1 +1,1 @@
-"""One serving process: built, started, reloaded, watched and stopped here."""
+"""One serving process: built, started, reloaded, watched and stopped."""

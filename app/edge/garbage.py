@@ -1,7 +1,7 @@
-"""The garbage collector, tamed: a full collection looks at every live object and holds the event loop meanwhile.
+"""Tunes the garbage collector: a full collection visits every live object and blocks the event loop meanwhile.
 
-With 5,000 connections it takes 30-50 ms. Connections leave no cycles (a test counts), so what full collections would
-find is little: cycles that lived long and died. They are left until the edge is idle.
+With 5,000 connections it takes 30-50 ms. Connections leave no cycles (a test counts), so full collections would find
+little: cycles that lived long and died. They are left until the edge is idle.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 YOUNG_OBJECTS: Final = 5_000
-"""Allocated between two collections of the youngest; CPython's 700 costs a connection 5 of its 125 µs more."""
+"""Allocated between two collections of the youngest; with CPython's 700 a connection costs 5 µs more than its 125."""
 YOUNG_COLLECTIONS: Final = 2
-"""Between two collections of the middle-aged, which take 4 ms so, and 17 ms with CPython's 10."""
+"""Of the youngest between two collections of the middle-aged, which then take 4 ms; with CPython's 10, 17 ms."""
 NEVER: Final = 2**31 - 1
 
 IDLE_COLLECTION_SECONDS: Final = 60.0
 
 
 def tame_garbage_collector() -> None:
-    """Forget what exists now, which lives as long as the process, and collect only the young from now on."""
+    """Exempt what exists now, which lives as long as the process, and collect only young objects from now on."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, YOUNG_COLLECTIONS, NEVER)
 
 
 def everything_visible(look: Callable[[], T]) -> T:
-    """Return what `look` finds with `gc.get_objects`, which does not show what was frozen."""
+    """Return what `look` finds with `gc.get_objects`, which does not show exempted objects otherwise."""
     gc.unfreeze()
     try:
         return look()
@@ -38,6 +38,6 @@ def everything_visible(look: Callable[[], T]) -> T:
 
 
 def collect_when_idle(is_idle: Callable[[], bool]) -> None:
-    """Collect everything, if nobody is there to be held up."""
+    """Run a full collection if no connection would have to wait for it."""
     if is_idle():
         gc.collect()

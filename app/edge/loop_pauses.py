@@ -1,4 +1,4 @@
-"""Measures how long the event loop was held: a timer that should fire every 20 ms notes by how much it is late."""
+"""Measures how long the event loop was blocked: a timer that should fire every 20 ms records how late it is."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ class LoopPauses:
         self._worst[second % WINDOW_SECONDS] = (second, max(late, worst if known_second == second else 0.0))
 
     def longest(self) -> float:
-        """Return seconds."""
+        """Return the longest pause of the last minute, in seconds."""
         oldest = int(time.monotonic()) - WINDOW_SECONDS
         return max((worst for second, worst in self._worst.values() if second > oldest), default=0.0)

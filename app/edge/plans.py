@@ -1,4 +1,4 @@
-"""What the configuration means to the actors: pools and who elects in them, their backends, what is to be probed."""
+"""What a configuration means to the actors: pools and their selectors, backends, probe targets, client limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.domain.probe import ProbeSpec, Target
 
 
 def plan_pools(config: Config) -> tuple[PoolPlan, ...]:
-    """Return a plan for each pool, with an election for each frontend that it serves."""
+    """Return a plan for each pool, with a selector for each frontend that uses it."""
     return tuple(
         PoolPlan(
             pool.name,
@@ -43,9 +43,9 @@ def _health_rules(pool: Pool) -> HealthRules:
 def with_retired(
     plans: Iterable[PoolPlan], former: Iterable[PoolPlan], still_used: Collection[tuple[str, str]]
 ) -> tuple[PoolPlan, ...]:
-    """Return the plans, and those pools and elections of the former ones that are still used.
+    """Return the plans, with those pools and selectors of the former plans that are still used.
 
-    `still_used` has (pool, frontend) of connections that came in before the configuration changed.
+    `still_used` has (pool, frontend) of the connections accepted before the configuration changed.
     """
     merged = {plan.name: plan for plan in plans}
     for old in former:
@@ -61,7 +61,7 @@ def with_retired(
 
 
 def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
-    """Return the backends of a pool: the servers listed with it, or its app's rows of the routing database."""
+    """Return the backends of a pool: its servers of the configuration, or its app's rows of the routing database."""
     if pool.app is None:
         return tuple(
             Backend(
@@ -80,7 +80,7 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
 
 
 def probe_targets(pools: Iterable[Pool], backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
-    """Return what is to be probed: in every pool with a check the backends that are not deleted and have an address."""
+    """Return a target for each backend that is not deleted and has an address, in every pool with a health check."""
     return tuple(
         Target(pool.name, backend, spec)
         for pool in pools
@@ -105,7 +105,7 @@ def _probe_spec(pool: Pool) -> ProbeSpec | None:
 
 
 def limit_rules(config: Config) -> dict[str, LimitRules]:
-    """Return the limits per client of every frontend that has any."""
+    """Return the limits per client, by frontend, where there are any."""
     rules = {
         frontend.name: LimitRules(
             frontend.limits.max_connections_per_client, frontend.limits.connection_rate_per_client

@@ -1,4 +1,4 @@
-"""All members of a pool, for those who look at it from outside: the metrics, the internal DNS."""
+"""Reads all members of a pool from the registry, for the metrics and the internal DNS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 
 def members_of(registry: Address, pool: str) -> list[MemberView]:
-    """Describe all members of a pool, a page at a time: ten thousand at once would hold the loop.
+    """Return all members of a pool, asked for page by page: ten thousand at once would block the event loop.
 
     Raises what asking the registry raises.
     """

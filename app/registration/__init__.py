@@ -1,1 +1,1 @@
-"""Services that register themselves: the client library they use, and the registrar of an edge without etcd."""
+"""Services that register themselves: the client library for them, and the registrar of an edge without etcd."""

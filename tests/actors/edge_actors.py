@@ -1,4 +1,4 @@
-"""The actors that connections talk to, started as bootstrap does but without an edge, for tests with real messages."""
+"""The actors that connections talk to, started as an edge does, for tests with real messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_for_brazil(plan: SelectorPlan) -> Selector:
 
 
 class EdgeActors:
-    """Registry, bindings and metrics. The bindings' table, limits and elections outlive the actor, as in bootstrap.
+    """Registry, bindings and metrics. The bindings' table, limits and selections outlive the actor, as in an edge.
 
     Backends, leases and limits without a pool or frontend named are those of POOL and FRONTEND.
     """

@@ -224,7 +224,7 @@ def test_an_edge_that_is_restarted_serves_on(home, port, start, number):
     home.start()
     home.edge.wait_for_backends(1)
     assert who(home.edge) == "a"
-    service.wait_for("is registered, as it was before")
+    service.wait_for("is registered, and was before")
     gevent.sleep(3.5)
     assert who(home.edge) == "a"
 
@@ -243,7 +243,7 @@ def test_of_two_instances_with_one_id_one_serves_at_any_time_and_one_stays(home,
     one = start(home, "--id", "a", "--ttl", 2, "--port", port, command=named_server("one", port))
     one.wait_for("is registered at")
     two = start(home, "--id", "a", "--ttl", 2, "--port", other, command=named_server("two", other))
-    two.wait_for("is registered, as it was before")
+    two.wait_for("is registered, and was before")
     seen = set()
     eventually(lambda: seen.add(who(home.edge)) or {"one", "two"} <= seen, what="the last to speak has it")
     assert list(home.rows()) == ["a"]
