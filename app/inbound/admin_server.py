@@ -23,9 +23,7 @@ LATE_BODY_SECONDS: Final = 2.0
 class AdminServer:
     """Listens for the admin API. `has_stopped` is set before open requests are closed."""
 
-    def __init__(
-        self, address: ListenAddress, certificate: Path | None = None, key: Path | None = None
-    ) -> None:
+    def __init__(self, address: ListenAddress, certificate: Path | None = None, key: Path | None = None) -> None:
         """With a `certificate` (PEM, may include the `key`), serve TLS only. Raises BindError if it cannot be used."""
         self._wanted = address
         self.has_stopped = Event()
