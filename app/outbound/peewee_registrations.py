@@ -1,6 +1,6 @@
 """Registrations in the SQLite routing database: backends whose rows say who keeps them, and for how long at a time.
 
-To the seed's columns and `drain_deadline` come `draining`, `lease_ttl` and `lease_keeper`. The last names the edge that
+To the seed's columns and `drain_deadline` come `draining`, `lease_ttl` and `lease_owner`. The last names the edge that
 a service registers at, for several may share one database: each lets none expire but its own. A row without `lease_ttl`
 is an operator's, and nothing here writes it.
 """
@@ -28,7 +28,7 @@ from app.outbound.peewee_backends import (
 
 LEASE_TTL: Final = "lease_ttl"
 """Seconds that a registration holds without another word; NULL = it is none."""
-LEASE_OWNER: Final = "lease_keeper"
+LEASE_OWNER: Final = "lease_owner"
 
 _COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_OWNER: "TEXT"}
 _SAID: Final = tuple(name for name in BACKEND_COLUMNS if name not in ("id", "healthy", "deleted"))

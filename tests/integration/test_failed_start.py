@@ -14,7 +14,7 @@ import gevent
 import pykka
 import pytest
 
-from app.config import load
+from app.config import ListenAddress, load
 from app.domain.stored import StoreError
 from app.edge import edge as edge_module
 from app.edge.edge import Edge
@@ -90,6 +90,12 @@ def test_a_list_of_tokens_that_cannot_be_read(variables, tmp_path):
         edge.start()
 
 
+def test_a_gateway_database_that_is_none(variables, tmp_path):
+    (tmp_path / "gateway.db").write_bytes(b"no database" * 1000)
+    with nothing_left_behind(), pytest.raises(StoreError, match="not a database"):
+        made(variables)
+
+
 def test_a_token_file_that_cannot_be_written_and_a_database_without_tokens(variables, tmp_path):
     edge = made(variables | {"ADMIN_TOKEN_FILE": tmp_path / "no" / "folder"})
     with nothing_left_behind(), pytest.raises(StoreError, match="the first token cannot be written"):
@@ -154,3 +160,22 @@ def test_any_exception_in_any_step(variables, monkeypatch, number, when):
     edge.stop()
     with pytest.raises(RuntimeError, match="starts only once"):
         edge.start()
+
+
+def test_a_configuration_that_cannot_be_applied_leaves_nothing_behind_either(variables):
+    edge = made(variables)
+    edge.start()
+    try:
+        before, (frontend,) = edge.config, edge.config.frontends
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listen = (*frontend.listen, ListenAddress(*taken.getsockname()))
+            changes = {
+                "frontends": (frontend.model_copy(update={"listen": listen}),),
+                "metrics_listen_addr": ListenAddress("127.0.0.2", 0),
+            }
+            with nothing_left_behind(), pytest.raises(BindError):
+                edge.apply(before.model_copy(update=changes))
+        assert edge.config is before
+        assert edge.status.address.host == "127.0.0.1"
+    finally:
+        edge.stop()
