@@ -39,7 +39,7 @@ def _fail(*lines: str) -> NoReturn:
 def replicate() -> None:
     """Keep the routing database as etcd has it, and take changes for it, until SIGTERM. Logs to standard error."""
     config = load_or_exit()
-    log = json_log.configure(None, level=config.log_level, format=config.log_format)
+    log = json_log.configure(None, level=config.log_level, format=config.log_format, keeps_tail=False)
     log.start()  # its greenlet also keeps the loop turning while this one waits
     log_env_file()
     stopping = Event()

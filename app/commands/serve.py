@@ -34,7 +34,12 @@ def serve(**options: str | None) -> None:
     overrides = given(options)
     config = load_or_exit(overrides)
     try:
-        log = json_log.configure(config.log_path, level=config.log_level, format=config.log_format)
+        log = json_log.configure(
+            config.log_path,
+            level=config.log_level,
+            format=config.log_format,
+            keeps_tail=config.admin_listen_addr is not None,
+        )
     except OSError as error:
         fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
     log_env_file()

@@ -42,7 +42,9 @@ class Edge:
         self._exit = Event()
         self._has_begun = False
         self._undoing = ExitStack()
-        self._built = build(config, log or JsonLog(config.log_path, config.log_format), reread, self._give_up)
+        has_admin = config.admin_listen_addr is not None
+        log = log or JsonLog(config.log_path, config.log_format, keeps_tail=has_admin)
+        self._built = build(config, log, reread, self._give_up)
         self.parts = self._built.parts
 
     @property

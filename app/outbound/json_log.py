@@ -47,10 +47,14 @@ def rfc3339(unix_seconds: float) -> str:
 class JsonLog:
     """The sink. `path` None is stderr. A file that was moved away is reopened at its path within a second."""
 
-    def __init__(self, path: Path | None, format: Format = "json") -> None:
-        """Open the log, making its folder if need be. Raises OSError when the file cannot be written."""
+    def __init__(self, path: Path | None, format: Format = "json", *, keeps_tail: bool = True) -> None:
+        """Open the log, making its folder if need be. Raises OSError when the file cannot be written.
+
+        `keeps_tail` is false where nothing reads the tail: keeping it costs some percent of a small HTTP request.
+        """
         self._path = path
         self._is_text = format == "text"
+        self._keeps_tail = keeps_tail
         self._handler: int | None = None
         self._descriptor = self._open()
         self._lines: list[bytes] = []
@@ -95,8 +99,9 @@ class JsonLog:
 
     def write_access(self, line: msgspec.Struct) -> None:
         """Append one encoded struct as a line."""
-        encoded = _encode(line)
-        self.tail.append(encoded)
+        encoded = _encode(line) if self._keeps_tail or not self._is_text else b""
+        if self._keeps_tail:
+            self.tail.append(encoded)
         self._append(_text(msgspec.structs.asdict(line)) if self._is_text else encoded)
 
     def write_event(self, message: Any) -> None:
@@ -112,7 +117,8 @@ class JsonLog:
         if record["exception"] is not None:
             fields["traceback"] = "".join(traceback.format_exception(*record["exception"]))
         encoded = _json(fields)
-        self.tail.append(encoded)
+        if self._keeps_tail:
+            self.tail.append(encoded)
         self._append_event(_text(fields) if self._is_text else encoded)
 
     def _append_event(self, line: bytes) -> None:
@@ -215,9 +221,9 @@ def _text(fields: dict[str, Any]) -> bytes:
     return (line + ("\n" + traceback_text.rstrip() if traceback_text else "")).encode(errors="backslashreplace")
 
 
-def configure(path: Path | None, *, level: str, format: Format) -> JsonLog:
+def configure(path: Path | None, *, level: str, format: Format, keeps_tail: bool = True) -> JsonLog:
     """Make loguru, and the standard logging behind it, write to a JsonLog alone. Raises OSError."""
-    log = JsonLog(path, format)
+    log = JsonLog(path, format, keeps_tail=keeps_tail)
     log.take_over(level)
     logging.root.handlers = [_Bridge()]
     logging.root.setLevel(logging.INFO)

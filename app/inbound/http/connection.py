@@ -16,6 +16,8 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
+from loguru import logger
+
 from app.domain.client import unmapped
 from app.domain.errors import ConnectionEnded, DownstreamError, Killed
 from app.domain.outcome import State
@@ -51,7 +53,7 @@ class Phase(Enum):
 
 
 class HttpConnection:
-    """One client connection. `responders` are asked in their order; the first that takes a request serves it."""
+    """One client connection. Of the `responders` that serve its frontend the first that takes a request serves it."""
 
     def __init__(
         self, connection: Connection, client: ClientStream, responders: Sequence[Responder], accounts: RequestAccounts
@@ -108,7 +110,8 @@ class HttpConnection:
         client, connection, options = self._client, self._connection, self._connection.live.current.config.http
         if client.buffered and self._has_refused:
             client.let_others_run()
-        data, limit, searched = client.take_buffered(), options.max_head_bytes, 0
+        data, limit, searched = client.buffered, options.max_head_bytes, 0
+        client.buffered = b""
         self._started_at = time.monotonic()
         while True:
             if data[:2] == b"\r\n":  # empty lines before a request are not part of it (RFC 9112, section 2.2)
@@ -165,6 +168,7 @@ class HttpConnection:
         address = unmapped(self._connection.source[0])
         self._connection.client = frontend.service.client(address)
         self._sender = frontend.headers.sender(address)
+        self._serving = [responder for responder in self._responders if responder.serves(frontend)]
 
     def _serve(self, head: RequestHead) -> None:
         """Serve a request, account for it, and keep the connection or close it."""
@@ -190,8 +194,17 @@ class HttpConnection:
             self._linger(is_request_read=outcome.is_request_read)
 
     def _respond(self, request: Request) -> Outcome:
-        for responder in self._responders:
-            outcome = responder.respond(request)
+        """Let the responders of the frontend serve a request; errors become its outcome."""
+        for responder in self._serving:
+            work = self._connection.progress = responder.begin(request)
+            try:
+                outcome = work.run()
+            except ConnectionEnded as ended:
+                outcome = work.failed(ended.state, ended.reason)
+            except Exception:
+                logger.exception("request from {} failed", self._connection.peer[0])
+                self._frontend.service.failed("request")
+                outcome = work.failed(State.INTERNAL_ERROR, "internal_error")
             if outcome is not None:
                 return outcome
         return Outcome(

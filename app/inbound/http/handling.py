@@ -21,8 +21,9 @@ from app.gateway.context import Context, Services
 from app.gateway.dispatch import Dispatch
 from app.gateway.lazy_request import LazyRequest
 from app.gateway.responses import HandlerResponse
+from app.inbound.frontend import OpenFrontend
 from app.inbound.http.body import BodyTooLarge, read_body
-from app.inbound.http.responder import Ending, Outcome, Refusal, Request, carry_out, ending_of
+from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.tcp.direction import SinkError
 from app.wire.http1 import RequestHead, response_bytes
 from app.wire.http1_forwarding import FORWARDING, Sender
@@ -42,12 +43,12 @@ class Handling:
         self._dispatch = dispatch
         self._services = services
 
-    def respond(self, request: Request) -> Outcome | None:
-        """Serve a request; None when no endpoint takes it."""
-        if not request.frontend.config.gateway:
-            return None
-        call = request.connection.progress = _Call(request, self._dispatch, self._services)
-        return carry_out(call, request)
+    def serves(self, frontend: OpenFrontend) -> bool:
+        """Say whether requests of a frontend go to endpoints."""
+        return frontend.config.gateway
+
+    def begin(self, request: Request) -> Work:
+        return _Call(request, self._dispatch, self._services)
 
 
 class _Call:

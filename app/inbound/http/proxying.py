@@ -14,10 +14,11 @@ from app.domain.errors import DownstreamError, ResponseError
 from app.domain.outcome import State
 from app.inbound.admission import proxy_header
 from app.inbound.dialer import set_keepalive
-from app.inbound.event_loop import let_others_catch_up, sleeper
+from app.inbound.event_loop import let_others_catch_up
+from app.inbound.frontend import OpenFrontend
 from app.inbound.http.backend import dial_backend, reach_backend
 from app.inbound.http.flow import Flow
-from app.inbound.http.responder import Ending, Outcome, Refusal, Request, carry_out, ending_of
+from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.http.stream import UpstreamStream
 from app.inbound.http.tunnel import Tunnel
 from app.inbound.http.upload import Upload, expect_response
@@ -52,12 +53,12 @@ class Proxying:
         self._pipes = pipes
         self._idle = idle
 
-    def respond(self, request: Request) -> Outcome | None:
-        """Serve a request; None when its frontend has no pool."""
-        if not request.frontend.has_pool:
-            return None
-        exchange = request.connection.progress = _Exchange(request, self._pipes, self._idle)
-        return carry_out(exchange, request)
+    def serves(self, frontend: OpenFrontend) -> bool:
+        """Say whether a frontend has a pool."""
+        return frontend.has_pool
+
+    def begin(self, request: Request) -> Work:
+        return _Exchange(request, self._pipes, self._idle)
 
 
 class _Exchange:
@@ -240,7 +241,7 @@ class _Exchange:
     # The response
 
     def _await_response(self) -> ResponseHead:
-        sleep, upstream = sleeper(), self._upstream
+        sleep, upstream = self._request.client.sleep, self._upstream
         assert upstream is not None
         while self._response is None:
             who = sleep()

@@ -9,11 +9,9 @@ from enum import Enum, auto
 from typing import Protocol
 
 import msgspec
-from loguru import logger
 
-from app.domain.errors import ConnectionEnded
 from app.domain.outcome import State
-from app.inbound.connections import Connection
+from app.inbound.connections import Connection, Progress
 from app.inbound.frontend import OpenFrontend
 from app.inbound.http.edge_responses import STATUS_OF
 from app.inbound.http.stream import ClientStream
@@ -83,23 +81,27 @@ class Outcome(msgspec.Struct, frozen=True):
     """The endpoint that took it."""
 
 
-class Responder(Protocol):
-    """Serves requests."""
-
-    def respond(self, request: Request) -> Outcome | None:
-        """Serve a request to its end; None, and nothing was touched, when it is for the next responder.
-
-        Raises nothing but what ends the greenlet itself.
-        """
-
-
-class Work(Protocol):
+class Work(Progress, Protocol):
     """A responder's work on one request."""
 
-    def run(self) -> Outcome | None: ...
+    def run(self) -> Outcome | None:
+        """Serve the request; None, and nothing was touched, when it is for the next responder.
+
+        Raises ConnectionEnded, and whatever a bug raises.
+        """
 
     def failed(self, state: State, reason: str) -> Outcome:
         """Return the outcome as it stands after an error."""
+
+
+class Responder(Protocol):
+    """Serves requests."""
+
+    def serves(self, frontend: OpenFrontend) -> bool:
+        """Say whether requests of this frontend may be for it."""
+
+    def begin(self, request: Request) -> Work:
+        """Return the work on a request, not begun."""
 
 
 def ending_of(state: State, *, has_begun: bool) -> tuple[Ending, Refusal | None]:
@@ -108,15 +110,3 @@ def ending_of(state: State, *, has_begun: bool) -> tuple[Ending, Refusal | None]
         return Ending.RESET, None
     status = STATUS_OF.get(state)
     return Ending.CLOSE, Refusal(status) if status is not None else None
-
-
-def carry_out(work: Work, request: Request) -> Outcome | None:
-    """Run a responder's work; errors become its outcome, unexpected ones are logged and counted."""
-    try:
-        return work.run()
-    except ConnectionEnded as ended:
-        return work.failed(ended.state, ended.reason)
-    except Exception:
-        logger.exception("request from {} failed", request.connection.peer[0])
-        request.frontend.service.failed("request")
-        return work.failed(State.INTERNAL_ERROR, "internal_error")

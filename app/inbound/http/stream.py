@@ -124,11 +124,14 @@ class UpstreamStream(Stream):
 class ClientStream(Stream):
     """The client's connection, read and written by the greenlet that makes it."""
 
-    __slots__ = ("buffered", "has_ended", "wake")
+    __slots__ = ("buffered", "has_ended", "sleep", "wake")
 
     def __init__(self, sock: _socket.socket) -> None:
         super().__init__(sock)
+        self.sleep = sleeper()
+        """Parks the greenlet; returns what woke it."""
         self.wake: Any = getcurrent().switch
+        """Wakes the greenlet with the argument."""
         self.buffered = b""
         """Received and not used yet."""
         self.has_ended = False
@@ -136,11 +139,10 @@ class ClientStream(Stream):
 
     def read(self) -> bytes:
         """Wait until the client sends something; empty at its end and after a reset."""
-        sleep = sleeper()
         self.watch(self.wake)
         try:
             while True:
-                sleep()
+                self.sleep()
                 data = self.receive()
                 if data is not None:
                     return data
@@ -176,7 +178,7 @@ class ClientStream(Stream):
         try:
             while rest := rest[self.send(rest) :]:
                 self.watch_writable(self.wake, self)
-                sleeper()()
+                self.sleep()
         finally:
             self.unwatch_writable()
 
