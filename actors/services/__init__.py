@@ -1,4 +1,4 @@
-"""The gateway's services: a pool of connections each, an actor before each pool, and who starts and replaces them.
+"""The gateway's services: each has a pool of connections and an actor; `supervision` starts and replaces them.
 
 ::
 
@@ -6,5 +6,5 @@
        ^                                                                    │
        └────────────────── the request's own future ────────────────────────┘
 
-An actor only takes calls in and hands them over, so it never waits; calls overlap as far as there are connections.
+The actor only accepts calls and queues them, so it never waits. As many calls run at once as there are connections.
 """

@@ -1,4 +1,4 @@
-"""What a service actor understands."""
+"""The messages of a service actor."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from app.domain.services import ServiceSpec, ServiceView
 
 
 class CallService(Request[Any], frozen=True):
-    """Carry out an operation (app.domain.service_calls). Answered late, with its result or a ServiceError."""
+    """Carry out an operation (app.domain.service_calls). The reply comes later: its result or a ServiceError."""
 
     operation: object
     deadline: float
-    """In monotonic seconds; the service's own timeout bounds it, too."""
+    """In monotonic seconds; the service's own timeout also applies."""
 
 
 class TestService(Request[float], frozen=True):
-    """Open a connection of its own, ask for a sign of life, close it. Answers the seconds that took, or ServiceDown."""
+    """Open a separate connection, ping, close it. Replies with the seconds that took, or ServiceDown."""
 
-    __test__ = False  # no test, whatever its name
+    __test__ = False  # not a pytest class
 
 
 class ReplaceService(Request[ServiceView], frozen=True):
-    """Build the connections anew as `spec` says; the old ones serve until the new are up, then finish what they began.
+    """Replace the connections by new ones for `spec`; the old ones serve until the new are up, then finish their calls.
 
-    Answers ServiceDown, and the old ones stay, when the new ones do not come up, unless `even_if_down`.
+    If the new connections do not come up, the old ones stay and the reply is ServiceDown, unless `even_if_down`.
     """
 
     spec: ServiceSpec
@@ -33,7 +33,7 @@ class ReplaceService(Request[ServiceView], frozen=True):
 
 
 class ReplacementEnded(Message, frozen=True):
-    """The actor's note to itself: the new pool is up, or is not to be."""
+    """Sent by the actor's own greenlet: the new pool is up, or failed with `error`."""
 
     pool: Any
     """A ServicePool."""
@@ -42,7 +42,7 @@ class ReplacementEnded(Message, frozen=True):
 
 
 class CloseService(Request[None], frozen=True):
-    """Take no more calls, let those under way end within so many seconds, close the connections."""
+    """Refuse new calls, give those in progress `within_seconds` to finish, close the connections."""
 
     within_seconds: float
 

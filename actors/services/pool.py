@@ -1,7 +1,7 @@
-"""The connections of one service, each worked by a greenlet of its own, and the bounded backlog before them.
+"""The connections of one service, each with its own greenlet, and their bounded backlog.
 
-A call carries its future and its deadline. A connection that failed is replaced, with back-off; while none stands and
-none can be opened the service is down: calls fail at once with the reason, and one greenlet tries for all.
+A call carries its future and its deadline. A failed connection is replaced, with back-off. If there is no connection
+and none can be opened, the service is down: calls fail at once with the reason, and one greenlet retries for all.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from app.domain.services import ServiceCounts, ServiceSpec
 from app.ports import ServiceConnection
 
 FIRST_BACKOFF_SECONDS: Final = 0.1
-"""Between the first failure to connect and the next attempt; doubles each time."""
+"""Delay after the first failure to connect; doubles with each further one."""
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 JITTER: Final = 0.2
-"""Of the back-off, either way: edges that lost the same server do not come back in step."""
+"""Fraction of the back-off, either way: edges that lost the same server must not reconnect in step."""
 IDLE_SECONDS: Final = 1.0
-"""Between two looks whether the service has ended a connection that nobody uses."""
+"""Interval between checks whether the service has closed an idle connection."""
 CLOSE_SECONDS: Final = 1.0
-"""For the end of one connection."""
+"""Limit for closing one connection."""
 
 
 class _Call:
-    """An operation on its way."""
+    """An operation with its deadline and future."""
 
     __slots__ = ("deadline", "future", "operation")
 
@@ -57,9 +57,9 @@ class _Call:
 
 
 class ServicePool:
-    """`connect` opens a connection or raises ConnectionLost; it may wait, but is given connect_timeout_seconds.
+    """Runs calls on a service's connections. `connect` opens one or raises ConnectionLost; the caller limits its time.
 
-    It does nothing before `start`. What it owns survives the actor before it.
+    It does nothing before `start`. It survives a restart of the service's actor.
     """
 
     def __init__(self, spec: ServiceSpec, connect: Callable[[], ServiceConnection]) -> None:
@@ -67,44 +67,44 @@ class ServicePool:
         self._name = spec.name
         self._connect = connect
         self._timeout_seconds = spec.timeout_seconds
-        self._room = spec.connections + spec.backlog
+        self._capacity = spec.connections + spec.backlog
         self._waiting: deque[_Call] = deque()
         self._idle: list[Any] = []
-        """What wakes each greenlet that has a connection and no call. The last one goes first: its connection, and what
-        serves it at the other end, are still warm, which is worth 15 µs of a small query of PostgreSQL."""
+        """Waiters of the greenlets that have a connection and no call. The last one is used first: its connection, and
+        the process behind it, are still warm, which saves 15 µs of a small PostgreSQL query."""
         self._workers: list[gevent.Greenlet] = []
-        self._scouting = BoundedSemaphore(1)
+        self._retrying = BoundedSemaphore(1)
         self._is_known = Event()
         self._is_idle = Event()
         self._is_idle.set()
         self._closed = False
         self._down: str | None = None
-        """Why no connection stands, once that is certain."""
+        """Why the service is down; None while it is up or not yet known."""
         self._failures = 0
-        """Attempts to connect since the service went down, one at a time; the first ones of all count as one."""
+        """Failed attempts to connect since the service went down; the first attempts of all greenlets count as one."""
         self._pending = 0
-        """Calls taken in and not answered yet."""
+        """Calls accepted and not yet completed."""
         self._connected = self._in_use = 0
         self._served = self._errors = self._timeouts = self._busy = self._lost = self._opened = 0
 
     def start(self) -> None:
-        """Begin to connect. Waits for nothing."""
-        self._workers = [gevent.spawn(self._work_on) for _ in range(self.spec.connections)]
+        """Start connecting, without waiting."""
+        self._workers = [gevent.spawn(self._work_forever) for _ in range(self.spec.connections)]
         self._workers.append(gevent.spawn(self._wake_the_idle))
 
     def wait(self, timeout_s: float) -> str | None:
-        """Wait until it is known whether the service is up; returns why it is down, None when it is up."""
+        """Wait until the service is known to be up or down. Returns the reason if it is down, None if it is up."""
         if not self._is_known.wait(timeout_s):
             return f"no connection within {timeout_s:g} s"
         return self._down
 
     def submit(self, operation: object, deadline: float) -> GeventFuture[Any]:
-        """Take in a call and return its future, which gets the result or a ServiceError. Never waits."""
+        """Queue a call and return its future, which gets the result or a ServiceError. Never waits."""
         call = _Call(operation, min(deadline, time.monotonic() + self._timeout_seconds))
         if self._down is not None or self._closed:
             self._lost += 1
             call.fail(ServiceDown(self._name, self._down or "it is being closed"))
-        elif self._pending >= self._room:
+        elif self._pending >= self._capacity:
             self._busy += 1
             call.fail(ServiceBusy(self._name, f"all {self.spec.connections} connections and the backlog are full"))
         else:
@@ -116,7 +116,7 @@ class ServicePool:
         return call.future
 
     def test(self) -> float:
-        """Ask for a sign of life on a connection of its own; returns the seconds it took. Raises ServiceDown."""
+        """Open a separate connection and ping. Returns the seconds that took. Raises ServiceDown."""
         began = time.monotonic()
         timeout = gevent.Timeout(self.spec.connect_timeout_seconds + self._timeout_seconds)
         timeout.start()
@@ -127,12 +127,12 @@ class ServicePool:
         except gevent.Timeout as expired:
             if expired is not timeout:
                 raise
-            raise ServiceDown(self._name, f"no answer within {timeout.seconds:g} s") from None
+            raise ServiceDown(self._name, f"no response within {timeout.seconds:g} s") from None
         except (ConnectionLost, OperationRefused) as error:
             raise ServiceDown(self._name, str(error)) from None
         except Exception as error:
-            logger.exception("service {}: a test of it broke", self._name)
-            raise ServiceDown(self._name, f"the test broke: {error!r}") from None
+            logger.exception("service {}: its test failed unexpectedly", self._name)
+            raise ServiceDown(self._name, f"the test failed unexpectedly: {error!r}") from None
         finally:
             timeout.close()
             if connection is not None:
@@ -155,20 +155,20 @@ class ServicePool:
         )
 
     def close(self, within_seconds: float) -> None:
-        """Take no more calls, wait for those taken in, at most so long, then end the connections. May be repeated."""
+        """Refuse new calls, wait up to `within_seconds` for accepted ones, close the connections. May be repeated."""
         self._closed = True
         self._is_idle.wait(within_seconds)
         gevent.killall(self._workers, timeout=CLOSE_SECONDS * 2)
         self._fail_waiting("it is being closed")
 
-    # What one greenlet does with its connection
+    # The greenlet of one connection
 
-    def _work_on(self) -> None:
+    def _work_forever(self) -> None:
         while True:
             try:
                 self._work()
             except Exception:
-                logger.exception("a greenlet of service {} broke, and begins again", self._name)
+                logger.exception("a greenlet of service {} failed unexpectedly and is restarted", self._name)
                 gevent.sleep(FIRST_BACKOFF_SECONDS)
 
     def _work(self) -> None:
@@ -176,14 +176,14 @@ class ServicePool:
         try:
             while True:
                 if connection is None:
-                    connection = self._open_patiently()
+                    connection = self._open_with_retries()
                 call = self._next_call()
                 if call is None:
-                    connection = self._given_up(connection) if connection.is_stale() else connection
+                    connection = self._dropped(connection) if connection.is_stale() else connection
                     continue
                 self._in_use += 1
                 try:
-                    connection = self._answer(connection, call)
+                    connection = self._run(connection, call)
                 finally:
                     self._in_use -= 1
                     self._pending -= 1
@@ -194,7 +194,7 @@ class ServicePool:
                 self._discard(connection)
 
     def _next_call(self) -> _Call | None:
-        """Wait for a call; None means woken without one."""
+        """Wait for a call. Returns None if woken without one."""
         if not self._waiting:
             waiter = Waiter()
             self._idle.append(waiter)
@@ -207,15 +207,15 @@ class ServicePool:
         return self._waiting.popleft() if self._waiting else None
 
     def _wake_the_idle(self) -> None:
-        """Have those without a call look after their connections, every so often."""
+        """Wake the idle greenlets every IDLE_SECONDS, so that they check their connections."""
         while True:
             gevent.sleep(IDLE_SECONDS)
             idle, self._idle = self._idle, []
             for waiter in idle:
                 get_hub().loop.run_callback(waiter.switch, None)
 
-    def _answer(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
-        """Carry out a call; returns the connection for the next one, None when that is to be opened first."""
+    def _run(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
+        """Run a call. Returns the connection for the next one, None if a new one must be opened."""
         remaining = call.deadline - time.monotonic()
         if remaining <= 0:
             self._timeouts += 1
@@ -233,24 +233,24 @@ class ServicePool:
             self._timeouts += 1
             began = usable is not None
             call.fail(
-                ServiceTimeout(self._name, f"no answer within {round(remaining, 2):g} s", may_have_happened=began)
+                ServiceTimeout(self._name, f"no response within {round(remaining, 2):g} s", may_have_happened=began)
             )
-            usable = self._given_up(usable)
+            usable = self._dropped(usable)
         except OperationRefused as error:
             self._errors += 1
             call.fail(ServiceError(self._name, str(error)))
         except ConnectionLost as error:
             self._lost += 1
             call.fail(ServiceDown(self._name, str(error), may_have_happened=usable is not None))
-            usable = self._given_up(usable)
+            usable = self._dropped(usable)
         except Exception as error:
-            logger.exception("service {}: {} broke", self._name, type(call.operation).__name__)
+            logger.exception("service {}: {} failed unexpectedly", self._name, type(call.operation).__name__)
             self._errors += 1
-            call.fail(ServiceError(self._name, f"{type(call.operation).__name__} broke: {error!r}"))
-            usable = self._given_up(usable)
+            call.fail(ServiceError(self._name, f"{type(call.operation).__name__} failed unexpectedly: {error!r}"))
+            usable = self._dropped(usable)
         except BaseException:  # killed: the pool is closing
             call.fail(ServiceDown(self._name, "it was closed", may_have_happened=usable is not None))
-            self._given_up(usable)
+            self._dropped(usable)
             raise
         else:
             self._served += 1
@@ -259,8 +259,8 @@ class ServicePool:
             timeout.close()
         return usable
 
-    def _given_up(self, connection: ServiceConnection | None) -> ServiceConnection | None:
-        """End a connection, if there is one; returns what is left of it."""
+    def _dropped(self, connection: ServiceConnection | None) -> ServiceConnection | None:
+        """Discard a connection, if there is one. Returns None."""
         if connection is not None:
             self._discard(connection)
         return None
@@ -270,31 +270,31 @@ class ServicePool:
         self._end(connection)
 
     def _end(self, connection: ServiceConnection) -> None:
-        """Close a connection, and do not wait for it for ever."""
+        """Close a connection within CLOSE_SECONDS."""
         with gevent.Timeout(CLOSE_SECONDS, False):
             try:
                 connection.close()
             except Exception as error:
-                logger.debug("a connection of service {} did not close well: {!r}", self._name, error)
+                logger.debug("closing a connection of service {} failed: {!r}", self._name, error)
 
     # Opening
 
-    def _open_patiently(self) -> ServiceConnection:
-        """Return a connection, however long it takes until there is one."""
+    def _open_with_retries(self) -> ServiceConnection:
+        """Open a connection, retrying until one is open."""
         failures = 0
         while True:
             if self._down is None:
                 connection = self._open(self.spec.connect_timeout_seconds)
             else:
-                with self._scouting:
-                    connection = self._scout() if self._down is not None else None
+                with self._retrying:
+                    connection = self._retry() if self._down is not None else None
             if connection is not None:
                 return connection
-            if self._down is None:  # others have theirs: the server may be full
+            if self._down is None:  # others are connected: the server may be full
                 failures += 1
                 gevent.sleep(_backoff(failures))
 
-    def _scout(self) -> ServiceConnection | None:
+    def _retry(self) -> ServiceConnection | None:
         gevent.sleep(_backoff(self._failures))
         self._failures += 1
         return self._open(self.spec.connect_timeout_seconds)
@@ -306,7 +306,7 @@ class ServicePool:
             return None
 
     def _open_or_fail(self, within_seconds: float) -> ServiceConnection:
-        """Open a connection, noting how that went. Raises ConnectionLost."""
+        """Open a connection and record the result. Raises ConnectionLost."""
         timeout = gevent.Timeout(within_seconds)
         timeout.start()
         try:
@@ -316,9 +316,9 @@ class ServicePool:
         except ConnectionLost as error:
             reason = str(error)
         except Exception as error:
-            reason = f"opening a connection broke: {error!r}"
-            if reason != self._down:  # once is enough
-                logger.exception("service {}: opening a connection broke", self._name)
+            reason = f"opening a connection failed unexpectedly: {error!r}"
+            if reason != self._down:  # logged once
+                logger.exception("service {}: opening a connection failed unexpectedly", self._name)
         else:
             self._opened_one()
             return connection
@@ -328,7 +328,7 @@ class ServicePool:
         raise ConnectionLost(reason)
 
     def _reopen(self, stale: ServiceConnection) -> ServiceConnection:
-        """Put a fresh connection in the place of one that the service had ended. Raises ConnectionLost."""
+        """Replace a connection that the service has closed by a new one. Raises ConnectionLost."""
         self._discard(stale)
         return self._open_or_fail(self.spec.connect_timeout_seconds)
 
@@ -342,7 +342,9 @@ class ServicePool:
 
     def _failed_to_open(self, reason: str) -> None:
         if self._connected > 0:
-            logger.warning("service {}: one of {} connections: {}", self._name, self.spec.connections, reason)
+            logger.warning(
+                "service {}: cannot open one of {} connections: {}", self._name, self.spec.connections, reason
+            )
             return
         if self._down is None:
             logger.warning("service {} is down: {}", self._name, reason)
@@ -361,6 +363,6 @@ class ServicePool:
 
 
 def _backoff(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row, at least one."""
+    """Return the seconds to wait after `failures` (at least 1) consecutive failures."""
     wait = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS)
     return wait * random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,6 +1,6 @@
-"""The actor before one service's connections: it takes calls in, and has the connections replaced, tested, closed.
+"""The actor of one service: it queues calls, and replaces, tests and closes the connections.
 
-It never waits. What takes time runs in a greenlet that answers the request's future or tells the actor.
+It never waits. Slow work runs in a greenlet that completes the request's future or tells the actor.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
 from app.domain.services import ServiceSpec, ServiceView
 
 GRACE_SECONDS: Final = 1.0
-"""Over the connect timeout, for new connections to come up."""
+"""Added to the connect timeout when waiting for new connections."""
 
 T = TypeVar("T")
 
 
 class ServiceSlot:
-    """What a service consists of now. It outlives the actor: a successor finds the connections as they are."""
+    """The current pool of a service. It outlives the actor: a restarted actor finds the connections as they are."""
 
     def __init__(self, spec: ServiceSpec, build: Callable[[ServiceSpec], ServicePool]) -> None:
         self._build = build
@@ -47,14 +47,14 @@ class ServiceSlot:
 
 
 class ServiceActor(GeventActor):
-    """Translates messages to the pool of the moment."""
+    """Translates messages to calls of the current pool."""
 
     def __init__(self, slot: ServiceSlot) -> None:
         super().__init__()
         self._slot = slot
 
     def on_start(self) -> None:
-        """End a replacement whose note was lost with a predecessor."""
+        """Discard a replacement whose ReplacementEnded message was lost in a crash."""
         orphan, self._slot.replacing = self._slot.replacing, None
         if orphan is not None:
             gevent.spawn(orphan.close, 0.0)
@@ -80,14 +80,14 @@ class ServiceActor(GeventActor):
     def _replace(self, spec: ServiceSpec, even_if_down: bool) -> GeventFuture[ServiceView]:
         slot, response = self._slot, GeventFuture[ServiceView]()
         if slot.replacing is not None or slot.is_closed:
-            _fail(response, ServiceBusy(spec.name, "it is being replaced or closed already"))
+            _fail(response, ServiceBusy(spec.name, "it is already being replaced or closed"))
             return response
         pool = slot.replacing = slot.build(spec)
         gevent.spawn(self._bring_up, pool, even_if_down, response)
         return response
 
     def _bring_up(self, pool: ServicePool, even_if_down: bool, response: GeventFuture[ServiceView]) -> None:
-        """Wait for the new connections, in a greenlet of its own."""
+        """Wait for the new connections. Runs in its own greenlet."""
         error: Exception | None = None
         try:
             pool.start()
@@ -99,7 +99,7 @@ class ServiceActor(GeventActor):
             error = ServiceError(pool.spec.name, f"could not be replaced: {broken!r}")
         try:
             self.actor_ref.tell(ReplacementEnded(pool, error, response))
-        except ActorDead:  # the successor knows nothing of this, and serves with the old connections
+        except ActorDead:  # the restarted actor serves with the old connections
             if self._slot.replacing is pool:
                 self._slot.replacing = None
             _fail(response, error or ServiceDown(pool.spec.name, "the actor ended during the replacement"))
@@ -116,7 +116,7 @@ class ServiceActor(GeventActor):
             return
         old, slot.pool = slot.pool, pool
         gevent.spawn(old.close, old.spec.timeout_seconds)
-        logger.info("service {} was replaced", pool.spec.name)
+        logger.info("service {}: connections replaced", pool.spec.name)
         response.set(slot.view())
 
     def _close(self, within_seconds: float) -> GeventFuture[None]:
@@ -125,7 +125,7 @@ class ServiceActor(GeventActor):
 
 
 def _in_background(work: Callable[[], T]) -> GeventFuture[T]:
-    """Do in a greenlet what takes time; the future gets what comes of it."""
+    """Run `work` in a greenlet. Returns a future for its result."""
     response: GeventFuture[T] = GeventFuture()
 
     def do() -> None:
@@ -133,7 +133,7 @@ def _in_background(work: Callable[[], T]) -> GeventFuture[T]:
             response.set(work())
         except Exception as error:
             if not isinstance(error, ServiceError):
-                logger.exception("the background work of a service broke")
+                logger.exception("background work of a service failed unexpectedly")
             _fail(response, error)
 
     gevent.spawn(do)

@@ -1,1 +1,1 @@
-"""Requests answered in this process by handlers that are swapped while it runs: routes, modules, versions, calls."""
+"""Request handlers that run in this process and are replaced while it runs: routes, modules, versions, calls."""

@@ -1,6 +1,6 @@
-"""Calls a handler and makes an answer of whatever comes of it: what it returned, 500 when it failed, 504 when late.
+"""Calls a handler and makes a response of the result: what it returned, 500 if it failed, 504 if it timed out.
 
-A handler that lets a service's word pass through answers with that: 503 for busy or down, 504 for late.
+A service error that the handler does not catch becomes 503 (service busy or down) or 504 (service timeout).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.domain.errors import ConnectionEnded
 from app.domain.handler_table import Grant
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
-from app.gateway.handler_module import words_of
+from app.gateway.handler_module import describe_error
 from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, response_of
 
 HANDLER_FAILED: Final = "handler_failed"
@@ -28,7 +28,7 @@ SERVICE_BUSY: Final = "service_busy"
 SERVICE_DOWN: Final = "service_down"
 SERVICE_TIMEOUT: Final = "service_timeout"
 _FAULTS: Final = {
-    # reason: status and phrase of the answer
+    # reason: status and phrase of the response
     HANDLER_FAILED: (500, "Internal Server Error"),
     HANDLER_TIMEOUT: (504, "Gateway Timeout"),
     SERVICE_BUSY: (503, "Service Unavailable"),
@@ -36,13 +36,13 @@ _FAULTS: Final = {
     SERVICE_TIMEOUT: (504, "Gateway Timeout"),
 }
 _SERVICE_RETRY_SECONDS: Final = "1"
-"""For Retry-After: a busy or lost service may be back by then."""
+"""Retry-After for a service that is busy or down."""
 
 
 class Called(NamedTuple):
-    """What came of a call. `reason` is a short word, None when the handler answered; then nothing has failed.
+    """The result of a call. `reason` is a short word for the failure, None if the handler succeeded.
 
-    The grant is to be released when the body has been sent, and as failed when there is a reason or the body raised.
+    Release the grant after the body was sent; as failed if there is a reason or the body raised.
     """
 
     response: HandlerResponse
@@ -50,16 +50,15 @@ class Called(NamedTuple):
 
 
 class BodyFailed(Exception):
-    """A streamed body broke off: its handler failed, which was logged. What was sent must not look whole."""
+    """A handler failed, and was logged, while streaming its body. The response must not look complete to the client."""
 
 
 def call_handler(grant: Grant, request: Request, context: Context) -> Called:
-    """Run the granted handler within its endpoint's time.
+    """Run the granted handler within its endpoint's timeout.
 
-    Never raises for what the handler does, whatever it raises: a SystemExit that left the greenlet would end the edge.
-    What ends a connection from outside passes through: Killed (and any ConnectionEnded, which no handler can know). A
-    gevent.Timeout is always taken for the handler's: the caller has none pending. The time is until the handler
-    returns; a streamed body takes what the client takes.
+    No exception of the handler propagates: a SystemExit that left the greenlet would end the edge. Only ConnectionEnded
+    does, such as Killed, which is thrown into the greenlet from outside. A gevent.Timeout counts as the handler's: the
+    caller has none pending. The timeout applies until the handler returns, not to a streamed body.
     """
     timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     timeout.start()
@@ -79,7 +78,7 @@ def call_handler(grant: Grant, request: Request, context: Context) -> Called:
 
 
 def _returned(grant: Grant, request: Request, context: Context) -> object:
-    """Call the handler; one that aborts has returned that."""
+    """Call the handler; an HTTPException it raises (`abort`) counts as returned."""
     try:
         return grant.handler(request, context)
     except HTTPException as raised:
@@ -99,7 +98,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _failure(reason: str, error: BaseException, grant: Grant, context: Context) -> Called:
-    """Log what the handler did, with its traceback, and answer with the request id to find it by."""
+    """Log the failure with its traceback; the response carries the request id to find it in the log."""
     status, phrase = _FAULTS[reason]
     _log(reason, error, grant, context)
     body = msgspec.json.encode({"status": status, "error": phrase, "reason": reason, "request_id": context.request_id})
@@ -117,15 +116,15 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
             "endpoint {}: version {} took longer than {:g} s", name, number, grant.endpoint.timeout_seconds
         )
     elif reason != HANDLER_FAILED:
-        bound.error("endpoint {}: version {} was let down: {}", name, number, error)
+        bound.error("endpoint {}: version {} failed because of a service: {}", name, number, error)
     elif isinstance(error, BadHandlerResponse):
-        bound.error("endpoint {}: version {} gave no answer: {}", name, number, error)
+        bound.error("endpoint {}: version {} returned no valid response: {}", name, number, error)
     else:
-        bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, words_of(error))
+        bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, describe_error(error))
 
 
 def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
-    """Pass a streamed body on; raises BodyFailed, once logged, where the handler fails in it."""
+    """Yield the parts of a streamed body. Logs a failure of the handler and raises BodyFailed."""
     while True:
         try:
             part = next(parts)
@@ -140,7 +139,7 @@ def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator
 
 
 def _closing(close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
-    """Return what closes an answer, which is the handler's code again: what it raises is logged and no more."""
+    """Wrap a response's `close`, which is code of the handler: what it raises is only logged."""
 
     def closed() -> None:
         try:

@@ -1,7 +1,7 @@
-"""What a handler holds of a service: small typed clients whose every call is a message with a future and a deadline.
+"""The clients of services, for handlers. Each call is a message to the service's actor, with a future and a deadline.
 
-Each call may raise ServiceDown, ServiceBusy, ServiceTimeout, or the ServiceError that they are kinds of, when the
-service refused. `timeout` is in seconds; None is the service's own, which also bounds it.
+Every call may raise ServiceDown, ServiceBusy, ServiceTimeout, or their base ServiceError if the service refused the
+operation. `timeout` is in seconds, at most the service's own timeout, which is also the default.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 _GRACE_SECONDS: Final = 0.5
-"""Over the deadline, for the service's own words about it to arrive."""
+"""Added to the deadline, so that the service's own timeout error arrives first."""
 
 
 class _Client:
@@ -59,23 +59,23 @@ class _Client:
 
 
 class Database(_Client):
-    """An SQL database. Marks of parameters are its own: `?` in SQLite, `%s` in PostgreSQL and MySQL."""
+    """An SQL database. Parameter placeholders are the database's own: `?` in SQLite, `%s` in PostgreSQL and MySQL."""
 
     def query(self, sql: str, *parameters: object, timeout: float | None = None) -> list[dict[str, Any]]:
         """Return the rows as dicts."""
         return cast(list[dict[str, Any]], self._call(Query(sql, parameters), timeout))
 
     def execute(self, sql: str, *parameters: object, timeout: float | None = None) -> int:
-        """Return how many rows were changed."""
+        """Return the number of changed rows."""
         return cast(int, self._call(Execute(sql, parameters), timeout))
 
     def transaction(self, statements: Iterable[Query | Execute], *, timeout: float | None = None) -> list[Any]:
-        """Run several statements, all or none; returns what each of them alone would: rows or a count."""
+        """Run several statements, all or none. Returns the result of each: rows or a count."""
         return cast(list[Any], self._call(Transaction(tuple(statements)), timeout))
 
 
 class Cache(_Client):
-    """Keys and values that may vanish at any time. A text is stored as UTF-8; `ttl` is in seconds, None = for good."""
+    """Keys and values that may be evicted at any time. Text is stored as UTF-8. `ttl` is in seconds, None = none."""
 
     def get(self, key: str, *, timeout: float | None = None) -> bytes | None:
         return cast(bytes | None, self._call(CacheGet(key), timeout))
@@ -85,15 +85,15 @@ class Cache(_Client):
         self._call(CacheSet(key, data, ttl), timeout)
 
     def delete(self, key: str, *, timeout: float | None = None) -> bool:
-        """Say whether the key was there."""
+        """Return whether the key existed."""
         return cast(bool, self._call(CacheDelete(key), timeout))
 
     def incr(self, key: str, by: int = 1, *, timeout: float | None = None) -> int:
-        """Add to a number, 0 when absent, and return it. memcached's never falls below 0."""
+        """Add `by` to a number (0 if absent) and return the sum. In memcached it never falls below 0."""
         return cast(int, self._call(CacheIncrement(key, by), timeout))
 
     def expire(self, key: str, ttl: float, *, timeout: float | None = None) -> bool:
-        """Let a key live for so long from now; say whether it was there."""
+        """Set the time to live of a key, in seconds from now. Returns whether the key existed."""
         return cast(bool, self._call(CacheExpire(key, ttl), timeout))
 
 
@@ -101,7 +101,7 @@ class Storage(_Client):
     """Objects in a bucket."""
 
     def get(self, key: str, *, timeout: float | None = None) -> bytes | None:
-        """Return an object whole, None when there is none. One over max_object_bytes is refused."""
+        """Return an object, None if there is none. An object larger than max_object_bytes is refused."""
         return cast(bytes | None, self._call(GetObject(key), timeout))
 
     def put(
@@ -120,16 +120,16 @@ class Storage(_Client):
     def list(
         self, prefix: str = "", *, limit: int = 1000, after: str = "", timeout: float | None = None
     ) -> list[ObjectInfo]:
-        """Return a page by key; the next one begins after the last key of this one."""
+        """Return up to `limit` objects in key order, starting after the key `after`."""
         return cast("list[ObjectInfo]", self._call(ListObjects(prefix, limit, after), timeout))
 
     def head(self, key: str, *, timeout: float | None = None) -> ObjectInfo | None:
-        """Return what is known of an object, None when there is none."""
+        """Return an object's size and other metadata, None if there is none."""
         return cast(ObjectInfo | None, self._call(HeadObject(key), timeout))
 
 
 class Email(_Client):
-    """Mail on its way to a server that delivers it."""
+    """Sends mail through a mail server."""
 
     def send(
         self,
@@ -142,7 +142,7 @@ class Email(_Client):
         reply_to: str | None = None,
         timeout: float | None = None,
     ) -> Mapping[str, str]:
-        """Hand a mail over; returns the recipients that the server refused, with its words. All refused: an error."""
+        """Send a mail. Returns the refused recipients with the server's reasons. Raises if all are refused."""
         recipients = (to,) if isinstance(to, str) else tuple(to)
         mail = SendEmail(recipients, subject, text, html, sender, reply_to)
         return cast(Mapping[str, str], self._call(mail, timeout))
@@ -157,13 +157,13 @@ CLIENTS: Final[Mapping[str, type[_Client]]] = {
 class ServiceClients:
     """The clients of all services, by kind and name.
 
-    `find` returns whom to ask and the settings of the moment; it raises NoSuchService.
+    `find(kind, name)` returns the actor's address and the current settings, or raises NoSuchService.
     """
 
     def __init__(self, find: Callable[[str, str], tuple[Address, ServiceSpec]]) -> None:
         self._find = find
 
     def get(self, kind: str, name: str) -> Any:
-        """Return the client of a service, whatever state that is in. Raises NoSuchService."""
+        """Return the client of a service, whether it is up or down. Raises NoSuchService."""
         address, spec = self._find(kind, name)
         return CLIENTS[kind](name, address, spec.timeout_seconds)

@@ -1,4 +1,4 @@
-"""What a handler is given beside the request: who it serves, what the path says, a logger and the services."""
+"""The context of a handler's call: request id, endpoint, path parameters, a logger and the services."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Services(Protocol):
 
 
 class NoServices:
-    """None are configured."""
+    """Stands for services where none are configured."""
 
     def get(self, kind: str, name: str) -> Any:
-        raise NoSuchService(f"there is no service {name}: there are none here")
+        raise NoSuchService(f"there is no service {name}: no services are configured here")
 
 
 class Context:
     """The second argument of a handler.
 
-    `params` are the path's parameters, converted; `version` is the number of the version that runs.
+    `params` are the converted path parameters; `version` is the number of the running version.
     """
 
     __slots__ = ("_logger", "_services", "endpoint_id", "params", "request_id", "version")

@@ -1,7 +1,7 @@
-"""The use case: endpoints come, change and go; a source is kept, loaded, checked and swapped in, or swapped back.
+"""The use case of endpoints and their versions: create, change, remove; store, load, deploy and roll back a source.
 
-The order is: written down -> compiled -> imported -> entry point checked -> written down as deployed -> swapped.
-Whatever fails on the way, the version that served goes on serving. One change at a time: they queue.
+The order of a deployment: stored -> compiled -> imported -> entry point checked -> marked deployed -> swapped in.
+If a step fails, the current version keeps serving. Changes run one at a time, in order of arrival.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ASK_TIMEOUT_SECONDS: Final = 5.0
 
 
 class Store(Protocol):
-    """Where endpoints and their versions are kept. All calls block; all raise StoreError."""
+    """The store of endpoints and versions. All calls block; all may raise StoreError."""
 
     def endpoints(self) -> list[tuple[Endpoint, int | None]]: ...
 
@@ -47,18 +47,18 @@ class Store(Protocol):
 
 
 class NotFound(LookupError):
-    """There is no such endpoint, or no such version of it."""
+    """The endpoint or the version does not exist."""
 
 
 class AlreadyExists(ValueError):
-    """There is an endpoint of this id."""
+    """An endpoint of this id exists."""
 
 
 class Deployment:
-    """Changes what the gateway serves, on disk and in the handlers actor.
+    """Changes endpoints and versions, in the store and in the handlers actor.
 
-    `run(work, *arguments)` runs what blocks, off the event loop. `on_deploy(result)` is told `ok` or `error` after each
-    deployment and rollback. Every method may raise StoreError and AskTimeoutError.
+    `run(work, *arguments)` runs blocking work off the event loop. `on_deploy(result)` is called with `ok` or `error`
+    after each deployment and rollback. Every method may raise StoreError and AskTimeoutError.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Deployment:
         self._run = run
         self._handlers = handlers
         self._on_deploy = on_deploy
-        self._turn = BoundedSemaphore()
+        self._lock = BoundedSemaphore()
 
     def restore(self) -> None:
-        """Serve what is on disk. A version that cannot be loaded any more is logged; the others serve."""
-        with self._turn:
+        """Deploy what the store marks as deployed. Versions that cannot be loaded are logged and skipped."""
+        with self._lock:
             deployed = {endpoint: number for endpoint, number in self._in_thread(self._store.endpoints)}
-            for endpoint in self._serve_sound(list(deployed)):
+            for endpoint in self._serve_without_conflicts(list(deployed)):
                 number = deployed[endpoint]
                 if number is not None:
                     self._restore(endpoint.id, number)
@@ -89,51 +89,53 @@ class Deployment:
             self._swap(stored, _load(stored), stored.deployed_at or stored.created_at)
         except (HandlerError, NotFound) as error:
             logger.bind(endpoint=endpoint_id, version=number).error(
-                "endpoint {}: version {} cannot serve: {}", endpoint_id, number, error
+                "endpoint {}: version {} cannot be restored: {}", endpoint_id, number, error
             )
 
     # Endpoints
 
     def endpoints(self) -> list[EndpointView]:
-        """Return every endpoint with what its versions in memory do."""
+        """Return every endpoint with the state of its loaded versions."""
         return ask(self._handlers, DescribeEndpoints(), timeout_s=ASK_TIMEOUT_SECONDS)
 
     def create(self, endpoint: Endpoint) -> None:
-        """Take requests for an endpoint from now on. Raises AlreadyExists, EndpointConflict."""
-        with self._turn:
+        """Store an endpoint and route requests to it. Raises AlreadyExists, EndpointConflict."""
+        with self._lock:
             others = self._endpoints()
             if any(other.id == endpoint.id for other in others):
-                raise AlreadyExists(f"there is an endpoint {endpoint.id!r} already")
+                raise AlreadyExists(f"endpoint {endpoint.id!r} already exists")
             self._save(self._store.create_endpoint, endpoint, [*others, endpoint])
 
     def update(self, endpoint: Endpoint) -> None:
-        """Replace an endpoint; its versions go on. Raises NotFound, EndpointConflict."""
-        with self._turn:
+        """Replace an endpoint's settings; its versions stay. Raises NotFound, EndpointConflict."""
+        with self._lock:
             endpoints = {other.id: other for other in self._endpoints()}
             if endpoint.id not in endpoints:
                 raise _no_endpoint(endpoint.id)
             self._save(self._store.update_endpoint, endpoint, [*{**endpoints, endpoint.id: endpoint}.values()])
 
     def _save(self, write: Callable[[Endpoint], bool], endpoint: Endpoint, endpoints: list[Endpoint]) -> None:
-        """Write a change down and serve by it, in this order, once the routes are known to be sound."""
+        """Check the routes, store the change, then apply it."""
         router = self._in_thread(Router, endpoints)
         self._in_thread(write, endpoint)
         self._serve(endpoints, router)
 
     def remove(self, endpoint_id: str) -> None:
-        """Take no more requests for an endpoint; those under way end as they would. Raises NotFound."""
-        with self._turn:
+        """Remove an endpoint; requests in progress finish. Raises NotFound."""
+        with self._lock:
             if not self._in_thread(self._store.remove_endpoint, endpoint_id):
                 raise _no_endpoint(endpoint_id)
-            self._serve_sound(self._endpoints())
+            self._serve_without_conflicts(self._endpoints())
 
-    def _serve_sound(self, endpoints: list[Endpoint]) -> list[Endpoint]:
-        """Serve by what is on disk; of two that conflict there, which others wrote, one is left out, and said."""
+    def _serve_without_conflicts(self, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """Route requests to these endpoints. Of two that conflict, which only another program can have stored, one is
+        left out and logged.
+        """
         while True:
             try:
                 router = self._in_thread(Router, endpoints)
             except EndpointConflict as conflict:
-                logger.bind(endpoint=conflict.endpoint_id).error("{}: it takes no requests", conflict)
+                logger.bind(endpoint=conflict.endpoint_id).error("{}; it is left out of the routes", conflict)
                 endpoints = [endpoint for endpoint in endpoints if endpoint.id != conflict.endpoint_id]
                 continue
             self._serve(endpoints, router)
@@ -148,20 +150,20 @@ class Deployment:
     # Versions
 
     def versions(self, endpoint_id: str) -> list[StoredVersion]:
-        """Return the versions kept, oldest first, without sources. Raises NotFound."""
+        """Return the stored versions, oldest first, without sources. Raises NotFound."""
         found = self._in_thread(self._store.versions, endpoint_id)
         if not found:
             self._require(endpoint_id)
         return found
 
     def version(self, endpoint_id: str, number: int) -> StoredVersion:
-        """Return a version kept, with its source. Raises NotFound."""
+        """Return a stored version with its source. Raises NotFound."""
         return self._stored(endpoint_id, number)
 
     def upload(self, endpoint_id: str, source: str) -> StoredVersion:
-        """Keep a source as the next version, without loading it. Raises NotFound, HandlerError (no text, too long)."""
+        """Store a source as the next version without loading it. Raises NotFound, HandlerError (not text, too long)."""
         check_text(source)
-        with self._turn:
+        with self._lock:
             return self._upload(endpoint_id, source)
 
     def _upload(self, endpoint_id: str, source: str) -> StoredVersion:
@@ -171,29 +173,29 @@ class Deployment:
         return stored
 
     def compile(self, endpoint_id: str, number: int) -> StoredVersion:
-        """Load a version kept and throw it away: would it deploy? Raises NotFound, HandlerError."""
-        with self._turn:
+        """Check that a stored version can be loaded, and discard it. Raises NotFound, HandlerError."""
+        with self._lock:
             stored = self._stored(endpoint_id, number)
             _load(stored)
             return stored
 
     def deploy(self, endpoint_id: str, number: int) -> StoredVersion:
-        """Let a version kept serve, an older one as well. Raises NotFound, HandlerError."""
-        with self._turn:
+        """Deploy a stored version, which may be older than the current one. Raises NotFound, HandlerError."""
+        with self._lock:
             return self._deploy(self._stored(endpoint_id, number))
 
     def deploy_source(self, endpoint_id: str, source: str) -> StoredVersion:
-        """Keep a source as the next version and let it serve. Raises NotFound, HandlerError.
+        """Store a source as the next version and deploy it. Raises NotFound, HandlerError.
 
-        A source that fails is kept all the same, for its author to look at.
+        A source that cannot be loaded stays in the store, for its author to inspect.
         """
         check_text(source)
-        with self._turn:
+        with self._lock:
             return self._deploy(self._upload(endpoint_id, source))
 
     def roll_back(self, endpoint_id: str) -> StoredVersion:
-        """Let the version serve that was deployed before the one that does, or was the last. Raises as `deploy`."""
-        with self._turn:
+        """Deploy the previously deployed version; after `undeploy`, the last one. Raises NotFound, HandlerError."""
+        with self._lock:
             current = self._require(endpoint_id)
             former = [
                 (version.deployed_at, version.number)
@@ -201,12 +203,12 @@ class Deployment:
                 if version.deployed_at is not None and version.number != current
             ]
             if not former:
-                raise NotFound(f"endpoint {endpoint_id!r} has no version that was deployed before")
+                raise NotFound(f"endpoint {endpoint_id!r} has no previously deployed version")
             return self._deploy(self._stored(endpoint_id, max(former)[1]))
 
     def undeploy(self, endpoint_id: str) -> None:
-        """Let no version serve; requests under way end as they would. Raises NotFound."""
-        with self._turn:
+        """Stop serving an endpoint's requests; requests in progress finish. Raises NotFound."""
+        with self._lock:
             if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time()):
                 raise _no_endpoint(endpoint_id)
             ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
@@ -214,19 +216,19 @@ class Deployment:
 
     def _deploy(self, stored: StoredVersion) -> StoredVersion:
         try:
-            deployed = self._put_to_serve(stored)
+            deployed = self._activate(stored)
         except BaseException:
             self._on_deploy("error")
             raise
         self._on_deploy("ok")
         return deployed
 
-    def _put_to_serve(self, stored: StoredVersion) -> StoredVersion:
+    def _activate(self, stored: StoredVersion) -> StoredVersion:
         handler = _load(stored)
         endpoint_id, number, now = stored.endpoint_id, stored.number, time.time()
         before = self._require(endpoint_id)
         if not self._in_thread(self._store.set_deployed, endpoint_id, number, now):
-            raise NotFound(f"endpoint {endpoint_id!r} has no version {number} any more")
+            raise NotFound(f"endpoint {endpoint_id!r} no longer has version {number}")
         try:
             self._swap(stored, handler, now)
         except BaseException:
@@ -234,7 +236,7 @@ class Deployment:
                 self._in_thread(self._store.set_deployed, endpoint_id, before, now)
             raise
         logger.bind(endpoint=endpoint_id, version=number, checksum=stored.checksum).info(
-            "endpoint {}: version {} serves", endpoint_id, number
+            "endpoint {}: version {} deployed", endpoint_id, number
         )
         return stored._replace(deployed_at=now)
 
@@ -250,7 +252,7 @@ class Deployment:
         return stored
 
     def _require(self, endpoint_id: str) -> int | None:
-        """Return the number of the version that is to serve. Raises NotFound."""
+        """Return the number of the deployed version, None if there is none. Raises NotFound."""
         for endpoint, deployed in self._in_thread(self._store.endpoints):
             if endpoint.id == endpoint_id:
                 return deployed

@@ -1,4 +1,4 @@
-"""Asks the handlers actor who answers a request, and gives the grant back whatever happens."""
+"""Acquires a grant for a request's handler from the handlers actor, and releases it in every case."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ ASK_TIMEOUT_SECONDS: Final = 5.0
 
 
 class Dispatch:
-    """The way of a request to its handler. `grant_ids` are the process's: no two requests have the same."""
+    """Acquires and releases grants. `grant_ids` are unique in the process."""
 
     def __init__(self, handlers: Address, grant_ids: Iterator[int] | None = None) -> None:
         self._handlers = handlers
         self._grant_ids = grant_ids or count(1)
 
     def acquire(self, host: str, path: str, method: str) -> Acquired:
-        """Find what answers a request. A Grant is to be released when the answer is sent. Raises AskTimeoutError."""
+        """Find a request's handler. Release a Grant once the response was sent. Raises AskTimeoutError."""
         grant_id = next(self._grant_ids)
         try:
             return ask(self._handlers, AcquireHandler(grant_id, host, path, method), timeout_s=ASK_TIMEOUT_SECONDS)
-        except BaseException:  # also thrown in from outside: the request may still be carried out
+        except BaseException:  # including Killed: the actor may still grant it
             gevent.spawn(self._release, grant_id, False)
             raise
 
     def release(self, grant_id: int, *, failed: bool) -> None:
-        """Give a grant back, once however often it is called. Says nothing of an actor that is down or failed."""
+        """Release a grant; repeating it has no effect. Ignores an actor that is down or fails."""
         try:
             self._release(grant_id, failed)
-        except BaseException:  # thrown in from outside, while the actor was down
+        except BaseException:  # such as Killed, while the actor was down
             gevent.spawn(self._release, grant_id, failed)
             raise
 
     def _release(self, grant_id: int, failed: bool) -> None:
         try:
             ask(self._handlers, ReleaseHandler(grant_id, failed), timeout_s=ASK_TIMEOUT_SECONDS)
-        except (AskTimeoutError, RuntimeError):  # a late one is carried out still, a failed one was logged
+        except (AskTimeoutError, RuntimeError):  # a late release is still processed, a failed one was logged
             return

@@ -1,9 +1,9 @@
-"""From source text to a checked handler: compile, import into a module of its own, check the entry point.
+"""Loads a handler from its source: compile, import into its own module, check the entry point.
 
-The module is in `sys.modules` as long as the handler is held, by the versions' table and the requests with a grant:
-pickle, and whatever reads annotations late, look there. Its source is in `linecache` as long as it lives: tracebacks
-show the lines. Compiling and importing hold the event loop, 1 ms for some 100 lines and whatever the imports of the
-source take.
+The module stays in `sys.modules` while the handler table or a request's grant refers to the handler: pickle, and late
+readers of annotations, look there. Its source stays in `linecache` as long as the module lives, so that tracebacks show
+the lines. Compiling and importing block the event loop: 1 ms for about 100 lines, plus the time of the source's own
+imports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import gevent
 ENTRY_POINT: Final = "handle"
 MAX_SOURCE_BYTES: Final = 256 * 1024
 IMPORT_TIMEOUT_SECONDS: Final = 30.0
-"""For the import; only what waits can be ended so, not what computes."""
+"""Limit for the import. It interrupts a wait, not a computation."""
 
 _WITH_STATEMENTS: Final = (ast.stmt, ast.match_case)
 
@@ -34,7 +34,7 @@ _serials = count(1)
 
 
 class Stage(StrEnum):
-    """How far a source got."""
+    """The stage at which loading a source failed."""
 
     COMPILE = "compile"
     IMPORT = "import"
@@ -42,7 +42,7 @@ class Stage(StrEnum):
 
 
 class HandlerError(Exception):
-    """A source is no handler. `line` is the line at fault, None when there is none; `traceback` is for its author."""
+    """A source cannot be loaded. `line` is the faulty line, None if unknown; `traceback` is for its author."""
 
     def __init__(self, stage: Stage, message: str, line: int | None = None, traceback: str = "") -> None:
         super().__init__(f"{stage}: {message}" + (f" (line {line})" if line is not None else ""))
@@ -53,7 +53,7 @@ class HandlerError(Exception):
 
 
 class LoadedHandler:
-    """A handler ready to be called, in a module of its own. Who drops the last reference frees the module."""
+    """A callable handler in its own module, which is freed with the last reference to the handler."""
 
     __slots__ = ("__weakref__", "_handle", "module")
 
@@ -67,7 +67,7 @@ class LoadedHandler:
 
 
 def check_text(source: str) -> None:
-    """Raise HandlerError for a source that is too long, or no text that could be kept."""
+    """Check that a source can be stored. Raises HandlerError if it is too long or not Unicode text."""
     try:
         size = len(source.encode())
     except UnicodeEncodeError as error:
@@ -77,7 +77,7 @@ def check_text(source: str) -> None:
 
 
 def load_handler(name: str, source: str) -> LoadedHandler:
-    """Make a handler of a source; `name` is what tracebacks call it, such as `hello v3`. Raises HandlerError."""
+    """Load a handler from its source; tracebacks show `name`, such as `hello v3`. Raises HandlerError."""
     serial = next(_serials)
     filename, module_name = f"<handler {name} #{serial}>", f"edgeproxy_handler_{serial}"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -98,7 +98,7 @@ def _compile(source: str, filename: str) -> CodeType:
         tree = ast.parse(source, filename)
         code = compile(tree, filename, "exec", dont_inherit=True)
     except SyntaxError as error:
-        if error.text is None and error.lineno is not None:  # found by the compiler, which looks for a file
+        if error.text is None and error.lineno is not None:  # from the compiler, which looks for the line in a file
             error.text = linecache.getline(filename, error.lineno)
         text = "".join(traceback.format_exception_only(error))
         raise HandlerError(Stage.COMPILE, error.msg, error.lineno, text) from None
@@ -109,10 +109,10 @@ def _compile(source: str, filename: str) -> CodeType:
 
 
 def _check_dependencies(tree: ast.Module, filename: str) -> None:
-    """Name the first import that is not installed, without importing anything."""
+    """Check that the imported packages are installed, without importing them. Raises HandlerError for the first."""
     for node in _required_imports(tree.body):
         if isinstance(node, ast.ImportFrom) and node.level:
-            message = "a handler is one module: it has no package to import from"
+            message = "a handler is a single module: relative imports are not possible"
             raise HandlerError(Stage.COMPILE, message, node.lineno, _pointer(filename, node.lineno, message))
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
         for name in names:
@@ -123,7 +123,7 @@ def _check_dependencies(tree: ast.Module, filename: str) -> None:
 
 
 def _required_imports(nodes: Iterable[ast.AST]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Walk the imports among statements but those in a `try`, which may be missing, and those for type checkers."""
+    """Yield the imports among statements, except those in a `try`, which may fail, and those for type checkers."""
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
@@ -131,7 +131,7 @@ def _required_imports(nodes: Iterable[ast.AST]) -> Iterator[ast.Import | ast.Imp
             yield from _required_imports([*node.orelse, *node.finalbody])
         elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             yield from _required_imports(node.orelse)
-        elif isinstance(node, _WITH_STATEMENTS):  # and not into expressions, which may be nested without end
+        elif isinstance(node, _WITH_STATEMENTS):  # not expressions, whose nesting is unbounded
             yield from _required_imports(ast.iter_child_nodes(node))
 
 
@@ -149,7 +149,7 @@ def _pointer(filename: str, line: int, message: str) -> str:
 
 
 def _import(code: CodeType, name: str) -> ModuleType:
-    """Run the source in a fresh module."""
+    """Run the source in a new module."""
     module = ModuleType(name)
     module.__file__ = code.co_filename
     sys.modules[name] = module
@@ -171,7 +171,7 @@ def _import_error(error: BaseException, filename: str) -> HandlerError:
     if isinstance(error, ModuleNotFoundError) and error.name:
         message = f"needs the module {error.name!r}, which is not installed"
     else:
-        message = words_of(error)
+        message = describe_error(error)
     line = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == filename:
@@ -179,18 +179,18 @@ def _import_error(error: BaseException, filename: str) -> HandlerError:
     return HandlerError(Stage.IMPORT, message, line, _traceback(error, filename))
 
 
-def words_of(error: BaseException) -> str:
-    """Return the last line of an error's traceback. Never raises, though the error's own `__str__` may."""
+def describe_error(error: BaseException) -> str:
+    """Return the last line of an error's traceback. Never raises, even if the error's `__str__` does."""
     return traceback.format_exception_only(error)[-1].rstrip()
 
 
 def _traceback(error: BaseException, filename: str) -> str:
-    """Format an error from the source's own first frame on."""
+    """Format an error's traceback from the source's first frame on."""
     return "".join(traceback.format_exception(type(error), error, tb_of_source(error.__traceback__, filename)))
 
 
 def tb_of_source(tb: TracebackType | None, filename: str) -> TracebackType | None:
-    """Return what follows in a traceback from the first frame of a file on; all of it when there is none."""
+    """Return a traceback from the first frame of a file on, or all of it if there is no such frame."""
     first = tb
     while first is not None and first.tb_frame.f_code.co_filename != filename:
         first = first.tb_next
@@ -201,13 +201,13 @@ def _check_entry_point(module: ModuleType) -> None:
     entry = getattr(module, ENTRY_POINT, None)
     expected = f"must define `def {ENTRY_POINT}(request, context)`"
     if not callable(entry):
-        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, and has none" if entry is None else expected)
+        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, but has no `{ENTRY_POINT}`" if entry is None else expected)
     line = getattr(getattr(entry, "__code__", None), "co_firstlineno", None)
     if inspect.iscoroutinefunction(entry) or inspect.isasyncgenfunction(entry):
-        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, not `async def`: waiting needs no `await` here", line)
+        raise HandlerError(Stage.ENTRY_POINT, f"{expected}, not `async def`: gevent needs no `await`", line)
     try:
         inspect.signature(entry).bind(None, None)
     except TypeError:
         raise HandlerError(Stage.ENTRY_POINT, f"{expected}: it cannot be called with two arguments", line) from None
-    except ValueError:  # a callable written in C, which does not tell
+    except ValueError:  # a callable written in C without a signature
         return

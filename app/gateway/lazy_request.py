@@ -1,4 +1,4 @@
-"""A werkzeug request that is made when its handler looks at it."""
+"""A werkzeug request that is built when its handler first uses it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from werkzeug.wrappers import Request
 class LazyRequest(Request):
     """`make_environ` returns the WSGI environment (PEP 3333) of a request.
 
-    Many handlers look at the parameters of the path and no further: environment and request took 6 of 62 µs.
+    Many handlers use only the path parameters; building environment and request took 6 of 62 µs.
     """
 
     def __init__(self, make_environ: Callable[[], dict[str, Any]]) -> None:
         self._make_environ = make_environ
 
     def __getattr__(self, name: str) -> Any:
-        """Make the request at the first look at what its __init__ would have set; called for what is missing."""
+        """Build the request on first access to an attribute that its __init__ would have set."""
         if "environ" not in self.__dict__ and not name.startswith("__"):
             super().__init__(self._make_environ())
             if name in self.__dict__:

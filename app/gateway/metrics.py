@@ -1,4 +1,4 @@
-"""What the gateway says of itself in the metrics: its endpoints and services, counted where they are used."""
+"""The metrics of the gateway's endpoints and services."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Series = dict[str, dict[Labels, float]]
 
 
 class GatewayView:
-    """`services()` returns every service as it is now."""
+    """Gathers the gateway's metrics. `services()` returns the current state of every service."""
 
     def __init__(self, handlers: Address, services: Callable[[], Iterable[ServiceView]]) -> None:
         self._handlers = handlers
@@ -28,11 +28,11 @@ class GatewayView:
         self._blocks: Counter[str] = Counter()
 
     def count_block(self, endpoint_id: str) -> None:
-        """Count that a handler held the event loop."""
+        """Count a time that a handler blocked the event loop."""
         self._blocks[endpoint_id] += 1
 
     def gather(self) -> tuple[Series, Series]:
-        """Return the counters and the gauges of the moment; what is gone has none. Raises AskTimeoutError."""
+        """Return (counters, gauges) of the existing endpoints and services. Raises AskTimeoutError."""
         endpoints = ask(self._handlers, DescribeEndpoints(), timeout_s=ASK_TIMEOUT_SECONDS)
         services = list(self._services())
         self._blocks = Counter({one.endpoint.id: self._blocks[one.endpoint.id] for one in endpoints})
@@ -59,7 +59,7 @@ class GatewayView:
 
 
 def _requests(endpoint: EndpointView) -> dict[str, int]:
-    """Return how many requests of an endpoint have ended how."""
+    """Return an endpoint's requests by outcome."""
     return {
         "answered": endpoint.served - endpoint.errors,
         "failed": endpoint.errors,
@@ -68,7 +68,7 @@ def _requests(endpoint: EndpointView) -> dict[str, int]:
 
 
 def _calls(service: ServiceView) -> dict[str, int]:
-    """Return how many calls of a service have ended how."""
+    """Return a service's calls by outcome."""
     counts = service.counts
     return {
         "served": counts.served,

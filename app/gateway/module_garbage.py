@@ -1,5 +1,8 @@
-"""Frees what dropped versions leave: a module is a cycle (its functions refer to it), and those that lived long are
-collected only while the edge is idle (app.edge.garbage). A busy edge would keep every version it ever had."""
+"""Frees the modules of dropped versions.
+
+A module is a reference cycle, because its functions refer to it, and old cycles are collected only while the edge is
+idle (app.edge.garbage): a busy edge would keep every version it ever loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from typing import Final
 import gevent
 
 MOST_DROPPED: Final = 20
-"""Versions that may lie about. A full collection holds the event loop 50 ms with 5,000 connections: not for each."""
+"""Dropped versions kept until a collection. A full collection blocks the event loop 50 ms with 5,000 connections."""
 
 
 class ModuleGarbage:
-    """Counts dropped versions and collects them when they are many."""
+    """Counts dropped versions and collects them after MOST_DROPPED."""
 
     def __init__(self) -> None:
         self._dropped = 0
 
     def dropped(self) -> None:
-        """Note that a version was dropped."""
+        """Count a dropped version."""
         self._dropped += 1
         if self._dropped >= MOST_DROPPED:
             self._dropped = 0
-            gevent.spawn(gc.collect)  # finalisers of a handler's objects may wait: not in an actor's turn
+            gevent.spawn(gc.collect)  # in a greenlet: finalisers of a handler's objects may wait, an actor must not

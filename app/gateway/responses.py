@@ -1,8 +1,8 @@
-"""What a handler returned, as an answer: status, headers and body.
+"""Converts what a handler returned into a response: status, headers and body.
 
-A werkzeug Response or HTTPException is itself; a dict or list becomes JSON, text HTML in UTF-8 (as with Flask), bytes
-`application/octet-stream`, an iterator a streamed body, None a 204. `(body, status)`, `(body, headers)` and `(body,
-status, headers)` say more. How the message is framed is the front's affair: headers of the connection are left out.
+A werkzeug Response or HTTPException is used as it is; a dict or list becomes JSON, text HTML in UTF-8 (as in Flask),
+bytes `application/octet-stream`, an iterator a streamed body, None a 204. `(body, status)`, `(body, headers)` and
+`(body, status, headers)` are accepted too. The HTTP frontend frames the message: connection headers are dropped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _WITHOUT_BODY: Final = (204, 304)
 
 
 class BadHandlerResponse(TypeError):
-    """A handler returned what is no answer."""
+    """A handler returned something that is not a response."""
 
 
 class HandlerResponse(NamedTuple):
-    """What goes to the client. `body` is whole, or an iterator of parts that are to be sent as they come.
+    """A response to send. `body` is complete, or an iterator of parts to send one by one.
 
-    `Content-Length` is among the headers only with an iterator, when the handler promised one. `on_close` is to be
-    called when the body has been sent or given up, once.
+    The headers contain `Content-Length` only with an iterator whose length the handler gave. Call `on_close` once,
+    after the body was sent or abandoned.
     """
 
     status: int
@@ -45,7 +45,7 @@ class HandlerResponse(NamedTuple):
 
 
 def response_of(returned: object, request: Request) -> HandlerResponse:
-    """Make an answer of what a handler returned. Raises BadAnswer."""
+    """Convert what a handler returned into a response. Raises BadHandlerResponse."""
     if isinstance(returned, tuple):
         body, status, headers = _parts(returned)
         if isinstance(body, tuple):
@@ -66,7 +66,7 @@ def response_of(returned: object, request: Request) -> HandlerResponse:
         return HandlerResponse(200, [("Content-Type", BYTES)], bytes(returned))
     if isinstance(returned, HTTPException):
         if returned.code is None and returned.response is None:
-            raise BadHandlerResponse(f"{type(returned).__name__} has no status of its own")
+            raise BadHandlerResponse(f"{type(returned).__name__} has no status code")
         returned = returned.get_response(request.environ)
     if isinstance(returned, Response):
         return _of_response(returned, request)
@@ -81,7 +81,7 @@ def _json(value: object) -> bytes:
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise BadHandlerResponse(f"cannot be written as JSON: {error}") from error
+        raise BadHandlerResponse(f"the returned value cannot be encoded as JSON: {error}") from error
 
 
 def _parts(returned: tuple[Any, ...]) -> tuple[object, int | None, list[tuple[str, str]]]:
@@ -98,7 +98,7 @@ def _parts(returned: tuple[Any, ...]) -> tuple[object, int | None, list[tuple[st
 
 
 def _status(status: object) -> int:
-    """Return a status given as a number, or as text that begins with one. An interim one is no answer."""
+    """Return a status given as a number, or as text that begins with one. 1xx is refused."""
     if isinstance(status, str) and status[:3].isdecimal() and status[3:4] in ("", " "):
         status = int(status[:3])
     if isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599:
@@ -107,14 +107,14 @@ def _status(status: object) -> int:
 
 
 def _headers(headers: Any) -> list[tuple[str, str]]:
-    """Return checked headers without those of the connection and the length. Raises BadAnswer."""
+    """Return the checked headers, without connection headers and Content-Length. Raises BadHandlerResponse."""
     pairs: Iterable[Any] = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers
     checked = []
     try:
         for name, value in pairs:
             text = value if isinstance(value, str) else str(value)
             if not isinstance(name, str) or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(text):
-                raise BadHandlerResponse(f"not a header: {name!r:.100}: {text!r:.100}")
+                raise BadHandlerResponse(f"this is not a valid header: {name!r:.100}: {text!r:.100}")
             text.encode("latin-1")
             lower = name.lower()
             if lower not in _OF_THE_CONNECTION and lower != "content-length":
@@ -138,14 +138,14 @@ def _of_response(response: Response, request: Request) -> HandlerResponse:
     length = response.headers.get("Content-Length")
     if length is not None:
         if not (length.isascii() and length.isdecimal()):
-            raise BadHandlerResponse(f"not a Content-Length: {length!r:.100}")
+            raise BadHandlerResponse(f"this is not a valid Content-Length: {length!r:.100}")
         headers.append(("Content-Length", length))
         return HandlerResponse(status, headers, _of_length(_encoded(response.response), int(length)), response.close)
     return HandlerResponse(status, headers, _encoded(response.response), response.close)
 
 
 def _of_length(parts: Iterator[bytes], promised: int) -> Iterator[bytes]:
-    """Pass on exactly as many bytes as were promised: what is beyond them would be taken for the next answer."""
+    """Yield exactly `promised` bytes: the client would take any further ones for the next response."""
     left = promised
     for part in parts:
         left -= len(part)
@@ -153,7 +153,7 @@ def _of_length(parts: Iterator[bytes], promised: int) -> Iterator[bytes]:
             break
         yield part
     if left:
-        raise BadHandlerResponse(f"the body must have the {promised} bytes that its Content-Length says")
+        raise BadHandlerResponse(f"the body must have exactly the {promised} bytes of its Content-Length")
 
 
 def _encoded(parts: Iterable[Any]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""For authors of handlers: the types of what they get, the errors of services, what transactions consist of.
+"""The names that authors of handlers import: request and response types, service errors, transaction statements.
 
 A handler is one module with::
 

@@ -1,4 +1,4 @@
-"""The use case: services come, change and go, on disk and in their actors, in this order: tried, written down, told."""
+"""The use case of services: create, replace and remove them, in their actors and in the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Store(Protocol):
-    """Where services are kept. All calls block; all raise StoreError."""
+    """The store of services. All calls block; all may raise StoreError."""
 
     def services(self) -> list[ServiceRow]: ...
 
@@ -27,7 +27,7 @@ class Store(Protocol):
 
 
 class ServiceDeployment:
-    """Changes the services of the gateway. `run(work, *arguments)` runs what blocks, off the event loop.
+    """Changes the services of the gateway. `run(work, *arguments)` runs blocking work off the event loop.
 
     Every method may raise StoreError and AskTimeoutError.
     """
@@ -36,10 +36,10 @@ class ServiceDeployment:
         self._store = store
         self._run = run
         self.services = services
-        self._turn = BoundedSemaphore()
+        self._lock = BoundedSemaphore()
 
     def restore(self) -> None:
-        """Start what is on disk. A row that is no service any more is logged; the others start."""
+        """Start the stored services. An invalid row is logged, the others start."""
         specs = []
         for row in self._in_thread(self._store.services):
             try:
@@ -49,38 +49,38 @@ class ServiceDeployment:
         self.services.start_all(specs)
 
     def create(self, given: Mapping[str, object]) -> ServiceView:
-        """Start a service, down or not, and keep it. Raises BadService, ServiceExists."""
-        with self._turn:
+        """Start a service, even if it is down, and store it. Raises BadService, ServiceExists."""
+        with self._lock:
             spec = parse_service(given)
             view = self.services.start(spec)
             try:
-                self._keep(spec)
+                self._write(spec)
             except BaseException:
                 self.services.stop(spec.name)
                 raise
             return view
 
     def replace(self, given: Mapping[str, object], *, even_if_down: bool) -> ServiceView:
-        """Give a service other settings. Raises BadService, NoSuchService, ServiceDown, ServiceBusy, ServiceError."""
-        with self._turn:
+        """Change a service's settings. Raises BadService, NoSuchService, ServiceDown, ServiceBusy, ServiceError."""
+        with self._lock:
             former = self.services.describe_one(str(given.get("name"))).spec
             spec = parse_service(given, former)
             view = self.services.replace(spec, even_if_down=even_if_down)
             try:
-                self._keep(spec)
+                self._write(spec)
             except BaseException:
                 self.services.replace(former, even_if_down=True)
                 raise
             return view
 
     def remove(self, name: str) -> None:
-        """End a service and forget it. Raises NoSuchService."""
-        with self._turn:
+        """Remove a service and stop it. Raises NoSuchService."""
+        with self._lock:
             if not self._in_thread(self._store.remove_service, name):
                 raise NoSuchService(f"there is no service {name}")
             self.services.stop(name)
 
-    def _keep(self, spec: ServiceSpec) -> None:
+    def _write(self, spec: ServiceSpec) -> None:
         row = spec.stored()
         settings = row["settings"]
         assert isinstance(settings, Mapping)

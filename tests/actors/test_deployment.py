@@ -151,7 +151,7 @@ def test_rolling_back_after_undeploying_brings_the_last_one_back(served):
 
 
 def test_there_is_nothing_to_roll_back_to(served):
-    with pytest.raises(NotFound, match="no version that was deployed before"):
+    with pytest.raises(NotFound, match="no previously deployed version"):
         served.deployment.roll_back("hello")
     assert served.response() == "one"
 
@@ -187,7 +187,7 @@ def test_a_version_that_cannot_be_loaded_any_more_is_logged_and_the_others_serve
     again = Gateway(served.path)
     assert again.acquire() == NotDeployed("hello")
     assert again.response("/other") == "other"
-    assert any("endpoint hello: version 1 cannot serve" in line and "gone_since" in line for line in logged)
+    assert any("endpoint hello: version 1 cannot be restored" in line and "gone_since" in line for line in logged)
     again.close()
 
 
@@ -276,7 +276,7 @@ def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, mo
 def test_what_vanished_meanwhile_is_said(served, monkeypatch):
     """Another process may write the file; here it seems to."""
     monkeypatch.setattr(served.store, "set_deployed", lambda *_arguments: False)
-    with pytest.raises(NotFound, match="no version 1 any more"):
+    with pytest.raises(NotFound, match="no longer has version 1"):
         served.deployment.deploy("hello", 1)
     monkeypatch.undo()
     served.run(served.store.create_endpoint, replace(HELLO, id="unknown", path="/unknown"))

@@ -84,7 +84,7 @@ def test_several_are_started_side_by_side_and_one_that_hangs_holds_up_nobody(hou
 
 def test_a_name_belongs_to_one_service_of_one_kind(house):
     house.services.start(at("a"))
-    with pytest.raises(ServiceExists, match="service main: there is one of this name already"):
+    with pytest.raises(ServiceExists, match="service main: a service of this name already exists"):
         house.services.start(at("b"))
     with pytest.raises(NoSuchService, match="service main is of kind cache, not database"):
         house.services.address("database", "main")
@@ -296,7 +296,7 @@ def test_a_close_that_breaks_is_logged_and_reported(house, monkeypatch, logged):
         patch.setattr(ServicePool, "close", lambda pool, within: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             ask(address, CloseService(0.0), timeout_s=5)
-    assert any("the background work of a service broke" in line for line in logged)
+    assert any("background work of a service failed unexpectedly" in line for line in logged)
 
 
 def test_a_service_whose_actor_cannot_be_built_leaves_nothing_behind(house, monkeypatch):

@@ -149,7 +149,9 @@ def test_a_handler_that_holds_the_loop_is_counted(town):
     assert now() == 0
     assert town.ask("/spins") == 200
     eventually(lambda: now() >= 1)
-    assert eventually(lambda: town.proxy.event("endpoint spins: version 1 held the event loop"))["level"] == "WARNING"
+    assert (
+        eventually(lambda: town.proxy.event("endpoint spins: version 1 blocked the event loop"))["level"] == "WARNING"
+    )
 
 
 def test_answers_of_the_admin_api_are_counted_by_their_status(town):

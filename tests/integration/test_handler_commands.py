@@ -114,7 +114,7 @@ def test_head_has_no_body(file):
 def test_there_are_no_services(file):
     done = run(file, "GET", "/cache")
     assert done.returncode == 1
-    assert "there is no service sessions: there are none here" in done.stderr
+    assert "there is no service sessions: no services are configured here" in done.stderr
 
 
 @pytest.mark.parametrize(

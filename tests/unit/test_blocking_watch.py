@@ -61,7 +61,7 @@ def test_who_holds_the_loop_is_named_and_counted(blocked, logged):
     assert endpoint_id == "slow"
     assert 0.25 < seconds < 2
     [line] = logged
-    assert line.startswith("endpoint slow: version 3 held the event loop for 0.")
+    assert line.startswith("endpoint slow: version 3 blocked the event loop for 0.")
     assert "line 10, in handle\n    spin(request)" in line
     assert "in spin" in line
     assert "test_blocking_watch.py" not in line, "the way to the handler is none of its author's affair"
@@ -90,10 +90,10 @@ def test_somebody_else_is_not_named(blocked):
 
 def test_one_that_may_never_end_is_said_on_standard_error(blocked, monkeypatch):
     said: list[bytes] = []
-    monkeypatch.setattr(blocking, "DESPERATE_SECONDS", 0.2)
+    monkeypatch.setattr(blocking, "STDERR_SECONDS", 0.2)
     monkeypatch.setattr(os, "write", lambda descriptor, text: said.append((descriptor, text)))
     run(SPIN, 0.5)
     [(descriptor, text)] = said
     assert descriptor == 2
-    assert text.startswith(b"edgeproxy: endpoint slow: version 3 has held the event loop for 0 s\n")
+    assert text.startswith(b"edgeproxy: endpoint slow: version 3 has blocked the event loop for 0 s\n")
     assert b"spin(request)" in text

@@ -179,8 +179,8 @@ def test_many_requests_take_bounded_memory() -> None:
         routes.match(f"h{number}", "/a", "GET")
         routes.match("h", f"/b/{number}", "GET")
     routes.match("h" * 1000, "/a", "GET")
-    assert len(routes._known) <= 1024
-    assert max(sum(map(len, request)) for request in routes._known) <= 256
+    assert len(routes._cache) <= 1024
+    assert max(sum(map(len, request)) for request in routes._cache) <= 256
 
 
 @pytest.mark.parametrize(
