@@ -1,4 +1,4 @@
-"""The admin API: one file a subject, each with its routes; `api` is what they share, `application` puts them together.
+"""The admin API: one file for each subject's routes; `api` is what they share, `application` puts them together.
 
-inbound/admin_server listens; a request passes `access` (which token, which scope), its route, and `audit`.
+inbound/admin_server listens. A request passes `access` (its token) and `api` (its scope), its route, then `audit`.
 """

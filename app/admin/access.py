@@ -1,4 +1,4 @@
-"""The gate of the admin API: whose token a request shows, and what to answer those that show none."""
+"""Authentication of the admin API: finds the token of a request, and limits requests without one."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from app.domain.tokens import FailureLimit, Token, find_token
 _CHALLENGE = 'Bearer realm="edgeproxy admin"'
 
 
-class Gate:
-    """Admits bearers of a token (RFC 6750). `tokens()` returns those there are now.
+class Authenticator:
+    """Authenticates bearer tokens (RFC 6750). `tokens()` returns the current ones.
 
-    Failures are limited per address: beyond the limit they are answered 429 and not logged. A good token is admitted
-    all the same. Nobody guesses 256 random bits, so the limit keeps the log and the processor from being flooded; and
-    it must not let a neighbour's forgotten script, on the same address, shut the operator out.
+    Failures are limited per address: beyond the limit the response is 429 and nothing is logged. The limit protects the
+    log and the processor from a flood; 256 random bits need no protection from guessing. A valid token always passes,
+    so that a forgotten script on the same address cannot lock the operator out.
     """
 
     def __init__(self, tokens: Callable[[], Iterable[Token]]) -> None:
         self._tokens = tokens
         self._failures = FailureLimit()
 
-    def admit(self, authorization: str | None, address: str) -> Token:
-        """Return the token that a header shows. Raises Problem (401, 429)."""
+    def authenticate(self, authorization: str | None, address: str) -> Token:
+        """Return the token in an Authorization header. Raises Problem (401, 429)."""
         scheme, _, presented = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and presented.strip():
             token = find_token(presented.strip(), self._tokens())
             if token is not None:
                 return token
-            raise self._refused(address, "this is no valid token", f'{_CHALLENGE}, error="invalid_token"')
-        raise self._refused(address, "needs a token: Authorization: Bearer …", _CHALLENGE)
+            raise self._refused(address, "the token is not valid", f'{_CHALLENGE}, error="invalid_token"')
+        raise self._refused(address, "a token is required: Authorization: Bearer …", _CHALLENGE)
 
     def is_valid(self, token: Token) -> bool:
-        """Say whether a token has not been revoked meanwhile."""
+        """Return whether a token has not been revoked."""
         return token in self._tokens()
 
     def _refused(self, address: str, detail: str, challenge: str) -> Problem:
         wait_seconds = self._failures.fail(_network(address), time.monotonic())
         if wait_seconds:
-            again = str(ceil(wait_seconds))
-            return Problem(429, "too many requests without a valid token", headers={"Retry-After": again})
-        logger.bind(client=address).warning("admin: a request was refused: {}", detail)
+            retry_after = str(ceil(wait_seconds))
+            return Problem(429, "too many requests without a valid token", headers={"Retry-After": retry_after})
+        logger.bind(client=address).warning("admin: request refused: {}", detail)
         return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
 def _network(address: str) -> str:
-    """Return what failures are counted by: an IPv4 address, or the /64 in which an IPv6 client has them all."""
+    """Return the key to count failures by: an IPv4 address, or the /64 network of an IPv6 client."""
     try:
         parsed = ipaddress.ip_address(unmapped(address.partition("%")[0]))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The actors: mailboxes, restarts, uptime."""
+"""Actors: mailboxes, restarts, uptime."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.edge.parts import EdgeParts
 
 
 class OneActor(Model):
-    """An actor under supervision."""
+    """A supervised actor."""
 
     name: str
     mailbox_depth: int = Field(description="Messages waiting")
-    restarts: int = Field(description="Since the edge was started")
-    uptime_seconds: float = Field(description="Of the present incarnation")
+    restarts: int = Field(description="Restarts since the start of the edge")
+    uptime_seconds: float = Field(description="Since the last restart")
 
 
 class SupervisedActors(Model):

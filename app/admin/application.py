@@ -1,4 +1,4 @@
-"""Puts the admin API together: the gate, the routes of every subject, the WSGI application."""
+"""Puts the admin API together: authentication and the routes of every subject."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from app.admin import (
     services,
     tokens,
 )
-from app.admin.access import Gate
+from app.admin.access import Authenticator
 from app.admin.api import Api
 from app.admin.forwarding import forward_changes
 from app.admin.routing_file import RoutingFile, require_registrable
@@ -36,8 +36,8 @@ def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, 
 
     `reloader` is None without a configuration file. Streams end when `has_stopped` is set.
     """
-    gate = Gate(service.current)
-    api = Api(gate, edge.log.write_access, lambda status: edge.count(names.ADMIN_REQUESTS, str(status)))
+    authenticator = Authenticator(service.current)
+    api = Api(authenticator, edge.log.write_access, lambda status: edge.count(names.ADMIN_REQUESTS, str(status)))
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
     backends.add_routes(api, RoutingFile(edge.config, edge.routing_thread))
@@ -55,7 +55,7 @@ def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, 
     ):
         subject.add_routes(api, edge)
     configuration.add_routes(api, edge, reloader)
-    logs.add_routes(api, edge.log.tail, gate, has_stopped)
+    logs.add_routes(api, edge.log.tail, authenticator, has_stopped)
     tokens.add_routes(api, service)
     page.add_page(api)
     return api

@@ -1,4 +1,4 @@
-"""The audit log: one line for each request that changes something, written whatever the log's level."""
+"""The audit log: one line for each changing request, at any log level."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class AuditLine(msgspec.Struct):
     ts: str
     event: str
     token: str
-    """The name of the token that was shown."""
+    """The name of the request's token."""
     client: str
     action: str
-    """The operationId of the API's description."""
+    """The operationId in /openapi.json."""
     target: str
-    """What it was done to; empty where there is but one of it."""
+    """The changed object; empty if there is only one."""
     status: int
     result: str
-    """`done`, or why not."""
+    """`done`, or the problem."""
 
 
 def audit_line(token: str, client: str, action: str, target: str, status: int, problem: str | None) -> AuditLine:
-    """Return the line of a request answered now."""
+    """Return the audit line of a request, with the current time."""
     return AuditLine(rfc3339(time.time()), "admin", token, client, action, encodable(target), status, problem or "done")

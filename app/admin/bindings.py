@@ -20,38 +20,38 @@ from app.edge.parts import EdgeParts
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "bindings"
-BREATH_SECONDS: Final = 0.001
-"""For others, after each of up to some hundred shards. A sleep of 0 would not let the loop look at its sockets."""
+YIELD_SECONDS: Final = 0.001
+"""Pause after each of up to some hundred shards. A sleep of 0 would not let the loop poll its sockets."""
 
 
 class BindingQuery(Model):
-    """Which part of the table."""
+    """Selects a part of the table."""
 
-    cursor: str = Field(default="0.0", pattern=r"^[0-9]{1,6}\.[0-9]{1,9}$", description="`next` of the page before")
-    count: int = Field(default=100, ge=1, le=1000, description="Return so many at most")
-    pool: str | None = Field(default=None, description="Those of this pool")
-    backend: str | None = Field(default=None, description="Those to this backend")
+    cursor: str = Field(default="0.0", pattern=r"^[0-9]{1,6}\.[0-9]{1,9}$", description="`next` of the previous page")
+    count: int = Field(default=100, ge=1, le=1000, description="Maximum number of items to return")
+    pool: str | None = Field(default=None, description="Only bindings of this pool")
+    backend: str | None = Field(default=None, description="Only bindings to this backend")
 
 
 class OneBinding(Model):
-    """A client and the backend that it is bound to."""
+    """A client and the backend it is bound to."""
 
     pool: str
-    client: str = Field(description="IP address, or the first of an IPv6 network whose clients count as one")
+    client: str = Field(description="IP address, or the first address of an IPv6 network that counts as one client")
     backend: str
-    expires_in_seconds: float = Field(description="Unless the client comes again")
+    expires_in_seconds: float = Field(description="Unless the client connects again")
 
 
-class SomeBindings(Model):
-    """A page of the table. Clients that come and go between two pages may be missing or stand in both."""
+class BindingPage(Model):
+    """A page of the table. A binding that changes between two requests may be missing or appear twice."""
 
     items: list[OneBinding]
-    held: int = Field(description="Bindings in the whole table, those that have just expired included")
-    next: str | None = Field(description="`cursor` of the next page; null: this is the last")
+    total: int = Field(description="Bindings in the whole table, including expired ones not yet removed")
+    next: str | None = Field(description="`cursor` of the next page; null on the last page")
 
 
 class BindingPath(Model):
-    """Whose binding."""
+    """Selects a binding."""
 
     pool: str = Field(description="Name of the pool")
     client: IpAddress = Field(description="IP address")
@@ -61,13 +61,13 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
 
     def walk(shard: int, offset: int, shards: int) -> Iterator[tuple[str, Binding]]:
-        """Go through the table shard by shard; with each binding comes the cursor of what follows it."""
+        """Yield the bindings shard by shard, each with the cursor of the next one."""
         while shard < shards:
             copied = ask(edge.actors.bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
             for place, binding in enumerate(copied[offset:], start=offset + 1):
                 yield f"{shard}.{place}", binding
             shard, offset = shard + 1, 0
-            gevent.sleep(BREATH_SECONDS)
+            gevent.sleep(YIELD_SECONDS)
 
     def look_up(path: BindingPath) -> Binding:
         key = client_key(path.pool, path.client, edge.config().binding_ipv6_prefix)
@@ -76,31 +76,31 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
             raise Problem(404, f"client {path.client} has no binding in pool {path.pool}")
         return found
 
-    @api.get("/api/bindings", Scope.READ, tag=TAG, response=SomeBindings)
-    def list_bindings(query: BindingQuery) -> SomeBindings:
-        """List bindings, in no order that means anything."""
+    @api.get("/api/bindings", Scope.READ, tag=TAG, response=BindingPage)
+    def list_bindings(query: BindingQuery) -> BindingPage:
+        """List bindings, in no particular order."""
         counts = ask(edge.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         shard, offset = map(int, query.cursor.split("."))
-        beginning = f"{query.pool} " if query.pool is not None else ""
+        prefix = f"{query.pool} " if query.pool is not None else ""
         items: list[OneBinding] = []
         now, cursor = time.monotonic(), None
         for after, one in walk(shard, offset, counts.shards):
-            is_wanted = query.backend in (None, one.backend_id) and one.client.startswith(beginning)
+            is_wanted = query.backend in (None, one.backend_id) and one.client.startswith(prefix)
             if is_wanted and one.expires_at > now:
                 items.append(_described(one, now))
                 if len(items) == query.count:
                     cursor = after
                     break
-        return SomeBindings(items=items, held=counts.bindings, next=cursor)
+        return BindingPage(items=items, total=counts.bindings, next=cursor)
 
     @api.get("/api/bindings/<path:pool>/<client>", Scope.READ, tag=TAG, response=OneBinding, problems=(404,))
     def get_binding(path: BindingPath) -> OneBinding:
-        """Look up which backend a client is bound to."""
+        """Show which backend a client is bound to."""
         return _described(look_up(path), time.monotonic())
 
     @api.delete("/api/bindings/<path:pool>/<client>", Scope.OPERATE, tag=TAG, problems=(404,))
     def unbind_client(path: BindingPath) -> None:
-        """End a client's binding: its next connection is an election. Open connections stay."""
+        """Remove a client's binding: a backend is selected for its next connection. Open connections stay."""
         binding = look_up(path)
         tell(edge.actors.bindings, Unbind(binding.client, binding.backend_id))
 

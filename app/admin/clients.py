@@ -1,4 +1,4 @@
-"""Where clients come from and who serves them: connections open now, and what ended of late by the log in memory."""
+"""Where clients come from and what serves them, from the open connections and the recent access lines in memory."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ from app.outbound.json_log import rfc3339
 from app.outbound.log_tail import MOST_LINES, LogTail
 
 MOST_ORIGINS: Final = 200
-"""Described, the busiest first."""
+"""Maximum number of origins in a response."""
 
 
 class ClientsQuery(Model):
-    """Since when."""
+    """Selects a period."""
 
-    seconds: int = Field(default=60, ge=1, le=3600, description="What ended within so many seconds is recent")
+    seconds: int = Field(default=60, ge=1, le=3600, description="Length of the recent period")
 
 
 class ClientOrigin(Model):
-    """Clients of one country that were served by one backend or endpoint."""
+    """Clients of one country that are served by one backend or endpoint."""
 
-    country: str | None = Field(description="null: not known")
+    country: str | None = Field(description="null: unknown")
     region: str | None
     frontend: str
     backend: str | None
-    endpoint: str | None = Field(description="Whose handler answered, instead of a backend")
+    endpoint: str | None = Field(description="The endpoint whose handler responded; null: a backend")
     open: int = Field(description="Connections open now")
-    recent: int = Field(description="Connections and HTTP requests that ended of late")
+    recent: int = Field(description="Connections and HTTP requests that ended in the recent period")
 
 
 class ClientOrigins(Model):
     """Where clients come from, the busiest origins first."""
 
     items: list[ClientOrigin]
-    covers_seconds: float = Field(description="What `recent` covers; less than asked for where the log is busier")
+    covers_seconds: float = Field(
+        description="The period that `recent` covers; shorter than requested if the log in memory is"
+    )
     left_out: int = Field(description="Origins beyond the first 200")
 
 
 class _Origin(NamedTuple):
-    """What makes clients one."""
+    """The key by which clients are counted."""
 
     country: str | None
     region: str | None
@@ -61,7 +63,7 @@ class _Origin(NamedTuple):
 
 
 class _Line(msgspec.Struct):
-    """What a line of the log says of one that was served; see app.inbound.access_log."""
+    """The needed fields of an access line; see app.inbound.access_log."""
 
     event: str
     ts: str
@@ -81,7 +83,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
 
     @api.get("/api/clients", Scope.READ, tag="connections", response=ClientOrigins)
     def list_client_origins(query: ClientsQuery) -> ClientOrigins:
-        """Say from which countries clients come and who serves them."""
+        """Count clients by country and by the backend or endpoint that serves them."""
         now = time.time()
         opened = _open_now(edge.connections)
         recent = Counter(_ended_since(edge.log.tail, rfc3339(now - query.seconds)))
@@ -108,23 +110,23 @@ def _open_now(connections: Connections) -> Counter[_Origin]:
 
 
 def _ended_since(tail: LogTail, moment: str) -> Iterator[_Origin]:
-    """Go through the access lines in memory that are not older than a moment, which is written as theirs are."""
+    """Yield the origins of the access lines in memory since `moment`, a time in the format of their `ts`."""
     for _, text in tail.since(tail.first, MOST_LINES):
         if not any(event in text for event in _EVENTS):
             continue
         try:
             line = _decode(text)
-        except msgspec.ValidationError:  # another event that binds such a field
+        except msgspec.ValidationError:  # another event with a field of the same name
             continue
         if line.ts >= moment and (line.backend is not None or line.endpoint is not None):
             yield _Origin(line.country, line.region, line.frontend, line.backend, line.endpoint)
 
 
 def _kept_seconds(tail: LogTail, now: float) -> float:
-    """Return how far back the lines in memory go; for ever, while none was dropped."""
+    """Return how far back the lines in memory go; infinity if none was dropped yet."""
     if tail.first > 0:
         for _, text in tail.since(tail.first, MOST_LINES):
-            stamp = msgspec.json.decode(text).get("ts")  # a line too long to be kept has none
+            stamp = msgspec.json.decode(text).get("ts")  # a line too long for the memory has none
             if stamp is not None:
                 return round(max(0.0, now - datetime.fromisoformat(stamp).timestamp()), 3)
     return inf

@@ -1,4 +1,4 @@
-"""The configuration in force with its secrets masked, the reload, and how the edge is."""
+"""The configuration in force with masked secrets, its reload, and the status of the edge."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ TAG = "configuration"
 
 
 class Configuration(Model):
-    """What the edge serves by."""
+    """The configuration in force."""
 
-    variables: dict[str, Any] = Field(description="Each variable of the environment with its value in force")
+    variables: dict[str, Any] = Field(description="Every environment variable and its value in force")
     frontends: list[dict[str, Any]]
     pools: list[dict[str, Any]]
     warnings: list[str]
-    file: str | None = Field(description="Where frontends and pools come from; null: the environment")
-    is_current: bool = Field(description="The file as it was read last is what serves")
-    faults: list[str] = Field(description="Why it is not")
+    file: str | None = Field(description="The configuration file; null: frontends and pools come from the environment")
+    is_current: bool = Field(description="Whether the file, as last read, is in force")
+    faults: list[str] = Field(description="Why it is not current")
 
 
 class Reloaded(Model):
-    """The configuration file was read again and serves."""
+    """The configuration file that was reloaded."""
 
     file: str
 
 
 class Status(Model):
-    """Whether the edge wants clients, as /ready of the other listener says it."""
+    """Whether the edge is ready for clients, as /ready of the status listener reports it."""
 
     ready: bool
-    region: str | None = Field(description="Where this point of presence is")
-    reasons: list[str] = Field(description="Why not")
+    region: str | None = Field(description="The region of this edge")
+    reasons: list[str] = Field(description="Why it is not ready")
     details: dict[str, Any]
 
 
@@ -50,7 +50,7 @@ def add_routes(api: Api, edge: EdgeParts, reloader: Reloader | None) -> None:
 
     @api.get("/api/configuration", Scope.READ, tag=TAG, response=Configuration)
     def get_configuration() -> Configuration:
-        """Show the configuration in force, secrets masked."""
+        """Show the configuration in force, with masked secrets."""
         config, file = edge.config(), edge.file
         variables = {variable(name): _plain(getattr(config, name)) for name in Settings.model_fields}
         parts = {name: [_dumped(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
@@ -66,21 +66,21 @@ def add_routes(api: Api, edge: EdgeParts, reloader: Reloader | None) -> None:
 
     @api.post("/api/reload", Scope.OPERATE, tag=TAG, response=Reloaded, problems=(409,))
     def reload_configuration() -> Reloaded:
-        """Read the configuration file again. One that is at fault is refused whole, and the old one serves on."""
+        """Reload the configuration file. If it has a fault, all of it is refused and the old one stays in force."""
         config = edge.config()
         if reloader is None:
-            raise Problem(409, "there is no configuration file to read again")
+            raise Problem(409, "there is no configuration file to reload")
         if edge.draining.is_set():
             raise Problem(409, "the edge is draining")
         reloader.reload()
         if not reloader.state.is_current:
             faults = [(str(config.config_path), str(masked(fault))) for fault in reloader.state.faults]
-            raise Problem(409, "the file is refused, the old configuration serves on", errors=faults)
+            raise Problem(409, "the configuration file is refused, the old one stays in force", errors=faults)
         return Reloaded(file=str(config.config_path))
 
     @api.get("/api/status", Scope.READ, tag="status", response=Status)
     def get_status() -> Status:
-        """Show whether the edge is ready, and how its parts are."""
+        """Show whether the edge is ready, with details of its parts."""
         is_ready, details = readiness(edge)
         reasons = cast("list[str]", details.pop("reasons"))
         details.pop("ready")
@@ -93,7 +93,7 @@ def _dumped(part: BaseModel) -> object:
 
 
 def _plain(value: object) -> object:
-    """Return a setting as JSON can say it."""
+    """Convert a setting to a value that JSON can represent."""
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,4 +1,4 @@
-"""Open connections: list, drop one, drop all of a client."""
+"""Open connections: list them, drop one, drop all of a client."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from app.inbound.connections import Connection
 
 TAG = "connections"
 REASON = "operator"
-"""In the log, of a connection that was dropped."""
+"""The reason in the access log of a dropped connection."""
 
 
 class OpenConnection(Model):
-    """One connection with a client."""
+    """One client connection."""
 
-    id: str = Field(description="Names it, for as long as it is open")
+    id: str = Field(description="Its id, valid while it is open")
     frontend: str
     protocol: str
-    listener: str = Field(description="The address it came in at")
-    client: str = Field(description="The client's address, as a PROXY header says it where one is trusted")
+    listener: str = Field(description="The address the client connected to")
+    client: str = Field(description="The client's address, from the PROXY header if the peer must send one")
     client_port: int
     peer: str = Field(description="The address at the other end of the socket")
     country: str | None
     region: str | None
     pool: str
-    backend: str | None = Field(description="Whose lease it holds; null between two requests, or while electing")
+    backend: str | None = Field(
+        description="The backend of its lease; null between two requests and before a backend is selected"
+    )
     tier: int | None
     affinity: str | None
     age_seconds: float
-    bytes_up: int = Field(description="Client to backend, since it was opened or, with HTTP, in this request")
+    bytes_up: int = Field(description="Client to backend, since the connection was opened")
     bytes_down: int
     is_half_closed: bool
     is_idle: bool = Field(description="Between two HTTP requests")
@@ -47,31 +49,31 @@ class OpenConnections(Model):
 
     items: list[OpenConnection]
     total: int
-    next: int | None = Field(description="`first` of the next page; null: this is the last")
+    next: int | None = Field(description="`first` of the next page; null on the last page")
 
 
 class ConnectionPage(Page):
-    """Which connections."""
+    """Selects connections."""
 
-    frontend: str | None = Field(default=None, description="Those of this frontend")
-    client: IpAddress | None = Field(default=None, description="Those of this address")
-    backend: str | None = Field(default=None, description="Those that hold a lease of this backend")
+    frontend: str | None = Field(default=None, description="Only connections of this frontend")
+    client: IpAddress | None = Field(default=None, description="Only connections of this client address")
+    backend: str | None = Field(default=None, description="Only connections with a lease of this backend")
 
 
 class ConnectionPath(Model):
-    """Which connection."""
+    """Selects a connection."""
 
     connection_id: str = Field(description="Its id")
 
 
 class ClientPath(Model):
-    """Which client."""
+    """Selects a client."""
 
     address: IpAddress = Field(description="IP address")
 
 
 class Dropped(Model):
-    """How many connections were told to end."""
+    """The number of dropped connections."""
 
     dropped: int
 
@@ -101,7 +103,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
 
     @api.delete("/api/connections/<connection_id>", Scope.OPERATE, tag=TAG, problems=(404,))
     def drop_connection(path: ConnectionPath) -> None:
-        """Drop a connection, whatever it is doing."""
+        """Drop a connection."""
         connection = next((one for one in edge.connections if _id_of(one) == path.connection_id), None)
         if connection is None:
             raise Problem(404, f"no such connection: {path.connection_id}")
@@ -117,7 +119,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
 
 
 def _id_of(connection: Connection) -> str:
-    """Return what tells a connection from every other, also from one that gets its memory later."""
+    """Return an id that stays unique even if a later connection gets the same memory address."""
     return f"{id(connection):x}-{int(connection.accepted_at * 1e6):x}"
 
 

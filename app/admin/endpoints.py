@@ -1,7 +1,7 @@
 """Endpoints of the gateway and the versions of their handlers: create, upload, compile, deploy, roll back, undeploy.
 
-Endpoints are judged by parse_endpoint alone. A source that is no handler is answered 422 with its traceback, and the
-version that served goes on serving.
+parse_endpoint validates endpoints. For a source that cannot be loaded the response is 422 with the traceback, and the
+current version keeps serving.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, WithJsonSchema
 
-from app.admin.api import Api, Model, say_target, with_whole_numbers
+from app.admin.api import Api, Model, set_audit_target, with_whole_numbers
 from app.admin.problems import Problem
 from app.domain.endpoints import (
     ID_PATTERN,
@@ -40,7 +40,7 @@ def _or_null(**schema: object) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
 
 
-# Described here and judged by parse_endpoint alone, which takes more: a pattern can say neither every rule of a path
+# These schemas only describe. parse_endpoint validates and accepts more: a pattern can express neither every path rule
 # nor every printable text.
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 _PathId = Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
@@ -58,37 +58,39 @@ _Flag = Annotated[Any, _or_null(type="boolean")]
 
 
 class EndpointFields(Model):
-    """An endpoint without its id; what is left out has its default."""
+    """An endpoint without its id; omitted fields have their default."""
 
-    name: _Name = Field(default=None, description="For people; its id by default")
-    domain: _Domain = Field(default=None, description="Host name, or *.host for all below it; null: every host")
-    path: _Path = Field(description="Rule in werkzeug's syntax: /users/<int:id>")
-    methods: _Methods = Field(default=None, description="GET by default, which takes HEAD too")
-    timeout_seconds: _Seconds = Field(default=None, description="For one request; 504 after")
-    max_concurrency: _Concurrency = Field(default=None, description="Requests at once; 0: no limit; 503 beyond")
-    max_body_bytes: _Bytes = Field(default=None, description="Of a request; 413 beyond")
-    is_enabled: _Flag = Field(default=None, description="false: takes no requests")
+    name: _Name = Field(default=None, description="Name to display; its id by default")
+    domain: _Domain = Field(default=None, description="Host name, or *.host for all its subdomains; null: every host")
+    path: _Path = Field(description="Path rule in werkzeug's syntax: /users/<int:id>")
+    methods: _Methods = Field(default=None, description="GET by default, which includes HEAD")
+    timeout_seconds: _Seconds = Field(default=None, description="Limit for one request; then 504")
+    max_concurrency: _Concurrency = Field(
+        default=None, description="Concurrent requests; further ones get 503; 0: no limit"
+    )
+    max_body_bytes: _Bytes = Field(default=None, description="Limit for a request body; larger ones get 413")
+    is_enabled: _Flag = Field(default=None, description="false: the endpoint is not served")
 
 
 class NewEndpoint(EndpointFields):
     """An endpoint."""
 
-    id: _Id = Field(description="Names it")
+    id: _Id = Field(description="Its unique id")
 
 
 class HandlerVersion(Model):
-    """A version in memory."""
+    """A loaded version."""
 
     number: int
     checksum: str = Field(description="SHA-256 of its source")
-    active: int = Field(description="Requests under way")
+    active: int = Field(description="Requests in progress")
     served: int
     errors: int
-    draining_since: float | None = Field(description="Unix seconds; null: it serves")
+    draining_since: float | None = Field(description="Unix seconds; null: the version is serving")
 
 
 class EndpointState(Model):
-    """An endpoint and what its handler does."""
+    """An endpoint and the state of its handler."""
 
     id: str
     name: str
@@ -104,7 +106,7 @@ class EndpointState(Model):
     active: int
     served: int
     errors: int
-    refused: int = Field(description="Over max_concurrency")
+    refused: int = Field(description="Requests beyond max_concurrency")
 
 
 class EndpointStates(Model):
@@ -114,36 +116,36 @@ class EndpointStates(Model):
 
 
 class EndpointPath(Model):
-    """Which endpoint."""
+    """Selects an endpoint."""
 
     endpoint_id: _PathId = Field(description="Its id")
 
 
 class VersionPath(EndpointPath):
-    """Which version."""
+    """Selects a version."""
 
-    number: int = Field(ge=1, le=2**31 - 1, description="Its number within the endpoint")
+    number: int = Field(ge=1, le=2**31 - 1, description="Its number in the endpoint")
 
 
 class Source(Model):
-    """A handler."""
+    """The source of a handler."""
 
     source: str = Field(description="A Python module with def handle(request, context)")
 
 
-class KeptVersion(Model):
-    """A version that is kept."""
+class SourceVersion(Model):
+    """A stored version."""
 
     number: int
     checksum: str
     created_at: float = Field(description="Unix seconds")
-    deployed_at: float | None = Field(description="When it was last put to serve")
+    deployed_at: float | None = Field(description="Unix seconds of its last deployment; null: never deployed")
 
 
-class KeptVersions(Model):
-    """The versions kept, oldest first."""
+class SourceVersions(Model):
+    """The stored versions, oldest first."""
 
-    items: list[KeptVersion]
+    items: list[SourceVersion]
 
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
@@ -166,9 +168,9 @@ def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
 
     @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, response=EndpointState, status=201, problems=(409,))
     def create_endpoint(body: NewEndpoint) -> EndpointState:
-        """Create an endpoint; until a handler is deployed its requests are 503."""
+        """Create an endpoint; its requests get 503 until a handler is deployed."""
         endpoint = _parsed(body.model_dump())
-        say_target(endpoint.id)
+        set_audit_target(endpoint.id)
         with _problems():
             deployment.create(endpoint)
         return state_of(endpoint.id)
@@ -180,40 +182,40 @@ def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
 
     @api.put("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, response=EndpointState, problems=(404, 409))
     def put_endpoint(path: EndpointPath, body: EndpointFields) -> EndpointState:
-        """Replace what an endpoint takes and its limits; its handler goes on."""
+        """Replace the rule and limits of an endpoint; its handler stays."""
         with _problems():
             deployment.update(_parsed({"id": path.endpoint_id, **body.model_dump()}))
         return state_of(path.endpoint_id)
 
     @api.delete("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, problems=(404,))
     def remove_endpoint(path: EndpointPath) -> None:
-        """Delete an endpoint and its versions; requests under way end."""
+        """Delete an endpoint and its versions; requests in progress finish."""
         with _problems():
             deployment.remove(path.endpoint_id)
 
 
 def _add_version_routes(api: Api, deployment: Deployment) -> None:
-    def carried_out(work: Callable[..., StoredVersion], *arguments: object) -> KeptVersion:
+    def version_after(work: Callable[..., StoredVersion], *arguments: object) -> SourceVersion:
         with _problems():
-            return _kept(work(*arguments))
+            return _source_version(work(*arguments))
 
-    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, response=KeptVersions, problems=(404,))
-    def list_versions(path: EndpointPath) -> KeptVersions:
-        """List the versions that are kept."""
+    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, response=SourceVersions, problems=(404,))
+    def list_versions(path: EndpointPath) -> SourceVersions:
+        """List the stored versions."""
         with _problems():
-            return KeptVersions(items=[_kept(version) for version in deployment.versions(path.endpoint_id)])
+            return SourceVersions(items=[_source_version(version) for version in deployment.versions(path.endpoint_id)])
 
     @api.post(
         "/api/endpoints/<endpoint_id>/versions",
         Scope.DEPLOY,
         tag=TAG,
-        response=KeptVersion,
+        response=SourceVersion,
         status=201,
         problems=(404,),
     )
-    def upload_version(path: EndpointPath, body: Source) -> KeptVersion:
-        """Keep a source as the next version, without loading it."""
-        return carried_out(deployment.upload, path.endpoint_id, body.source)
+    def upload_version(path: EndpointPath, body: Source) -> SourceVersion:
+        """Store a source as the next version, without loading it."""
+        return version_after(deployment.upload, path.endpoint_id, body.source)
 
     @api.get(
         "/api/endpoints/<endpoint_id>/versions/<int:number>/source",
@@ -231,44 +233,44 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
         "/api/endpoints/<endpoint_id>/versions/<int:number>/compile",
         Scope.DEPLOY,
         tag=TAG,
-        response=KeptVersion,
+        response=SourceVersion,
         problems=(404,),
     )
-    def compile_version(path: VersionPath) -> KeptVersion:
-        """Compile and import a version and check its entry point, without letting it serve."""
-        return carried_out(deployment.compile, path.endpoint_id, path.number)
+    def compile_version(path: VersionPath) -> SourceVersion:
+        """Compile and import a version and check its entry point, without deploying it."""
+        return version_after(deployment.compile, path.endpoint_id, path.number)
 
     @api.post(
         "/api/endpoints/<endpoint_id>/versions/<int:number>/deploy",
         Scope.DEPLOY,
         tag=TAG,
-        response=KeptVersion,
+        response=SourceVersion,
         problems=(404,),
     )
-    def deploy_version(path: VersionPath) -> KeptVersion:
-        """Let a version serve; the one before drains."""
-        return carried_out(deployment.deploy, path.endpoint_id, path.number)
+    def deploy_version(path: VersionPath) -> SourceVersion:
+        """Deploy a version; the previous one drains."""
+        return version_after(deployment.deploy, path.endpoint_id, path.number)
 
-    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=KeptVersion, problems=(404,))
-    def deploy_source(path: EndpointPath, body: Source) -> KeptVersion:
-        """Keep a source as the next version and let it serve."""
-        return carried_out(deployment.deploy_source, path.endpoint_id, body.source)
+    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404,))
+    def deploy_source(path: EndpointPath, body: Source) -> SourceVersion:
+        """Store a source as the next version and deploy it."""
+        return version_after(deployment.deploy_source, path.endpoint_id, body.source)
 
-    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=KeptVersion, problems=(404,))
-    def roll_back(path: EndpointPath) -> KeptVersion:
-        """Let the version serve that was deployed before this one."""
-        return carried_out(deployment.roll_back, path.endpoint_id)
+    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404,))
+    def roll_back(path: EndpointPath) -> SourceVersion:
+        """Deploy the previously deployed version."""
+        return version_after(deployment.roll_back, path.endpoint_id)
 
     @api.post("/api/endpoints/<endpoint_id>/undeploy", Scope.DEPLOY, tag=TAG, problems=(404,))
     def undeploy(path: EndpointPath) -> None:
-        """Let no version serve; requests under way end."""
+        """Undeploy the current version; requests in progress finish."""
         with _problems():
             deployment.undeploy(path.endpoint_id)
 
 
 @contextmanager
 def _problems() -> Iterator[None]:
-    """Turn what the gateway raises into problems."""
+    """Convert exceptions of the gateway into problems."""
     try:
         yield
     except NotFound as missing:
@@ -283,12 +285,12 @@ def _problems() -> Iterator[None]:
 
 
 def _parsed(given: dict[str, Any]) -> Endpoint:
-    """Validate an endpoint as every one is. Raises Problem."""
+    """Validate an endpoint. Raises Problem."""
     try:
         return parse_endpoint(with_whole_numbers(given))
     except BadEndpoint as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
-        raise Problem(422, "this is no endpoint", errors=faults) from None
+        raise Problem(422, "this is not a valid endpoint", errors=faults) from None
 
 
 def _described(view: EndpointView) -> EndpointState:
@@ -323,8 +325,8 @@ def _version(view: VersionView) -> HandlerVersion:
     )
 
 
-def _kept(version: StoredVersion) -> KeptVersion:
-    return KeptVersion(
+def _source_version(version: StoredVersion) -> SourceVersion:
+    return SourceVersion(
         number=version.number,
         checksum=version.checksum,
         created_at=version.created_at,

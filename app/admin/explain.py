@@ -1,4 +1,4 @@
-"""Why a client would land where it would: the verdicts on every backend, with what is true of it now."""
+"""Explains which backend a client would get: the verdict on every backend, with its current state."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TAG = "explain"
-BREATH_SECONDS: Final = 0.001
-"""For others, between two pages of the members."""
+YIELD_SECONDS: Final = 0.001
+"""Pause between two pages of backends, for other greenlets."""
 
 
 class ExplainQuery(Page):
-    """Whom to explain."""
+    """Selects a client and a frontend."""
 
     client: IpAddress = Field(description="IP address")
-    frontend: str | None = Field(default=None, description="One with algorithm geo; left out: the first such")
+    frontend: str | None = Field(default=None, description="A frontend with algorithm geo; the first one by default")
 
 
 class LiveVerdict(Model):
-    """A backend as this client sees it. Tier and score are those at zero connections."""
+    """The verdict on a backend for this client. Tier and score are for zero connections."""
 
     id: str
     tier: int
     score: float
-    why: str = Field(description="What the databases say")
+    why: str = Field(description="What the databases say about both")
     connections: int | None = Field(description="Leases held now")
     state: str | None = Field(description="Its health")
     takes_new_clients: bool
 
 
 class Explanation(Model):
-    """Where a client is, whom it is bound to, and a page of verdicts, best first."""
+    """A client's location and binding, and a page of verdicts, best first."""
 
     client: str
     country: str | None
@@ -56,35 +56,35 @@ class Explanation(Model):
     bound_to: str | None
     items: list[LiveVerdict]
     total: int
-    next: int | None = Field(description="`first` of the next page; null: this is the last")
+    next: int | None = Field(description="`first` of the next page; null on the last page")
 
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    thread = WorkerThread()  # judging ten thousand backends takes longer than the loop may be held
+    thread = WorkerThread()  # explaining 10,000 backends would block the event loop for too long
 
     def geo_frontend(name: str | None) -> Frontend:
-        of_algorithm = [one for one in edge.config().frontends if one.algorithm == "geo"]
-        for one in of_algorithm:
+        geo_frontends = [one for one in edge.config().frontends if one.algorithm == "geo"]
+        for one in geo_frontends:
             if name in (None, one.name):
                 return one
         raise Problem(404, f"there is no frontend {name or ''} with algorithm geo")
 
-    def members_of(pool: str) -> dict[str, MemberView]:
-        members: dict[str, MemberView] = {}
+    def backends_of(pool: str) -> dict[str, MemberView]:
+        backends: dict[str, MemberView] = {}
         first = 0
         while True:
             page = DescribePool(pool, first)
             described = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
-            members |= {member.backend.id: member for member in described}
+            backends |= {view.backend.id: view for view in described}
             first += len(described)
             if len(described) < page.count:
-                return members
-            gevent.sleep(BREATH_SECONDS)
+                return backends
+            gevent.sleep(YIELD_SECONDS)
 
     @api.get("/api/explain", Scope.READ, tag=TAG, response=Explanation, problems=(404,))
     def explain_client(query: ExplainQuery) -> Explanation:
-        """Say where a client would land, and why."""
+        """Explain which backend a client would get, and why."""
         address = query.client
         frontend = geo_frontend(query.frontend)
         config = edge.config()
@@ -93,19 +93,19 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
         binding = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
         backends = edge.pools.backends.get(frontend.backend, ())
         verdicts = thread.run(explain, backends, location, config.region or None)
-        live = members_of(frontend.backend)
+        live = backends_of(frontend.backend)
         items = []
         for verdict in verdicts[query.first : query.first + query.count]:
-            member = live.get(verdict.backend.id)
+            view = live.get(verdict.backend.id)
             items.append(
                 LiveVerdict(
                     id=verdict.backend.id,
                     tier=verdict.tier,
                     score=verdict.score,
                     why=verdict.why,
-                    connections=member.connections if member is not None else None,
-                    state=str(member.state) if member is not None else None,
-                    takes_new_clients=member is not None and member.takes_new_clients,
+                    connections=view.connections if view is not None else None,
+                    state=str(view.state) if view is not None else None,
+                    takes_new_clients=view is not None and view.takes_new_clients,
                 )
             )
         return Explanation(

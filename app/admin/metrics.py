@@ -1,4 +1,4 @@
-"""The metrics as JSON: the same numbers as /metrics of the other listener, for programs that read no Prometheus."""
+"""The metrics as JSON: the numbers of /metrics on the status listener, for programs that do not parse Prometheus."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from app.outbound.worker_thread import WorkerThread
 
 
 class Bucket(Model):
-    """Observations up to a bound."""
+    """The number of observations up to a bound."""
 
-    le: float | None = Field(description="The bound; null: none")
+    le: float | None = Field(description="The bound; null: infinite")
     count: int
 
 

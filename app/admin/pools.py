@@ -1,4 +1,4 @@
-"""Pools and their members as the registry sees them now, and the frontends before them."""
+"""Pools and their backends, in their current state, and the frontends."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ TAG = "pools"
 
 
 class OnePool(Model):
-    """A pool and how it is."""
+    """A pool and its state."""
 
     name: str
-    app: str | None = Field(description="Whose backends it takes from the routing database; null: its own servers")
-    frontends: list[str] = Field(description="Those it serves")
-    health_check: str | None = Field(description="off, tcp or http; null: a former configuration's pool")
+    app: str | None = Field(
+        description="The app of its backends in the routing database; null: it has servers of its own"
+    )
+    frontends: list[str] = Field(description="The frontends that it serves")
+    health_check: str | None = Field(description="off, tcp or http; null: the pool of an earlier configuration")
     backends: int
     candidates: int = Field(description="Backends that take new clients")
-    fails_open: bool = Field(description="It serves though every backend is down")
+    fails_open: bool = Field(description="Every backend is down, and all are used nevertheless")
 
 
 class Pools(Model):
-    """Every pool; one that is gone from the configuration stays while somebody uses it."""
+    """Every pool; one removed from the configuration stays while it has connections."""
 
     items: list[OnePool]
 
 
 class PoolPath(Model):
-    """Which pool."""
+    """Selects a pool."""
 
     pool: str = Field(description="Its name")
 
 
 class HealthChange(Model):
-    """A state of health and when it began."""
+    """A health state and when it began."""
 
     state: str
     seconds_ago: float
 
 
-class PoolMember(Model):
+class PoolBackend(Model):
     """A backend in a pool."""
 
     id: str
     address: str
-    host_name: str | None = Field(description="What the database says in place of an address")
+    host_name: str | None = Field(description="The host name in the database, if it has one instead of an address")
     app: str | None
     region: str | None
     country: str | None
@@ -64,42 +66,42 @@ class PoolMember(Model):
     soft_limit: int
     hard_limit: int
     connections: int = Field(description="Leases held now")
-    state: str = Field(description="Its health")
+    state: str = Field(description="Its health: unknown, up, down or ejected")
     seconds_in_state: float
-    history: list[HealthChange] = Field(description="The last states, the present one last")
+    history: list[HealthChange] = Field(description="The last states, the current one last")
     consecutive_failures: int
     ejected_for_seconds: float
-    is_healthy: bool = Field(description="By the database")
+    is_healthy: bool = Field(description="The database's `healthy`")
     is_drained: bool
-    is_available: bool = Field(description="It may be elected, or keep its clients")
+    is_available: bool = Field(description="It can be selected, and keeps its bound clients")
     takes_new_clients: bool
     connections_total: int = Field(description="Established since the start")
-    requests_total: int = Field(description="HTTP requests answered")
-    errors_total: int = Field(description="Failures in traffic")
+    requests_total: int = Field(description="HTTP requests with a response")
+    errors_total: int = Field(description="Failures of connections and requests")
     bytes_sent_total: int = Field(description="To clients")
     bytes_received_total: int = Field(description="From clients")
 
 
-class PoolMembers(Model):
-    """A page of a pool's members."""
+class PoolBackends(Model):
+    """A page of a pool's backends."""
 
-    items: list[PoolMember]
+    items: list[PoolBackend]
     total: int
-    next: int | None = Field(description="`first` of the next page; null: this is the last")
+    next: int | None = Field(description="`first` of the next page; null on the last page")
 
 
 class OneFrontend(Model):
-    """A front door."""
+    """A frontend and its state."""
 
     name: str
     protocol: str
-    listeners: list[str] = Field(description="Addresses that it listens on now")
+    listeners: list[str] = Field(description="The addresses it listens on")
     pool: str
     algorithm: str
     affinity: bool
-    connections: int = Field(description="Open now")
-    connections_total: int = Field(description="Accepted since the start, up to a second ago")
-    requests_total: int = Field(description="HTTP requests answered since the start, up to a second ago")
+    connections: int = Field(description="Open connections")
+    connections_total: int = Field(description="Accepted since the start; up to a second old")
+    requests_total: int = Field(description="HTTP requests with a response since the start; up to a second old")
 
 
 class Frontends(Model):
@@ -134,18 +136,18 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
             )
         return Pools(items=items)
 
-    @api.get("/api/pools/<path:pool>/members", Scope.READ, tag=TAG, response=PoolMembers, problems=(404,))
-    def list_members(path: PoolPath, query: Page) -> PoolMembers:
-        """List the backends of a pool with their live state."""
+    @api.get("/api/pools/<path:pool>/backends", Scope.READ, tag=TAG, response=PoolBackends, problems=(404,))
+    def list_pool_backends(path: PoolPath, query: Page) -> PoolBackends:
+        """List the backends of a pool with their current state."""
         counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
         if path.pool not in counts:
             raise Problem(404, f"no such pool: {path.pool}")
         page = DescribePool(path.pool, query.first, query.count)
-        members = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+        views = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
         now, total = time.monotonic(), counts[path.pool].members
         traffic = traffic_of_backends(edge.actors.metrics, path.pool)
-        items = [_described(member, traffic[member.backend.id], now) for member in members]
-        return PoolMembers(items=items, total=total, next=next_page(query, total))
+        items = [_described(view, traffic[view.backend.id], now) for view in views]
+        return PoolBackends(items=items, total=total, next=next_page(query, total))
 
     @api.get("/api/frontends", Scope.READ, tag=TAG, response=Frontends)
     def list_frontends() -> Frontends:
@@ -170,9 +172,9 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
         )
 
 
-def _described(member: MemberView, traffic: BackendTraffic, now: float) -> PoolMember:
-    backend = member.backend
-    return PoolMember.model_construct(
+def _described(view: MemberView, traffic: BackendTraffic, now: float) -> PoolBackend:
+    backend = view.backend
+    return PoolBackend.model_construct(
         id=backend.id,
         address=str(ListenAddress(backend.host or backend.host_name or "", backend.port)),
         host_name=backend.host_name,
@@ -182,19 +184,19 @@ def _described(member: MemberView, traffic: BackendTraffic, now: float) -> PoolM
         weight=backend.weight,
         soft_limit=backend.soft_limit,
         hard_limit=backend.hard_limit,
-        connections=member.connections,
-        state=str(member.state),
-        seconds_in_state=round(now - member.changed_at, 3),
+        connections=view.connections,
+        state=str(view.state),
+        seconds_in_state=round(now - view.changed_at, 3),
         history=[
             HealthChange.model_construct(state=str(state), seconds_ago=round(now - began, 3))
-            for began, state in member.history
+            for began, state in view.history
         ],
-        consecutive_failures=member.consecutive_failures,
-        ejected_for_seconds=round(member.ejected_for, 3),
+        consecutive_failures=view.consecutive_failures,
+        ejected_for_seconds=round(view.ejected_for, 3),
         is_healthy=backend.is_healthy,
         is_drained=backend.is_deleted,
-        is_available=member.is_available,
-        takes_new_clients=member.takes_new_clients,
+        is_available=view.is_available,
+        takes_new_clients=view.takes_new_clients,
         connections_total=traffic.connections,
         requests_total=traffic.requests,
         errors_total=traffic.errors,

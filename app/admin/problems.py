@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457): one exception, and the JSON it becomes."""
+"""Problem details (RFC 9457): the exception of the admin API and its JSON."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ MEDIA_TYPE: Final = "application/problem+json"
 
 
 class ProblemFault(BaseModel):
-    """One thing that is wrong with a request."""
+    """One fault of a request."""
 
     model_config = ConfigDict(extra="forbid")
 
-    where: str = Field(description="The parameter, column or place at fault")
-    rule: str = Field(description="What it breaks")
+    where: str = Field(description="The faulty parameter, column or place")
+    rule: str = Field(description="The rule it breaks")
 
 
 class ProblemDetails(BaseModel):
-    """Why a request was not carried out (RFC 9457)."""
+    """Why a request failed (RFC 9457)."""
 
     model_config = ConfigDict(extra="forbid")
 
-    type: str = Field(default="about:blank", description="about:blank: the status says what kind of problem it is")
+    type: str = Field(default="about:blank", description="about:blank: the kind of problem is that of the status")
     title: str = Field(description="The status in words")
     status: int = Field(description="The HTTP status")
-    detail: str = Field(description="What is wrong, for people")
-    errors: list[ProblemFault] = Field(default_factory=list, description="Every single fault, where there are several")
+    detail: str = Field(description="What is wrong, as text")
+    errors: list[ProblemFault] = Field(default_factory=list, description="Every fault of the request")
 
 
 class Problem(Exception):
-    """Ends a request with a status that says why."""
+    """Ends a request with an error status and its reason."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Problem(Exception):
 
 
 def encodable(text: str) -> str:
-    """Return a text from outside, which may hold halves of characters (JSON's `\\ud800`), as UTF-8 can say it."""
+    """Escape what UTF-8 cannot encode: text from outside may have lone surrogates (JSON's `\\ud800`)."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def invalid(error: ValidationError) -> Problem:
-    """Return what a request is answered whose parameters or body break their schema. Shows no values."""
+    """Return the problem for parameters or a body that do not match their schema. It contains no values."""
     faults = [(".".join(map(str, fault["loc"])) or "body", fault["msg"]) for fault in error.errors(include_input=False)]
-    return Problem(422, "the request breaks its schema", errors=faults)
+    return Problem(422, "the request does not match its schema", errors=faults)

@@ -1,6 +1,6 @@
-"""Registrations: services that say of themselves that they serve, again and again, until they do not any more.
+"""Registrations: services register themselves and renew the registration while they run.
 
-One route for all of it: the heartbeat is the registration once more, so that one that was lost heals by itself.
+Registering and renewing are the same request, so a lost registration comes back with the next renewal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from app.admin.api import Api, Model, say_unchanged, with_whole_numbers
+from app.admin.api import Api, Model, skip_audit, with_whole_numbers
 from app.admin.backends import Address, BackendPath, Number, Port, Text, parsed
 from app.admin.problems import Problem
 from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS, Registration
@@ -23,51 +23,52 @@ _WHOLE = BeforeValidator(lambda value: with_whole_numbers({"": value})[""])
 
 
 class RegistrationBody(Model):
-    """A service that serves, or wants to stop."""
+    """A service to register."""
 
     app: Text = Field(default=None, description="Pools take the backends of one app")
-    host: Address = Field(description="Where it listens, as the edges reach it")
+    host: Address = Field(description="Its address or host name, as the edges reach it")
     port: Port = Field(description="Its port")
     region: Text = Field(default=None, description="Such as sa, us, eu")
     country: Text = Field(default=None, description="ISO 3166-1 alpha-2")
     weight: Number = Field(default=None, description="Share of the clients; null counts as 1")
-    soft_limit: Number = Field(default=None, description="Comfortable number of connections; null and 0 count as 100")
-    hard_limit: Number = Field(default=None, description="Most connections; null and 0: no limit")
+    soft_limit: Number = Field(default=None, description="Connections at full load; null and 0 count as 100")
+    hard_limit: Number = Field(default=None, description="Maximum number of connections; null and 0: no limit")
     ttl_seconds: Annotated[int, Field(strict=True, ge=SHORTEST_TTL_SECONDS, le=LONGEST_TTL_SECONDS), _WHOLE] = Field(
-        default=DEFAULT_TTL_SECONDS, description="How long it serves without another word; say it thrice as often"
+        default=DEFAULT_TTL_SECONDS,
+        description="Time after which it is removed unless it renews; renew three times as often",
     )
-    draining: bool = Field(default=False, description="True: no new connections")
+    draining: bool = Field(default=False, description="true: no new connections")
 
 
 class RegistrationResponse(Model):
-    """How long the registration holds."""
+    """How long the registration is valid."""
 
-    ttl_seconds: int = Field(description="Seconds from now; may be more than was asked for")
-    is_new: bool = Field(description="It was not there, or had been lost")
+    ttl_seconds: int = Field(description="Seconds from now; may be more than requested")
+    is_new: bool = Field(description="Whether the registration did not exist or had expired")
 
 
 def add_routes(api: Api, registrar: Registrar, check: Callable[[], None] = lambda: None) -> None:
-    """Add the routes of this subject. `check` raises Problem where nobody would be served by what is registered."""
+    """Add the routes of this subject. `check` raises Problem if registrations would have no effect."""
 
     @api.put(
         "/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, response=RegistrationResponse, problems=(409,)
     )
     def put_registration(path: BackendPath, body: RegistrationBody) -> RegistrationResponse:
-        """Register a service, or renew its registration: it is a backend for `ttl_seconds` from now on."""
+        """Register a service or renew its registration: it is a backend for the next `ttl_seconds`."""
         check()
         columns: dict[str, Any] = body.model_dump(exclude={"host", "ttl_seconds", "draining"})
         backend = parsed({"id": path.backend_id, "wg_ip": body.host, **columns}, {"wg_ip": "host"})
         try:
             granted = registrar.register(Registration(backend, body.ttl_seconds, body.draining))
         except KeyError:
-            raise Problem(409, f"{path.backend_id} is a backend that was not registered by itself") from None
+            raise Problem(409, f"backend {path.backend_id} exists and is not a registration") from None
         if granted.is_renewal:
-            say_unchanged()
+            skip_audit()
         return RegistrationResponse(ttl_seconds=granted.ttl_seconds, is_new=granted.is_new)
 
     @api.delete("/api/registrations/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def delete_registration(path: BackendPath) -> None:
-        """End a registration, and the backend with it."""
+        """End a registration and remove its backend."""
         check()
         try:
             registrar.deregister(path.backend_id)

@@ -1,4 +1,4 @@
-"""Access of the admin API to the routing database: opened for each piece of work, in a thread."""
+"""The admin API's access to the routing database, which is opened for each operation, in a thread."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ T = TypeVar("T")
 
 
 def require_routing(config: Config) -> None:
-    """Raise Problem where what stands in the routing database would serve nobody."""
+    """Raise Problem if no pool uses the routing database."""
     if all(pool.app is None for pool in config.pools):
         raise Problem(409, "no pool of this edge takes its backends from a routing database")
 
 
 def require_registrable(config: Config) -> None:
-    """Raise Problem where registrations are not kept."""
+    """Raise Problem if services cannot register at this edge."""
     require_routing(config)
     if config.db_url is not None:
-        raise Problem(409, "services register where the routing database is SQLite's, or replicated from etcd")
+        raise Problem(
+            409, "registration needs a routing database in SQLite, or replicated from etcd; this edge has PostgreSQL"
+        )
 
 
 class RoutingFile:
-    """Carries out work on the routing database of the configuration of the moment, in the one thread that writes it."""
+    """Runs work on the current configuration's routing database, in the only thread that writes it."""
 
     def __init__(self, config: Callable[[], Config], thread: WorkerThread) -> None:
         self._config = config
         self._thread = thread
 
-    def __call__(self, work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
-        """Do it and return what it returns. Raises Problem, RepositoryError, and what the work raises."""
+    def __call__(self, work: Callable[[BackendTable], T], *, creates_store: bool = False) -> T:
+        """Run `work` and return its result. Raises Problem, RepositoryError, and what the work raises."""
         config = self._config()
         require_routing(config)
 
         def with_store() -> T:
-            if config.db_url is None and not makes_store and not config.db_path.exists():
+            if config.db_url is None and not creates_store and not config.db_path.exists():
                 raise Problem(503, f"{config.db_path} does not exist")
             with open_store(config.routing) as store:
                 return work(store)

@@ -1,7 +1,6 @@
 """Services of handlers: databases, caches, storages, mail servers. Create, test, replace, remove.
 
-They are judged by parse_service alone. Secrets are taken, kept and never shown: a masked one that comes back means the
-one that is kept.
+parse_service validates them. Secrets are stored and never shown; a masked one in a request stands for the stored one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, WithJsonSchema
 
-from app.admin.api import Api, Model, say_target
+from app.admin.api import Api, Model, set_audit_target
 from app.admin.problems import Problem
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
 from app.domain.services import ENGINES, NAME_PATTERN, BadService, ServiceView
@@ -30,18 +29,18 @@ _Settings = Annotated[Any, WithJsonSchema({"type": "object"})]
 class ServiceFields(Model):
     """A service without its name."""
 
-    kind: _Kind = Field(description="What it is for handlers")
-    settings: _Settings = Field(default=None, description="engine, where it is, credentials, limits")
+    kind: _Kind = Field(description="The kind of client that handlers get")
+    settings: _Settings = Field(default=None, description="engine, address, credentials, limits")
 
 
 class NewService(ServiceFields):
     """A service."""
 
-    name: _Name = Field(description="What handlers call it")
+    name: _Name = Field(description="Its name in handlers")
 
 
 class ServiceState(Model):
-    """A service and how its connections are."""
+    """A service and the state of its connections."""
 
     name: str
     kind: str
@@ -50,7 +49,7 @@ class ServiceState(Model):
     reason: str = Field(description="Why it is down; empty while it is up")
     connected: int
     in_use: int
-    depth: int = Field(description="Calls that wait for a connection")
+    depth: int = Field(description="Calls waiting for a connection")
     served: int
     errors: int
     timeouts: int
@@ -67,21 +66,23 @@ class ServiceStates(Model):
 
 
 class ServicePath(Model):
-    """Which service."""
+    """Selects a service."""
 
     service_name: str = Field(description="Its name")
 
 
 class ReplaceQuery(Model):
-    """How to replace."""
+    """Options of a replacement."""
 
-    even_if_down: bool = Field(default=False, description="Also when the new settings give no connection")
+    even_if_down: bool = Field(
+        default=False, description="Replace it even if no connection can be opened with the new settings"
+    )
 
 
 class TestResult(Model):
-    """A sign of life."""
+    """The result of a test."""
 
-    seconds: float = Field(description="To connect and get an answer")
+    seconds: float = Field(description="Time to connect and get a response")
 
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
@@ -95,8 +96,8 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
 
     @api.post("/api/services", Scope.DEPLOY, tag=TAG, response=ServiceState, status=201, problems=(409,))
     def create_service(body: NewService) -> ServiceState:
-        """Start a service and keep it; one that cannot be reached yet keeps trying."""
-        say_target(str(body.name))
+        """Create a service and start it; if it cannot be reached, connecting is retried."""
+        set_audit_target(str(body.name))
         with _problems():
             return _described(services.create(_given(body.name, body)))
 
@@ -108,19 +109,19 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
 
     @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, response=ServiceState, problems=(404, 409, 502))
     def replace_service(path: ServicePath, query: ReplaceQuery, body: ServiceFields) -> ServiceState:
-        """Give a service other settings: the new connections are up before the old ones end."""
+        """Change a service's settings; the new connections are up before the old ones are closed."""
         with _problems():
             return _described(services.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
 
     @api.post("/api/services/<service_name>/test", Scope.OPERATE, tag=TAG, response=TestResult, problems=(404, 502))
     def test_service(path: ServicePath) -> TestResult:
-        """Open a connection and ask for a sign of life."""
+        """Open a connection and ping the service."""
         with _problems():
             return TestResult(seconds=services.services.test(path.service_name))
 
     @api.delete("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, problems=(404,))
     def remove_service(path: ServicePath) -> None:
-        """End a service and forget it."""
+        """Stop a service and delete it."""
         with _problems():
             services.remove(path.service_name)
 
@@ -132,12 +133,12 @@ def _given(name: object, body: ServiceFields) -> dict[str, object]:
 
 @contextmanager
 def _problems() -> Iterator[None]:
-    """Turn what services raise into problems."""
+    """Convert exceptions of services into problems."""
     try:
         yield
     except BadService as bad:
         faults = [(fault.column, fault.rule) for fault in bad.faults]
-        raise Problem(422, "this is no service", errors=faults) from None
+        raise Problem(422, "this is not a valid service", errors=faults) from None
     except LookupError as missing:
         raise Problem(404, str(missing)) from None
     except ServiceDown as down:

@@ -1,4 +1,4 @@
-"""The tokens of this edge: read once from the database, kept in memory, changed in both."""
+"""The tokens of this edge: loaded from the database at the start, then changed in memory and in the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_TOKEN_NAME: Final = "first"
 
 
 class TokenService:
-    """`file` gets the first token's text, in the clear, for its owner alone to read."""
+    """Creates and revokes tokens. The first token's text is written to `file`, readable by its owner only."""
 
     def __init__(self, store: SqliteTokenStore, file: Path) -> None:
         self._store = store
@@ -29,46 +29,46 @@ class TokenService:
         self._tokens: tuple[Token, ...] = ()
 
     def current(self) -> tuple[Token, ...]:
-        """Return the tokens there are now."""
+        """Return the current tokens."""
         return self._tokens
 
     def load(self) -> None:
-        """Read the tokens; where there is none, make the first, with every scope. Raises StoreError."""
+        """Load the tokens; if there are none, create the first, with every scope. Raises StoreError."""
         self._tokens = tuple(self._thread.run(self._store.load))
         if not self._tokens:
-            self._make_first()
+            self._create_first()
 
-    def _make_first(self) -> None:
+    def _create_first(self) -> None:
         text = token_text(secrets.token_bytes(SECRET_BYTES))
         try:
-            # Before the database: a token kept that nobody was told of would shut everybody out.
+            # Before the database: a stored token with unknown text would lock everyone out.
             self._thread.run(_write_secret, self._file, text)
         except OSError as error:
             raise StoreError(f"the first token cannot be written to {self._file}: {error.strerror}") from None
-        self._keep(Token(FIRST_TOKEN_NAME, digest_of(text), ALL_SCOPES, time.time()))
+        self._add(Token(FIRST_TOKEN_NAME, digest_of(text), ALL_SCOPES, time.time()))
         logger.bind(path=str(self._file.absolute())).info(
             "admin: the first token is in {}: keep it safe", self._file.absolute()
         )
 
-    def make(self, name: str, scopes: frozenset[Scope]) -> tuple[Token, str]:
-        """Make a token; returns it and its text, which is nowhere else. Raises KeyError, StoreError."""
+    def create(self, name: str, scopes: frozenset[Scope]) -> tuple[Token, str]:
+        """Create a token. Returns it with its text, which is not stored. Raises KeyError, StoreError."""
         text = token_text(secrets.token_bytes(SECRET_BYTES))
         token = Token(name, digest_of(text), scopes, time.time())
-        self._keep(token)
+        self._add(token)
         return token, text
 
-    def _keep(self, token: Token) -> None:
+    def _add(self, token: Token) -> None:
         self._thread.run(self._store.add, token)
         self._tokens = (*self._tokens, token)
 
     def revoke(self, name: str) -> None:
-        """Forget a token, at once. Raises KeyError, StoreError."""
+        """Revoke a token immediately. Raises KeyError, StoreError."""
         self._thread.run(self._store.remove, name)
         self._tokens = tuple(token for token in self._tokens if token.name != name)
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Put a line into a file that its owner alone may read, in the place of any other. Raises OSError."""
+    """Write a line to a new file readable by its owner only, replacing any other. Raises OSError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

@@ -1,10 +1,10 @@
-"""Tokens: list, make, revoke. A token gives no scope that it lacks, and takes none away."""
+"""Tokens: list, create, revoke. A token cannot grant or revoke a scope that it lacks."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from app.admin.api import Api, Model, current_token, say_target
+from app.admin.api import Api, Model, current_token, set_audit_target
 from app.admin.problems import Problem
 from app.admin.token_service import TokenService
 from app.domain.tokens import Scope, Token
@@ -28,20 +28,20 @@ class Tokens(Model):
 
 
 class NewToken(Model):
-    """A token to be made."""
+    """A token to create."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$", description="What the audit log will call its bearer")
-    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope), description="What it allows")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$", description="Its name in the audit log")
+    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope), description="The operations it allows")
 
 
-class MadeToken(OneToken):
-    """A token just made."""
+class CreatedToken(OneToken):
+    """A created token."""
 
-    token: str = Field(description="Its text, shown this once")
+    token: str = Field(description="Its text, shown only here")
 
 
 class TokenPath(Model):
-    """Which token."""
+    """Selects a token."""
 
     name: str = Field(description="Its name")
 
@@ -51,35 +51,35 @@ def add_routes(api: Api, service: TokenService) -> None:
 
     @api.get("/api/tokens", Scope.READ, tag=TAG, response=Tokens)
     def list_tokens() -> Tokens:
-        """List the tokens by name; what is kept of them is not shown."""
+        """List the tokens, without their text."""
         return Tokens(items=[_described(token) for token in service.current()])
 
     @api.get("/api/token", Scope.READ, tag=TAG, response=OneToken)
     def get_own_token() -> OneToken:
-        """Show the token that asks."""
+        """Show the token of this request."""
         return _described(current_token())
 
-    @api.post("/api/tokens", Scope.OPERATE, tag=TAG, response=MadeToken, status=201, problems=(409,))
-    def make_token(body: NewToken) -> MadeToken:
-        """Make a token with scopes that the asking one has too. Its text is in the answer and nowhere else."""
-        say_target(body.name)
+    @api.post("/api/tokens", Scope.OPERATE, tag=TAG, response=CreatedToken, status=201, problems=(409,))
+    def create_token(body: NewToken) -> CreatedToken:
+        """Create a token with scopes of the request's own token. Its text is only in the response."""
+        set_audit_target(body.name)
         scopes = frozenset(body.scopes)
-        _require(scopes, "give")
+        _require(scopes, "grant")
         try:
-            token, text = service.make(body.name, scopes)
+            token, text = service.create(body.name, scopes)
         except KeyError:
-            raise Problem(409, f"there is a token {body.name} already") from None
-        return MadeToken(**dict(_described(token)), token=text)
+            raise Problem(409, f"token {body.name} already exists") from None
+        return CreatedToken(**dict(_described(token)), token=text)
 
     @api.delete("/api/tokens/<name>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def revoke_token(path: TokenPath) -> None:
-        """Revoke a token, at once."""
+        """Revoke a token immediately."""
         token = next((one for one in service.current() if one.name == path.name), None)
         if token is None:
             raise Problem(404, f"no such token: {path.name}")
         _require(token.scopes, "revoke")
         if len(service.current()) == 1:
-            raise Problem(409, "this is the last token: nobody could use the API without it")
+            raise Problem(409, "the last token cannot be revoked: the API could not be used without it")
         try:
             service.revoke(path.name)
         except KeyError:
@@ -89,7 +89,7 @@ def add_routes(api: Api, service: TokenService) -> None:
 def _require(scopes: frozenset[Scope], verb: str) -> None:
     lacking = sorted(scopes - current_token().scopes)
     if lacking:
-        raise Problem(403, f"token {current_token().name} cannot {verb} what it lacks: {', '.join(lacking)}")
+        raise Problem(403, f"token {current_token().name} cannot {verb} scopes that it lacks: {', '.join(lacking)}")
 
 
 def _described(token: Token) -> OneToken:

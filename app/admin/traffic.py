@@ -1,4 +1,4 @@
-"""What frontends and backends have done since the start, out of the counters of the metrics actor."""
+"""Traffic of frontends and backends since the start, from the counters of the metrics actor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 @dataclass(slots=True)
 class BackendTraffic:
-    """Counts of one backend."""
+    """The counts of one backend."""
 
     connections: int = 0
     requests: int = 0
@@ -32,7 +32,7 @@ _FIELDS = {
 
 
 def traffic_of_backends(metrics: Address, pool: str) -> defaultdict[str, BackendTraffic]:
-    """Return the counts of a pool's backends by id; one that has done nothing has zeros. Raises AskTimeoutError."""
+    """Return the counts of a pool's backends by id, zeros by default. Raises AskTimeoutError."""
     found: defaultdict[str, BackendTraffic] = defaultdict(BackendTraffic)
     counters = ask(metrics, ReadCounters(tuple(_FIELDS)), timeout_s=ASK_TIMEOUT_SECONDS)
     for metric, field in _FIELDS.items():
@@ -45,7 +45,7 @@ def traffic_of_backends(metrics: Address, pool: str) -> defaultdict[str, Backend
 
 @dataclass(frozen=True, slots=True)
 class FrontTraffic:
-    """Connections and HTTP requests by frontend, and the bytes that clients of all of them have got."""
+    """Connections and HTTP requests by frontend, and the bytes sent to the clients of all frontends."""
 
     connections: Counter[str]
     requests: Counter[str]
@@ -53,7 +53,7 @@ class FrontTraffic:
 
 
 def traffic_of_frontends(metrics: Address) -> FrontTraffic:
-    """Return what the frontends have taken. Raises AskTimeoutError."""
+    """Return the traffic of the frontends. Raises AskTimeoutError."""
     wanted = (names.CONNECTIONS, names.REQUESTS, names.BYTES_SENT)
     counters = ask(metrics, ReadCounters(wanted), timeout_s=ASK_TIMEOUT_SECONDS)
     connections, requests = Counter[str](), Counter[str]()

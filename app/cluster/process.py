@@ -10,7 +10,7 @@ import msgspec
 from loguru import logger
 
 from app.admin import backends, registrations
-from app.admin.access import Gate
+from app.admin.access import Authenticator
 from app.admin.api import Api
 from app.cluster.etcd import Credentials, EtcdClient
 from app.cluster.registrations import EtcdRegistrar
@@ -54,7 +54,9 @@ class Replication:
         )
         store = EtcdBackendStore(etcd, self._rows, row_of, self.replicator.await_revision)
         tokens = SqliteTokenStore(config.gateway_db_path)
-        api = Api(Gate(lambda: self._tokens_thread.run(tokens.load)), write_line, on_response=lambda _status: None)
+        api = Api(
+            Authenticator(lambda: self._tokens_thread.run(tokens.load)), write_line, on_response=lambda _status: None
+        )
         backends.add_routes(api, _access(store))
         registrations.add_routes(api, EtcdRegistrar(etcd, store))
         self._api = api
@@ -99,7 +101,7 @@ class Replication:
 def _access(store: EtcdBackendStore) -> backends.StoreAccess:
     """Return access to the store on the calling greenlet: it waits for sockets, and does not block the event loop."""
 
-    def access(work: Callable[[BackendTable], T], *, makes_store: bool = False) -> T:
+    def access(work: Callable[[BackendTable], T], *, creates_store: bool = False) -> T:
         return work(store)
 
     return access

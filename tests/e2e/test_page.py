@@ -49,7 +49,7 @@ def test_it_asks_for_a_token_refuses_a_wrong_one_and_shows_the_edge_to_a_good_on
     assert page.focused == "token"
     page.fill("#token", WRONG)
     page.press("Enter")
-    page.wait_for("#refusal", "This is no valid token.")
+    page.wait_for("#sign-in-error", "This token is not valid.")
     assert page.text("#backends") == ""
     page.fill("#token", town.admin.token)
     page.press("Enter")
@@ -77,18 +77,18 @@ def test_a_token_that_is_revoked_is_signed_out_with_the_reason(town, visit, page
     visit.sign_in(town.admin.bearer("guest", "read"))
     visit.expected = ["401"]
     assert town.admin.call("DELETE", "/api/tokens/guest").status == 204
-    page.wait_for("#refusal", "This token is not valid any more.")
+    page.wait_for("#sign-in-error", "This token is no longer valid.")
 
 
 def test_a_token_without_a_scope_is_told_so(town, visit, page):
     visit.expected = ["403"]
     visit.sign_in(town.admin.bearer("guest", "read"))
     page.click("[aria-label='Drain gru']")
-    page.wait_for("#said", "gru was not changed: token guest lacks the scope operate.")
+    page.wait_for("#message", "gru was not changed: token guest lacks the scope operate.")
     page.click("#sign-out")
     page.fill("#token", town.admin.bearer("deployer", "deploy").token)
     page.press("Enter")
-    page.wait_for("#refusal", "token deployer lacks the scope read.")
+    page.wait_for("#sign-in-error", "token deployer lacks the scope read.")
 
 
 def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, visit, page):
@@ -101,54 +101,54 @@ def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, v
     page.wait_for("#deploy-title", "hello")
     page.wait_for("#no-versions", "No version yet")
     assert town.response("/hello")[0] == 503
-    deploy(page, says("one"), "Version 1 serves.")
+    deploy(page, says("one"), "Version 1 is serving.")
     assert town.response("/hello") == (200, "one")
-    deploy(page, says("two"), "Version 2 serves.")
+    deploy(page, says("two"), "Version 2 is serving.")
     assert town.response("/hello") == (200, "two")
     page.wait_for("#version-rows tr:nth-child(2)", "v1")
-    page.wait_for("#version-rows tr:nth-child(1)", "serves")
+    page.wait_for("#version-rows tr:nth-child(1)", "serving")
     page.click("#roll-back")
-    page.wait_for("#outcome", "Rolled back: version 1 serves.")
+    page.wait_for("#outcome", "Rolled back: version 1 is serving.")
     assert town.response("/hello") == (200, "one")
-    page.wait_for("#version-rows tr:nth-child(2)", "serves")
+    page.wait_for("#version-rows tr:nth-child(2)", "serving")
     page.click("[aria-label='Deploy version 2']")
-    page.wait_for("#outcome", "Version 2 serves.")
+    page.wait_for("#outcome", "Version 2 is serving.")
     assert town.response("/hello") == (200, "two")
     page.wait_for("#endpoint-rows .pill", "v2")
     page.click("#undeploy")
-    page.wait_for("#outcome", "No version serves any more.")
+    page.wait_for("#outcome", "Undeployed: no version is serving.")
     assert town.response("/hello")[0] == 503
     page.wait_for("#endpoint-rows .pill", "none")
 
 
 def test_a_source_at_fault_shows_its_traceback_and_the_old_version_serves_on(town, visit, page, hello):
     visit.expected = ["422"]
-    deploy(page, says("one"), "Version 1 serves.")
+    deploy(page, says("one"), "Version 1 is serving.")
     deploy(page, BROKEN, "line 3: ValueError: invalid literal for int() with base 10: 'ten'")
     page.wait_for("#traceback", "PRICE = int('ten')")
     assert "Traceback (most recent call last)" in page.text("#traceback")
     assert town.response("/hello") == (200, "one")
-    deploy(page, says("three"), "serves.")
+    deploy(page, says("three"), "is serving.")
     assert page.text("#traceback") == ""
     assert town.response("/hello") == (200, "three")
 
 
 def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
-    deploy(page, says("one"), "Version 1 serves.")
+    deploy(page, says("one"), "Version 1 is serving.")
     page.fill("#source", says("two"))
     page.click("#compile")
-    page.wait_for("#outcome", "Version 2 compiles; it does not serve yet.")
+    page.wait_for("#outcome", "Version 2 compiles; it is not deployed.")
     assert town.response("/hello") == (200, "one")
     page.click("#deploy")
-    page.wait_for("#outcome", "Version 2 serves.")
+    page.wait_for("#outcome", "Version 2 is serving.")
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1, 2]
 
 
 def test_what_is_pressed_twice_is_done_once(town, page, hello):
     page.fill("#source", says("one"))
     page.evaluate("document.getElementById('deploy').click(); document.getElementById('deploy').click()")
-    page.wait_for("#outcome", "Version 1 serves.")
-    page.wait_for("#version-rows", "serves")
+    page.wait_for("#outcome", "Version 1 is serving.")
+    page.wait_for("#version-rows", "serving")
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1]
 
 
@@ -160,7 +160,7 @@ def test_an_answer_that_comes_when_another_endpoint_is_in_the_box_is_told_as_its
     page.click("#deploy")
     page.click("#endpoint-rows tr:nth-child(2) button")
     page.wait_for("#deploy-title", "other")
-    page.wait_for("#said", "hello: Version 1 serves.")
+    page.wait_for("#message", "hello: Version 1 is serving.")
     assert page.text("#outcome") == ""
     assert town.response("/hello") == (200, "slow")
     assert town.response("/other")[0] == 503
@@ -171,7 +171,7 @@ def test_a_file_is_opened_and_a_kept_source_is_shown(town, page, hello, tmp_path
     page.choose_file("#file", tmp_path / "hello.py")
     eventually(lambda: page.evaluate("document.getElementById('source').value") == says("from a file"))
     page.click("#deploy")
-    page.wait_for("#outcome", "Version 1 serves.")
+    page.wait_for("#outcome", "Version 1 is serving.")
     assert town.response("/hello") == (200, "from a file")
     page.fill("#source", "x")
     page.click("[aria-label='Show the source of version 1']")
@@ -184,14 +184,14 @@ def test_a_backend_is_drained_and_undrained_by_its_button(town, visit, page, bac
     row = row_of(backend)
     page.wait_for(row, "healthy")
     page.click(f"{row} button")
-    page.wait_for("#said", f"{backend} takes no new connections.")
+    page.wait_for("#message", f"{backend} takes no new connections.")
     page.wait_for(f"{row} .pill", "draining")
     page.wait_for("#figures", "1 of 2")
     page.wait_for("#legend", "1 draining")
     served = {who(town.proxy, f"127.0.1.{number}", frontend="tcp") for number in range(20)}
     assert served == {"scl" if backend == "gru" else "gru"}
     page.click(f"{row} button")
-    page.wait_for("#said", f"{backend} serves again.")
+    page.wait_for("#message", f"{backend} takes new connections again.")
     page.wait_for("#figures", "2 of 2")
 
 

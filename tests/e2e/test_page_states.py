@@ -34,12 +34,12 @@ def page(visit):
 def test_an_edge_with_endpoints_alone_says_that_there_is_nothing_yet(edge, visit, page, tmp_path):
     config = {"frontends": [{"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True}]}
     visit.sign_in(admin_of(edge(config=config, **admin_variables(tmp_path)), tmp_path))
-    page.wait_for("#no-pools", "This edge has no pool: only endpoints answer.")
+    page.wait_for("#no-pools", "This edge has no pool: it serves endpoints only.")
     page.wait_for("#no-endpoints", "No endpoint yet.")
     page.wait_for("#no-services", "No service")
     assert page.text("#pools") == page.text("#legend") == ""
-    assert "It has no backend." in page.texts("#map-summary")[0]
-    assert "No recent client has a known place." in page.texts("#map-summary")[0]
+    assert "This edge has no backends." in page.texts("#map-summary")[0]
+    assert "No recent client has a known location." in page.texts("#map-summary")[0]
 
 
 def test_a_pool_without_a_backend_says_how_to_make_one(edge, visit, page, tmp_path):
@@ -68,19 +68,19 @@ def test_an_edge_that_is_gone_is_said_with_the_age_of_what_is_shown_until_it_is_
     visit.sign_in(town.admin)
     visit.expected = UNREACHABLE
     town.proxy.kill()
-    page.wait_for("#trouble", "The edge does not answer. What you see is of ")
+    page.wait_for("#alert", "The edge does not respond. The data shown is from ")
     page.wait_for("#age", " s old")
-    assert page.text("#readiness") == "no answer"
-    assert page.evaluate("document.title") == "edgeproxy · no answer"
+    assert page.text("#readiness") == "no response"
+    assert page.evaluate("document.title") == "edgeproxy · no response"
     assert page.evaluate("document.documentElement.dataset.state") == "stale"
     assert "gru" in page.text("#pools")
     before = page.text("#age")
     eventually(lambda: page.text("#age") != before, what="it grows older")
     page.click("[aria-label='Drain gru']")
-    page.wait_for("#said", "gru was not changed: The edge does not answer.")
+    page.wait_for("#message", "gru was not changed: The edge does not respond.")
     town.start(ADMIN_LISTEN_ADDR="{}:{}".format(*town.admin.address))
     page.wait_for("#age", "live")
-    assert page.text("#trouble") == ""
+    assert page.text("#alert") == ""
     assert page.text("#readiness") == "ready"
 
 
@@ -90,7 +90,7 @@ def test_an_edge_that_was_never_there_shows_no_figures(town, visit, page):
     town.proxy.kill()
     page.fill("#token", town.admin.token)
     page.press("Enter")
-    page.wait_for("#trouble", "The edge does not answer. Trying again.")
+    page.wait_for("#alert", "The edge does not respond. Retrying.")
     assert page.text("#figures") == page.text("#age") == ""
 
 
@@ -168,12 +168,12 @@ def test_it_is_used_by_keyboard_alone(town, visit, page):
     tab_to(page, "source")
     tab_to(page, "deploy")
     page.press("Enter")
-    page.wait_for("#outcome", "Version 1 serves.")
+    page.wait_for("#outcome", "Version 1 is serving.")
     assert town.response("/hello") == (200, '{"hello":"world"}')
     assert page.focused == "deploy"
     tab_to(page, "undeploy")
     page.press("Enter")
-    page.wait_for("#outcome", "No version serves any more.")
+    page.wait_for("#outcome", "Undeployed: no version is serving.")
     tab_to(page, "with-access")
     page.press("Tab")
     assert page.evaluate("document.activeElement.className") == "lines"

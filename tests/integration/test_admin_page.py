@@ -101,7 +101,7 @@ def test_totals_of_frontends_and_backends_grow_and_stay(town):
         assert ask(sock) == "gru"
 
     def member():
-        return town.admin.get("/api/pools/cities/members")["items"][0]
+        return town.admin.get("/api/pools/cities/backends")["items"][0]
 
     eventually(lambda: member()["bytes_sent_total"] == 4, what="the gru and its newline")
     one = member()
@@ -131,13 +131,13 @@ def test_a_backend_remembers_how_its_health_changed(edge, tmp_path):
         admin = admin_of(proxy, tmp_path)
 
         def history():
-            return admin.get("/api/pools/cities/members")["items"][0]["history"]
+            return admin.get("/api/pools/cities/backends")["items"][0]["history"]
 
         eventually(lambda: [change["state"] for change in history()][-1] == "up")
     eventually(lambda: [change["state"] for change in history()] == ["unknown", "up", "down"])
     ages = [change["seconds_ago"] for change in history()]
     assert sorted(ages, reverse=True) == ages
-    assert ages[-1] == pytest.approx(admin.get("/api/pools/cities/members")["items"][0]["seconds_in_state"], abs=1)
+    assert ages[-1] == pytest.approx(admin.get("/api/pools/cities/backends")["items"][0]["seconds_in_state"], abs=1)
 
 
 def test_clients_are_counted_by_country_and_by_who_serves_them(town):

@@ -197,7 +197,7 @@ def test_bindings_are_listed_looked_up_and_ended(town):
     for number in range(2, 7):
         assert who(town.proxy, f"127.0.0.{number}") == "gru"
     page = town.admin.get("/api/bindings?count=3")
-    assert (len(page["items"]), page["held"]) == (3, 5)
+    assert (len(page["items"]), page["total"]) == (3, 5)
     rest = town.admin.get(f"/api/bindings?cursor={page['next']}")
     assert rest["next"] is None
     assert {one["client"] for one in page["items"] + rest["items"]} == {f"127.0.0.{n}" for n in range(2, 7)}
@@ -210,7 +210,7 @@ def test_bindings_are_listed_looked_up_and_ended(town):
     assert town.admin.call("DELETE", "/api/bindings/default/127.0.0.2").status == 204
     assert town.admin.call("GET", "/api/bindings/default/127.0.0.2").problem["status"] == 404
     assert town.admin.call("DELETE", "/api/bindings/default/127.0.0.2").status == 404
-    assert town.admin.get("/api/bindings")["held"] == 4
+    assert town.admin.get("/api/bindings")["total"] == 4
 
 
 def test_looking_a_binding_up_starts_no_election(town):
@@ -219,7 +219,7 @@ def test_looking_a_binding_up_starts_no_election(town):
 
 
 def members(town):
-    return town.admin.get("/api/pools/default/members")["items"]
+    return town.admin.get("/api/pools/default/backends")["items"]
 
 
 def test_who_is_bound_where_decides_the_next_connection(town):
@@ -245,16 +245,16 @@ def test_pools_members_and_frontends_are_as_they_are_now(town):
     ]  # fmt: skip
     with town.proxy.connect() as held:
         assert ask(held) == "gru"
-        members = town.admin.get("/api/pools/default/members")
+        members = town.admin.get("/api/pools/default/backends")
         gru, scl = sorted(members["items"], key=lambda one: one["id"])
         assert (gru["connections"], gru["state"], gru["takes_new_clients"]) == (1, "up", True)
         assert (scl["connections"], scl["weight"], scl["takes_new_clients"]) == (0, 0, False)
         (front,) = town.admin.get("/api/frontends")["items"]
         assert front["listeners"] == ["{}:{}".format(*town.proxy.address)]
         assert (front["name"], front["pool"], front["algorithm"], front["connections"]) == ("edge", "default", "geo", 1)
-    page = town.admin.get("/api/pools/default/members?count=1&first=1")
+    page = town.admin.get("/api/pools/default/backends?count=1&first=1")
     assert (len(page["items"]), page["total"], page["next"]) == (1, 2, None)
-    assert town.admin.call("GET", "/api/pools/nowhere/members").problem["status"] == 404
+    assert town.admin.call("GET", "/api/pools/nowhere/backends").problem["status"] == 404
 
 
 def test_actors_are_listed_with_depth_restarts_and_uptime(town):

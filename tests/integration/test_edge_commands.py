@@ -167,7 +167,7 @@ def test_faults_and_conflicts_are_told_apart(town, endpoint):
     done = town.do("endpoints", "create", "Bad Id", "--path", "no slash", "--timeout", 0)
     assert done.returncode == 2
     first, *faults = done.stderr.splitlines()
-    assert first == "endpoints: this is no endpoint (422)"
+    assert first == "endpoints: this is not a valid endpoint (422)"
     assert {fault.split(": ")[1] for fault in faults} == {"id", "path", "timeout_seconds"}
     done = town.do("endpoints", "create", endpoint, "--path", "/other")
     assert (done.returncode, done.stderr) == (1, f"endpoints: there is an endpoint '{endpoint}' already (409)\n")
@@ -227,7 +227,7 @@ def test_services_that_are_down_or_faulty(town, tmp_path):
         assert "sesame" not in town.ok("services", "show", "far") + town.ok("services", "show", "far", "--json")
     town.ok("services", "delete", "far")
     done = town.do("services", "create", "x", "oracle", "-", stdin="{}")
-    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "services: this is no service (422)")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "services: this is not a valid service (422)")
     for text in ("{", "[]"):
         assert town.do("services", "create", "x", "database", "-", stdin=text).returncode == 2
 
@@ -245,7 +245,7 @@ def test_a_token_is_created_used_listed_and_revoked(town, tmp_path):
     assert {one["name"]: one["scopes"] for one in town.json("tokens", "list")["items"]}["reader"] == ["read"]
     assert town.ok("tokens", "revoke", "reader") == "token reader: revoked\n"
     done = town.do("endpoints", "--token-file", file, "list")
-    assert (done.returncode, done.stderr) == (1, "endpoints: this is no valid token (401)\n")
+    assert (done.returncode, done.stderr) == (1, "endpoints: the token is not valid (401)\n")
     assert town.do("tokens", "create", "x", "--scope", "everything").returncode == 2
     assert town.do("tokens", "revoke", "nobody").returncode == 2
 
@@ -306,7 +306,7 @@ def test_a_file_with_a_bad_row_is_not_sent_and_many_rows_come_whole(town):
     assert [one["id"] for one in town.json("backends", "list")] == [f"b{number:04}" for number in range(2500)]
     too_many = "id,wg_ip,port\n" + "".join(f"b{number:05},127.0.0.1,80\n" for number in range(10_000))
     done = town.do("backends", "load", "-", stdin=too_many)
-    assert (done.returncode, done.stderr) == (2, "backends: a body has 1048576 bytes at most (413)\n")
+    assert (done.returncode, done.stderr) == (2, "backends: the body must not be larger than 1048576 bytes (413)\n")
     assert len(town.json("backends", "list")) == 2500
     town.ok("backends", "load", "--replace", "-", stdin=CSV)
     town.ok("backends", "remove", "gru", "six")

@@ -196,7 +196,7 @@ def test_the_systems_hosts_file_names_localhost(edge: Any, origin: Callable[...,
     port = origin(named("here"))
     proxy = edge([row("a", port, wg_ip="LocalHost")], **admin_variables(tmp_path))
     assert who(proxy) == "here", "it was known when the doors opened"
-    (member,) = admin_of(proxy, tmp_path).get("/api/pools/default/members")["items"]
+    (member,) = admin_of(proxy, tmp_path).get("/api/pools/default/backends")["items"]
     assert (member["host_name"], member["address"]) == ("localhost", f"127.0.0.1:{port}")
 
 

@@ -170,7 +170,7 @@ def test_admin_api(reader):
     assert '"dashboard"' in asked
     assert "alice" in made
     actions = [json.loads(line)["action"] for line in audit.splitlines()]
-    assert actions[:3] == ["drain_backend", "undrain_backend", "make_token"]
+    assert actions[:3] == ["drain_backend", "undrain_backend", "create_token"]
     assert "revoke_token" in actions
 
 

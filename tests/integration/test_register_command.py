@@ -320,7 +320,7 @@ def test_bad_values_are_named_before_anything_is_run(arguments, words):
     ("variables", "words", "code"),
     [
         ({"API_TOKEN": "wrong"}, "(401)", 1),
-        ({}, "a is a backend that was not registered by itself (409)", 1),
+        ({}, "backend a exists and is not a registration (409)", 1),
     ],
 )
 def test_who_is_refused_ends(home, port, start, variables, words, code):

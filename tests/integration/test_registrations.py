@@ -199,7 +199,7 @@ def test_an_operators_drain_holds_whatever_the_service_says(place, origin):
 def test_a_backend_that_an_operator_made_is_nobodys_registration(place):
     place.admin.call("POST", "/api/backends", {"id": "a", "wg_ip": "127.0.0.1", "port": 1001})
     refused = place.put("a", 1002)
-    assert (refused.status, refused.problem["detail"]) == (409, "a is a backend that was not registered by itself")
+    assert (refused.status, refused.problem["detail"]) == (409, "backend a exists and is not a registration")
     assert place.delete("a").status == 404
     assert place.rows()["a"]["port"] == 1001
 

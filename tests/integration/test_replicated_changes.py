@@ -74,7 +74,7 @@ def test_a_change_asked_of_one_pop_is_there_when_it_is_answered_and_soon_at_the_
     assert etcd.get(KEY + "a")["schema"] == 1
     eventually(lambda: who(two.edge) == "a", what="it serves at the other")
     again = two.admin.call("POST", "/api/backends", {"id": "a", **columns(port)})
-    assert again.problem["detail"] == "there is a backend a already"
+    assert again.problem["detail"] == "backend a already exists"
 
     assert two.admin.call("POST", "/api/backends/a/drain?deadline_seconds=60").status == 204
     assert two.rows()["a"]["deleted"] == 1
@@ -196,7 +196,7 @@ def test_without_its_replicator_an_edge_reads_and_changes_nothing(etcd, tmp_path
         edge = place.start_edge()
         refused = place.admin.call("PUT", "/api/backends/a", columns(1001))
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        assert f"the replicator on 127.0.0.1:{place.port} does not answer" in refused.problem["detail"]
+        assert f"the replicator on 127.0.0.1:{place.port} does not respond" in refused.problem["detail"]
         assert place.admin.get("/api/pools")
         details = edge.ready()["replica"]
         assert (details["age_seconds"], details["error"]) == (None, "the replicator has not reported yet")
@@ -278,7 +278,7 @@ def test_a_backend_that_an_operator_made_is_nobodys_registration(etcd_and_admins
     _, one, _ = etcd_and_admins
     one.call("PUT", "/api/backends/a", columns(1001))
     refused = one.call("PUT", "/api/registrations/a", SERVICE)
-    assert (refused.status, refused.problem["detail"]) == (409, "a is a backend that was not registered by itself")
+    assert (refused.status, refused.problem["detail"]) == (409, "backend a exists and is not a registration")
     assert one.call("DELETE", "/api/registrations/a").status == 404
 
 

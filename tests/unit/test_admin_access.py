@@ -1,10 +1,10 @@
-"""The gate of the admin API: who counts as one address, and what is said to whom."""
+"""Authentication of the admin API: how failures are counted by address, and the challenges."""
 
 from __future__ import annotations
 
 import pytest
 
-from app.admin.access import Gate
+from app.admin.access import Authenticator
 from app.admin.problems import Problem
 from app.domain.tokens import ALL_SCOPES, SECRET_BYTES, Token, digest_of, token_text
 
@@ -12,12 +12,12 @@ TEXT = token_text(b"x" * SECRET_BYTES)
 TOKEN = Token("t", digest_of(TEXT), ALL_SCOPES, 0.0)
 
 
-def refusals(gate, address, times=12, header="Bearer wrong"):
-    """Return the statuses of so many failures."""
+def refusals(authenticator, address, times=12, header="Bearer wrong"):
+    """Return the statuses of `times` failures."""
     statuses = []
     for _ in range(times):
         with pytest.raises(Problem) as raised:
-            gate.admit(header, address)
+            authenticator.authenticate(header, address)
         statuses.append(raised.value.status)
     return statuses
 
@@ -35,10 +35,10 @@ def refusals(gate, address, times=12, header="Bearer wrong"):
     ],
 )
 def test_failures_are_counted_by_address_and_by_64_bits_of_ipv6(one, other, is_same):
-    gate = Gate(lambda: [TOKEN])
-    assert refusals(gate, one) == [401] * 10 + [429] * 2
-    assert refusals(gate, other, 1) == [429 if is_same else 401]
-    assert gate.admit(f"Bearer {TEXT}", other) == TOKEN
+    authenticator = Authenticator(lambda: [TOKEN])
+    assert refusals(authenticator, one) == [401] * 10 + [429] * 2
+    assert refusals(authenticator, other, 1) == [429 if is_same else 401]
+    assert authenticator.authenticate(f"Bearer {TEXT}", other) == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_failures_are_counted_by_address_and_by_64_bits_of_ipv6(one, other, is_s
 )
 def test_what_shows_no_valid_token_is_challenged(header):
     with pytest.raises(Problem) as raised:
-        Gate(lambda: [TOKEN]).admit(header, "192.0.2.1")
+        Authenticator(lambda: [TOKEN]).authenticate(header, "192.0.2.1")
     assert raised.value.headers["WWW-Authenticate"].startswith('Bearer realm="')
     is_token = (header or "").startswith("Bearer ") and header != "Bearer "
     assert ("invalid_token" in raised.value.headers["WWW-Authenticate"]) == is_token
@@ -54,7 +54,7 @@ def test_what_shows_no_valid_token_is_challenged(header):
 
 def test_a_token_that_went_is_valid_no_more():
     tokens = [TOKEN]
-    gate = Gate(lambda: tokens)
-    assert gate.is_valid(gate.admit(f"BEARER  {TEXT} ", "192.0.2.1"))
+    authenticator = Authenticator(lambda: tokens)
+    assert authenticator.is_valid(authenticator.authenticate(f"BEARER  {TEXT} ", "192.0.2.1"))
     tokens.clear()
-    assert not gate.is_valid(TOKEN)
+    assert not authenticator.is_valid(TOKEN)

@@ -96,7 +96,7 @@ def test_where_the_file_cannot_be_written_no_token_is_kept(store, tmp_path):
 def test_a_token_is_good_from_its_making_to_its_revocation(store, tmp_path):
     service = TokenService(store, tmp_path / "admin.token")
     service.load()
-    token, text = service.make("ci", frozenset({Scope.DEPLOY}))
+    token, text = service.create("ci", frozenset({Scope.DEPLOY}))
     assert find_token(text, service.current()) == token
     assert token in store.load()
     service.revoke("ci")

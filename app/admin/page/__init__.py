@@ -1,7 +1,7 @@
-"""The page at `/`: one HTML document, put together at the start from the files beside this one.
+"""The web page at `/`: one HTML document, assembled at the start from the files in this folder.
 
-It holds nothing of this edge and needs no token; what it shows it asks the API for, as the bearer of the token that a
-person types in. Its policy (CSP) lets a browser run this script and no other, and talk to this origin alone.
+The document contains nothing about this edge and needs no token; the script requests its data from the API with the
+token that the user enters. Its CSP allows only this script, and connections to this origin only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from flask import Response
 from app.admin.api import Api
 
 _FOLDER: Final = Path(__file__).parent
-_SCRIPTS: Final = ("dom", "words", "api", "rates", "map", "tables", "endpoints", "log", "main")
-"""One module in this order; `main.js` begins."""
+_SCRIPTS: Final = ("dom", "format", "api", "rates", "map", "tables", "endpoints", "log", "main")
+"""Concatenated to one module in this order; `main.js` starts it."""
 
 
 def add_page(api: Api) -> None:

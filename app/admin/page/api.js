@@ -1,10 +1,10 @@
-// The admin API, as the bearer of the token that this tab keeps.
+// Requests to the admin API with the token stored in this tab.
 
 const TOKEN = "edgeproxy.token";
-const ANSWER_MILLISECONDS = 8000;
+const RESPONSE_MILLISECONDS = 8000;
 
-/** What the edge answered that is not what was asked for; `status` 0: it did not answer. */
-class Refused extends Error {
+/** A failed request; `status` 0: the edge did not respond. */
+class ApiError extends Error {
   constructor(status, detail, errors = []) {
     super(detail);
     this.status = status;
@@ -14,7 +14,7 @@ class Refused extends Error {
 
 async function call(method, path, body) {
   const token = sessionStorage.getItem(TOKEN);
-  if (token === null) throw new Refused(401, "Signed out meanwhile");
+  if (token === null) throw new ApiError(401, "You have signed out");
   const headers = { Authorization: `Bearer ${token}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response, text;
@@ -23,22 +23,22 @@ async function call(method, path, body) {
       method,
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: AbortSignal.timeout(ANSWER_MILLISECONDS),
+      signal: AbortSignal.timeout(RESPONSE_MILLISECONDS),
       credentials: "omit",
       redirect: "error",
     });
     text = await response.text();
   } catch {
-    throw new Refused(0, "The edge does not answer");
+    throw new ApiError(0, "The edge does not respond");
   }
   let found = null;
   try {
     found = text ? JSON.parse(text) : null;
   } catch {
-    throw new Refused(response.status, "What answered is no edge");
+    throw new ApiError(response.status, "The response is not from an edge");
   }
   if (response.ok) return found;
-  throw new Refused(response.status, found?.detail ?? response.statusText, found?.errors ?? []);
+  throw new ApiError(response.status, found?.detail ?? response.statusText, found?.errors ?? []);
 }
 
 const get = (path) => call("GET", path);

@@ -1,39 +1,39 @@
-// Elements. Text goes in as text: whatever a backend, a client or a handler calls itself, it is never markup.
+// Elements. Text is always set as text, so that names of backends, clients and handlers are never markup.
 
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Make an element: properties by name (`on…` listen, the others are attributes; null leaves out), then children. */
+/** Create an element: properties (`on…` are listeners, others attributes; null: none), then children. */
 function el(name, properties = {}, ...children) {
-  return filled(document.createElement(name), properties, children);
+  return fill(document.createElement(name), properties, children);
 }
 
 function svg(name, properties = {}, ...children) {
-  return filled(document.createElementNS(SVG, name), properties, children);
+  return fill(document.createElementNS(SVG, name), properties, children);
 }
 
-function filled(node, properties, children) {
+function fill(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else put(node, name, value);
+    else setAttribute(node, name, value);
   }
   node.append(...children.filter((child) => child !== null));
   return node;
 }
 
-/** Set an attribute if that changes it; null takes it away. */
-function put(node, name, value) {
+/** Set an attribute if its value changes; null removes it. */
+function setAttribute(node, name, value) {
   if (value === null || value === false) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
 
-/** Set the text if that changes it: a selection, and what a screen reader has read, stay. */
-function say(node, text) {
+/** Set the text if it changes, to keep a selection and not to make a screen reader repeat it. */
+function setText(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
-/** Let a parent have one child for each item, in this order; those that stay are kept, with their focus. */
-function keyed(parent, items, keyOf, make, update) {
+/** Give a parent one child for each item, in order. Existing children are reused, with their focus. */
+function updateChildren(parent, items, keyOf, make, update) {
   const wanted = new Map(items.map((item) => [keyOf(item), item]));
   const known = new Map();
   for (const child of [...parent.children]) {
@@ -49,7 +49,7 @@ function keyed(parent, items, keyOf, make, update) {
   }
 }
 
-/** Make a table row of named parts: {name: [label, class]}; they are in `parts` of the row. */
+/** Create a table row with a cell for each {name: [label, class]}; `parts` of the row has them by name. */
 function row(columns) {
   const parts = {};
   const node = el("tr");

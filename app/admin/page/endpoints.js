@@ -7,13 +7,13 @@ def handle(request, context):
     return {"hello": "world"}
 `;
 
-/** The endpoint in the deploy box, the version that its source was kept as, if it was, and what is under way. */
-const box = { id: null, kept: null, isActing: false, underWay: 0 };
+/** The endpoint in the deploy box, the stored version of its source, if any, and the running actions. */
+const box = { id: null, stored: null, isActing: false, pending: 0 };
 
 function drawEndpoints(endpoints) {
-  keyed($("endpoint-rows"), endpoints, (one) => one.id,
+  updateChildren($("endpoint-rows"), endpoints, (one) => one.id,
     (one) => {
-      const line = row({ name: ["Endpoint", "name"], rule: ["Answers"], version: ["Version"],
+      const line = row({ name: ["Endpoint", "name"], rule: ["Rule"], version: ["Version"],
         active: ["Active", "number"], served: ["Served", "number"], errors: ["Errors", "number"] });
       line.parts.name.append(el("button", { type: "button", class: "link", onclick: () => openBox(one.id) }, one.id), el("small"));
       line.parts.rule.append(el("code"), el("small"));
@@ -22,17 +22,17 @@ function drawEndpoints(endpoints) {
     },
     (line, one) => {
       const { parts } = line;
-      put(line, "aria-current", one.id === box.id ? "true" : null);
-      say(parts.name.lastChild, one.name === one.id ? "" : one.name);
-      say(parts.rule.firstChild, one.path);
-      say(parts.rule.lastChild, [one.methods.join(" "), one.domain].filter(Boolean).join(" · "));
+      setAttribute(line, "aria-current", one.id === box.id ? "true" : null);
+      setText(parts.name.lastChild, one.name === one.id ? "" : one.name);
+      setText(parts.rule.firstChild, one.path);
+      setText(parts.rule.lastChild, [one.methods.join(" "), one.domain].filter(Boolean).join(" · "));
       const state = !one.is_enabled ? "idle" : one.serving ? "healthy" : "unknown";
-      sayState(parts.version.firstChild, state, !one.is_enabled ? "off" : one.serving ? `v${one.serving.number}` : "none");
-      say(parts.version.lastChild, one.draining.map((old) => `v${old.number} drains, ${old.active} left`).join(", "));
-      say(parts.active, number(one.active));
-      say(parts.served, number(one.served));
-      say(parts.errors, number(one.errors + one.refused));
-      put(parts.errors, "data-some", one.errors + one.refused ? "" : null);
+      setState(parts.version.firstChild, state, !one.is_enabled ? "off" : one.serving ? `v${one.serving.number}` : "none");
+      setText(parts.version.lastChild, one.draining.map((old) => `v${old.number} draining, ${old.active} left`).join(", "));
+      setText(parts.active, number(one.active));
+      setText(parts.served, number(one.served));
+      setText(parts.errors, number(one.errors + one.refused));
+      setAttribute(parts.errors, "data-some", one.errors + one.refused ? "" : null);
     });
   showEmpty("no-endpoints", endpoints.length === 0);
   const shown = endpoints.find((one) => one.id === box.id);
@@ -42,27 +42,27 @@ function drawEndpoints(endpoints) {
 
 function closeBox() {
   box.id = null;
-  put($("deploy-box"), "hidden", "");
+  setAttribute($("deploy-box"), "hidden", "");
 }
 
 async function openBox(id) {
   box.id = id;
-  box.kept = null;
+  box.stored = null;
   $("source").value = "";
-  put($("deploy-box"), "hidden", null);
-  say($("deploy-title"), id);
-  sayOutcome("");
+  setAttribute($("deploy-box"), "hidden", null);
+  setText($("deploy-title"), id);
+  showOutcome("");
   $("deploy-title").focus({ preventScroll: true });
   $("deploy-title").scrollIntoView({ block: "nearest" });
   await attempt(async () => {
     const versions = await drawVersions();
     const last = versions.find((one) => one.number === box.serving) ?? versions.at(-1);
     if (box.id !== id) return;
-    const isUntouched = () => $("source").value === ""; // somebody may type already
+    const isUntouched = () => $("source").value === ""; // the user may already type
     if (last) await showSource(id, last.number, isUntouched);
     else if (isUntouched()) $("source").value = EXAMPLE;
   });
-  lookAgain();
+  refresh();
 }
 
 async function drawVersions() {
@@ -70,9 +70,9 @@ async function drawVersions() {
   const id = box.id;
   const { items } = await get(`/api/endpoints/${segment(id)}/versions`);
   if (box.id !== id) return [];
-  keyed($("version-rows"), [...items].reverse(), (one) => `${id} ${one.number}`,
+  updateChildren($("version-rows"), [...items].reverse(), (one) => `${id} ${one.number}`,
     (one) => {
-      const line = row({ number: ["Version", "name"], checksum: ["Checksum"], kept: ["Kept"], deployed: ["Deployed"],
+      const line = row({ number: ["Version", "name"], checksum: ["Checksum"], stored: ["Stored"], deployed: ["Deployed"],
         action: ["", "action"] });
       line.parts.number.append(el("b", {}, `v${one.number}`), pill());
       line.parts.checksum.append(el("code", { title: one.checksum }, one.checksum.slice(0, 8)));
@@ -85,51 +85,51 @@ async function drawVersions() {
     },
     ({ parts }, one) => {
       const serves = one.number === box.serving;
-      sayState(parts.number.lastChild, serves ? "healthy" : "idle", serves ? "serves" : "");
-      put(parts.number.lastChild, "hidden", serves ? null : "");
-      say(parts.kept, ago(one.created_at));
-      say(parts.deployed, ago(one.deployed_at));
+      setState(parts.number.lastChild, serves ? "healthy" : "idle", serves ? "serving" : "");
+      setAttribute(parts.number.lastChild, "hidden", serves ? null : "");
+      setText(parts.stored, ago(one.created_at));
+      setText(parts.deployed, ago(one.deployed_at));
     });
   showEmpty("no-versions", items.length === 0);
   return items;
 }
 
-// What the box does
+// Actions of the deploy box
 
-function sayOutcome(text, state = "", traceback = "") {
-  say($("outcome"), text);
-  put($("outcome"), "data-state", state || null);
-  say($("traceback"), traceback);
-  put($("traceback"), "hidden", traceback ? null : "");
+function showOutcome(text, state = "", traceback = "") {
+  setText($("outcome"), text);
+  setAttribute($("outcome"), "data-state", state || null);
+  setText($("traceback"), traceback);
+  setAttribute($("traceback"), "hidden", traceback ? null : "");
 }
 
 /**
- * Do something with the endpoint in the box and say what came of it; `done` makes the words of its result. What is
- * pressed twice is done once; and the box may have another endpoint in it when the answer comes.
+ * Run an action on the endpoint in the box and show its result; `done` formats it. A second click during an action does
+ * nothing. The box may show another endpoint when the response arrives.
  */
 async function attempt(work, done = null) {
   const { id } = box;
   if (done && box.isActing) return;
   box.isActing ||= done !== null;
-  box.underWay += 1;
-  put($("deploy-box"), "aria-busy", "true");
+  box.pending += 1;
+  setAttribute($("deploy-box"), "aria-busy", "true");
   try {
     const result = await work(id);
-    if (done && box.id === id) sayOutcome(done(result), "healthy");
+    if (done && box.id === id) showOutcome(done(result), "healthy");
     else if (done) announce(`${id}: ${done(result)}`, "healthy");
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof ApiError)) throw error;
     const [first] = error.errors;
     const isTraceback = error.status === 422 && first !== undefined;
     const words = isTraceback ? `${first.where}: ${first.rule}` : error.message;
-    if (box.id === id) sayOutcome(words, "unhealthy", isTraceback ? error.message : "");
+    if (box.id === id) showOutcome(words, "unhealthy", isTraceback ? error.message : "");
     else announce(`${id}: ${words}`, "unhealthy");
   } finally {
     if (done) box.isActing = false;
-    await lookAgain();
+    await refresh();
     await drawVersions().catch(() => []);
-    box.underWay -= 1;
-    put($("deploy-box"), "aria-busy", box.underWay ? "true" : null);
+    box.pending -= 1;
+    setAttribute($("deploy-box"), "aria-busy", box.pending ? "true" : null);
   }
 }
 
@@ -139,39 +139,39 @@ async function showSource(id, version, isWanted = () => true) {
   const { source } = await get(endpointPath(id, `versions/${version}/source`));
   if (box.id !== id || !isWanted()) return;
   $("source").value = source;
-  box.kept = { source, number: version };
+  box.stored = { source, number: version };
 }
 
-/** Keep what is in the box as a version, unless it is one already; returns its number. */
-async function keep(id) {
+/** Store the source in the box as a version, unless it is stored already. Returns its number. */
+async function store(id) {
   const source = $("source").value;
-  if (box.kept?.source === source) return box.kept.number;
+  if (box.stored?.source === source) return box.stored.number;
   const { number } = await call("POST", endpointPath(id, "versions"), { source });
-  if (box.id === id) box.kept = { source, number };
+  if (box.id === id) box.stored = { source, number };
   return number;
 }
 
-const saysItServes = (version) => `Version ${version.number} serves.`;
+const servingMessage = (version) => `Version ${version.number} is serving.`;
 
 function deployVersion(version) {
-  return attempt((id) => call("POST", endpointPath(id, `versions/${version}/deploy`)), saysItServes);
+  return attempt((id) => call("POST", endpointPath(id, `versions/${version}/deploy`)), servingMessage);
 }
 
 function deploy() {
-  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await keep(id)}/deploy`)), saysItServes);
+  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await store(id)}/deploy`)), servingMessage);
 }
 
 function compile() {
-  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await keep(id)}/compile`)),
-    (version) => `Version ${version.number} compiles; it does not serve yet.`);
+  return attempt(async (id) => call("POST", endpointPath(id, `versions/${await store(id)}/compile`)),
+    (version) => `Version ${version.number} compiles; it is not deployed.`);
 }
 
 function rollBack() {
-  return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back: version ${version.number} serves.`);
+  return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back: version ${version.number} is serving.`);
 }
 
 function undeploy() {
-  return attempt((id) => call("POST", endpointPath(id, "undeploy")), () => "No version serves any more.");
+  return attempt((id) => call("POST", endpointPath(id, "undeploy")), () => "Undeployed: no version is serving.");
 }
 
 async function create(event) {
@@ -190,8 +190,8 @@ async function create(event) {
   }
   form.reset();
   $("new-endpoint").open = false;
-  announce(`Endpoint ${endpoint.id} is there; deploy a handler for it.`, "healthy");
-  await lookAgain();
+  announce(`Endpoint ${endpoint.id} was created; deploy a handler for it.`, "healthy");
+  await refresh();
   await openBox(endpoint.id);
 }
 

@@ -1,40 +1,40 @@
-// Signing in and out, looking at the edge every two seconds, and saying so when it does not answer.
+// Signing in and out, refreshing every two seconds, and reporting an edge that does not respond.
 
-const LOOK_MILLISECONDS = 2000;
-const SAID_MILLISECONDS = 8000;
+const REFRESH_MILLISECONDS = 2000;
+const MESSAGE_MILLISECONDS = 8000;
 
 const rates = new Rates();
-/** What is known of the edge: since when, what is wrong, under which sign-in (0: none). */
-const seen = { at: null, looking: null, trouble: null, session: 0, bearer: null, hush: null };
+/** The state of the page: time of the last refresh, its error, the number of the sign-in (0: signed out). */
+const view = { at: null, refreshing: null, error: null, session: 0, bearer: null, messageTimer: null };
 let sessions = 0;
 
-function become(state) {
+function setPageState(state) {
   document.documentElement.dataset.state = state;
 }
 
-/** Tell what came of something that a person did, for long enough to be read. */
+/** Show the result of a user's action for a while. */
 function announce(text, state = "") {
-  say($("said"), text);
-  put($("said"), "data-state", state || null);
-  clearTimeout(seen.hush);
-  seen.hush = setTimeout(() => say($("said"), ""), SAID_MILLISECONDS);
+  setText($("message"), text);
+  setAttribute($("message"), "data-state", state || null);
+  clearTimeout(view.messageTimer);
+  view.messageTimer = setTimeout(() => setText($("message"), ""), MESSAGE_MILLISECONDS);
 }
 
-// The look
+// Refreshing
 
-async function look() {
-  seen.bearer ??= await get("/api/token"); // alone: every failure counts against the limit
+async function fetchAll() {
+  view.bearer ??= await get("/api/token"); // not in parallel: every failure counts against the limit
   const [status, frontends, allPools, clients, endpoints, services, actors] = await Promise.all([
     get("/api/status"), get("/api/frontends"), get("/api/pools"), get(`/api/clients?seconds=${RING_SECONDS}`),
     get("/api/endpoints"), get("/api/services"), get("/api/actors"), readLog(),
   ]);
-  const realPools = allPools.items.filter((pool) => pool.name !== ""); // "": of frontends that have but endpoints
+  const realPools = allPools.items.filter((pool) => pool.name !== ""); // "": the pool of frontends without backends
   const pools = realPools.slice(0, MOST_POOLS);
-  const listed = await Promise.all(pools.map((pool) => get(`/api/pools/${segment(pool.name)}/members?count=${MOST_MEMBERS}`)));
+  const listed = await Promise.all(pools.map((pool) => get(`/api/pools/${segment(pool.name)}/backends?count=${MOST_BACKENDS}`)));
   pools.forEach((pool, i) => {
-    pool.members = listed[i].items;
+    pool.shown = listed[i].items;
     pool.isHttp = frontends.items.some((one) => one.pool === pool.name && one.protocol === "http");
-    for (const member of pool.members) member.key = `${pool.name} ${member.id}`;
+    for (const backend of pool.shown) backend.key = `${pool.name} ${backend.id}`;
   });
   const sum = (field) => realPools.reduce((total, pool) => total + pool[field], 0);
   const all = { pools: realPools.length, backends: sum("backends"), candidates: sum("candidates"),
@@ -43,35 +43,35 @@ async function look() {
     services: services.items, actors: actors.items };
 }
 
-function noteRates({ frontends, pools, all }) {
+function recordRates({ frontends, pools, all }) {
   if (!rates.begin(performance.now() / 1000)) return;
   const sum = (field) => frontends.reduce((total, one) => total + one[field], 0);
-  rates.note("connections", sum("connections_total"));
-  rates.note("requests", sum("requests_total"));
-  rates.note("sent", all.sent);
+  rates.record("connections", sum("connections_total"));
+  rates.record("requests", sum("requests_total"));
+  rates.record("sent", all.sent);
   for (const one of frontends) {
-    rates.note(`frontend ${one.name} connections`, one.connections_total);
-    rates.note(`frontend ${one.name} requests`, one.requests_total);
+    rates.record(`frontend ${one.name} connections`, one.connections_total);
+    rates.record(`frontend ${one.name} requests`, one.requests_total);
   }
-  for (const member of pools.flatMap((pool) => pool.members)) {
-    rates.note(`${member.key} connections`, member.connections_total);
-    rates.note(`${member.key} requests`, member.requests_total);
-    rates.note(`${member.key} sent`, member.bytes_sent_total);
+  for (const backend of pools.flatMap((pool) => pool.shown)) {
+    rates.record(`${backend.key} connections`, backend.connections_total);
+    rates.record(`${backend.key} requests`, backend.requests_total);
+    rates.record(`${backend.key} sent`, backend.bytes_sent_total);
   }
   rates.end();
 }
 
 function draw(found) {
   const { status, frontends, pools, all, clients } = found;
-  const members = pools.flatMap((pool) => pool.members);
-  sayState($("readiness"), status.ready ? "healthy" : "unhealthy", status.ready ? "ready" : status.reasons.join(", "));
+  const backends = pools.flatMap((pool) => pool.shown);
+  setState($("readiness"), status.ready ? "healthy" : "unhealthy", status.ready ? "ready" : status.reasons.join(", "));
   drawReplica(status.details.replica);
-  say($("region"), status.region ?? "");
-  say($("bearer"), `token ${seen.bearer.name} · ${seen.bearer.scopes.join(", ")}`);
+  setText($("region"), status.region ?? "");
+  setText($("bearer"), `token ${view.bearer.name} · ${view.bearer.scopes.join(", ")}`);
   document.title = `edgeproxy ${status.region ?? ""} · ${status.ready ? "ready" : status.reasons.join(", ")}`;
   drawFigures({ frontends, all, rates });
-  drawMap({ members, clients, region: status.region, poolOf: new Map(frontends.map((one) => [one.name, one.pool])) });
-  drawPools(pools, all.pools, rates, turn);
+  drawMap({ backends, clients, region: status.region, poolOf: new Map(frontends.map((one) => [one.name, one.pool])) });
+  drawPools(pools, all.pools, rates, toggleDrain);
   drawFrontends(frontends, rates);
   drawEndpoints(found.endpoints);
   drawServices(found.services);
@@ -79,84 +79,84 @@ function draw(found) {
   drawLog();
 }
 
-/** Say how far behind etcd the backends may be, where they are its copy. */
+/** Show the age of the replica, if the backends are replicated from etcd. */
 function drawReplica(replica) {
-  put($("replica"), "hidden", replica ? null : "");
+  setAttribute($("replica"), "hidden", replica ? null : "");
   if (!replica) return;
   const { age_seconds: age, error } = replica;
   const doubts = [[replica.suspects?.count, "in doubt"], [replica.bad_records?.count, "bad"]];
-  const words = [age === null ? "no word of etcd yet" : `replica ${duration(age)} old`,
+  const words = [age === null ? "nothing from etcd yet" : `replica ${duration(age)} old`,
     ...doubts.filter(([count]) => count).map(([count, what]) => `${number(count)} ${what}`)];
-  sayState($("replica"), error ? "unhealthy" : words.length > 1 ? "draining" : "healthy", words.join(" · "));
-  put($("replica"), "title", error);
+  setState($("replica"), error ? "unhealthy" : words.length > 1 ? "draining" : "healthy", words.join(" · "));
+  setAttribute($("replica"), "title", error);
 }
 
-/** Look once, now; one that is under way is waited for first, because it may have begun too early. */
-async function lookAgain() {
-  await seen.looking?.catch(() => {}); // whoever began it hears of it
-  seen.looking = lookOnce();
-  await seen.looking;
+/** Refresh now, after any running refresh: that one may have started too early. */
+async function refresh() {
+  await view.refreshing?.catch(() => {}); // reported by the caller that started it
+  view.refreshing = refreshOnce();
+  await view.refreshing;
 }
 
-async function lookOnce() {
-  const { session } = seen;
+async function refreshOnce() {
+  const { session } = view;
   if (!session) return;
   try {
-    const found = await look();
-    if (session !== seen.session) return;
-    noteRates(found);
+    const found = await fetchAll();
+    if (session !== view.session) return;
+    recordRates(found);
     draw(found);
-    seen.at = Date.now();
-    seen.trouble = null;
-    become("live");
+    view.at = Date.now();
+    view.error = null;
+    setPageState("live");
   } catch (error) {
-    if (session !== seen.session) return;
-    if (!(error instanceof Refused)) throw error;
-    if (error.status === 401) signOut(seen.at === null ? "This is no valid token." : "This token is not valid any more.");
+    if (session !== view.session) return;
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 401) signOut(view.at === null ? "This token is not valid." : "This token is no longer valid.");
     else if (error.status === 403 || error.status === 429) signOut(`${error.message}.`);
     else {
-      seen.trouble = error;
-      become(seen.at === null ? "waiting" : "stale");
-      sayState($("readiness"), "unhealthy", "no answer");
-      document.title = "edgeproxy · no answer";
+      view.error = error;
+      setPageState(view.at === null ? "waiting" : "stale");
+      setState($("readiness"), "unhealthy", "no response");
+      document.title = "edgeproxy · no response";
     }
   } finally {
-    sayAge();
+    drawAge();
   }
 }
 
-function sayAge() {
-  const seconds = seen.at === null ? 0 : (Date.now() - seen.at) / 1000;
-  const isLive = seen.trouble === null;
-  say($("age"), seen.at === null ? "" : isLive && seconds < 5 ? "live" : `${duration(seconds)} old`);
-  put($("trouble"), "hidden", isLive ? "" : null);
+function drawAge() {
+  const seconds = view.at === null ? 0 : (Date.now() - view.at) / 1000;
+  const isLive = view.error === null;
+  setText($("age"), view.at === null ? "" : isLive && seconds < 5 ? "live" : `${duration(seconds)} old`);
+  setAttribute($("alert"), "hidden", isLive ? "" : null);
   if (isLive) return;
-  const why = seen.trouble.status === 0 ? "The edge does not answer" : `The edge answers ${seen.trouble.status}: ${seen.trouble.message}`;
-  say($("trouble"), seen.at === null ? `${why}. Trying again.` :
-    `${why}. What you see is of ${clock(seen.at)}. Trying again.`);
+  const why = view.error.status === 0 ? "The edge does not respond" : `The edge responds with ${view.error.status}: ${view.error.message}`;
+  setText($("alert"), view.at === null ? `${why}. Retrying.` :
+    `${why}. The data shown is from ${clock(view.at)}. Retrying.`);
 }
 
-async function keepLooking() {
+async function keepRefreshing() {
   try {
-    if (!document.hidden && seen.session) await lookAgain();
+    if (!document.hidden && view.session) await refresh();
   } finally {
-    setTimeout(keepLooking, LOOK_MILLISECONDS);
+    setTimeout(keepRefreshing, REFRESH_MILLISECONDS);
   }
 }
 
 // Drain and undrain
 
-async function turn(member) {
-  const verb = member.is_drained ? "undrain" : "drain";
+async function toggleDrain(backend) {
+  const verb = backend.is_drained ? "undrain" : "drain";
   try {
-    await call("POST", `/api/backends/${segment(member.id)}/${verb}`);
-    announce(verb === "drain" ? `${member.id} takes no new connections.` : `${member.id} serves again.`, "healthy");
+    await call("POST", `/api/backends/${segment(backend.id)}/${verb}`);
+    announce(verb === "drain" ? `${backend.id} takes no new connections.` : `${backend.id} takes new connections again.`, "healthy");
   } catch (error) {
-    announce(`${member.id} was not changed: ${error.message}.`, "unhealthy");
+    announce(`${backend.id} was not changed: ${error.message}.`, "unhealthy");
   }
-  for (let tries = 0; tries < 5; tries += 1) { // the edge follows its database within half a second
+  for (let tries = 0; tries < 5; tries += 1) { // the edge sees a change of its database within half a second
     await new Promise((done) => setTimeout(done, 200));
-    await lookAgain();
+    await refresh();
   }
 }
 
@@ -164,19 +164,19 @@ async function turn(member) {
 
 async function signIn() {
   sessions += 1;
-  seen.session = sessions;
-  become("waiting");
-  await lookAgain();
+  view.session = sessions;
+  setPageState("waiting");
+  await refresh();
 }
 
 function signOut(why = "") {
   sessionStorage.removeItem(TOKEN);
-  Object.assign(seen, { at: null, trouble: null, session: 0, bearer: null });
-  become("signed-out");
+  Object.assign(view, { at: null, error: null, session: 0, bearer: null });
+  setPageState("signed-out");
   closeBox();
-  say($("refusal"), why);
+  setText($("sign-in-error"), why);
   announce("");
-  sayAge();
+  drawAge();
   $("token").focus();
 }
 
@@ -185,13 +185,13 @@ $("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   sessionStorage.setItem(TOKEN, $("token").value.trim());
   $("token").value = "";
-  say($("refusal"), "");
+  setText($("sign-in-error"), "");
   await signIn();
-  if (seen.session) $("main").focus({ preventScroll: true });
+  if (view.session) $("main").focus({ preventScroll: true });
 });
-document.addEventListener("visibilitychange", () => !document.hidden && seen.session && lookAgain());
-setInterval(sayAge, 1000);
+document.addEventListener("visibilitychange", () => !document.hidden && view.session && refresh());
+setInterval(drawAge, 1000);
 
 if (sessionStorage.getItem(TOKEN)) signIn();
 else $("token").focus();
-keepLooking();
+keepRefreshing();

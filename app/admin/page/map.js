@@ -1,43 +1,43 @@
-// The map: this edge, its backends, and where recent clients come from.
+// The map: this edge, its backends and the locations of recent clients.
 
 const PLACES = JSON.parse($("places").textContent);
 const MAP_WIDTH = 1000;
 const RING_SECONDS = 60;
 
-/** Where something is on the map: its country, or at least its region; null: not known. */
+/** Return the point of a country, else of a region; null: unknown. */
 function placeOf(country, region) {
   return PLACES[country] ?? PLACES[region] ?? null;
 }
 
-/** Map units to a pixel, and how much larger than on a wall marks are: letters keep their size, marks not quite. */
+/** Return the map units per pixel, for text of constant size, and the scale of marks, which shrink a little with the map. */
 function scales() {
   const unit = MAP_WIDTH / Math.max(280, $("map").clientWidth);
   return { unit, size: Math.max(unit, 1) ** 0.6 * Math.min(unit, 1) };
 }
 
-/** Lay several marks at one place out like the seeds of a sunflower. */
+/** Arrange several marks at one place in a sunflower spiral. */
 function spread([x, y], index, count, size) {
   if (count === 1) return [x, y];
   const distance = 12 * size * Math.sqrt(index + 0.6);
   return [x + distance * Math.cos(index * 2.4), y + distance * Math.sin(index * 2.4)];
 }
 
-/** Give every backend that has a place its mark: {member, key, x, y, radius, state}. */
-function marksOf(members, size) {
+/** Return a mark for every backend with a known place: {backend, key, x, y, radius, state}. */
+function marksOf(backends, size) {
   const byPlace = new Map();
-  for (const member of members) {
-    const place = placeOf(member.country, member.region);
+  for (const backend of backends) {
+    const place = placeOf(backend.country, backend.region);
     if (place === null) continue;
     const here = byPlace.get(place) ?? [];
-    here.push(member);
+    here.push(backend);
     byPlace.set(place, here);
   }
   const marks = [];
   for (const [place, here] of byPlace) {
-    here.forEach((member, index) => {
+    here.forEach((backend, index) => {
       const [x, y] = spread(place, index, here.length, size);
-      const radius = (5 + 8 * Math.sqrt(Math.min(1.2, loadOf(member)))) * size;
-      marks.push({ member, key: member.key, x, y, radius, state: stateOf(member) });
+      const radius = (5 + 8 * Math.sqrt(Math.min(1.2, loadOf(backend)))) * size;
+      marks.push({ backend, key: backend.key, x, y, radius, state: stateOf(backend) });
     });
   }
   return marks;
@@ -48,7 +48,7 @@ function arcPath([x0, y0], [x1, y1]) {
   return `M${x0} ${y0}Q${(x0 + x1) / 2} ${(y0 + y1) / 2 - lift} ${x1} ${y1}`;
 }
 
-/** Sum the origins up by country and by who serves; `unplaced` is how many come from nobody knows where. */
+/** Sum up the origins by country and serving backend; `unplaced` counts clients of unknown origin. */
 function arcsOf(origins, marks, pop, poolOf) {
   const byBackend = new Map(marks.map((mark) => [mark.key, mark]));
   const arcs = new Map();
@@ -61,7 +61,7 @@ function arcsOf(origins, marks, pop, poolOf) {
       continue;
     }
     const mark = byBackend.get(`${poolOf.get(origin.frontend)} ${origin.backend}`) ?? null;
-    const isLocal = mark !== null && mark.member.country !== null && mark.member.country === origin.country;
+    const isLocal = mark !== null && mark.backend.country !== null && mark.backend.country === origin.country;
     const to = mark ? [mark.x, mark.y] : origin.endpoint !== null ? pop : null;
     const where = origin.country ?? origin.region;
     const key = `${where} ${mark?.key ?? to}`;
@@ -76,24 +76,24 @@ function arcsOf(origins, marks, pop, poolOf) {
 const weight = (count) => 1 + Math.log10(Math.max(1, count));
 
 function drawArcs(arcs, size) {
-  keyed($("map-arcs"), arcs.filter((arc) => arc.to !== null && !arc.isLocal), (arc) => arc.key,
+  updateChildren($("map-arcs"), arcs.filter((arc) => arc.to !== null && !arc.isLocal), (arc) => arc.key,
     () => svg("g", { class: "arc" }, svg("path", { class: "way" }), svg("path", { class: "flow" }), svg("title")),
     (node, arc) => {
       const d = arcPath(arc.from, arc.to);
-      put(node.children[0], "d", d);
-      put(node.children[0], "stroke-width", (weight(arc.count) * 0.7 * size).toFixed(2));
-      put(node.children[1], "d", d);
-      put(node.children[1], "stroke-width", (weight(arc.count) * 1.05 * size).toFixed(2));
-      say(node.children[2], `${plural(arc.count, "client")} from ${arc.where}, served by ${arc.by}`);
+      setAttribute(node.children[0], "d", d);
+      setAttribute(node.children[0], "stroke-width", (weight(arc.count) * 0.7 * size).toFixed(2));
+      setAttribute(node.children[1], "d", d);
+      setAttribute(node.children[1], "stroke-width", (weight(arc.count) * 1.05 * size).toFixed(2));
+      setText(node.children[2], `${plural(arc.count, "client")} from ${arc.where}, served by ${arc.by}`);
     });
-  keyed($("map-rings"), arcs.filter((arc) => arc.isLocal), (arc) => arc.key,
+  updateChildren($("map-rings"), arcs.filter((arc) => arc.isLocal), (arc) => arc.key,
     () => svg("circle", { class: "ring" }, svg("title")),
     (node, arc) => {
-      put(node, "cx", arc.mark.x.toFixed(1));
-      put(node, "cy", arc.mark.y.toFixed(1));
-      put(node, "r", (arc.mark.radius + 3.4 * size).toFixed(2));
-      put(node, "stroke-width", (weight(arc.count) * 0.75 * size).toFixed(2));
-      say(node.firstChild, `${plural(arc.count, "client")} from ${arc.where}, served there by ${arc.by}`);
+      setAttribute(node, "cx", arc.mark.x.toFixed(1));
+      setAttribute(node, "cy", arc.mark.y.toFixed(1));
+      setAttribute(node, "r", (arc.mark.radius + 3.4 * size).toFixed(2));
+      setAttribute(node, "stroke-width", (weight(arc.count) * 0.75 * size).toFixed(2));
+      setText(node.firstChild, `${plural(arc.count, "client")} from ${arc.where}, served there by ${arc.by}`);
     });
   const sources = new Map();
   for (const arc of arcs) {
@@ -102,46 +102,46 @@ function drawArcs(arcs, size) {
     known.count += arc.count;
     sources.set(arc.where, known);
   }
-  keyed($("map-clients"), [...sources.values()], (one) => one.where,
+  updateChildren($("map-clients"), [...sources.values()], (one) => one.where,
     () => svg("circle", { class: "client" }, svg("title")),
     (node, one) => {
-      put(node, "cx", one.from[0]);
-      put(node, "cy", one.from[1]);
-      put(node, "r", (weight(one.count) * 1.25 * size).toFixed(2));
-      say(node.firstChild, `${plural(one.count, "client")} from ${one.where}`);
+      setAttribute(node, "cx", one.from[0]);
+      setAttribute(node, "cy", one.from[1]);
+      setAttribute(node, "r", (weight(one.count) * 1.25 * size).toFixed(2));
+      setText(node.firstChild, `${plural(one.count, "client")} from ${one.where}`);
     });
 }
 
 function drawMarks(marks) {
-  keyed($("map-backends"), marks, (mark) => mark.key,
+  updateChildren($("map-backends"), marks, (mark) => mark.key,
     () => svg("circle", { class: "mark" }, svg("title")),
     (node, mark) => {
-      put(node, "data-state", mark.state);
-      put(node, "cx", mark.x.toFixed(1));
-      put(node, "cy", mark.y.toFixed(1));
-      put(node, "r", mark.radius.toFixed(2));
-      say(node.firstChild, `${mark.member.id}: ${mark.state}, ${plural(mark.member.connections, "connection")}`);
+      setAttribute(node, "data-state", mark.state);
+      setAttribute(node, "cx", mark.x.toFixed(1));
+      setAttribute(node, "cy", mark.y.toFixed(1));
+      setAttribute(node, "r", mark.radius.toFixed(2));
+      setText(node.firstChild, `${mark.backend.id}: ${mark.state}, ${plural(mark.backend.connections, "connection")}`);
     });
 }
 
 function drawPop(pop, region, size) {
-  keyed($("map-pop"), pop === null ? [] : [region], (one) => one,
+  updateChildren($("map-pop"), pop === null ? [] : [region], (one) => one,
     () => svg("g", { class: "pop" }, svg("rect"), svg("title")),
     (node) => {
       const half = 5 * size;
       const [x, y] = pop;
       for (const [name, value] of Object.entries({ x: x - half, y: y - half, width: 2 * half, height: 2 * half })) {
-        put(node.firstChild, name, value.toFixed(2));
+        setAttribute(node.firstChild, name, value.toFixed(2));
       }
-      put(node.firstChild, "transform", `rotate(45 ${x} ${y})`);
-      say(node.lastChild, `This edge, in region ${region}`);
+      setAttribute(node.firstChild, "transform", `rotate(45 ${x} ${y})`);
+      setText(node.lastChild, `This edge, in region ${region}`);
     });
 }
 
-/** Name the marks, beside, above or below, where nothing else lies; what is not well first, what has no room not. */
+/** Label the marks where there is space, unhealthy backends first. */
 function drawLabels(marks, pop, region, { unit, size }) {
   const wanted = [...marks].sort((a, b) => STATES.indexOf(b.state) - STATES.indexOf(a.state))
-    .map((mark) => ({ key: mark.key, text: mark.member.id, x: mark.x, y: mark.y, radius: mark.radius, kind: mark.state }));
+    .map((mark) => ({ key: mark.key, text: mark.backend.id, x: mark.x, y: mark.y, radius: mark.radius, kind: mark.state }));
   if (pop !== null) wanted.unshift({ key: " pop", text: `this edge · ${region}`, x: pop[0], y: pop[1], radius: 7 * size, kind: "pop" });
   const taken = wanted.map(({ x, y, radius }) => [x - radius, y - radius, x + radius, y + radius]);
   const shown = [];
@@ -161,24 +161,24 @@ function drawLabels(marks, pop, region, { unit, size }) {
       break;
     }
   }
-  keyed($("map-labels"), shown, (label) => label.key, () => svg("text"),
+  updateChildren($("map-labels"), shown, (label) => label.key, () => svg("text"),
     (node, label) => {
-      put(node, "x", label.x.toFixed(1));
-      put(node, "y", label.y.toFixed(1));
-      put(node, "font-size", (12 * unit).toFixed(2));
-      put(node, "stroke-width", (3 * unit).toFixed(2));
-      put(node, "data-kind", label.kind);
-      say(node, label.text);
+      setAttribute(node, "x", label.x.toFixed(1));
+      setAttribute(node, "y", label.y.toFixed(1));
+      setAttribute(node, "font-size", (12 * unit).toFixed(2));
+      setAttribute(node, "stroke-width", (3 * unit).toFixed(2));
+      setAttribute(node, "data-kind", label.kind);
+      setText(node, label.text);
     });
 }
 
-function drawLegend(members) {
+function drawLegend(backends) {
   const counts = new Map(STATES.map((state) => [state, 0]));
-  for (const member of members) counts.set(stateOf(member), counts.get(stateOf(member)) + 1);
+  for (const backend of backends) counts.set(stateOf(backend), counts.get(stateOf(backend)) + 1);
   const shown = STATES.filter((state) => counts.get(state) > 0);
-  keyed($("legend"), shown, (state) => state,
+  updateChildren($("legend"), shown, (state) => state,
     (state) => el("li", { "data-state": state, title: MEANINGS[state] }, el("span", { class: "swatch" }), el("span")),
-    (node, state) => say(node.lastChild, `${counts.get(state)} ${state}`));
+    (node, state) => setText(node.lastChild, `${counts.get(state)} ${state}`));
   return shown.map((state) => `${counts.get(state)} ${state}`).join(", ");
 }
 
@@ -186,29 +186,29 @@ let lastWorld = null;
 
 function drawMap(world) {
   lastWorld = world;
-  const { members, clients, region, poolOf } = world;
+  const { backends, clients, region, poolOf } = world;
   const scale = scales();
   const pop = placeOf(null, region);
-  const marks = marksOf(members, scale.size);
+  const marks = marksOf(backends, scale.size);
   const { arcs, unplaced } = arcsOf(clients.items, marks, pop, poolOf);
   drawPop(pop, region, scale.size);
   drawMarks(marks);
   drawArcs(arcs, scale.size);
   drawLabels(marks, pop, region, scale);
-  const states = drawLegend(members);
+  const states = drawLegend(backends);
   const from = [...new Set(arcs.map((arc) => arc.where))];
   const covered = Math.min(clients.covers_seconds, RING_SECONDS);
-  say($("map-summary"), [
+  setText($("map-summary"), [
     `World map. This edge is in ${region ?? "no region"}.`,
-    members.length ? `Backends: ${states}.` : "It has no backend.",
-    from.length ? `Recent clients come from ${from.join(", ")}.` : "No recent client has a known place.",
+    backends.length ? `Backends: ${states}.` : "This edge has no backends.",
+    from.length ? `Recent clients come from ${from.join(", ")}.` : "No recent client has a known location.",
   ].join(" "));
-  const homeless = members.length - marks.length;
-  say($("map-note"), [
-    "Backends and clients stand in the middle of their country; a mark grows with its load.",
-    arcs.length ? `Arcs, and rings for those served in their own country: clients of the last ${duration(covered)} and those connected now.` : "",
-    unplaced ? `Not on it: ${plural(unplaced, "client")} of no known country.` : "",
-    homeless ? `Not on it: ${plural(homeless, "backend")} of no known country or region.` : "",
+  const hidden = backends.length - marks.length;
+  setText($("map-note"), [
+    "Backends and clients are shown in the middle of their country; a mark grows with its load.",
+    arcs.length ? `Arcs show clients of the last ${duration(covered)} and those connected now, rings those served in their own country.` : "",
+    unplaced ? `Not shown: ${plural(unplaced, "client")} from an unknown country.` : "",
+    hidden ? `Not shown: ${plural(hidden, "backend")} without a known country or region.` : "",
   ].filter(Boolean).join(" "));
 }
 

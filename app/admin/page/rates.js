@@ -1,4 +1,4 @@
-// Rates from counters: what a total has grown by since it was seen last, and over the last seconds.
+// Rates from counters: the growth of totals between refreshes and over the last seconds.
 
 const SERIES_LENGTH = 60;
 const SMOOTH_SECONDS = 9;
@@ -9,29 +9,29 @@ class Rates {
   #round = 0;
   at = -Infinity;
 
-  /** A look at the edge begins: `at` in seconds of a steady clock. False: too soon after the last to tell a rate. */
+  /** Begin a refresh at `at`, in monotonic seconds. Returns false if it is too soon after the last one for a rate. */
   begin(at) {
-    if (at - this.at < LEAST_SECONDS) return false; // the edge adds its totals up once a second
+    if (at - this.at < LEAST_SECONDS) return false; // the edge updates its totals once a second
     this.at = at;
     this.#round += 1;
     return true;
   }
 
-  note(key, total) {
+  record(key, total) {
     const samples = this.#samples.get(key) ?? [];
-    if (samples.length && total < samples.at(-1).total) samples.length = 0; // the edge was started anew
+    if (samples.length && total < samples.at(-1).total) samples.length = 0; // the edge was restarted
     samples.push({ at: this.at, total });
     if (samples.length > SERIES_LENGTH + 1) samples.shift();
     samples.round = this.#round;
     this.#samples.set(key, samples);
   }
 
-  /** Forget what this look has not seen. */
+  /** Remove totals that this refresh did not record. */
   end() {
     for (const [key, samples] of this.#samples) if (samples.round !== this.#round) this.#samples.delete(key);
   }
 
-  /** Per second, over the last few; null before the second look. */
+  /** Return the rate per second over the last seconds; null before the second refresh. */
   of(key) {
     const samples = this.#samples.get(key) ?? [];
     if (samples.length < 2) return null;
@@ -41,14 +41,14 @@ class Rates {
     return (last.total - base.total) / (last.at - base.at);
   }
 
-  /** Per second, from look to look, oldest first. */
+  /** Return the rates per second between refreshes, oldest first. */
   series(key) {
     const samples = this.#samples.get(key) ?? [];
     return samples.slice(1).map((one, i) => (one.total - samples[i].total) / (one.at - samples[i].at));
   }
 }
 
-/** A line of what was, the newest at the right. It says nothing that is not written beside it. */
+/** Create a chart with the newest value at the right. It is hidden from screen readers: the text beside it has the value. */
 function sparkline() {
   return svg("svg", { class: "spark", viewBox: `0 0 ${SERIES_LENGTH} 20`, preserveAspectRatio: "none", "aria-hidden": "true" },
     svg("path", { class: "area" }), svg("path", { class: "stroke" }));
@@ -59,6 +59,6 @@ function drawSparkline(node, series) {
   const start = SERIES_LENGTH - series.length;
   const points = series.map((value, i) => `${start + i + 1} ${(19 - (value / top) * 17).toFixed(1)}`);
   const line = points.length ? `M${points.join("L")}` : "";
-  put(node.children[0], "d", points.length ? `${line}V20H${start + 1}z` : "");
-  put(node.children[1], "d", line);
+  setAttribute(node.children[0], "d", points.length ? `${line}V20H${start + 1}z` : "");
+  setAttribute(node.children[1], "d", line);
 }

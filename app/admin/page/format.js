@@ -1,4 +1,4 @@
-// How numbers, times and states are said.
+// Formatting of numbers, times and states.
 
 function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: value < 10 && !Number.isInteger(value) ? 1 : 0 });
@@ -35,7 +35,7 @@ function plural(count, word) {
   return `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 }
 
-/** What a backend is, in the order of the legend. */
+/** The states of a backend, in the order of the legend. */
 const STATES = ["healthy", "full", "idle", "unknown", "draining", "ejected", "unhealthy"];
 const MEANINGS = {
   healthy: "takes clients",
@@ -43,21 +43,21 @@ const MEANINGS = {
   idle: "weight 0: no new clients",
   unknown: "not probed yet",
   draining: "drained: no new connections",
-  ejected: "its connections failed: cooling down",
-  unhealthy: "probes fail, or the database says so",
+  ejected: "for a while: connections to it failed",
+  unhealthy: "probes fail, or the database says healthy = 0",
 };
 
-function stateOf(member) {
-  if (member.is_drained) return "draining";
-  if (!member.is_healthy || member.state === "down") return "unhealthy";
-  if (member.state === "ejected") return "ejected";
-  if (member.state === "unknown") return "unknown";
-  if (member.hard_limit > 0 && member.connections >= member.hard_limit) return "full";
-  return member.weight === 0 ? "idle" : "healthy";
+function stateOf(backend) {
+  if (backend.is_drained) return "draining";
+  if (!backend.is_healthy || backend.state === "down") return "unhealthy";
+  if (backend.state === "ejected") return "ejected";
+  if (backend.state === "unknown") return "unknown";
+  if (backend.hard_limit > 0 && backend.connections >= backend.hard_limit) return "full";
+  return backend.weight === 0 ? "idle" : "healthy";
 }
 
-/** How busy a backend is: 1 at its soft limit. */
-function loadOf(member) {
-  const limit = member.hard_limit > 0 ? Math.min(member.soft_limit, member.hard_limit) : member.soft_limit;
-  return limit > 0 ? member.connections / limit : 0;
+/** Return the load of a backend: 1 at its soft limit. */
+function loadOf(backend) {
+  const limit = backend.hard_limit > 0 ? Math.min(backend.soft_limit, backend.hard_limit) : backend.soft_limit;
+  return limit > 0 ? backend.connections / limit : 0;
 }
