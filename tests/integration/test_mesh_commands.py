@@ -195,6 +195,6 @@ def test_a_file_that_is_not_there_is_said(mesh):
 def test_what_cannot_be_announced_is_said(mesh):
     done = command("mesh", "bgp", mesh.file, "gro")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "mesh: 'gro': no pop has this name, did you mean gru?\n"
+    assert done.stderr == "mesh: 'gro': there is no such POP, did you mean gru?\n"
     done = command("mesh", "bgp", mesh.file, "gru", "--ready", "http://127.0.0.1:1/ready")
-    assert done.stderr == "mesh: the file does not have: anycast\n"
+    assert done.stderr == "mesh: anycast: is required to announce\n"

@@ -114,7 +114,7 @@ def test_a_terminal_shows_how_far_it_is(fleet, world):
         (["--surge", "BR=1"], "needs a country and how many times"),
         (["--surge", "BR=nan"], "needs a country and how many times"),
         (["--picture", "world.jpg"], "must end in .svg or .png"),
-        (["--picture", "/nowhere/world.svg"], "there is no such folder"),
+        (["--picture", "/nowhere/world.svg"], "its directory does not exist"),
         (["--clients", "0"], "not in the range"),
         (["--frontend", "other"], "there is no frontend other"),
     ],
