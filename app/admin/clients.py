@@ -18,7 +18,7 @@ from app.admin.edge import RunningEdge
 from app.domain.tokens import Scope
 from app.inbound.connections import SWEPT_AT_ONCE, Connections
 from app.outbound.json_log import rfc3339
-from app.outbound.log_tail import MOST_LINES, LogTail
+from app.outbound.log_tail import MAX_LINES, LogTail
 
 MOST_ORIGINS: Final = 200
 """Described, the busiest first."""
@@ -109,7 +109,7 @@ def _open_now(connections: Connections) -> Counter[_Origin]:
 
 def _ended_since(tail: LogTail, moment: str) -> Iterator[_Origin]:
     """Go through the access lines in memory that are not older than a moment, which is written as theirs are."""
-    for _, text in tail.since(tail.first, MOST_LINES):
+    for _, text in tail.since(tail.first, MAX_LINES):
         if not any(event in text for event in _EVENTS):
             continue
         try:
@@ -123,8 +123,8 @@ def _ended_since(tail: LogTail, moment: str) -> Iterator[_Origin]:
 def _kept_seconds(tail: LogTail, now: float) -> float:
     """Return how far back the lines in memory go; for ever, while none was dropped."""
     if tail.first > 0:
-        for _, text in tail.since(tail.first, MOST_LINES):
-            stamp = msgspec.json.decode(text).get("ts")  # a line too long to be kept has none
+        for _, text in tail.since(tail.first, MAX_LINES):
+            stamp = msgspec.json.decode(text).get("ts")  # the note for a line that was too long has none
             if stamp is not None:
                 return round(max(0.0, now - datetime.fromisoformat(stamp).timestamp()), 3)
     return inf

@@ -86,7 +86,7 @@ from app.outbound.name_watcher import TICK_SECONDS as NAMES_TICK_SECONDS
 from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.probes import probe
-from app.outbound.replica_file import ReplicaWatch
+from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.routing_database import open_repository
 from app.outbound.worker_thread import WorkerThread
 from app.ports import BackendSet
@@ -171,7 +171,7 @@ class Edge:
         )
         self._housekeeping = Housekeeping(on_error=lambda where: self._count(names.INTERNAL_ERRORS, where))
         self._pauses = LoopPauses()
-        self._replica = ReplicaWatch(config.db_path) if config.is_replicated else None
+        self._replica = ReplicaWatcher(config.db_path) if config.is_replicated else None
         self.view = EdgeView(
             self.actors,
             self._supervisor,
@@ -201,7 +201,7 @@ class Edge:
             read=lambda: registrations_in(config.db_path, name),
             is_there=lambda: config.db_url is None and config.db_path.exists(),
             run=self._routing_thread.run,
-            look=self.watcher.look,
+            look=self.watcher.check,
         )
 
     def _status_server(self, config: Config) -> StatusServer:
@@ -391,14 +391,14 @@ class Edge:
         bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
-        every(NAMES_TICK_SECONDS, "host names", self.pools.names.look)
+        every(NAMES_TICK_SECONDS, "host names", self.pools.names.check)
         every(PROBE_TICK_SECONDS, "probe schedule", lambda: tell(self.actors.health, StartDueProbes()))
         if self._snapshots is not None:
             every(SNAPSHOT_SECONDS, "binding snapshot", self._snapshots.write)
         if self._reloader is not None:
             every(RELOAD_TICK_SECONDS, "configuration watch", self._reloader.look)
         if self._replica is not None:
-            every(REPLICA_TICK_SECONDS, "replica status", self._replica.look)
+            every(REPLICA_TICK_SECONDS, "replica status", self._replica.check)
         if self._keeps_registrations:
             every(REGISTRATION_TICK_SECONDS, "registrations", self._registrations.tick)
         if self.geo is not None:

@@ -21,7 +21,7 @@ from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import MaxmindGeo
 from app.outbound.prometheus_metrics import CONTENT_TYPE, Gauges, PrometheusText
-from app.outbound.replica_file import ReplicaStatus, ReplicaWatch
+from app.outbound.replica_file import ReplicaStatus, ReplicaWatcher
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 
@@ -42,7 +42,7 @@ class EdgeView:
         reloader: Reloader | None,
         report_traffic: Callable[[], None],
         gateway: GatewayView,
-        replica: ReplicaWatch | None = None,
+        replica: ReplicaWatcher | None = None,
     ) -> None:
         """`replica` is None where the routing database is no replica."""
         self._actors = actors

@@ -1,4 +1,4 @@
-"""The admin API's tokens in the gateway's SQLite database, through peewee. All calls block: not for the event loop."""
+"""Stores the admin API's tokens in the gateway's SQLite file, through peewee. All calls block the event loop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import peewee
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope, Token
 
-WRITER_PATIENCE_SECONDS: Final = 5
+WRITER_BUSY_SECONDS: Final = 5
 
 
 class TokenRow(peewee.Model):
-    """A token: what is kept of it, never its text. `scopes` are words with spaces between."""
+    """A token, stored as a hash. `scopes` are separated by spaces."""
 
     name = peewee.TextField(primary_key=True)
     hash = peewee.TextField(unique=True)
@@ -30,7 +30,7 @@ class TokenRow(peewee.Model):
 
 
 class SqliteTokenStore:
-    """Keeps tokens in the file at `path`, which it makes, readable by its owner alone, with the first write."""
+    """Stores tokens in the file at `path`, which the first call creates, readable only by its owner."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class SqliteTokenStore:
             return [_token(row) for row in rows]
 
     def add(self, token: Token) -> None:
-        """Keep a new token. Raises KeyError when there is one of that name, StoreError."""
+        """Store a new token. Raises KeyError if the name exists, StoreError."""
         with self._open():
             try:
                 TokenRow.create(
@@ -55,7 +55,7 @@ class SqliteTokenStore:
                 raise KeyError(token.name) from None
 
     def remove(self, name: str) -> None:
-        """Forget a token. Raises KeyError when there is none of that name, StoreError."""
+        """Delete a token. Raises KeyError if the name does not exist, StoreError."""
         with self._open():
             if not TokenRow.delete().where(TokenRow.name == name).execute():
                 raise KeyError(name)
@@ -67,7 +67,7 @@ class SqliteTokenStore:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = peewee.SqliteDatabase(
                 str(self._path),
-                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
+                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_BUSY_SECONDS * 1000},
                 thread_safe=False,
             )
             with database.bind_ctx([TokenRow]), database, database.atomic("IMMEDIATE"):
@@ -78,7 +78,7 @@ class SqliteTokenStore:
 
 
 def _token(row: Any) -> Token:
-    """Return a row as a token; a scope that this version does not know allows nothing."""
+    """Return the token of a row. Ignores scopes that this version does not know."""
     known = {scope.value for scope in Scope}
     scopes = frozenset(Scope(word) for word in row.scopes.split() if word in known)
     return Token(row.name, row.hash, scopes, row.created_at)

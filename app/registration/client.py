@@ -233,7 +233,7 @@ class RegistrationClient:
     def _call(self, method: str, body: object = None) -> dict[str, Any]:
         """Ask the edge. Raises ApiError, also where there is no token yet."""
         if not self._is_bearer:
-            self._api.show(self._read_token())
+            self._api.set_token(self._read_token())
             self._is_bearer = True
         try:
             return self._api.call(method, f"/api/registrations/{segment(self.id)}", body) or {}

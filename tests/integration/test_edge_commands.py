@@ -348,9 +348,9 @@ def test_the_database_is_named_by_an_option_although_the_environment_names_an_ed
         ("http://", 2, "is no URL of an edge"),
         ("http://localhost:99999", 2, "is no URL of an edge"),
         ("http://127.0.0.1:{closed}", 1, ": Connection refused"),
-        ("http://no-such-host.invalid", 1, "no answer from "),
-        ("http://127.0.0.1:{metrics}", 1, "is no admin API of an edge"),
-        ("https://127.0.0.1:{admin}", 1, "no answer from "),
+        ("http://no-such-host.invalid", 1, "no response from "),
+        ("http://127.0.0.1:{metrics}", 1, "is not the admin API of an edge"),
+        ("https://127.0.0.1:{admin}", 1, "no response from "),
     ],
 )
 def test_an_edge_that_is_not_there_is_one_line(town, url, code, said):

@@ -102,7 +102,7 @@ def test_a_routing_database_that_hangs_is_stale_and_does_not_hold_up_the_end(edg
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     routing_db.unlink()
     os.mkfifo(routing_db)
-    eventually(lambda: (proxy.ready()["routing"]["stale"] or "").startswith("no answer for"), seconds=15)
+    eventually(lambda: (proxy.ready()["routing"]["stale"] or "").startswith("no response for"), seconds=15)
     assert who(proxy) == "a"
     assert proxy.stop() == 0
 

@@ -162,7 +162,7 @@ def test_a_last_plan_that_cannot_be_read_is_not_overwritten(mesh, content):
     (mesh.plans / "plan.json").write_bytes(content)
     done = mesh.run("plan")
     assert done.returncode == 2
-    assert "plan.json: is no plan" in done.stderr
+    assert "plan.json: is not a plan" in done.stderr
     assert (mesh.plans / "plan.json").read_bytes() == content
 
 
@@ -171,7 +171,7 @@ def test_keys_that_others_may_read_are_refused(mesh):
     (mesh.plans / "gru" / "edge0.key").chmod(0o644)
     done = mesh.run("plan")
     assert done.returncode == 2
-    assert "others may read it (mode 644)" in done.stderr
+    assert "others can read it (mode 644)" in done.stderr
 
 
 def test_a_key_is_made_once_and_its_public_one_printed(tmp_path):

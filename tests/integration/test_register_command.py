@@ -1,4 +1,4 @@
-"""`python -m app register`: real services, really killed, at a real edge that comes and goes."""
+"""`python -m app register`: real services, really killed, at a real edge that stops and starts."""
 
 from __future__ import annotations
 

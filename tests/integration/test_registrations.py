@@ -207,7 +207,7 @@ def test_a_backend_that_an_operator_made_is_nobodys_registration(place):
 def test_what_an_operator_takes_over_does_not_expire(place):
     place.put("taken", 1001, ttl_seconds=2)
     place.put("other", 1002, ttl_seconds=2)
-    change(place.database, "UPDATE backends SET lease_ttl = NULL, lease_keeper = NULL WHERE id = 'taken'")
+    change(place.database, "UPDATE backends SET lease_ttl = NULL, lease_owner = NULL WHERE id = 'taken'")
     eventually(lambda: "other" not in place.rows(), what="the other expires")
     gevent.sleep(4 * TICK_SECONDS)
     assert "taken" in place.rows()
@@ -310,7 +310,7 @@ def test_an_old_table_keeps_what_it_has_and_other_tools_can_read_it(tmp_path, or
         one.put("a", origin(named("a")))
         assert one.rows()["old"]["colour"] == "green"
         columns = list(one.rows()["a"])
-        assert columns[-4:] == ["drain_deadline", "draining", "lease_ttl", "lease_keeper"]
+        assert columns[-4:] == ["drain_deadline", "draining", "lease_ttl", "lease_owner"]
         change(database, "INSERT INTO backends (id, wg_ip, port) VALUES ('new', '127.0.0.1', 1002)")
         one.edge.wait_for_backends(3)
         save(database, [row("old", 1003)])

@@ -147,7 +147,7 @@ def test_a_replicator_that_is_frozen_is_said_not_to_say_anything(clean, pop):
     eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="all is well")
     place.replicator.send_signal(signal.SIGSTOP)
     eventually(lambda: place.edge.ready()["replica"]["error"], 15, "the edge says why the replica grows old")
-    assert place.edge.ready()["replica"]["error"] == "the replicator says nothing any more"
+    assert place.edge.ready()["replica"]["error"] == "the replicator has stopped reporting"
     place.replicator.send_signal(signal.SIGCONT)
     eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="and that it does not any more")
 
@@ -276,7 +276,7 @@ def test_people_do_not_write_to_a_replica_until_it_is_none_any_more(clean, pop):
     eventually(place.rows, what="the snapshot")
     refused = backends(place.database, "drain", "a")
     assert refused.returncode == 2
-    assert "is a replica of etcd: change the backends by the admin API" in refused.stderr
+    assert "is a replica of etcd: change backends through the admin API" in refused.stderr
     place.stop_replicator()
     with sqlite3.connect(place.database) as database:  # as the documentation says
         database.execute("DROP TABLE replica_position")
