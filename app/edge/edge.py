@@ -199,9 +199,9 @@ class Edge:
             self.registrations,
             open_store=lambda: SqliteRegistrations(config.db_path, name),
             read=lambda: registrations_in(config.db_path, name),
-            is_there=lambda: config.db_url is None and config.db_path.exists(),
+            has_database=lambda: config.db_url is None and config.db_path.exists(),
             run=self._routing_thread.run,
-            look=self.watcher.check,
+            reload=self.watcher.check,
         )
 
     def _status_server(self, config: Config) -> StatusServer:

@@ -1,1 +1,1 @@
-"""Services that register themselves: the client library they use, and the registrar of an edge without etcd."""
+"""Self-registration of services: the client library for services, and the registrar of an edge without etcd."""

@@ -1,7 +1,7 @@
-"""Keeps the registrations of services on one machine: a Registrar over the routing database that this edge follows.
+"""Stores registrations of services in the routing database of this edge, for edges without etcd.
 
-The actor knows what each service said last and when that expires; a heartbeat that says the same again ends there. All
-else is written to the database, one piece of work after the other and off the event loop, and the edge looks at once.
+The actor knows the last registration of each service and its expiry, so an unchanged renewal ends there. Changes are
+written to the database one at a time and off the event loop, and the edge reads them at once.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from app.domain.registration import Granted, Registration
 from app.ports import RepositoryError
 
 TICK_SECONDS: Final = 0.25
-"""Between looks for registrations that have expired."""
+"""Between two checks for expired registrations."""
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
 T = TypeVar("T")
 
 
 class RegistrationStore(Protocol):
-    """Where registrations are written down. All calls block; they raise RepositoryError."""
+    """A database of registrations. All calls block and may raise RepositoryError."""
 
     def register(self, registration: Registration) -> bool:
-        """Write one down; returns whether it was not there. Raises KeyError for the id of another kind of backend."""
+        """Store a registration. Returns whether it is new. Raises KeyError for the id of an operator's backend."""
         ...
 
     def deregister(self, backend_id: str) -> bool:
-        """Remove one; returns whether there was one of that id."""
+        """Delete a registration. Returns whether it existed."""
         ...
 
     def expire(self, ids: Iterable[str]) -> None:
-        """Remove those of these that are still ours."""
+        """Delete those of these registrations that this edge still owns."""
         ...
 
 
 class Run(Protocol):
-    """Carries out work in a thread."""
+    """Runs work in a thread."""
 
     def __call__(self, work: Callable[[], T]) -> T: ...
 
@@ -57,10 +57,10 @@ OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 
 
 class DatabaseRegistrar:
-    """A Registrar.
+    """A Registrar that stores registrations in the routing database.
 
-    `run` carries out work in a thread: `is_there` says whether there is a database, `read` returns what it has of ours,
-    by id. `look` makes the edge take over what was written.
+    `run` runs work in a thread. `has_database` returns whether the database exists, `read` returns the registrations of
+    this edge by id. `reload` makes the edge read what was written.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class DatabaseRegistrar:
         actor: Address,
         open_store: OpenStore,
         read: Callable[[], Mapping[str, Registration]],
-        is_there: Callable[[], bool],
+        has_database: Callable[[], bool],
         run: Run,
-        look: Callable[[], None],
+        reload: Callable[[], None],
     ) -> None:
         self._actor = actor
         self._open_store = open_store
         self._read = read
-        self._is_there = is_there
+        self._has_database = has_database
         self._run = run
-        self._look = look
+        self._reload = reload
         self._turn = BoundedSemaphore(1)
         self._has_changed = True
         self._error = ""
@@ -86,14 +86,14 @@ class DatabaseRegistrar:
         if ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
             return Granted(registration.ttl_seconds, is_new=False, is_renewal=True)
         with self._turn:
-            is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
+            is_new = bool(self._stored(lambda store: store.register(registration), creates_store=True))
             ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._look()
+        self._reload()
         backend = registration.backend
         logger.bind(backend=backend.id).info(
-            "registration {}: {} at {} port {}{}, for {} s at a time",
+            "registration {}: {}, {} port {}{}, TTL {} s",
             backend.id,
-            "new" if is_new else "as it is said now",
+            "new" if is_new else "updated",
             backend.host,
             backend.port,
             ", draining" if registration.is_draining else "",
@@ -106,22 +106,22 @@ class DatabaseRegistrar:
             if not self._stored(lambda store: store.deregister(backend_id)):
                 raise KeyError(backend_id)
             ask(self._actor, EndRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._look()
-        logger.bind(backend=backend_id).info("registration {}: ended by itself", backend_id)
+        self._reload()
+        logger.bind(backend=backend_id).info("registration {}: ended by the service", backend_id)
 
     def routing_changed(self) -> None:
-        """The database is not as it was: see at the next tick what became of our registrations there."""
+        """Record that the database has changed: the next tick reads our registrations from it again."""
         self._has_changed = True
 
     def tick(self) -> None:
-        """End what has expired. What cannot be done now is tried again at the next tick."""
+        """End expired registrations. Failures are retried at the next tick."""
         try:
             if self._end_expired():
-                self._look()
+                self._reload()
             self._error = ""
         except RepositoryError as error:
             if str(error) != self._error:
-                logger.error("registrations: {}; those that have expired serve on", error)
+                logger.error("registrations: {}; expired ones are kept meanwhile", error)
             self._error = str(error)
 
     def _end_expired(self) -> bool:
@@ -136,24 +136,24 @@ class DatabaseRegistrar:
             ask(self._actor, EndRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
         for one in expired:
             logger.bind(backend=one.backend.id).warning(
-                "registration {}: expired, nothing was heard for {} s", one.backend.id, one.ttl_seconds
+                "registration {}: expired after {} s without renewal", one.backend.id, one.ttl_seconds
             )
         return True
 
     def _adopt(self) -> None:
         self._has_changed = False
         try:
-            found = self._run(lambda: self._read() if self._is_there() else {})
+            found = self._run(lambda: self._read() if self._has_database() else {})
             ask(self._actor, AdoptRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
         except Exception:
             self._has_changed = True
             raise
 
-    def _stored(self, work: Callable[[RegistrationStore], T], *, makes_store: bool = False) -> T | None:
-        """Carry out work in the thread; where there is no database and none is to be made, it is not, and None."""
+    def _stored(self, work: Callable[[RegistrationStore], T], *, creates_store: bool = False) -> T | None:
+        """Run work on the store, in the thread. Returns None without a database, unless `creates_store`."""
 
         def with_store() -> T | None:
-            if not makes_store and not self._is_there():
+            if not creates_store and not self._has_database():
                 return None
             with self._open_store() as store:
                 return work(store)

@@ -108,7 +108,7 @@ def test_addresses_are_told_apart(mesh):
     done = mesh.run("whois", "fd98:63dd:9ac2:2c0:281e::2", known[0], "10.0.0.1")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "fd98:63dd:9ac2:2c0:281e::2  not in the plan; its numbers are those of region sa, pop gru, instance a",
+        "fd98:63dd:9ac2:2c0:281e::2  not in the plan; its digits mean region sa, pop gru, instance a",
         f"{known[0]}  region sa, pop gru, the POP itself",
         "10.0.0.1  not in fd98:63dd:9ac2::/48",
     ]

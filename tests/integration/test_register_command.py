@@ -107,7 +107,7 @@ def test_a_port_that_never_answers_ends_the_program(home, port, start):
     source = f"import os; print('pid', os.getpid(), flush=True); {SLEEP}"
     service = start(home, "--port", port, "--start-seconds", 0.5, command=python(source))
     assert service.wait() == 1
-    assert f"port {port} of 127.0.0.1 does not answer after 0.5 s: Connection refused" in service.said
+    assert f"port {port} of 127.0.0.1 is not open after 0.5 s: Connection refused" in service.said
     assert not is_alive(int(service.said.split()[1]))
     assert home.rows() == {}
 
@@ -188,7 +188,7 @@ def test_what_runs_already_is_registered_for_as_long_as_it_answers(home, port, s
         running.kill()
         running.wait()
         eventually(lambda: not home.rows(), what="it expires")
-        service.wait_for("does not answer any more")
+        service.wait_for("the service does not respond")
         running = serve()
         eventually(lambda: who(home.edge) == "a", what="it serves again")
         assert service.stop() == 0
@@ -206,7 +206,7 @@ def test_an_edge_that_is_down_at_first_and_has_no_token_yet(tmp_path, start):
     home = Home(tmp_path)
     (port,) = free_ports(1)
     service = start(home, "--port", port, command=named_server("a", port))
-    service.wait_for(f"no token: {home.token}: No such file or directory; trying again")
+    service.wait_for(f"cannot read the token: {home.token}: No such file or directory; will retry")
     try:
         home.start()
         service.wait_for("is registered at")
@@ -224,7 +224,7 @@ def test_an_edge_that_is_restarted_serves_on(home, port, start, number):
     home.start()
     home.edge.wait_for_backends(1)
     assert who(home.edge) == "a"
-    service.wait_for("is registered, as it was before")
+    service.wait_for("is still registered")
     gevent.sleep(3.5)
     assert who(home.edge) == "a"
 
@@ -234,7 +234,7 @@ def test_a_lost_registration_is_made_again(home, port, start):
     service.wait_for("is registered at")
     assert home.admin.call("DELETE", "/api/registrations/a").status == 204
     assert who(home.edge) == ""
-    service.wait_for("a was lost, and is registered again")
+    service.wait_for("a was lost at the edge and is registered again")
     assert who(home.edge) == "a"
 
 
@@ -243,7 +243,7 @@ def test_of_two_instances_with_one_id_one_serves_at_any_time_and_one_stays(home,
     one = start(home, "--id", "a", "--ttl", 2, "--port", port, command=named_server("one", port))
     one.wait_for("is registered at")
     two = start(home, "--id", "a", "--ttl", 2, "--port", other, command=named_server("two", other))
-    two.wait_for("is registered, as it was before")
+    two.wait_for("is still registered")
     seen = set()
     eventually(lambda: seen.add(who(home.edge)) or {"one", "two"} <= seen, what="the last to speak has it")
     assert list(home.rows()) == ["a"]
@@ -305,8 +305,8 @@ def test_an_edge_whose_service_was_killed_moves_on(home, port, start):
         (("--port", 1, "--host", "nowhere at all"), "--host 'nowhere at all': must be "),
         (("--port", 1, "--weight", -1, "--soft-limit", -2), "--soft-limit -2: must be a whole number"),
         (("--port", 1, "--id", " "), "--id ' ': must not be empty"),
-        (("--port", 1, "--api", "ftp://edge"), "'ftp://edge' is no URL of an edge"),
-        (("--port", 1, "--token-file", "/nowhere"), "no token: /nowhere: No such file or directory"),
+        (("--port", 1, "--api", "ftp://edge"), "'ftp://edge' is not the URL of an edge"),
+        (("--port", 1, "--token-file", "/nowhere"), "cannot read the token: /nowhere: No such file or directory"),
         (("--port", 1, "--", "/no/such/program"), "/no/such/program: No such file or directory"),
     ],
 )
