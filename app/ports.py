@@ -110,7 +110,7 @@ class ReplicaStore(Protocol):
         """Write changes and how far they bring it, all or nothing."""
         ...
 
-    def is_there(self) -> bool:
+    def is_same_file(self) -> bool:
         """Say whether what was opened is still in its place."""
         ...
 

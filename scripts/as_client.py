@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Be a client elsewhere: `scripts/as_client.py 200.160.2.3` asks the edge as if from that address.
+"""Send a request as a client with another address: `scripts/as_client.py 200.160.2.3`.
 
-It speaks PROXY protocol v1 from 127.0.0.2, which the demo's .env trusts (EDGEPROXY_PROXY_PROTOCOL_FROM),
-sends a GET and prints the first line of the answer: which backend it was. Any python3 will do, without .venv.
+It connects from 127.0.0.2, which the demo's .env trusts (EDGEPROXY_PROXY_PROTOCOL_FROM), sends a PROXY protocol v1
+header and a GET, and prints the first line of the response, which names the backend. Works with any python3, without
+.venv.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from app.wire import proxy_protocol
 
 OUR_ADDRESS = "127.0.0.2"
 TIMEOUT_SECONDS = 10  # longer than the edge's two connect timeouts
-# An edge that does not trust us hands the PROXY line to the backend as if it were the request.
-OR_NOT_TRUSTED = (
+# An edge that does not trust us forwards the PROXY header to the backend as if it were the request.
+POSSIBLE_REASONS = (
     f"either the edge does not trust {OUR_ADDRESS} (EDGEPROXY_PROXY_PROTOCOL_FROM={OUR_ADDRESS}/32), "
-    "or no backend of ours answered. Its access log says which"
+    "or no backend responded; its access log shows which"
 )
 
 
 class Failure(Exception):
-    """What went wrong, in a sentence for the person at the keyboard."""
+    """The request failed. The text is the reason, for the user."""
 
 
 def client_ip(text: str) -> str:
-    """Return the address, or refuse what is not one."""
+    """Parse an IP address. Raises ArgumentTypeError."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 or IPv6 address") from None
     if "%" in text:
-        raise argparse.ArgumentTypeError(f"{text!r}: an address with a zone cannot be sent by PROXY protocol")
+        raise argparse.ArgumentTypeError(f"{text!r}: the PROXY protocol cannot carry an address with a zone")
     return str(address)
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Split HOST:PORT; the edge is reached over IPv4, as 127.0.0.2 is."""
+    """Parse HOST:PORT. Only IPv4, because the connection comes from 127.0.0.2."""
     host, _, port = text.rpartition(":")
     if not host or ":" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 HOST:PORT such as 127.0.0.1:8080")
@@ -68,18 +69,18 @@ def connect(edge: tuple[str, int]) -> socket.socket:
             raise Failure(f"cannot connect from {OUR_ADDRESS}: {error.strerror}") from None
         sock.connect(edge)
     except ConnectionRefusedError:
-        raise Failure(f"the edge is not running: nothing listens on {where} (scripts/start)") from None
+        raise Failure(f"the edge is not running: nothing listens on {where}; start it with scripts/start") from None
     except OSError as error:
         raise Failure(f"cannot reach the edge on {where}: {error}") from None
     return sock
 
 
-def ask(edge: tuple[str, int], client: str, path: str) -> str:
-    """Send one GET through the edge as the client; return the first line of the answer."""
+def send(edge: tuple[str, int], client: str, path: str) -> str:
+    """Send one GET through the edge as the client. Returns the first line of the response."""
     with connect(edge) as sock:
         destination_ip, destination_port = sock.getpeername()
         if ":" in client:
-            destination_ip = "::1"  # a PROXY line has both addresses of one family
+            destination_ip = "::1"  # both addresses of a PROXY header are of one family
         source = (client, sock.getsockname()[1])
         request = f"GET {path} HTTP/1.1\r\nHost: {edge[0]}:{edge[1]}\r\nConnection: close\r\n\r\n"
         try:
@@ -89,29 +90,29 @@ def ask(edge: tuple[str, int], client: str, path: str) -> str:
             response.begin()
             text = response.read().decode(errors="replace")
         except TimeoutError:
-            raise Failure(f"no answer within {TIMEOUT_SECONDS} seconds") from None
+            raise Failure(f"no response within {TIMEOUT_SECONDS} seconds") from None
         except (ConnectionError, http.client.IncompleteRead):
-            raise Failure(f"the connection was closed without an answer: {OR_NOT_TRUSTED}") from None
+            raise Failure(f"the connection was closed without a response: {POSSIBLE_REASONS}") from None
         except http.client.HTTPException:
-            raise Failure(f"the answer is not HTTP: {OR_NOT_TRUSTED}") from None
+            raise Failure(f"the response is not HTTP: {POSSIBLE_REASONS}") from None
     first_line = (text.splitlines() or [""])[0]
     if response.status == 200:
         return first_line
     if response.status == 400:
-        raise Failure(f"the backend calls the request bad (400): {OR_NOT_TRUSTED}")
+        raise Failure(f"the backend refused the request as bad (400): {POSSIBLE_REASONS}")
     return f"HTTP {response.status} {response.reason}: {first_line}".removesuffix(": ")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ask the edge as a client of another address.")
-    parser.add_argument("address", type=client_ip, metavar="ADDRESS", help="the client address to be")
+    parser = argparse.ArgumentParser(description="Send requests to the edge as a client with another address.")
+    parser.add_argument("address", type=client_ip, metavar="ADDRESS", help="address of the client")
     parser.add_argument("--edge", type=host_and_port, metavar="HOST:PORT", default="127.0.0.1:8080")
     parser.add_argument("--path", type=request_path, default="/")
-    parser.add_argument("--count", type=int, default=1, help="how many requests, a connection each")
+    parser.add_argument("--count", type=int, default=1, help="number of requests, each on a new connection")
     arguments = parser.parse_args()
     for _ in range(arguments.count):
         try:
-            print(ask(arguments.edge, arguments.address, arguments.path), flush=True)
+            print(send(arguments.edge, arguments.address, arguments.path), flush=True)
         except Failure as failure:
             sys.exit(f"as_client: {failure}")
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Be the demo's backends: an HTTP server for each row of app/data/demo_backends.csv that answers who it is.
+"""Run the demo backends: an HTTP server for each row of app/data/demo_backends.csv, which returns its identity.
 
 DEMO_BACKENDS names another such CSV file, for other ports.
 
-honcho ends everything five seconds after the first process of the Procfile has ended. So this one never ends
-by itself (without DEMO=1 it idles), and when told to end it goes on until the edge has drained: until the
-edge's metrics listener (closed last) refuses connections. A second signal ends it at once.
+honcho kills all processes five seconds after the first one of the Procfile has ended. Therefore this one never ends by
+itself (without DEMO=1 it idles), and after SIGTERM it runs until the edge has drained, that is, until its metrics
+listener (closed last) refuses connections. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 
 SHIPPED_CSV = Path(__file__).resolve().parent.parent / "app" / "data" / "demo_backends.csv"
 CITIES = {"gru": "São Paulo", "nyc": "New York", "cdg": "Paris", "nrt": "Tokyo", "jnb": "Johannesburg"}
-ENDING = {signal.SIGTERM, signal.SIGINT}
-OUTLIVE_SECONDS = 30
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+WAIT_SECONDS = 30
 
 
 class City(socketserver.ThreadingTCPServer):
-    """One backend: listens on its row's address and knows who it is."""
+    """One backend, listening on the address of its row."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -40,20 +40,20 @@ class City(socketserver.ThreadingTCPServer):
         self.identity = {key: row[key] for key in ("id", "app", "region", "country")}
         self.identity["city"] = CITIES.get(row["id"], row["id"])
         self.address_family = socket.AF_INET6 if ":" in row["wg_ip"] else socket.AF_INET
-        super().__init__((row["wg_ip"], int(row["port"])), HandlerResponse)
+        super().__init__((row["wg_ip"], int(row["port"])), IdentityHandler)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing about a client that went away; anything else is a fault worth its traceback."""
+        """Ignore disconnected clients; print the traceback of other errors."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-class HandlerResponse(BaseHTTPRequestHandler):
-    """Answer every GET and HEAD with the city's identity, as text or as JSON."""
+class IdentityHandler(BaseHTTPRequestHandler):
+    """Responds to GET and HEAD with the identity of the city, as text or JSON."""
 
     protocol_version = "HTTP/1.1"
     server_version = "edgeproxy-demo"
-    wbufsize = -1  # header and body leave together
+    wbufsize = -1  # send header and body together
     disable_nagle_algorithm = True
     server: City
 
@@ -79,15 +79,15 @@ class HandlerResponse(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: the edge has the access log."""
+        """Log nothing, as the edge writes the access log."""
 
 
-def say(message: str) -> None:
-    print(message, flush=True)  # honcho puts the time and the process's name before it
+def report(message: str) -> None:
+    print(message, flush=True)  # honcho prepends the time and the name of the process
 
 
 def start_cities() -> None:
-    """Listen for every row, then serve in threads. A port already taken ends the program with one line."""
+    """Listen for every row, then serve in threads. A port already in use ends the program with one line."""
     path = Path(os.environ.get("DEMO_BACKENDS") or SHIPPED_CSV)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -98,15 +98,15 @@ def start_cities() -> None:
         except OSError as error:
             where = f"{row['wg_ip']}:{row['port']} (backend {row['id']})"
             if error.errno == errno.EADDRINUSE:
-                sys.exit(f"{where} is already taken by another process: is the demo running twice?")
+                sys.exit(f"{where} is already in use by another process: is the demo running twice?")
             sys.exit(f"cannot listen on {where}: {error.strerror}")
     for city in cities:
         threading.Thread(target=city.serve_forever, daemon=True).start()
-    say("serving " + ", ".join(f"{row['id']} on {row['wg_ip']}:{row['port']}" for row in rows))
+    report("serving " + ", ".join(f"{row['id']} on {row['wg_ip']}:{row['port']}" for row in rows))
 
 
 def edge_is_up() -> bool:
-    """Whether the edge's metrics listener takes connections."""
+    """Return whether the edge's metrics listener accepts connections."""
     listeners = os.environ.get("EDGEPROXY_METRICS_LISTEN_ADDR") or "127.0.0.1:9090"
     host, _, port = listeners.split(",")[0].strip().rpartition(":")
     host = host.strip("[]")
@@ -119,23 +119,23 @@ def edge_is_up() -> bool:
     return True
 
 
-def outlive_the_edge() -> None:
-    """Return when the edge is gone, at a second signal, or after OUTLIVE_SECONDS."""
-    deadline = time.monotonic() + OUTLIVE_SECONDS
+def wait_for_edge() -> None:
+    """Wait until the edge has ended, for a second signal, or for WAIT_SECONDS."""
+    deadline = time.monotonic() + WAIT_SECONDS
     while edge_is_up() and time.monotonic() < deadline:
-        if signal.sigtimedwait(ENDING, 0.1):
+        if signal.sigtimedwait(STOP_SIGNALS, 0.1):
             return
 
 
 def main() -> None:
-    # Blocked in every thread, so that the main thread can wait for them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # Blocked in all threads, so that the main thread can wait for them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if os.environ.get("DEMO", "").lower() in ("1", "true", "yes"):
         start_cities()
     else:
-        say("idle: DEMO is not set (DEMO=1 serves the demo's backends)")
-    signal.sigwait(ENDING)
-    outlive_the_edge()
+        report("idle: DEMO is not set; DEMO=1 runs the demo backends")
+    signal.sigwait(STOP_SIGNALS)
+    wait_for_edge()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Draw the map of the admin page: fetch Natural Earth with npm, project it, simplify it, write two small files.
 
-Written are app/admin/page/land.path (the land as one SVG path) and app/admin/page/places.json (where each country and
-region of app/domain/geography.py is on it; a country, in the middle of its largest piece). Both are committed; nobody
-needs this script but who wants another map.
+The files are app/admin/page/land.path (the land as one SVG path) and app/admin/page/places.json (the position of each
+country and region of app/domain/geography.py; of a country, the centre of its largest part). Both are committed. Run
+this script only to change the map.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ PAGE = ROOT / "app" / "admin" / "page"
 SHAPES = "world-atlas"  # Natural Earth as TopoJSON: the land, and countries by their ISO 3166-1 number
 CODES = "i18n-iso-countries"  # which number is which alpha-2 code
 WIDTH = 1000.0
-SOUTHERNMOST = -58.0  # Antarctica is left out
-SMALLEST_AREA = 1.2  # of a piece of land that is drawn, in the map's square units
-TOLERANCE = 0.35  # how far a simplified coast may lie from the true one, in the map's units
-MIDDLE = 11.0  # the meridian in the middle: the edges of the map then run through the Bering Strait, not through Russia
-PARTS = {  # longitude and latitude of those that Natural Earth counts among another country
+SOUTHERNMOST = -58.0  # without Antarctica
+SMALLEST_AREA = 1.2  # of land that is drawn, in square units of the map
+TOLERANCE = 0.35  # largest distance of a simplified coast from the true one, in units of the map
+MIDDLE = 11.0  # the central meridian, for which the map's edges run through the Bering Strait, not through Russia
+PARTS = {  # longitude and latitude of territories that Natural Earth includes in another country
     "BQ": (-68.3, 12.2), "BV": (3.4, -54.4), "CC": (96.8, -12.2), "CX": (105.6, -10.5), "GF": (-53.1, 4.0),
     "GP": (-61.5, 16.2), "MQ": (-61.0, 14.6), "RE": (55.5, -21.1), "SJ": (16.0, 78.5), "TK": (-171.8, -9.2),
     "YT": (45.2, -12.8),
 }  # fmt: skip
-REGIONS = {  # longitude and latitude of what is known by its region alone, such as this edge
+REGIONS = {  # longitude and latitude of a region, for edges and backends without a country
     "sa": (-58, -12), "us": (-98, 39), "eu": (11, 49), "ap": (108, 25), "af": (21, 4), "me": (46, 28), "oc": (134, -25),
 }  # fmt: skip
 
@@ -45,7 +45,7 @@ Ring = list[Point]
 
 
 def project(longitude: float, latitude: float) -> Point:
-    """Project degrees by Equal Earth (Šavrič, Patterson, Jenny 2018) onto a plane WIDTH wide; y grows southwards."""
+    """Project degrees with Equal Earth (Šavrič, Patterson, Jenny 2018) onto a map WIDTH wide; y grows southwards."""
     a1, a2, a3, a4 = 1.340264, -0.081106, 0.000893, 0.003796
     theta = asin(sqrt(3) / 2 * sin(radians(latitude)))
     square = theta * theta
@@ -58,13 +58,13 @@ def project(longitude: float, latitude: float) -> Point:
 
 
 def fetch(package: str, folder: Path, wanted: Iterable[str]) -> dict[str, Any]:
-    """Return files of the newest version of an npm package, read as JSON."""
+    """Return JSON files of the newest version of an npm package."""
     try:
         subprocess.run(["npm", "pack", "--silent", package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     except FileNotFoundError:
         sys.exit("npm is not installed (Debian: apt-get install npm)")
     except subprocess.CalledProcessError as error:
-        sys.exit(f"npm pack failed with {error.returncode}")
+        sys.exit(f"npm pack failed with exit code {error.returncode}")
     (archive,) = folder.glob(f"{package}-*.tgz")
     with tarfile.open(archive) as members:
         return {name: json.load(members.extractfile(f"package/{name}")) for name in wanted}  # type: ignore[arg-type]
@@ -91,11 +91,11 @@ def rings_of(topology: dict[str, Any], geometry: dict[str, Any]) -> Iterator[Rin
         ring: Ring = []
         for number in polygon[0]:
             ring += arc(number)[bool(ring) :]
-        yield turned(ring)
+        yield unwrapped(ring)
 
 
-def turned(ring: Ring) -> Ring:
-    """Count longitudes from MIDDLE on, and past 180 degrees where a ring goes on over the edge of the map."""
+def unwrapped(ring: Ring) -> Ring:
+    """Make longitudes relative to MIDDLE, and continuous where a ring crosses the edge of the map."""
     longitudes = [ring[0][0]]
     for longitude, _ in ring[1:]:
         longitudes.append(longitude - 360 * round((longitude - longitudes[-1]) / 360))
@@ -108,7 +108,7 @@ def signed_area(ring: Ring) -> float:
 
 
 def centre(ring: Ring) -> Point:
-    """Return the centre of gravity of what a ring encloses."""
+    """Return the centroid of the area that a ring encloses."""
     area, x, y = signed_area(ring), 0.0, 0.0
     for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
         cross = x0 * y1 - x1 * y0
@@ -117,7 +117,7 @@ def centre(ring: Ring) -> Point:
 
 
 def simplified(points: Ring) -> Ring:
-    """Leave out what the eye does not miss (Douglas and Peucker)."""
+    """Remove points within TOLERANCE of the simplified line (Douglas and Peucker)."""
     if len(points) < 3:
         return points
     (x0, y0), (x1, y1) = points[0], points[-1]
@@ -135,7 +135,7 @@ def simplified(points: Ring) -> Ring:
 
 
 def land_path(topology: dict[str, Any]) -> str:
-    """Return the land as the data of one SVG path, in tenths of a unit relative to the point before."""
+    """Return the land as one SVG path, in tenths of a unit and relative coordinates."""
     parts = []
     for ring in rings_of(topology, topology["objects"]["land"]):
         if max(latitude for _, latitude in ring) < SOUTHERNMOST:
@@ -154,7 +154,7 @@ def land_path(topology: dict[str, Any]) -> str:
 
 
 def places(topology: dict[str, Any], numbers: dict[str, str]) -> dict[str, list[int]]:
-    """Return where each country is, by alpha-2 code, and each region, by its name."""
+    """Return the position of each country, by alpha-2 code, and of each region, by name."""
     pieces: dict[str, list[Ring]] = {}
     for country in topology["objects"]["countries"]["geometries"]:
         code = numbers.get(str(country.get("id", "")))
@@ -164,7 +164,7 @@ def places(topology: dict[str, Any], numbers: dict[str, str]) -> dict[str, list[
             continue
         pieces.setdefault(code, []).extend([project(*point) for point in ring] for ring in rings_of(topology, country))
     middles = {code: centre(max(rings, key=lambda ring: abs(signed_area(ring)))) for code, rings in pieces.items()}
-    middles |= {code: project(*turned([place])[0]) for code, place in (PARTS | REGIONS).items()}
+    middles |= {code: project(*unwrapped([place])[0]) for code, place in (PARTS | REGIONS).items()}
     return {code: [round(x), round(y)] for code, (x, y) in sorted(middles.items())}
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Take the pictures of docs/images: an edge with backends and clients all over the world, seen in a headless Chromium.
+"""Take the screenshots in docs/images: an edge with backends and clients all over the world, in headless Chromium.
 
-Everything runs on this machine, on ports the kernel chooses. Wants the development environment (scripts/setup dev) and
-Debian's chromium; fonts-inter and fonts-jetbrains-mono make the pictures look as they do here.
+Everything runs on this machine, on ports that the kernel chooses. Needs the development environment (scripts/setup dev)
+and Debian's chromium; fonts-inter and fonts-jetbrains-mono give the pictures their present look.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ CLIENTS = {
     "BR": 26, "AR": 8, "CL": 5, "CO": 6, "US": 24, "CA": 6, "MX": 7, "GB": 9, "FR": 10, "DE": 13, "ES": 6, "PL": 5,
     "NG": 4, "ZA": 7, "EG": 3, "AE": 5, "IN": 14, "ID": 5, "SG": 7, "JP": 12, "KR": 5, "AU": 8, "NZ": 2,
 }  # fmt: skip
-"""How many there are of each country."""
+"""Number of clients by country."""
 SOFT_LIMIT = 30
-HELLO = '''"""Greets whoever comes, in their own words."""
+HELLO = '''"""Greets the caller."""
 
 
 def handle(request, context):
@@ -72,7 +72,7 @@ def handle(request, context):
 
 
 def addresses_of(country: str, count: int, chance: random.Random, geo: MaxmindGeo) -> list[str]:
-    """Return addresses that the shipped database puts into a country."""
+    """Return random addresses of a country, according to the country database in app/data."""
     found: list[str] = []
     while len(found) < count:
         address = str(ipaddress.IPv4Address(chance.randrange(1 << 24, 224 << 24)))
@@ -82,15 +82,15 @@ def addresses_of(country: str, count: int, chance: random.Random, geo: MaxmindGe
     return found
 
 
-def response(sock: socket.socket) -> None:
-    """Be a backend: answer with something to read, for as long as somebody asks."""
+def serve_backend(sock: socket.socket) -> None:
+    """Respond to every request with data of random length."""
     with contextlib.suppress(OSError):
         while sock.recv(4096):
             sock.sendall(b"x" * random.randrange(500, 60_000))
 
 
-def be_a_client(edge: tuple[str, int], address: str, chance: random.Random) -> None:
-    """Come, stay a while, ask now and then, go, come again."""
+def run_client(edge: tuple[str, int], address: str, chance: random.Random) -> None:
+    """Open connections one after another, and send a few requests on each."""
     while True:
         with contextlib.suppress(OSError), socket.create_connection(edge, 5) as sock:
             source = (address, chance.randrange(1024, 65535))
@@ -102,8 +102,8 @@ def be_a_client(edge: tuple[str, int], address: str, chance: random.Random) -> N
         gevent.sleep(chance.expovariate(0.5))
 
 
-def be_a_caller(web: tuple[str, int], address: str, path: str, chance: random.Random) -> None:
-    """Ask an endpoint again and again."""
+def run_caller(web: tuple[str, int], address: str, path: str, chance: random.Random) -> None:
+    """Send requests to an endpoint in a loop."""
     request = f"GET {path} HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n".encode()
     while True:
         with contextlib.suppress(OSError), socket.create_connection(web, 5) as sock:
@@ -116,7 +116,7 @@ def be_a_caller(web: tuple[str, int], address: str, path: str, chance: random.Ra
 def start_backends() -> dict[str, StreamServer]:
     servers = {}
     for name in CITIES:
-        servers[name] = StreamServer(("127.0.0.1", 0), lambda sock, _address: response(sock), backlog=512)
+        servers[name] = StreamServer(("127.0.0.1", 0), lambda sock, _address: serve_backend(sock), backlog=512)
         servers[name].start()
     return servers
 
@@ -141,8 +141,8 @@ def start_edge(folder: Path, ports: dict[str, int]) -> EdgeProcess:
     return EdgeProcess(folder, folder / "routing.db", "", {**variables, "GEOIP_PATH": "", "REGION": "sa"}, config)
 
 
-def furnish(admin: Admin, folder: Path) -> None:
-    """Make endpoints, versions and services."""
+def create_objects(admin: Admin, folder: Path) -> None:
+    """Create endpoints, versions and a service."""
     admin.call("POST", "/api/services", {
         "name": "main", "kind": "database", "settings": {"engine": "sqlite", "path": str(folder / "shop.db")},
     })  # fmt: skip
@@ -152,7 +152,7 @@ def furnish(admin: Admin, folder: Path) -> None:
             admin.call("POST", f"/api/endpoints/{name}/deploy", {"source": HELLO.replace("world", words)})
 
 
-def look(page: Page, url: str, token: str) -> None:
+def open_page(page: Page, url: str, token: str) -> None:
     page.open(url)
     page.fill("#token", token)
     page.press("Enter")
@@ -160,7 +160,7 @@ def look(page: Page, url: str, token: str) -> None:
 
 
 def take_pictures(page: Page) -> None:
-    """Take the page in light and dark, its deploy box, and a phone's view."""
+    """Take the page in light and dark, the deployment form, and the view on a phone."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for scheme in ("light", "dark"):
         page.prefer(prefers_color_scheme=scheme)
@@ -185,7 +185,7 @@ def take_pictures(page: Page) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=130, help="how long the edge lives before [%(default)s]")
+    parser.add_argument("--seconds", type=int, default=130, help="time that the edge runs before [%(default)s]")
     seconds = parser.parse_args().seconds
     chance, geo = random.Random(7), MaxmindGeo(SHIPPED_DATABASE)
     servers = start_backends()
@@ -194,15 +194,15 @@ def main() -> None:
         edge = start_edge(folder, {city: server.server_port for city, server in servers.items()})
         try:
             admin = admin_of(edge, folder)
-            furnish(admin, folder)
-            look(page, "http://{}:{}/".format(*admin.address), admin.token)
+            create_objects(admin, folder)
+            open_page(page, "http://{}:{}/".format(*admin.address), admin.token)
             callers: list[Any] = [
-                gevent.spawn(be_a_client, edge.frontends["nearest"][0], address, chance)
+                gevent.spawn(run_client, edge.frontends["nearest"][0], address, chance)
                 for country, count in CLIENTS.items()
                 for address in addresses_of(country, count, chance, geo)
             ]
             callers += [
-                gevent.spawn(be_a_caller, edge.frontends["web"][0], address, path, chance)
+                gevent.spawn(run_caller, edge.frontends["web"][0], address, path, chance)
                 for country, path in (("BR", "/hello"), ("PE", "/search"), ("UY", "/hello"))
                 for address in addresses_of(country, 2, chance, geo)
             ]

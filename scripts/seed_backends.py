@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Seed the routing database: the same code as `python -m app backends`, e.g. `scripts/seed_backends.py load --demo`."""
+"""Seed the routing database. The same as `python -m app backends`, e.g. `scripts/seed_backends.py load --demo`."""
 
 import os
 import sys

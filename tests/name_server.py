@@ -14,7 +14,7 @@ from app.outbound.name_lookup import NameLookup
 
 
 class NameServer:
-    """`names` is name -> (texts, seconds): addresses, or the one name that it stands for."""
+    """`names` is name -> (texts, seconds): addresses, or the one name that it resolves to."""
 
     def __init__(self) -> None:
         self.names: dict[str, tuple[list[str], int]] = {}

@@ -18,7 +18,7 @@ from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
 from app.inbound.connections import SWEPT_AT_ONCE, Connections
 from app.outbound.json_log import rfc3339
-from app.outbound.log_tail import MOST_LINES, LogTail
+from app.outbound.log_tail import MAX_LINES, LogTail
 
 MOST_ORIGINS: Final = 200
 """Maximum number of origins in a response."""
@@ -111,7 +111,7 @@ def _open_now(connections: Connections) -> Counter[_Origin]:
 
 def _ended_since(tail: LogTail, moment: str) -> Iterator[_Origin]:
     """Yield the origins of the access lines in memory since `moment`, a time in the format of their `ts`."""
-    for _, text in tail.since(tail.first, MOST_LINES):
+    for _, text in tail.since(tail.first, MAX_LINES):
         if not any(event in text for event in _EVENTS):
             continue
         try:
@@ -125,7 +125,7 @@ def _ended_since(tail: LogTail, moment: str) -> Iterator[_Origin]:
 def _kept_seconds(tail: LogTail, now: float) -> float:
     """Return how far back the lines in memory go; infinity if none was dropped yet."""
     if tail.first > 0:
-        for _, text in tail.since(tail.first, MOST_LINES):
+        for _, text in tail.since(tail.first, MAX_LINES):
             stamp = msgspec.json.decode(text).get("ts")  # a line too long for the memory has none
             if stamp is not None:
                 return round(max(0.0, now - datetime.fromisoformat(stamp).timestamp()), 3)

@@ -1,1 +1,1 @@
-"""Anycast: the process that announces the prefixes of a healthy edge by BGP."""
+"""The process that announces the anycast prefixes of a healthy edge by BGP."""

@@ -1,5 +1,5 @@
-"""Life beyond one machine, in a process of its own: etcd's client, the replicator, and what is written to etcd.
+"""Replication of backends between machines through etcd, in a process of its own.
 
-`etcd` speaks to the servers, `records` says what stands there, `replicator` keeps this POP's copy, `store` and
-`registrations` are the one way in which backends are changed. The edge knows none of them: it reads the copy.
+`etcd` is the client, `records` defines keys and values, `replicator` maintains the replica of this POP. `store` and
+`registrations` change backends. The edge uses none of them: it reads the replica.
 """

@@ -1,7 +1,7 @@
-"""How anything is changed in etcd: read, decide, write if nothing has changed meanwhile, else begin again.
+"""Changes keys in etcd: reads, decides, writes if nothing has changed meanwhile, otherwise starts again.
 
-So changes of two operators do not get lost in each other, and a write that a frozen server carries out later, when it
-was made elsewhere long ago, changes nothing.
+Therefore concurrent changes of two operators are both kept, and a write that a frozen server executes late, after it
+was repeated elsewhere, has no effect.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from app.cluster.etcd import EtcdClient, EtcdError
 from app.cluster.etcd_responses import KeyValue
 from app.ports import RepositoryError
 
-TRIES: Final = 10
-"""Of a change, when others change the same."""
+MAX_ATTEMPTS: Final = 10
+"""Attempts of one change while others change the same keys."""
 
 
 class Value(NamedTuple):
-    """What a key is to have; lease 0 is none."""
+    """The new value of a key. Lease 0 means no lease."""
 
     data: bytes
     lease: int
 
 
 Edit = Callable[[KeyValue | None], Value | None]
-"""Returns what a key is to have, None for nothing at all. May raise KeyError, RepositoryError: nothing is changed."""
+"""Returns the new value of a key, None to delete it. If it raises KeyError or RepositoryError, nothing is changed."""
 
 
 def change(etcd: EtcdClient, edits: Mapping[str, Edit]) -> int:
-    """Change up to MOST_AT_ONCE keys, all or none; returns the revision they are so from. Raises RepositoryError."""
+    """Change up to MAX_KEYS keys, all or none. Returns the revision of the change. Raises RepositoryError."""
     written: dict[str, Value | None] | None = None
-    for _ in range(TRIES):
-        with answered("nothing was changed"):
+    for _ in range(MAX_ATTEMPTS):
+        with translated_errors("nothing was changed"):
             found = etcd.get(edits)
-        standing = {key: None if kv is None else Value(kv.value, kv.lease) for key, kv in found.items()}
-        if standing == written:  # the answer of our own write got lost
+        current = {key: None if kv is None else Value(kv.value, kv.lease) for key, kv in found.items()}
+        if current == written:  # our own write succeeded, but its response was lost
             return _latest(found.values())
         wanted = {key: edit(found[key]) for key, edit in edits.items()}
-        if wanted == standing:
+        if wanted == current:
             return _latest(found.values())
-        with answered("it may have been changed all the same"):
+        with translated_errors("the change may have been made nevertheless"):
             revision = _write(etcd, found, wanted)
         if revision is not None:
             return revision
         written = wanted
-    raise RepositoryError("etcd: others keep changing the same; nothing was changed")
+    raise RepositoryError("etcd: others keep changing the same keys; nothing was changed")
 
 
 def _write(etcd: EtcdClient, found: Mapping[str, KeyValue | None], wanted: Mapping[str, Value | None]) -> int | None:
@@ -60,9 +60,9 @@ def _latest(found: Iterable[KeyValue | None]) -> int:
 
 
 @contextmanager
-def answered(otherwise: str) -> Iterator[None]:
-    """Turn what etcd's client raises into RepositoryError, which says what that means for whoever asked."""
+def translated_errors(consequence: str) -> Iterator[None]:
+    """Translate EtcdError into RepositoryError, whose text ends with the consequence for the caller."""
     try:
         yield
     except EtcdError as error:
-        raise RepositoryError(f"etcd: {error}: {otherwise}") from None
+        raise RepositoryError(f"etcd: {error}: {consequence}") from None

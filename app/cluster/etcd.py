@@ -1,8 +1,8 @@
-"""A client of etcd's v3 JSON gateway over plain HTTP: several endpoints, one answer.
+"""A client of etcd's v3 JSON gateway over HTTP, with failover between endpoints.
 
-A call goes to the endpoint that answered last and moves on to the next one when that is silent, unreachable or without
-a leader, until its time is over. Calls that write are conditional (see `write`), so that one sent twice, or carried out
-late by a server that was frozen, does no harm.
+A call goes to the endpoint that responded last. If that is silent, unreachable or without a leader, the call moves to
+the next one, until its time limit. Writes are conditional (see `write`), so a write that is sent twice, or executed
+late by a frozen server, does no harm.
 """
 
 from __future__ import annotations
@@ -37,47 +37,47 @@ T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 1.0
 RESPONSE_SECONDS: Final = 2.0
-"""For an endpoint to answer, before the next one is asked."""
+"""Time limit for a response of one endpoint, before the next one is tried."""
 CALL_SECONDS: Final = 5.0
-"""For a call, all endpoints together."""
+"""Time limit of a call, over all endpoints."""
 ROUND_PAUSE_SECONDS: Final = 0.1
-"""When no endpoint could answer: an election takes a second."""
+"""Pause after all endpoints have failed. Electing a leader takes about 1 s."""
 PAGE_KEYS: Final = 1000
-"""Keys of a snapshot read at once."""
-MOST_CONNECTIONS: Final = 64
-"""Kept to an endpoint: as many as there may be requests at once."""
-MOST_AT_ONCE: Final = 100
-"""Keys read or written by one transaction: etcd by itself takes 128."""
+"""Keys per request when reading a snapshot."""
+MAX_CONNECTIONS: Final = 64
+"""Persistent connections per endpoint: as many as there may be concurrent requests."""
+MAX_KEYS: Final = 100
+"""Keys per transaction. etcd's default limit is 128."""
 
 _UNAVAILABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _POOL: Final = re.compile(r"^(<[^>]*>|\w+\(host=[^)]*\)): ")
 _UNAUTHENTICATED: Final = 16
-"""gRPC's code."""
+"""Code in gRPC."""
 
 
 class EtcdError(Exception):
-    """A call to etcd that did not end well."""
+    """A call to etcd failed."""
 
 
 class EtcdUnavailable(EtcdError):
-    """No endpoint answered, or none had a leader. A write may have been carried out all the same."""
+    """No endpoint responded, or none had a leader. A write may have been executed nevertheless."""
 
 
 class Silence(EtcdUnavailable):
-    """A watch brought nothing for longer than it may."""
+    """A watch received nothing for too long."""
 
 
 class EtcdRefused(EtcdError):
-    """etcd answered no: wrong user or password, no permission, nothing that it understands."""
+    """etcd refused: wrong user or password, no permission, or an invalid request."""
 
 
 class Compacted(EtcdError):
-    """What happened since the revision asked for is not known any more."""
+    """The requested revision was compacted, so changes since then are lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are to etcd."""
+    """User and password for etcd."""
 
     user: str
     password: str
@@ -88,7 +88,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All keys under a prefix as they were at one revision."""
+    """All keys under a prefix at one revision."""
 
     cluster_id: int
     revision: int
@@ -96,7 +96,7 @@ class Snapshot:
 
 
 class EtcdClient:
-    """Calls may wait, none holds the event loop; several greenlets may call at once."""
+    """A client for one etcd cluster. Calls block the greenlet, not the event loop; greenlets may call concurrently."""
 
     def __init__(
         self, endpoints: Sequence[str], credentials: Credentials | None = None, tls: ssl.SSLContext | None = None
@@ -107,30 +107,30 @@ class EtcdClient:
         self._credentials = credentials
         self._token: str | None = None
         self._pool = urllib3.PoolManager(
-            num_pools=len(endpoints), maxsize=MOST_CONNECTIONS, retries=False, ssl_context=tls
+            num_pools=len(endpoints), maxsize=MAX_CONNECTIONS, retries=False, ssl_context=tls
         )
 
     @property
     def endpoint(self) -> str:
-        """The endpoint that is asked first."""
+        """The endpoint that is tried first."""
         return self._endpoints[self._current]
 
     def fail_over(self, endpoint: str) -> None:
-        """Ask the next endpoint first from now on, unless another than this one is asked first already."""
+        """Try the next endpoint first from now on, unless `endpoint` is no longer the first."""
         if endpoint == self.endpoint:
             self._current = (self._current + 1) % len(self._endpoints)
 
     # Keys
 
     def get(self, keys: Iterable[str]) -> dict[str, KeyValue | None]:
-        """Return up to MOST_AT_ONCE keys as a quorum has them at one revision, None for those that are not there."""
+        """Read up to MAX_KEYS keys, linearizably and at one revision; None for absent keys."""
         wanted = list(keys)
         reads = [{"request_range": {"key": key.encode()}} for key in wanted]
         found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, AllRead).responses]
         return {key: kvs[0] if kvs else None for key, kvs in zip(wanted, found, strict=True)}
 
     def snapshot(self, prefix: str) -> Snapshot:
-        """Return all keys under a prefix as a quorum has them, at one revision."""
+        """Read all keys under a prefix, linearizably and at one revision."""
         start, end = prefix.encode(), prefix_end(prefix)
         body: dict[str, Any] = {"key": start, "range_end": end, "limit": PAGE_KEYS}
         page = self._call("/v3/kv/range", body, Range)
@@ -144,11 +144,11 @@ class EtcdClient:
     def write(
         self, expected: Mapping[str, int], puts: Iterable[tuple[str, bytes, int]] = (), deletions: Iterable[str] = ()
     ) -> int | None:
-        """Put (key, value, lease) and delete, all or nothing, if each key has the expected mod_revision (0: is absent).
+        """Put (key, value, lease) and delete, all or none, if each key has the expected mod_revision (0: absent).
 
-        They may be MOST_AT_ONCE. Returns the revision of it, None when a key was not as expected: which it is not
-        either when this very write was carried out but its answer got lost. So look again before you say that somebody
-        else was faster.
+        At most MAX_KEYS keys. Returns the revision of the write, or None if a key was not as expected. That is also the
+        case if this write was executed but its response was lost, so read again before concluding that another client
+        changed the key.
         """
         compare = [
             {"key": key.encode(), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
@@ -162,32 +162,32 @@ class EtcdClient:
         return done.header.revision if done.succeeded else None
 
     def put(self, key: str, value: bytes) -> None:
-        """Put a key, whatever it is."""
+        """Put a key unconditionally."""
         self._call("/v3/kv/put", {"key": key.encode(), "value": value}, Put)
 
     # Leases
 
     def grant(self, ttl_seconds: int) -> tuple[int, int]:
-        """Make a lease; returns its id and the seconds it was granted, which may be more."""
+        """Grant a lease. Returns its id and its TTL in seconds, which may be longer than requested."""
         lease = self._call("/v3/lease/grant", {"TTL": ttl_seconds}, Lease)
         return lease.ID, lease.TTL
 
     def keep_alive(self, lease: int) -> int:
-        """Renew a lease; returns the seconds it has now, 0 or less when there is no such lease any more."""
+        """Renew a lease. Returns its TTL in seconds, 0 or less if it no longer exists."""
         return self._call("/v3/lease/keepalive", {"ID": lease}, KeptAlive).result.TTL
 
     def revoke(self, lease: int) -> None:
-        """End a lease; its keys go with it."""
+        """Revoke a lease, which deletes its keys."""
         self._call("/v3/lease/revoke", {"ID": lease}, Lease)
 
     # Watching
 
     @contextmanager
     def watch(self, prefix: str, revision: int, silence_seconds: float) -> Generator[Iterator[WatchMessage]]:
-        """Follow what happens to keys under a prefix from a revision on, at the endpoint that is asked first.
+        """Watch the keys under a prefix from a revision on, at the endpoint that is tried first.
 
-        The iterator raises Silence when nothing comes for `silence_seconds`, EtcdUnavailable, Compacted when the
-        revision is not there any more, EtcdRefused.
+        The iterator raises Silence if nothing arrives for `silence_seconds`, Compacted if the revision was compacted,
+        EtcdUnavailable, EtcdRefused.
         """
         endpoint = self.endpoint
         body = {"key": prefix.encode(), "range_end": prefix_end(prefix), "start_revision": revision}
@@ -215,17 +215,17 @@ class EtcdClient:
                 if message.canceled:
                     raise self._cancelled(endpoint, message.cancel_reason)
                 yield message
-            raise EtcdUnavailable(f"{endpoint}: the watch has ended")
+            raise EtcdUnavailable(f"{endpoint}: the watch ended")
         except urllib3.exceptions.HTTPError as error:
             self.fail_over(endpoint)
             kind = Silence if isinstance(error, urllib3.exceptions.ReadTimeoutError) else EtcdUnavailable
-            raise kind(f"{endpoint}: {_said(error)}") from None
+            raise kind(f"{endpoint}: {_message(error)}") from None
         except EtcdUnavailable:
             self.fail_over(endpoint)
             raise
 
     def _cancelled(self, endpoint: str, reason: str) -> EtcdError:
-        """Return what to raise when etcd ends a watch: that a token is no longer good it says only then."""
+        """Return the error for a watch that etcd cancelled. An expired token is reported only in this way."""
         is_about_token = self._token is not None and "auth token" in reason
         self._token = None if is_about_token else self._token
         kind = EtcdUnavailable if is_about_token else EtcdRefused
@@ -234,7 +234,7 @@ class EtcdClient:
     # Sending
 
     def _call(self, path: str, body: object, response: type[T]) -> T:
-        """Ask one endpoint after the other until one answers. Raises EtcdUnavailable, EtcdRefused, Compacted."""
+        """Try the endpoints in turn until one responds. Raises EtcdUnavailable, EtcdRefused, Compacted."""
         give_up_at = time.monotonic() + CALL_SECONDS
         failures = 0
         while True:
@@ -257,7 +257,7 @@ class EtcdClient:
     def _send(
         self, endpoint: str, path: str, body: object, timeout: urllib3.Timeout, *, is_stream: bool = False
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request with a token, a new one if that is no longer good; returns an answer that is not an error."""
+        """Send a request with a token, renewed if it is no longer valid. Returns a response with status 200."""
         for is_last in (False, True):
             if self._credentials is not None and self._token is None:
                 self._token = self._authenticate(endpoint, self._credentials, timeout)
@@ -299,7 +299,7 @@ class EtcdClient:
                 preload_content=not is_stream,
             )
         except urllib3.exceptions.HTTPError as error:
-            raise EtcdUnavailable(f"{endpoint}: {_said(error)}") from None
+            raise EtcdUnavailable(f"{endpoint}: {_message(error)}") from None
 
 
 def prefix_end(prefix: str) -> bytes:
@@ -309,11 +309,11 @@ def prefix_end(prefix: str) -> bytes:
 
 
 def _decoded(endpoint: str, data: bytes, kind: type[T]) -> T:
-    """Decode an answer; 64-bit numbers are texts there. Raises EtcdUnavailable when that is not etcd speaking."""
+    """Decode a response, in which 64-bit numbers are strings. Raises EtcdUnavailable if it is not etcd's."""
     try:
         return msgspec.json.decode(data, type=kind, strict=False)
     except msgspec.MsgspecError as error:
-        raise EtcdUnavailable(f"{endpoint}: not what etcd answers: {error}") from None
+        raise EtcdUnavailable(f"{endpoint}: not a response of etcd: {error}") from None
 
 
 def _fault(response: urllib3.BaseHTTPResponse) -> Fault:
@@ -324,12 +324,12 @@ def _fault(response: urllib3.BaseHTTPResponse) -> Fault:
 
 
 def _is_about_token(fault: Fault) -> bool:
-    """Tokens end after five minutes without use, with their server, and with any change of users."""
+    """Return whether a token is the problem. It expires unused after 5 minutes, at a restart, and when users change."""
     return fault.code == _UNAUTHENTICATED or "auth store is old" in fault.error or "user name is empty" in fault.error
 
 
-def _said(error: Exception) -> str:
-    """Return what went wrong without urllib3's object in front."""
+def _message(error: Exception) -> str:
+    """Return urllib3's error message without the repr of the pool before it."""
     if isinstance(error, urllib3.exceptions.ConnectTimeoutError) and len(error.args) > 1:
         return str(error.args[1])
     return _POOL.sub("", str(error)) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What etcd's JSON gateway answers, as far as we read it. Its 64-bit numbers are texts, its bytes base64."""
+"""The responses of etcd's JSON gateway, as far as they are used. 64-bit numbers are strings, bytes are base64."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import msgspec
 
 
 class Header(msgspec.Struct):
-    """What every answer begins with. `revision` is that of the server's store."""
+    """The header of every response. `revision` is that of the server's store."""
 
     cluster_id: int = 0
     revision: int = 0
 
 
 class KeyValue(msgspec.Struct):
-    """A key as it stands. `mod_revision` is that of its last change; `lease` 0 is none."""
+    """A key and its value. `mod_revision` is that of its last change; `lease` 0 means none."""
 
     key: bytes
     value: bytes = b""
@@ -22,7 +22,7 @@ class KeyValue(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """A change of a key; of a deleted one `kv` has key and revision alone."""
+    """A change of a key. For a deletion, `kv` has only key and revision."""
 
     kv: KeyValue
     type: str = "PUT"
@@ -33,7 +33,7 @@ class Event(msgspec.Struct):
 
 
 class WatchMessage(msgspec.Struct):
-    """What a watch brings: first that it was created, then events, those of one revision always together."""
+    """A message of a watch: first its creation, then events. Events of one revision arrive in one message."""
 
     header: Header
     created: bool = False
@@ -44,7 +44,7 @@ class WatchMessage(msgspec.Struct):
 
 
 class Range(msgspec.Struct):
-    """Keys, `more` when there are."""
+    """A page of keys. `more` is true if it is not the last."""
 
     header: Header
     kvs: list[KeyValue] = []
@@ -52,58 +52,58 @@ class Range(msgspec.Struct):
 
 
 class Found(msgspec.Struct):
-    """Keys."""
+    """The keys of a range."""
 
     kvs: list[KeyValue] = []
 
 
 class Read(msgspec.Struct):
-    """Of one read in a transaction."""
+    """The result of one read in a transaction."""
 
     response_range: Found
 
 
 class AllRead(msgspec.Struct):
-    """Of a transaction that reads, in its order."""
+    """The result of a transaction of reads, in their order."""
 
     header: Header
     responses: list[Read]
 
 
 class Written(msgspec.Struct):
-    """Of a transaction that writes if."""
+    """The result of a conditional write."""
 
     header: Header
     succeeded: bool = False
 
 
 class Put(msgspec.Struct):
-    """Of a plain write."""
+    """The result of an unconditional write."""
 
     header: Header
 
 
 class Lease(msgspec.Struct):
-    """A lease; TTL in seconds, 0 or less when there is none."""
+    """A lease. TTL in seconds, 0 or less if it does not exist."""
 
     ID: int = 0
     TTL: int = 0
 
 
 class KeptAlive(msgspec.Struct):
-    """Of a stream of one message."""
+    """The result of a renewal: a stream of one message."""
 
     result: Lease
 
 
 class Token(msgspec.Struct):
-    """Goes into the header Authorization."""
+    """A token, sent in the header Authorization."""
 
     token: str
 
 
 class Fault(msgspec.Struct):
-    """What is wrong, and gRPC's code of it."""
+    """An error with its gRPC code."""
 
     error: str = ""
     message: str = ""
@@ -111,7 +111,7 @@ class Fault(msgspec.Struct):
 
 
 class StreamFault(msgspec.Struct):
-    """What is wrong, in a stream."""
+    """An error in a stream."""
 
     message: str = ""
 

@@ -23,7 +23,7 @@ from app.outbound.peewee_backends import row_of
 from app.outbound.peewee_replica import SqliteReplica
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.replica_file import (
-    MOST_NAMED,
+    MAX_LISTED,
     ReplicaStatus,
     read_replica_status,
     replica_file,
@@ -87,9 +87,9 @@ class Replication:
             is_held=replicator.is_held,
             records=len(replicator.replica.records),
             suspect_count=len(suspects),
-            suspects=sorted(suspects)[:MOST_NAMED],
+            suspects=sorted(suspects)[:MAX_LISTED],
             bad_count=len(bad),
-            bad=[shown(one) for one in bad[:MOST_NAMED]],
+            bad=[shown(one) for one in bad[:MAX_LISTED]],
         )
         self._thread.run(write_replica_status, self._status_file, status)
 

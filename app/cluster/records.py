@@ -1,7 +1,7 @@
-"""What stands in etcd: keys, and values with their schema, version 1. docs/reference/etcd.md describes it.
+"""Keys and values in etcd, schema version 1. docs/reference/etcd.md describes them.
 
-A backend is the key `/edgeproxy/v1/backends/<id>`; its value is a JSON object of the columns of the routing database
-with `schema`. Fields that a version does not know are left alone, when it reads and when it writes.
+A backend is the key `/edgeproxy/v1/backends/<id>`. Its value is a JSON object of the columns of the routing database
+and `schema`. Unknown fields are ignored on reading and preserved on writing.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from app.domain.replica import BadRecord, Found, Record
 PREFIX: Final = "/edgeproxy/v1/"
 BACKENDS: Final = f"{PREFIX}backends/"
 HEARTBEAT: Final = f"{PREFIX}heartbeat"
-"""Written when nothing else has happened for a while, so that whoever watches knows that it would hear of it."""
+"""Written when nothing else changes, so that replicators can tell a quiet etcd from a dead watch."""
 
 SCHEMA: Final = 1
 DRAIN_SECONDS: Final = "drain_seconds"
-"""How long open connections may run on after the change; a duration, since the clocks of POPs need not agree."""
+"""Time for open connections to end after the change. A duration, because clocks of POPs may differ."""
 TTL_SECONDS: Final = "ttl_seconds"
-"""What a registered service asked for its lease."""
+"""TTL of the lease that a registered service requested."""
 COLUMNS: Final = tuple(name for name in BACKEND_COLUMNS if name != "id")
-MOST_REASON_CHARACTERS: Final = 300
+MAX_REASON_CHARACTERS: Final = 300
 
 
 class BadValue(ValueError):
-    """A value that is no record of a schema that we know."""
+    """A value that is not a record of a known schema."""
 
 
 def key_of(backend_id: str) -> str:
@@ -40,14 +40,14 @@ def read_value(value: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise BadValue(f"is no JSON: {error}") from None
+        raise BadValue(f"is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise BadValue("is no JSON object")
+        raise BadValue("is not a JSON object")
     schema = fields.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise BadValue(f"has schema {schema!r}, not a whole number from 1")
+        raise BadValue(f"has schema {schema!r}, which must be a whole number from 1")
     if schema > SCHEMA:
-        raise BadValue(f"has schema {schema}, newer than {SCHEMA}: written for a later version than this one")
+        raise BadValue(f"has schema {schema}, newer than {SCHEMA}: it needs a later version of the edge")
     return fields
 
 
@@ -57,7 +57,7 @@ def write_value(fields: Mapping[str, Any]) -> bytes:
 
 
 def read_record(key: bytes, value: bytes, revision: int, *, is_leased: bool) -> Found:
-    """Return what stands at a key under BACKENDS, good or bad."""
+    """Parse the record at a key under BACKENDS. Returns a Record or a BadRecord."""
     backend_id = key.removeprefix(BACKENDS.encode()).decode(errors="backslashreplace")
     try:
         fields = read_value(value)
@@ -65,9 +65,9 @@ def read_record(key: bytes, value: bytes, revision: int, *, is_leased: bool) -> 
         drain_seconds = _seconds(fields)
         backend = parse_backend(row)
         if key != key_of(backend.id).encode():
-            raise BadValue("its id has spaces around it or is not UTF-8")
+            raise BadValue("its id has surrounding spaces or is not UTF-8")
     except (BadValue, BadBackend) as error:
-        return BadRecord(backend_id, revision, str(error)[:MOST_REASON_CHARACTERS])
+        return BadRecord(backend_id, revision, str(error)[:MAX_REASON_CHARACTERS])
     return Record(backend, revision, is_leased, drain_seconds if backend.is_deleted else None)
 
 
@@ -76,5 +76,5 @@ def _seconds(fields: Mapping[str, Any]) -> float | None:
     if seconds is None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
-        raise BadValue(f"{DRAIN_SECONDS}={seconds!r}: must be seconds")
+        raise BadValue(f"{DRAIN_SECONDS}={seconds!r}: must be a number of seconds")
     return float(seconds)

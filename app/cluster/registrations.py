@@ -1,8 +1,8 @@
-"""Registrations of services, written to etcd: each is a backend whose key goes with its lease.
+"""Stores registrations of services in etcd: each is a backend whose key is attached to a lease.
 
-A heartbeat is the registration once more. It renews the lease; where that has ended meanwhile, whatever the reason, it
-makes another one and puts the backend again. The columns are the service's to say; `deleted` is the operators', whose
-drain holds for as long as the registration does.
+A heartbeat repeats the registration and renews the lease. If the lease has expired, a new one is granted and the
+backend is written again. The service sets the columns except `healthy` and `deleted`, which belong to operators: their
+drain holds as long as the registration does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
-from app.cluster.changes import Value, answered
+from app.cluster.changes import Value, translated_errors
 from app.cluster.etcd import EtcdClient, EtcdError
 from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import COLUMNS, TTL_SECONDS, key_of, write_value
@@ -18,26 +18,26 @@ from app.cluster.store import EtcdBackendStore, fields_of
 from app.domain.model import DRAINING
 from app.domain.registration import Granted, Registration
 
-OPERATORS: Final = ("healthy", "deleted")
-"""Columns that a service does not say."""
+OPERATOR_COLUMNS: Final = ("healthy", "deleted")
+"""Columns that a service does not set."""
 
 
 class EtcdRegistrar:
-    """A Registrar."""
+    """A Registrar that stores registrations in etcd."""
 
     def __init__(self, etcd: EtcdClient, store: EtcdBackendStore) -> None:
         self._etcd = etcd
         self._store = store
 
     def register(self, registration: Registration) -> Granted:
-        with answered("it may have been registered all the same"):
+        with translated_errors("the registration may have been stored nevertheless"):
             return self._register(registration)
 
     def _register(self, registration: Registration) -> Granted:
         backend_id = registration.backend.id
         row = self._store.row_of(registration.backend)
-        said = {name: row[name] for name in COLUMNS if name not in OPERATORS}
-        said |= {DRAINING: int(registration.is_draining), TTL_SECONDS: registration.ttl_seconds}
+        given = {name: row[name] for name in COLUMNS if name not in OPERATOR_COLUMNS}
+        given |= {DRAINING: int(registration.is_draining), TTL_SECONDS: registration.ttl_seconds}
         found = self._found(backend_id)
         if found is not None and not found.lease:
             raise KeyError(backend_id)
@@ -49,7 +49,7 @@ class EtcdRegistrar:
             if there is not None and not there.lease:
                 raise KeyError(backend_id)
             kept = fields_of(there) if there is not None else {}
-            return Value(write_value({**kept, **said}), lease)
+            return Value(write_value({**kept, **given}), lease)
 
         if found is not None and found.lease == lease and edit(found).data == found.value:
             return Granted(ttl_seconds, is_new=False, is_renewal=True)
@@ -57,19 +57,19 @@ class EtcdRegistrar:
         return Granted(ttl_seconds, is_new=found is None)
 
     def _renewed(self, found: KeyValue | None, ttl_seconds: int) -> tuple[int, int]:
-        """Return the lease that a registration has, renewed, with its seconds; (0, 0) when it needs a new one."""
+        """Renew the lease of a registration. Returns its id and TTL, or (0, 0) if a new lease is needed."""
         if found is None or not found.lease or fields_of(found).get(TTL_SECONDS) != ttl_seconds:
             return 0, 0
         left = self._etcd.keep_alive(found.lease)
         return (found.lease, left) if left > 0 else (0, 0)
 
     def deregister(self, backend_id: str) -> None:
-        with answered("nothing was changed"):
+        with translated_errors("nothing was changed"):
             found = self._found(backend_id)
         if found is None or not found.lease:
             raise KeyError(backend_id)
         self._store.remove([backend_id])
-        with suppress(EtcdError):  # without its key it would end by itself
+        with suppress(EtcdError):  # without its key, it expires harmlessly
             self._etcd.revoke(found.lease)
 
     def _found(self, backend_id: str) -> KeyValue | None:

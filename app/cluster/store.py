@@ -1,4 +1,4 @@
-"""Operators' changes of backends, written to etcd: what BackendStore is where there are many POPs."""
+"""A BackendStore that writes operators' changes of backends to etcd."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from app.cluster.changes import Edit, Value, answered, change
-from app.cluster.etcd import MOST_AT_ONCE, EtcdClient
+from app.cluster.changes import Edit, Value, change, translated_errors
+from app.cluster.etcd import MAX_KEYS, EtcdClient
 from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import BACKENDS, COLUMNS, DRAIN_SECONDS, BadValue, key_of, read_value, write_value
 from app.domain.model import DRAINING, Backend
 from app.ports import RepositoryError
 
 REPLICA_SECONDS: Final = 2.0
-"""For this POP's own replica to have what was written, before the writer is answered."""
+"""Longest wait for this POP's replica to reflect a write before the call returns."""
 
 Fields = dict[str, Any]
 
 
 class EtcdBackendStore:
-    """A BackendStore. Reads are of this POP's replica, by `rows()`; a writer is answered when its write is there.
+    """A BackendStore. `rows()` reads the replica of this POP. Writes return when the replica reflects them.
 
-    `row_of` makes a row of a backend.
+    `row_of` converts a backend to a row.
     """
 
     def __init__(
@@ -64,24 +64,24 @@ class EtcdBackendStore:
         self._end(ids, drained)
 
     def _stored_ids(self) -> list[str]:
-        """Return the ids of all records, as etcd has them: the replica may lag, and knows no bad ones by name."""
-        with answered("nothing was changed"):
+        """Return the ids of all records in etcd. The replica may lag and lacks bad records."""
+        with translated_errors("nothing was changed"):
             keys = [item.key for item in self._etcd.snapshot(BACKENDS).items]
         return [key.removeprefix(BACKENDS.encode()).decode(errors="surrogateescape") for key in keys]
 
     def _end(self, ids: Sequence[str], drained: Callable[[str], Edit]) -> None:
-        """Delete backends; those with a lease are drained first, so that nobody takes it for a lost lease."""
+        """Delete backends. Those with a lease are drained first, so that replicators do not suspect a lost lease."""
         self.change({one: drained(one) for one in ids})
-        self.change({one: _nothing for one in ids})
+        self.change({one: _deleted for one in ids})
 
     def change(self, edits: Mapping[str, Edit]) -> None:
-        """Change records by id, and wait for the replica. Raises RepositoryError, and what the edits raise.
+        """Change records by id, and wait for the replica. Raises RepositoryError and the errors of the edits.
 
-        Many are changed one part after the other, each all or nothing.
+        Above MAX_KEYS, the change is split into parts, each all or none.
         """
         revision, left = 0, [(key_of(backend_id), edit) for backend_id, edit in edits.items()]
         while left:
-            part, left = left[:MOST_AT_ONCE], left[MOST_AT_ONCE:]
+            part, left = left[:MAX_KEYS], left[MAX_KEYS:]
             revision = change(self._etcd, dict(part))
         self._await_revision(revision, REPLICA_SECONDS)
 
@@ -100,7 +100,7 @@ class EtcdBackendStore:
 
 
 def fields_of(found: KeyValue) -> Fields:
-    """Return what a record says. Raises RepositoryError when it is not ours to change."""
+    """Return the fields of a record. Raises RepositoryError if its schema is unknown, so that it is not changed."""
     try:
         return read_value(found.value)
     except BadValue as error:
@@ -122,15 +122,15 @@ def _setting(backend_id: str, fields: Fields) -> Edit:
 
 
 def _drained_if_leased(found: KeyValue | None) -> Value | None:
-    """An Edit."""
+    """Drain a record that has a lease (an Edit)."""
     if found is None or not found.lease:
         return None if found is None else Value(found.value, 0)
     try:
         fields = read_value(found.value)
-    except BadValue:  # nobody serves by it
+    except BadValue:  # no edge uses it
         return Value(found.value, found.lease)
     return Value(write_value({**fields, DRAINING: 1}), found.lease)
 
 
-def _nothing(found: KeyValue | None) -> None:
-    """An Edit: there is to be nothing."""
+def _deleted(found: KeyValue | None) -> None:
+    """Delete the record (an Edit)."""

@@ -1,4 +1,4 @@
-"""The commands for backends: load, list, drain, undrain, remove, in the routing database or at an edge that has it."""
+"""Commands for backends: load, list, drain, undrain, remove; in a routing database or at an edge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from app.commands.caller import Caller, api_options, fail_with
-from app.commands.output import fail, json_option, print_table, tell, utc
+from app.commands.output import fail, json_option, print_table, report, utc
 from app.config import DatabaseUrl, database_url, variable
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.outbound.admin_api import ApiError
@@ -31,7 +31,7 @@ COMMANDS = "backends"
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?", re.ASCII)
-_LONGEST_DEADLINE_SECONDS = 365 * 86_400
+_MAX_DEADLINE_SECONDS = 365 * 86_400
 _UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -41,7 +41,7 @@ def _fail(*lines: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class _Table:
-    """Where the backends are: in a routing database, or at an edge that has one."""
+    """The location of the backends: a routing database, or an edge."""
 
     database: Path | DatabaseUrl
     edge: Caller | None
@@ -51,7 +51,7 @@ class _Table:
 
     @contextmanager
     def store(self) -> Iterator[BackendStore]:
-        """Reach the backends; what goes wrong with them is said, and ends the command."""
+        """Open the store of the backends. Its errors are printed and end the command."""
         try:
             with open_store(self.database) if self.edge is None else ApiBackendStore(self.edge.api) as store:
                 yield store
@@ -63,8 +63,8 @@ class _Table:
             fail_with(COMMANDS, error)
 
 
-def _place(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Path | DatabaseUrl:
-    """Read --db, or the variables in its place."""
+def _location(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Path | DatabaseUrl:
+    """Parse --db, or its default from the environment."""
     text = given or os.environ.get(variable("db_url")) or os.environ.get(variable("db_path")) or DEFAULT_DATABASE
     if "://" not in text:
         return Path(text)
@@ -79,8 +79,8 @@ def _place(_context: click.Context, _parameter: click.Parameter, given: str | No
     "--db",
     "database",
     metavar="FILE|URL",
-    callback=_place,
-    help=f"Routing database [default: {variable('db_url')}, else {variable('db_path')}, else {DEFAULT_DATABASE}]",
+    callback=_location,
+    help=f"Routing database [default: {variable('db_url')}, else {variable('db_path')}, else {DEFAULT_DATABASE}].",
 )
 @api_options
 @click.pass_context
@@ -91,9 +91,9 @@ def backends(
     token_file: Path | None,
     ca_file: Path | None,
 ) -> None:
-    """Load, list, drain, undrain and remove backends in the routing database. A running edge follows at once.
+    """Load, list, drain, undrain and remove backends in the routing database. A running edge applies changes at once.
 
-    With --api they are those of an edge elsewhere.
+    With --api, change the backends of the edge at that URL.
     """
     is_given = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
     if is_given and context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
@@ -110,13 +110,13 @@ def _change(table: _Table, change: Callable[[BackendStore], object], done: str) 
 
 @backends.command("load")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"), required=False)
-@click.option("--demo", is_flag=True, help="Load the demo backends: five cities.")
-@click.option("--replace", is_flag=True, help="Also remove the backends that the file does not have.")
+@click.option("--demo", is_flag=True, help="Load the demo backends in five cities.")
+@click.option("--replace", is_flag=True, help="Remove all backends that are not in the file.")
 @click.pass_obj
 def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
-    """Insert or replace the backends of a CSV or JSON FILE (- is standard input), all of them or none.
+    """Insert or replace the backends in a CSV or JSON FILE (- is standard input), all or none.
 
-    CSV has the columns of the table in its first line; JSON is a list of objects, or one a line.
+    The first line of a CSV file names the columns. JSON is a list of objects, or one object per line.
     """
     if demo == (file is not None):
         raise click.UsageError("give either a FILE or --demo")
@@ -131,7 +131,7 @@ def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
 
 
 def _parse(text: str) -> list[Backend]:
-    """Validate every row with the edge's own parse_backend; exit naming row and column of each fault."""
+    """Validate every row as the edge does. On faults, exit naming row and column of each."""
     try:
         rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
     except (ValueError, csv.Error) as error:
@@ -144,11 +144,11 @@ def _parse(text: str) -> list[Backend]:
             faults += [f"{place}, column {fault.column}: {fault.value!r} {fault.rule}" for fault in bad.faults]
             continue
         if backend.id in seen:
-            faults.append(f"{place}, column id: {backend.id!r} is in {seen[backend.id]} already")
+            faults.append(f"{place}, column id: {backend.id!r} is a duplicate of {seen[backend.id]}")
         seen[backend.id] = place
         parsed.append(backend)
     if not rows:
-        faults.append("no rows")
+        faults.append("the file has no rows")
     if faults:
         _fail(*faults, "nothing was changed")
     return parsed
@@ -160,12 +160,12 @@ def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, object]]]:
     for row in reader:
         place = f"line {reader.line_num}"
         if None in row or None in row.values():
-            raise ValueError(f"{place}: not as many fields as the first line has columns")
+            raise ValueError(f"{place}: the number of fields differs from that of the columns in line 1")
         yield place, {column: _cell(column, value) for column, value in row.items()}
 
 
 def _cell(column: str, value: str) -> object:
-    """Return what a CSV cell stands for: empty is NULL, and digits in a number column are a number."""
+    """Return the value of a CSV cell: NULL if empty, a number for digits in a number column."""
     text = value.strip()
     if not text:
         return None
@@ -205,24 +205,24 @@ def _require_columns(names: Any, place: str) -> None:
             f"{place}: unknown column: {', '.join(map(str, unknown))}; known: {', '.join(BACKEND_COLUMNS)}"
         )
     if "id" not in names:
-        raise ValueError(f"{place}: there is no column id")
+        raise ValueError(f"{place}: the column id is missing")
 
 
 @backends.command("list")
 @json_option
 @click.pass_obj
 def list_(table: _Table, as_json: bool) -> None:
-    """Print every row, and what is wrong with those the edge refuses."""
+    """Print every row, and the faults of rows that the edge refuses."""
     if table.edge is None and isinstance(table.database, Path) and not table.database.exists():
         _fail(f"{table} does not exist")
     with table.store() as store:
         rows = store.rows()
     shown = [[*(_shown(column, value) for column, value in row.items()), _state(row)] for row in rows]
-    tell(rows, as_json, lambda: print_table((*BACKEND_COLUMNS, DRAIN_DEADLINE, "state"), shown))
+    report(rows, as_json, lambda: print_table((*BACKEND_COLUMNS, DRAIN_DEADLINE, "state"), shown))
 
 
 def _shown(column: str, value: object) -> object:
-    """Return a value of the table for people: deadlines as UTC times."""
+    """Format a value of the table for people: deadlines as UTC times."""
     return utc(value) if column == DRAIN_DEADLINE and isinstance(value, int | float) else value
 
 
@@ -243,17 +243,19 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
     if match is None:
         raise click.BadParameter("needs a duration such as 60s, 5m or 1h")
     seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
-    if seconds > _LONGEST_DEADLINE_SECONDS:
-        raise click.BadParameter("must not be more than a year")
+    if seconds > _MAX_DEADLINE_SECONDS:
+        raise click.BadParameter("must not be longer than a year")
     return seconds
 
 
 @backends.command("drain")
 @click.argument("ids", nargs=-1, required=True)
-@click.option("--deadline", callback=_duration, help="Close connections still open after this long, such as 60s.")
+@click.option(
+    "--deadline", callback=_duration, help="Close connections that are still open after this time, such as 60s."
+)
 @click.pass_obj
 def drain(table: _Table, ids: tuple[str, ...], deadline: float | None) -> None:
-    """Send backends no new connections; their clients move on, open connections finish."""
+    """Send no new connections to backends. Bound clients move to others, open connections continue."""
     _change(table, lambda store: store.drain(ids, deadline), f"draining: {', '.join(ids)}")
 
 
@@ -261,7 +263,7 @@ def drain(table: _Table, ids: tuple[str, ...], deadline: float | None) -> None:
 @click.argument("ids", nargs=-1, required=True)
 @click.pass_obj
 def undrain(table: _Table, ids: tuple[str, ...]) -> None:
-    """Let drained backends serve again."""
+    """Return drained backends to service."""
     _change(table, lambda store: store.undrain(ids), f"serving: {', '.join(ids)}")
 
 

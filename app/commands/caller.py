@@ -1,4 +1,4 @@
-"""How a command gets to an edge: the options that say where it is and who asks, and the words for what went wrong."""
+"""Calls of commands to the admin API of an edge: options for URL, token and CA, and error messages."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ from app.outbound.admin_api import DEFAULT_URL, AdminApi, ApiError, is_token
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WRONG_STATUSES: Final = (400, 404, 413, 415, 422)
-"""What was given is wrong, and will be wrong the next time too."""
+"""Statuses for wrong arguments: the same call will fail again."""
 
 
 def api_options(command: F) -> F:
-    """Add the options that say which edge to ask and as whom."""
+    """Add the options for the URL, the token and the CA of the edge."""
     for option in (
         click.option(
             "--ca-file",
             type=click.Path(path_type=Path, dir_okay=False, exists=True),
             envvar=variable("api_ca_file"),
-            help=f"PEM of who certified the edge [{variable('api_ca_file')}, else the system's]",
+            help=f"CA certificates to trust, PEM [default: {variable('api_ca_file')}, else those of the system].",
         ),
         click.option(
             "--token-file",
             type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-            help="Holds the token, - is standard input "
-            f"[else {variable('api_token')} is the token, else {variable('admin_token_file')}, admin.token]",
+            help="File with the token, - is standard input "
+            f"[default: {variable('api_token')}, else the file {variable('admin_token_file')}, else admin.token].",
         ),
         click.option(
-            "--api", "url", metavar="URL", envvar=variable("api_url"), help=f"The edge [{variable('api_url')}]"
+            "--api",
+            "url",
+            metavar="URL",
+            envvar=variable("api_url"),
+            help=f"URL of the edge [default: {variable('api_url')}, else {DEFAULT_URL}].",
         ),
     ):
         command = option(command)
@@ -45,7 +49,7 @@ def api_options(command: F) -> F:
 
 
 class Caller:
-    """A way to an edge that says what goes wrong under the name of the commands, and exits."""
+    """Calls an edge. On errors, prints a message that begins with the name of the command, and exits."""
 
     def __init__(self, commands: str, url: str | None, token_file: Path | None, ca_file: Path | None) -> None:
         self._commands = commands
@@ -55,38 +59,38 @@ class Caller:
 
     @cached_property
     def api(self) -> AdminApi:
-        """The API; made when it is needed, because `--help` needs no token. Exits with 2."""
+        """The API, created on first use, because `--help` needs no token. Exits with 2."""
         try:
             return AdminApi(self.url, self._token(), self.ca_file)
         except ValueError as error:
-            self.fail(f"{self.url!r} is no URL of an edge: {error}")
+            self.fail(f"{self.url!r} is not the URL of an edge: {error}")
         except OSError as error:
             self.fail(f"{self.ca_file}: {error.strerror or error}")
 
     def call(self, method: str, path: str, body: object = None, query: Mapping[str, object] | None = None) -> Any:
-        """Carry out a request; returns its JSON, None where it has none. Exits when the edge does not do it."""
+        """Send a request. Returns the JSON of the response, None without a body. Exits if the edge refuses or fails."""
         try:
             return self.api.call(method, path, body, query)
         except ApiError as error:
             fail_with(self._commands, error)
 
     def read(self, file: TextIO) -> str:
-        """Return what a file that was given holds. Exits with 2."""
+        """Return the content of a file argument. Exits with 2."""
         try:
             return file.read()
         except (OSError, UnicodeDecodeError) as error:
             self.fail(f"the file cannot be read: {error}")
 
     def fail(self, *lines: str) -> NoReturn:
-        """Say what is wrong with what was given, and exit with 2."""
+        """Print what is wrong with the arguments, and exit with 2."""
         fail(self._commands, *lines)
 
     def token_or_file(self) -> str | Path:
-        """Return the token, or the file that holds it for as long as it does. Exits with 2.
+        """Return the token or, so that it can be read again, its file. Exits with 2.
 
-        The edge's own file need not be there yet: the first start of an edge writes it.
+        The default file may be absent, because the first start of an edge writes it.
         """
-        file = self._file_of_token()
+        file = self._token_path()
         if file is None or str(file) == "-":
             return self._token()
         if self._token_file is not None or file.exists():
@@ -94,19 +98,19 @@ class Caller:
         return file
 
     def _token(self) -> str:
-        """Return the token that was given, the option before the environment. Exits with 2."""
-        file = self._file_of_token()
+        """Return the token; --token-file overrides the environment. Exits with 2."""
+        file = self._token_path()
         if file is None:
             source, text = variable("api_token"), os.environ[variable("api_token")]
         else:
             source, text = self._read_token(file)
         token = text.strip()
         if not is_token(token):
-            self.fail(f"{source} holds no token")
+            self.fail(f"{source} does not contain a token")
         return token
 
-    def _file_of_token(self) -> Path | None:
-        """Return the file that was given, else the edge's own; None: the environment has a token itself."""
+    def _token_path(self) -> Path | None:
+        """Return the file of the token: the option, else None if the environment has a token, else the edge's file."""
         if self._token_file is not None:
             return self._token_file
         if os.environ.get(variable("api_token")):
@@ -118,12 +122,12 @@ class Caller:
         try:
             return str(file), sys.stdin.read() if str(file) == "-" else file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is no text"
-            self.fail(f"no token: {file}: {reason} (--token-file, or {variable('api_token')})")
+            reason = error.strerror if isinstance(error, OSError) else "is not text"
+            self.fail(f"cannot read the token: {file}: {reason}; set --token-file or {variable('api_token')}")
 
 
 def fail_with(commands: str, error: ApiError) -> NoReturn:
-    """Say why an edge did not do it, every fault a line, and exit."""
+    """Print the error of a call, one line per fault, and exit."""
     number = f" ({error.status})" if error.status is not None else ""
     if "\n" in error.detail:  # a traceback: its last line is among the faults
         click.echo(error.detail.rstrip("\n"), err=True)
@@ -135,5 +139,5 @@ def fail_with(commands: str, error: ApiError) -> NoReturn:
 
 
 def exit_code(error: ApiError) -> int:
-    """Return what a command exits with that an edge refused."""
+    """Return the exit code for an error of the API."""
     return EXIT_WRONG if error.status in _WRONG_STATUSES else EXIT_FAILED

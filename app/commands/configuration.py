@@ -1,6 +1,6 @@
-"""The configuration on the command line: read by every command that needs it, checked, described.
+"""Loads the configuration for all commands that need it; the commands `check` and `schema`.
 
-Which options go before the environment and the file is said here once.
+The options that override the environment and the file are defined here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.outbound.maxmind_geo import GeoDatabaseError, open_geo
 
 
 def load_or_exit(overrides: Mapping[str, str] | None = None) -> Config:
-    """Read the configuration, or name every fault and exit with 2."""
+    """Load the configuration, or print every fault and exit with 2."""
     _raise_descriptor_limit()
     try:
         return load(os.environ, overrides=overrides)
@@ -31,25 +31,25 @@ def load_or_exit(overrides: Mapping[str, str] | None = None) -> Config:
 
 
 def _raise_descriptor_limit() -> None:
-    """Use all the file descriptors the system allows the process: the limits of a configuration go by them."""
+    """Raise the descriptor limit to the hard limit. The limits of a configuration are validated against it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def configuration_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that go before the environment and the file; they arrive as keyword arguments."""
+    """Add the options that override the environment and the file. They arrive as keyword arguments."""
     for name, metavar, text in (
-        ("log-format", "json|text", "How the log is written."),
-        ("log-level", "LEVEL", "debug, info, warning or error."),
-        ("config", "FILE", "The YAML file of frontends and backends."),
+        ("log-format", "json|text", "Format of the log."),
+        ("log-level", "LEVEL", "Lowest level that is logged: debug, info, warning or error."),
+        ("config", "FILE", "YAML file of frontends and backends."),
     ):
         command = click.option(f"--{name}", metavar=metavar, help=text)(command)
     return command
 
 
 def given(options: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the options that were given, as load_or_exit takes them."""
+    """Return the options that were given, as overrides for load_or_exit."""
     return {name: text for name, text in options.items() if text is not None}
 
 
@@ -57,7 +57,7 @@ def given(options: Mapping[str, str | None]) -> dict[str, str]:
 @configuration_options
 @json_option
 def check(as_json: bool, **options: str | None) -> None:
-    """Validate the configuration and print the effective one. Exits with 2 naming every fault."""
+    """Validate the configuration and print the effective values. On faults, print all of them and exit with 2."""
     config = load_or_exit(given(options))
     _check_geo(config)
     effective = {variable(name): _shown(getattr(config, name)) for name in Settings.model_fields}

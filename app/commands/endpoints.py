@@ -1,4 +1,4 @@
-"""The commands of endpoints and their handlers: create, deploy, roll back and so on, at a running edge."""
+"""Commands for the endpoints of a running edge and their handlers: create, deploy, roll back and so on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 
 from app.commands.caller import Caller, api_options
-from app.commands.output import json_option, print_fields, print_table, tell, utc
+from app.commands.output import json_option, print_fields, print_table, report, utc
 from app.outbound.admin_api import segment
 
 _ID = click.argument("endpoint_id", metavar="ID")
@@ -17,14 +17,14 @@ _NUMBER = click.argument("number", type=click.IntRange(min=1))
 _SOURCE = click.File("r", encoding="utf-8-sig")
 _COUNTS = ("active", "served", "errors", "refused")
 _FIELDS = ("name", "domain", "path", "methods", "timeout_seconds", "max_concurrency", "max_body_bytes", "is_enabled")
-"""What an operator says of an endpoint."""
+"""The fields that an operator sets."""
 
 
 @click.group()
 @api_options
 @click.pass_context
 def endpoints(context: click.Context, url: str | None, token_file: Path | None, ca_file: Path | None) -> None:
-    """Create endpoints of a running edge, and deploy the handlers that answer their requests."""
+    """Create endpoints of a running edge, and deploy the handlers that respond to their requests."""
     context.obj = Caller("endpoints", url, token_file, ca_file)
 
 
@@ -36,10 +36,10 @@ def _path(endpoint_id: str, *more: object) -> str:
 @json_option
 @click.pass_obj
 def list_(edge: Caller, as_json: bool) -> None:
-    """List the endpoints and what their handlers do."""
+    """List the endpoints with the counters of their handlers."""
     found = edge.call("GET", "/api/endpoints")
     columns = ("id", "domain", "path", "methods", "serves", *_COUNTS, "draining")
-    tell(found, as_json, lambda: print_table(columns, map(_row, found["items"])))
+    report(found, as_json, lambda: print_table(columns, map(_row, found["items"])))
 
 
 def _row(endpoint: dict[str, Any]) -> list[object]:
@@ -65,19 +65,19 @@ def show(edge: Caller, endpoint_id: str, as_json: bool) -> None:
         f"version {one['number']}: {one['active']} requests, since {utc(one['draining_since'])}"
         for one in found["draining"]
     ]
-    tell(found, as_json, lambda: print_fields([*fields, ("serves", _serving(found)), ("draining", draining)]))
+    report(found, as_json, lambda: print_fields([*fields, ("serves", _serving(found)), ("draining", draining)]))
 
 
 def _endpoint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that are an endpoint's fields; those not given are None."""
+    """Add the options for the fields of an endpoint; those not given are None."""
     for option in (
-        click.option("--enabled/--disabled", "is_enabled", default=None, help="Takes requests, or none."),
-        click.option("--max-body-bytes", type=int, help="Of a request; 413 beyond."),
-        click.option("--max-concurrency", type=int, help="Requests at once, 0 = no limit; 503 beyond."),
-        click.option("--timeout", "timeout_seconds", type=float, help="Seconds for one request; 504 after."),
-        click.option("--method", "methods", multiple=True, help="May be given several times [default: GET]"),
-        click.option("--domain", help="Host name, or *.host for all below it; empty = every host."),
-        click.option("--name", help="For people."),
+        click.option("--enabled/--disabled", "is_enabled", default=None, help="Whether the endpoint accepts requests."),
+        click.option("--max-body-bytes", type=int, help="Largest body of a request; larger ones get 413."),
+        click.option("--max-concurrency", type=int, help="Concurrent requests; more get 503. 0 = no limit."),
+        click.option("--timeout", "timeout_seconds", type=float, help="Time limit of a request in seconds; then 504."),
+        click.option("--method", "methods", multiple=True, help="Method; may be repeated [default: GET]."),
+        click.option("--domain", help="Host name, or *.host for all its subdomains; empty = every host."),
+        click.option("--name", help="Display name."),
     ):
         command = option(command)
     return command
@@ -93,37 +93,37 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 
 @endpoints.command("create")
 @_ID
-@click.option("--path", required=True, help="Rule in werkzeug's syntax, such as /users/<int:id>.")
+@click.option("--path", required=True, help="Path rule in Werkzeug's syntax, such as /users/<int:id>.")
 @_endpoint_options
 @json_option
 @click.pass_obj
 def create(edge: Caller, /, endpoint_id: str, as_json: bool, **fields: Any) -> None:
-    """Create an endpoint; until a handler is deployed its requests are 503."""
+    """Create an endpoint. Until a handler is deployed, its requests get 503."""
     made = edge.call("POST", "/api/endpoints", {"id": endpoint_id, **_given(fields)})
-    tell(made, as_json, f"endpoint {endpoint_id}: created")
+    report(made, as_json, f"endpoint {endpoint_id}: created")
 
 
 @endpoints.command("update")
 @_ID
-@click.option("--path", help="Rule in werkzeug's syntax, such as /users/<int:id>.")
+@click.option("--path", help="Path rule in Werkzeug's syntax, such as /users/<int:id>.")
 @_endpoint_options
 @json_option
 @click.pass_obj
 def update(edge: Caller, /, endpoint_id: str, as_json: bool, **fields: Any) -> None:
-    """Change the fields of an endpoint that are given; its handler goes on."""
+    """Change the given fields of an endpoint. Its handler stays in service."""
     given = _given(fields)
     if not given:
-        raise click.UsageError("there is nothing to change")
+        raise click.UsageError("give at least one field to change")
     known = edge.call("GET", _path(endpoint_id))
     changed = edge.call("PUT", _path(endpoint_id), {name: known[name] for name in _FIELDS} | given)
-    tell(changed, as_json, f"endpoint {endpoint_id}: changed")
+    report(changed, as_json, f"endpoint {endpoint_id}: changed")
 
 
 @endpoints.command("delete")
 @_ID
 @click.pass_obj
 def delete(edge: Caller, endpoint_id: str) -> None:
-    """Delete an endpoint and its versions; requests under way end."""
+    """Delete an endpoint and its versions. Requests in progress complete."""
     edge.call("DELETE", _path(endpoint_id))
     click.echo(f"endpoint {endpoint_id}: deleted")
 
@@ -133,10 +133,10 @@ def delete(edge: Caller, endpoint_id: str) -> None:
 @json_option
 @click.pass_obj
 def versions(edge: Caller, endpoint_id: str, as_json: bool) -> None:
-    """List the versions of an endpoint's handler that are kept, oldest first."""
+    """List the stored versions of an endpoint's handler, oldest first."""
     found = edge.call("GET", _path(endpoint_id, "versions"))
     rows = [(v["number"], utc(v["created_at"]), utc(v["deployed_at"]), v["checksum"]) for v in found["items"]]
-    tell(found, as_json, lambda: print_table(("version", "created", "deployed", "sha-256"), rows))
+    report(found, as_json, lambda: print_table(("version", "created", "deployed", "sha-256"), rows))
 
 
 @endpoints.command("upload")
@@ -145,9 +145,9 @@ def versions(edge: Caller, endpoint_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def upload(edge: Caller, endpoint_id: str, file: TextIO, as_json: bool) -> None:
-    """Keep the handler in FILE (- is standard input) as the next version, without loading it."""
+    """Store the handler in FILE (- is standard input) as the next version, without loading it."""
     kept = edge.call("POST", _path(endpoint_id, "versions"), {"source": edge.read(file)})
-    tell(kept, as_json, f"endpoint {endpoint_id}: version {kept['number']} is kept")
+    report(kept, as_json, f"endpoint {endpoint_id}: version {kept['number']} stored")
 
 
 @endpoints.command("compile")
@@ -156,21 +156,21 @@ def upload(edge: Caller, endpoint_id: str, file: TextIO, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def compile_(edge: Caller, endpoint_id: str, number: int, as_json: bool) -> None:
-    """Compile and import version NUMBER and check its entry point, without letting it serve."""
+    """Compile and import version NUMBER and check its entry point, without deploying it."""
     good = edge.call("POST", _path(endpoint_id, "versions", number, "compile"))
-    tell(good, as_json, f"endpoint {endpoint_id}: version {number} is good")
+    report(good, as_json, f"endpoint {endpoint_id}: version {number} is valid")
 
 
 @endpoints.command("deploy")
 @_ID
 @click.argument("file", type=_SOURCE, required=False)
-@click.option("--version", "number", type=click.IntRange(min=1), help="A version that is kept, instead of a FILE.")
+@click.option("--version", "number", type=click.IntRange(min=1), help="Deploy this stored version instead of a FILE.")
 @json_option
 @click.pass_obj
 def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | None, as_json: bool) -> None:
-    """Let the handler in FILE (- is standard input) serve as the next version; the one before drains.
+    """Deploy the handler in FILE (- is standard input) as the next version. The previous version drains.
 
-    A source that is no handler changes nothing; its traceback is printed.
+    If the file is not a valid handler, its traceback is printed and nothing is changed.
     """
     if (file is None) == (number is None):
         raise click.UsageError("give either a FILE or --version")
@@ -178,7 +178,7 @@ def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | No
         serves = edge.call("POST", _path(endpoint_id, "deploy"), {"source": edge.read(file)})
     else:
         serves = edge.call("POST", _path(endpoint_id, "versions", number, "deploy"))
-    _say_what_serves(endpoint_id, serves, as_json)
+    _report_deployed(endpoint_id, serves, as_json)
 
 
 @endpoints.command("rollback")
@@ -186,18 +186,18 @@ def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | No
 @json_option
 @click.pass_obj
 def rollback(edge: Caller, endpoint_id: str, as_json: bool) -> None:
-    """Let the version serve that was deployed before this one."""
-    _say_what_serves(endpoint_id, edge.call("POST", _path(endpoint_id, "roll-back")), as_json)
+    """Deploy the previously deployed version again."""
+    _report_deployed(endpoint_id, edge.call("POST", _path(endpoint_id, "roll-back")), as_json)
 
 
-def _say_what_serves(endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
-    tell(version, as_json, f"endpoint {endpoint_id}: version {version['number']} serves")
+def _report_deployed(endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
+    report(version, as_json, f"endpoint {endpoint_id}: version {version['number']} is in service")
 
 
 @endpoints.command("undeploy")
 @_ID
 @click.pass_obj
 def undeploy(edge: Caller, endpoint_id: str) -> None:
-    """Let no version serve; requests under way end."""
+    """Take the handler out of service. Requests in progress complete."""
     edge.call("POST", _path(endpoint_id, "undeploy"))
     click.echo(f"endpoint {endpoint_id}: undeployed")

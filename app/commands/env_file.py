@@ -1,8 +1,8 @@
-"""The file of variables that every command reads as honcho does: `.env` in the working directory.
+"""Reads the file of variables, `.env` in the working directory, as honcho does.
 
-honcho overlays the environment with this file, and so do the commands: a command outside honcho then has the
-configuration of the edge that honcho runs. A process that honcho itself started reads no file, because honcho has
-passed on the variables of its own, which `honcho -e FILE` may have named.
+honcho overlays the environment with this file, and so do the commands, so that a command outside honcho has the
+configuration of the edge that honcho runs. A process started by honcho reads no file: honcho has already set the
+variables, possibly from another file (`honcho -e FILE`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from app.config import PREFIX, ConfigError, Settings, variable
 
 _DEFAULT: Final[Path] = Settings.model_fields["env_file"].default
 _STARTED_BY_HONCHO: Final = "HONCHO_PROCESS_NAME"
-"""The variable that honcho sets for a process of the Procfile, also in the services it exports."""
+"""Set by honcho for the processes of the Procfile, also in exported services."""
 
 
 @dataclass(frozen=True)
 class EnvFile:
-    """A file of variables. `overridden` names the variables to which the environment gave another value."""
+    """A file of variables. `overridden` names those to which the environment gave another value."""
 
     path: Path
     variables: Mapping[str, str]
@@ -39,7 +39,7 @@ class EnvFile:
         return f"variables from {self.path}{overriding}"
 
     def locate(self, fault: str) -> str:
-        """Return a fault of the configuration, preceded by the path if its variable comes from this file."""
+        """Prefix a fault of the configuration with the path, if its variable comes from this file."""
         name = re.match(r"\w*", fault)
         return f"{self.path}: {fault}" if name and name[0] in self.variables else fault
 
@@ -67,7 +67,7 @@ def read_env_file(environment: Mapping[str, str]) -> EnvFile | None:
 
 
 def _variables(text: str, path: Path) -> dict[str, str]:
-    """Parse the lines as honcho does, which ignores what it does not understand; for our variables that is a fault."""
+    """Parse the lines like honcho, which ignores invalid lines. With a variable of ours, such a line is a fault."""
     variables, faults = dict[str, str](), list[str]()
     for number, line in enumerate(text.splitlines(), start=1):
         try:
@@ -86,7 +86,7 @@ def _variables(text: str, path: Path) -> dict[str, str]:
 
 
 def apply_env_file(*, is_logged: bool = False) -> EnvFile | None:
-    """Overlay the environment with the file, and report it on standard error unless the log will. Exits with 2."""
+    """Overlay the environment with the file, and print its path unless `is_logged`. Exits with 2."""
     try:
         file = read_env_file(os.environ)
     except ConfigError as error:
@@ -99,7 +99,7 @@ def apply_env_file(*, is_logged: bool = False) -> EnvFile | None:
 
 
 def applied_env_file() -> EnvFile | None:
-    """Return the file that the command line was started with."""
+    """Return the file that this command has applied, or None."""
     return click.get_current_context().find_object(EnvFile)
 
 

@@ -1,4 +1,4 @@
-"""The command that explains an election, from the databases alone."""
+"""The command `explain`: which backend a client would get, computed from the databases."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from app.ports import RepositoryError
 @click.command()
 @click.argument("address")
 @configuration_options
-@click.option("--frontend", "frontend_name", metavar="NAME", help="Of a file's geo frontends; else its first.")
+@click.option("--frontend", "frontend_name", metavar="NAME", help="A geo frontend of the file [default: the first].")
 @json_option
 def explain(address: str, frontend_name: str | None, as_json: bool, **options: str | None) -> None:
-    """Say where a client at ADDRESS would land and why, from the databases alone."""
+    """Show which backend a client at ADDRESS would get, and why. Reads the databases, not a running edge."""
     config = load_or_exit(given(options))
     _, pool = geo_frontend(config, frontend_name)
     try:

@@ -1,4 +1,4 @@
-"""The commands for authors of handlers: check a file, run it on one request without an edge."""
+"""Commands for authors of handlers: check a file, and run it on one request without an edge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _fail(*lines: str) -> NoReturn:
 
 @click.group()
 def handler() -> None:
-    """Check and try handlers, the Python files that answer an endpoint's requests."""
+    """Check and run handlers, the Python files that respond to the requests of an endpoint."""
 
 
 _FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -44,7 +44,7 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_
 def check(file: Path) -> None:
     """Compile and import FILE and check its entry point, as a deployment would."""
     _load(file)
-    click.echo(f"{file}: good")
+    click.echo(f"{file}: valid")
 
 
 @handler.command("run")
@@ -55,13 +55,13 @@ def check(file: Path) -> None:
     "--request",
     "request_file",
     type=click.File("r", encoding="utf-8"),
-    help="JSON of method, path, headers and body (text) or json; - is standard input.",
+    help="JSON object with method, path, headers and body (text) or json; - is standard input.",
 )
-@click.option("--rule", help="The endpoint's path, such as /users/<int:id>: the handler gets its parameters.")
+@click.option("--rule", help="Path rule of the endpoint, such as /users/<int:id>, for the parameters of the handler.")
 def run(file: Path, method: str | None, path: str | None, request_file: Any, rule: str | None) -> None:
-    """Call the handler in FILE with one request, METHOD PATH or --request, and print what it answers.
+    """Call the handler in FILE with one request, METHOD PATH or --request, and print the response.
 
-    There are no services. Exits with 1 when the handler failed.
+    Services are not available. Exits with 1 if the handler failed.
     """
     if (request_file is None) == (path is None):
         raise click.UsageError("give either METHOD PATH or --request")
@@ -72,8 +72,8 @@ def run(file: Path, method: str | None, path: str | None, request_file: Any, rul
     loaded = _load(file)
     context = Context(str(uuid.uuid4()), endpoint.id, 1, params, NoServices())
     called = call_handler(Grant(1, endpoint, params, Version(1, "", 0.0), loaded), request, context)
-    is_whole = _print(called.response, has_body=request.method != "HEAD")
-    sys.exit(EXIT_FAILED if called.reason is not None or not is_whole else 0)
+    is_complete = _print(called.response, has_body=request.method != "HEAD")
+    sys.exit(EXIT_FAILED if called.reason is not None or not is_complete else 0)
 
 
 def _load(file: Path) -> LoadedHandler:
@@ -92,18 +92,18 @@ def _given(file: Any) -> dict[str, Any]:
     except ValueError as error:
         _fail(f"the request is not JSON: {error}")
     if not isinstance(given, dict) or set(given) - set(_REQUEST_KEYS):
-        _fail(f"the request must be an object of {', '.join(_REQUEST_KEYS)}")
+        _fail(f"the request must be an object with keys of {', '.join(_REQUEST_KEYS)}")
     return given
 
 
 def _request(given: dict[str, Any]) -> Request:
-    """Make a request of what was given. A path may have a query, and may be a whole URL."""
+    """Build the request. The path may have a query, and may be a whole URL."""
     headers, body = given.get("headers") or {}, given.get("body")
     method, path = given.get("method") or "GET", given.get("path") or "/"
     if not (isinstance(headers, dict) and isinstance(method, str) and isinstance(path, str)):
         _fail("method and path must be text, headers an object")
     if body is not None and not isinstance(body, str):
-        _fail("body must be text; give other JSON as json")
+        _fail("body must be text; use json for other JSON")
     url = urlsplit(path)
     builder = EnvironBuilder(
         path=url.path or "/",
@@ -118,7 +118,7 @@ def _request(given: dict[str, Any]) -> Request:
 
 
 def _endpoint(request: Request, rule: str | None) -> tuple[Endpoint, dict[str, Any]]:
-    """Return the endpoint that is tried, and the parameters of the path."""
+    """Return the endpoint, and the parameters in the path."""
     if rule is None:
         return Endpoint("local", "local", request.path, methods=(request.method,)), {}
     try:
@@ -132,7 +132,7 @@ def _endpoint(request: Request, rule: str | None) -> tuple[Endpoint, dict[str, A
 
 
 def _print(response: HandlerResponse, *, has_body: bool) -> bool:
-    """Print status and headers to standard error, the body to standard output; says whether the body was whole."""
+    """Print status and headers to stderr, and the body to stdout. Returns whether the body was complete."""
     click.echo(f"{response.status}", err=True)
     for name, value in response.headers:
         click.echo(f"{name}: {value}", err=True)

@@ -1,4 +1,4 @@
-"""The commands of the private network between points of presence: keys, plan, names, backends' addresses, BGP."""
+"""Commands for the private network between points of presence: key, plan, whois, backends, bgp, announce."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _FOLDER = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=_DEFAULT_FOLDER,
     show_default=True,
-    help="Where the plan is kept.",
+    help="Directory of the plan.",
 )
 _DATABASE = click.option(
     "--db",
     "database",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Plan this routing database's backends too.",
+    help="Also plan the backends of this routing database.",
 )
 
 
@@ -60,7 +60,7 @@ def _fail(*lines: str) -> NoReturn:
 
 
 class _Planned(NamedTuple):
-    """A plan without keys, and what it was made of and after."""
+    """A plan without keys, the last plan, and the inputs."""
 
     plan: Plan
     last: Plan | None
@@ -79,7 +79,7 @@ def _read(file: Path) -> Mesh:
 
 
 def _planned(file: Path, folder: MeshFolder, database: Path | None) -> _Planned:
-    """Plan what the file says and the database has, or name every fault and exit with 2."""
+    """Plan the file and the backends of the database, or print every fault and exit with 2."""
     mesh = _read(file)
     backends: tuple[Backend, ...] = ()
     try:
@@ -107,9 +107,9 @@ def _planned(file: Path, folder: MeshFolder, database: Path | None) -> _Planned:
 @mesh.command("key")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def key(file: Path) -> None:
-    """Print the public key of the private one in FILE.
+    """Print the public key of the private key in FILE.
 
-    If it is not there it is made, for its owner alone to read.
+    If FILE does not exist, make a private key that only its owner can read.
     """
     try:
         click.echo(make_key(file))
@@ -121,10 +121,10 @@ def key(file: Path) -> None:
 @_FILE
 @_FOLDER
 @_DATABASE
-@click.option("--dry-run", is_flag=True, help="Write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print only; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(file: Path, folder: Path, database: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Plan the network of FILE: addresses, WireGuard configurations, and what has changed since the last plan."""
+    """Plan the network in FILE: addresses, WireGuard configurations, and changes since the last plan."""
     kept = MeshFolder(folder)
     planned = _planned(file, kept, database)
     try:
@@ -150,7 +150,7 @@ def plan(file: Path, folder: Path, database: Path | None, dry_run: bool, as_json
 
 
 def _with_keys(bare: Plan, folder: MeshFolder, *, may_make: bool) -> Plan:
-    """Return the plan with a public key for each POP: the file's, or that of a private one kept in the folder."""
+    """Return the plan with the public key of each POP: from the file, or of a private key in the directory."""
     pops = [
         dataclasses.replace(pop, public_key=pop.public_key or folder.key(pop.name, may_make=may_make))
         for pop in bare.pops
@@ -173,7 +173,7 @@ def _table(whole: Plan) -> Table:
 @_FOLDER
 @_DATABASE
 def whois(file: Path, addresses: tuple[str, ...], folder: Path, database: Path | None) -> None:
-    """Say whose ADDRESSES are. Exits with 1 when the plan of FILE gives one to nobody."""
+    """Show what ADDRESSES are assigned to. Exits with 1 if one is not assigned in the plan of FILE."""
     whole = _planned(file, MeshFolder(folder), database).plan
     is_complete = True
     for text in addresses:
@@ -186,14 +186,14 @@ def whois(file: Path, addresses: tuple[str, ...], folder: Path, database: Path |
         if names is not None:
             click.echo(f"{address}  {_named(*names)}")
         elif isinstance(address, IPv6Address) and whole.ipv6_network is not None and address in whole.ipv6_network:
-            click.echo(f"{address}  not in the plan; its numbers are those of {_named(*fields_of(address).names)}")
+            click.echo(f"{address}  not in the plan; its digits mean {_named(*fields_of(address).names)}")
         else:
             click.echo(f"{address}  not in {' or '.join(map(str, whole.networks))}")
     sys.exit(0 if is_complete else EXIT_FAILED)
 
 
 def _named(region: str | None, pop: str | None, instance: str | None) -> str:
-    """Write names for people; None is one that its number does not tell."""
+    """Format names for people. A name that is None cannot be told from its number."""
     itself = "the POP itself" if instance == "" else f"instance {instance or '?'}"
     return f"region {region or '?'}, pop {pop or '?'}, {itself}"
 
@@ -202,25 +202,26 @@ def _named(region: str | None, pop: str | None, instance: str | None) -> str:
 @_FILE
 @_FOLDER
 @_DATABASE
-@click.option("--family", type=click.Choice(["ipv6", "ipv4"]), default="ipv6", show_default=True, help="Of wg_ip.")
+@click.option(
+    "--family", type=click.Choice(["ipv6", "ipv4"]), default="ipv6", show_default=True, help="Family of wg_ip."
+)
 def backends(file: Path, folder: Path, database: Path | None, family: str) -> None:
-    """Print the rows of the apps in FILE and of the routing database, with the planned addresses as wg_ip.
+    """Print rows for the apps in FILE and the backends of the database, with their planned addresses as wg_ip.
 
-    The CSV is for `python -m app backends load`; what else the rows of the database say stays.
+    The output is CSV for `python -m app backends load`. Other columns of the database are unchanged.
     """
     planned = _planned(file, MeshFolder(folder), database)
     homes = dict(planned.homes)
     rows = {backend.id: row_of(backend) for backend in planned.backends}
-    for id, pop, said in planned.mesh.instances():
+    for id, pop, columns in planned.mesh.instances():
         homes[id] = Home(pop, id)
-        rows.setdefault(id, {"id": id, **said})
+        rows.setdefault(id, {"id": id, **columns})
     try:
         for id, home in homes.items():
             rows[id]["wg_ip"] = host_of(home, planned.plan, cast(Family, family))
     except PlanError as error:
         _fail(*error.faults)
-    columns = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, (*BACKEND_COLUMNS, DRAIN_DEADLINE), lineterminator="\n")
     writer.writeheader()
     for id in sorted(rows):
         writer.writerow(row_of(parse_backend(rows[id])))
@@ -229,9 +230,11 @@ def backends(file: Path, folder: Path, database: Path | None, family: str) -> No
 @mesh.command("bgp")
 @_FILE
 @click.argument("pop")
-@click.option("--ready", "ready_url", default=_READY_URL, show_default=True, help="Of the edge that is announced.")
+@click.option(
+    "--ready", "ready_url", default=_READY_URL, show_default=True, help="URL that exabgp checks before it announces."
+)
 def bgp(file: Path, pop: str, ready_url: str) -> None:
-    """Print the exabgp configuration of POP, by FILE."""
+    """Print the exabgp configuration of POP in FILE."""
     try:
         click.echo(exabgp_conf(_read(file).announcement(pop), ready_url), nl=False)
     except ConfigError as error:
@@ -240,5 +243,5 @@ def bgp(file: Path, pop: str, ready_url: str) -> None:
 
 @mesh.command()
 def announce() -> None:
-    """Run exabgp by EDGEPROXY_BGP_CONFIG, or idle without it, until SIGTERM and the end of the edge."""
+    """Run exabgp with EDGEPROXY_BGP_CONFIG until SIGTERM and the end of the edge. Idles if it is not set."""
     Announcer(load_or_exit()).run()

@@ -1,6 +1,6 @@
-"""What commands print: tables for people, JSON for programs, and what is wrong.
+"""The output of commands: tables for people, JSON for programs, and error messages.
 
-Exit codes: 2 when what was given is wrong (an option, a file, a name, a setting), 1 when something else is.
+Exit codes: 2 for wrong input (an option, a file, a name, a setting), 1 for other failures.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def print_json(value: object) -> None:
-    """Print JSON; nothing for None. Bytes, which a table may hold, are hexadecimal."""
+    """Print JSON, nothing for None. Bytes, which a table may contain, are hexadecimal."""
     if value is not None:
         click.echo(json.dumps(value, indent=2, default=bytes.hex))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table, one line a row where the output is no terminal. None is an empty cell."""
+    """Print a table, with one line per row unless the output is a terminal. None is an empty cell."""
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
         table.add_row(*map(shown, row))
@@ -37,18 +37,18 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 
 
 def console() -> Console:
-    """Return a console that does not fold tables when its output is no terminal."""
+    """Return a console that does not wrap tables unless the output is a terminal."""
     width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """Print a thing, one field a line."""
+    """Print an object, one field per line."""
     print_table(("field", "value"), fields)
 
 
 def shown(value: object) -> str:
-    """Return a value for people. What others wrote must not steer the terminal."""
+    """Format a value for people. Escapes control characters, which could manipulate the terminal."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -62,12 +62,12 @@ def shown(value: object) -> str:
 
 
 def utc(seconds: float | None) -> str | None:
-    """Return a time, Unix seconds, for people."""
+    """Format a Unix time for people."""
     return None if seconds is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
-def tell(response: object, as_json: bool, text: str | Callable[[], None]) -> None:
-    """Print an answer as JSON, or say it in words."""
+def report(response: object, as_json: bool, text: str | Callable[[], None]) -> None:
+    """Print a response as JSON, or else as text."""
     if as_json:
         print_json(response)
     elif isinstance(text, str):
@@ -77,7 +77,7 @@ def tell(response: object, as_json: bool, text: str | Callable[[], None]) -> Non
 
 
 def fail(commands: str, *lines: str, code: int = EXIT_WRONG) -> NoReturn:
-    """Say what is wrong, a line each under the name of the commands, and exit."""
+    """Print error lines, each preceded by the name of the command, and exit."""
     for line in lines:
         click.echo(f"{commands}: {line}", err=True)
     sys.exit(code)

@@ -1,7 +1,7 @@
-"""The command that registers a service: it runs it, waits until it answers, and says so until it ends.
+"""The command `register`: runs a service and keeps it registered at the edge.
 
-In this order: the program is started, its port answers, it is registered, and renewed; then, told to end, it is
-drained, ended, and deregistered. A program that ends by itself is deregistered at once.
+It starts the program, waits until its port accepts connections, registers it and renews the registration. On SIGTERM or
+SIGINT it drains the service, ends the program, and deregisters. A program that ends by itself is deregistered at once.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ from app.registration.client import DEFAULT_DRAIN_SECONDS, DEFAULT_HOST, Registr
 COMMAND: Final = "register"
 DEFAULT_START_SECONDS: Final = 60.0
 END_SECONDS: Final = 10.0
-"""For the program to end after it was told to; then it is killed."""
-_LOOK_SECONDS: Final = 0.05
+"""Time for the program to end after the signal; then it is killed."""
+_POLL_SECONDS: Final = 0.05
 _CONNECT_SECONDS: Final = 1.0
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _OPTIONS: Final = {"id": "--id", "wg_ip": "--host", "soft_limit": "--soft-limit", "hard_limit": "--hard-limit"}
-"""What columns are called here, where it is not their name."""
+"""Options of columns with another name."""
 
 
 def service_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that describe the service; they arrive as keyword arguments of Registration."""
+    """Add the options that describe the service. They arrive as keyword arguments of RegistrationClient."""
     for option in (
-        click.option("--hard-limit", type=int, help="Most connections [default: no limit]"),
-        click.option("--soft-limit", type=int, help="Comfortable number of connections [default: 100]"),
-        click.option("--weight", type=int, help="Share of the clients [default: 1]"),
-        click.option("--country", help="ISO 3166-1 alpha-2."),
-        click.option("--region", help="Such as sa, us, eu."),
-        click.option("--id", help="Names it, this service alone [default: app, host name and port, with - between]"),
-        click.option("--host", default=DEFAULT_HOST, show_default=True, help="Its address, as the edges reach it."),
-        click.option("--port", type=click.IntRange(1, 65535), required=True, help="Where it listens."),
-        click.option("--app", help="Pools take the backends of one app."),
+        click.option("--hard-limit", type=int, help="Largest number of connections [default: no limit]."),
+        click.option(
+            "--soft-limit", type=int, help="Number of connections at which it counts as fully loaded [default: 100]."
+        ),
+        click.option("--weight", type=int, help="Relative share of the clients [default: 1]."),
+        click.option("--country", help="Country, ISO 3166-1 alpha-2."),
+        click.option("--region", help="Region, such as sa, us, eu."),
+        click.option("--id", help="Unique id of the service [default: app, host name and port, joined by -]."),
+        click.option("--host", default=DEFAULT_HOST, show_default=True, help="Address at which edges reach it."),
+        click.option("--port", type=click.IntRange(1, 65535), required=True, help="Port on which it listens."),
+        click.option("--app", help="App to which it belongs, by which pools select backends."),
     ):
         command = option(command)
     return command
@@ -63,21 +65,21 @@ def service_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(SHORTEST_TTL_SECONDS, LONGEST_TTL_SECONDS),
     default=DEFAULT_TTL_SECONDS,
     show_default=True,
-    help="Seconds until the edge gives up one that says nothing; three times in that it is told.",
+    help="Seconds after which the registration expires; it is renewed three times as often.",
 )
 @click.option(
     "--start-seconds",
     type=click.FloatRange(min=0),
     default=DEFAULT_START_SECONDS,
     show_default=True,
-    help="For the port to answer.",
+    help="Time for the port to accept connections.",
 )
 @click.option(
     "--drain-seconds",
     type=click.FloatRange(min=0),
     default=DEFAULT_DRAIN_SECONDS,
     show_default=True,
-    help="Between the last new connection and the end.",
+    help="Time between draining and ending the program.",
 )
 @api_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
@@ -89,10 +91,10 @@ def register(
     ca_file: Path | None,
     **service: Any,
 ) -> None:
-    """Run COMMAND, register it as a backend at the edge once it answers, and keep it registered until it ends.
+    """Run COMMAND, register it as a backend at the edge once its port is open, and keep it registered until it ends.
 
-    SIGTERM and SIGINT drain it first; a second one ends it at once. Its exit code is ours. Without COMMAND what runs
-    already is registered, for as long as it answers.
+    SIGTERM and SIGINT drain it before it ends; a second signal ends it at once. Exits with its exit code. Without
+    COMMAND, register a running service for as long as its port is open.
     """
     caller = Caller(COMMAND, url, token_file, ca_file)
     address = service["host"], service["port"]
@@ -106,13 +108,15 @@ def register(
             url=caller.url,
             token=token,
             ca_file=ca_file,
-            is_there=(lambda: True) if command else (lambda: not isinstance(_connect(address), ConnectionRefusedError)),
-            on_refusal=lambda _error: run.end_soon(),
+            is_serving=(lambda: True)
+            if command
+            else (lambda: not isinstance(_connect(address), ConnectionRefusedError)),
+            on_refusal=lambda _error: run.stop(),
         )
     except BadBackend as bad:
         caller.fail(*(f"{_OPTIONS.get(f.column, f'--{f.column}')} {f.value!r}: {f.rule}" for f in bad.faults))
     except ValueError as error:
-        caller.fail(f"{caller.url!r} is no URL of an edge: {error}")
+        caller.fail(f"{caller.url!r} is not the URL of an edge: {error}")
     except OSError as error:
         caller.fail(f"{ca_file}: {error.strerror or error}")
     if command:
@@ -124,7 +128,7 @@ def register(
 
 
 def _connect(address: tuple[str, int]) -> OSError | None:
-    """Connect and close; returns what went wrong."""
+    """Connect and close. Returns the error, or None."""
     try:
         socket.create_connection(address, _CONNECT_SECONDS).close()
     except OSError as error:
@@ -133,7 +137,7 @@ def _connect(address: tuple[str, int]) -> OSError | None:
 
 
 class _Run:
-    """One run of the command: the program, if there is one, and its registration."""
+    """One run of the command: the registration and, if given, the program."""
 
     registration: RegistrationClient
 
@@ -143,15 +147,15 @@ class _Run:
         self.child: ChildProcess | None = None
         self._child_has_ended = Event()
         self._is_over = Event()
-        """We were told to end, or cannot go on."""
+        """Set on a signal, a refusal, or the end of the program."""
         self._signal: int = signal.SIGTERM
-        """What the program is ended with."""
+        """The signal that ends the program."""
         self._is_ending_child = False
 
     def __call__(self) -> int:
-        """Do it all; returns the exit code."""
+        """Run until the end. Returns the exit code."""
         for number in _ENDING:
-            gevent.signal_handler(number, self._told_to_end, number)
+            gevent.signal_handler(number, self._on_signal, number)
         if self.child is not None:
             for number in _FORWARDED:
                 gevent.signal_handler(number, self.child.signal, number)
@@ -161,27 +165,27 @@ class _Run:
         self.registration.end()
         return code if failure is None else failure
 
-    def end_soon(self) -> None:
-        """Wait for nothing any more."""
-        self.registration.hurry()
+    def stop(self) -> None:
+        """Stop without waiting."""
+        self.registration.skip_waiting()
         self._is_over.set()
 
-    def _told_to_end(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if not self._is_over.is_set():
             self._signal = number
             self._is_over.set()
             return
-        self.registration.hurry()
+        self.registration.skip_waiting()
         if self._is_ending_child and self.child is not None:
             self.child.signal(number)
 
     def _await_child(self, child: ChildProcess) -> None:
         child.wait()
         self._child_has_ended.set()
-        self.end_soon()
+        self.stop()
 
     def _serve(self) -> int | None:
-        """Register, renew and drain; returns the exit code where the program's own does not count."""
+        """Register, renew and drain. Returns the exit code if it is not that of the program."""
         if not self._await_port():
             return EXIT_FAILED
         if self._is_over.is_set():
@@ -190,11 +194,11 @@ class _Run:
         self._is_over.wait()
         if self.registration.refusal is not None:
             return exit_code(self.registration.refusal)
-        self.registration.drain()  # the end of the program cuts it short
+        self.registration.drain()  # ends early if the program ends
         return None
 
     def _await_port(self) -> bool:
-        """Wait until the service answers, or it is over; False when it took too long."""
+        """Wait until the port is open or the run is over. Returns False after `start_seconds`."""
         give_up_at = time.monotonic() + self._start_seconds
         while not self._is_over.is_set():
             error = _connect(self._address)
@@ -203,18 +207,18 @@ class _Run:
             if time.monotonic() > give_up_at:
                 host, port = self._address
                 reason = error.strerror or error
-                logger.error("port {} of {} does not answer after {:g} s: {}", port, host, self._start_seconds, reason)
+                logger.error("port {} of {} is not open after {:g} s: {}", port, host, self._start_seconds, reason)
                 return False
-            self._is_over.wait(_LOOK_SECONDS)
+            self._is_over.wait(_POLL_SECONDS)
         return True
 
     def _end_child(self) -> int:
-        """End the program, if it has not done so; returns its exit code."""
+        """End the program if it is running. Returns its exit code."""
         if self.child is None:
             return 0
         self._is_ending_child = True
         self.child.signal(self._signal)
         if not self._child_has_ended.wait(END_SECONDS):
-            logger.warning("the program did not end in {:g} s and is killed", END_SECONDS)
+            logger.warning("the program did not end within {:g} s and is killed", END_SECONDS)
             self.child.signal(signal.SIGKILL)
         return self.child.wait()

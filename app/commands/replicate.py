@@ -1,7 +1,7 @@
-"""The command that replicates: `python -m app replicate`, a process beside the edge.
+"""The command `replicate`: the replicator, a process beside the edge.
 
-honcho ends everything five seconds after the first process of the Procfile has ended. So this one does not end while
-the edge beside it drains, and where nothing is configured it idles.
+honcho kills all processes five seconds after the first one of the Procfile has ended. Therefore this one does not end
+while the edge drains, and it idles if replication is not configured.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from app.inbound.listener import BindError
 from app.outbound import json_log
 
 NOTICE_SECONDS: Final = 0.5
-"""For an edge that was told to end when we were, to say that it drains."""
-LOOK_SECONDS: Final = 0.1
+"""Time for an edge that got the same signal to report that it is draining."""
+POLL_SECONDS: Final = 0.1
 
 
 def _fail(*lines: str) -> NoReturn:
@@ -37,7 +37,10 @@ def _fail(*lines: str) -> NoReturn:
 
 @click.command()
 def replicate() -> None:
-    """Keep the routing database as etcd has it, and take changes for it, until SIGTERM. Logs to standard error."""
+    """Replicate the backends in etcd to the routing database, and accept changes of them, until SIGTERM.
+
+    Logs to standard error.
+    """
     config = load_or_exit()
     log = json_log.configure(None, level=config.log_level, format=config.log_format, keeps_tail=False)
     log.start()  # its greenlet also keeps the loop turning while this one waits
@@ -55,20 +58,20 @@ def replicate() -> None:
         _wait(stopping, config)
         replication.stop()
     else:
-        logger.info("idle: {} is not set, so this machine is the only one", variable("etcd_endpoints"))
+        logger.info("idle: {} is not set, so nothing is replicated", variable("etcd_endpoints"))
         _wait(stopping, config)
     log.stop()
     sys.stdout.flush()
-    os._exit(0)  # as `serve` does: threads of the pools may be at it still
+    os._exit(0)  # like `serve`: threads of the pools may still be running
 
 
 def _wait(stopping: Event, config: Config) -> None:
-    """Return at a signal, or, while the edge drains, at its end or a second signal."""
+    """Wait for a signal and then, while the edge drains, for its end or a second signal."""
     stopping.wait()
     stopping.clear()
     give_up_at = time.monotonic() + NOTICE_SECONDS
     is_draining = False
-    while time.monotonic() < give_up_at and not stopping.wait(LOOK_SECONDS):
+    while time.monotonic() < give_up_at and not stopping.wait(POLL_SECONDS):
         was_draining, is_draining = is_draining, _edge_drains(config)
         if is_draining and not was_draining:
             give_up_at = time.monotonic() + config.drain_withdraw_secs + config.drain_timeout_secs + 5
@@ -77,9 +80,9 @@ def _wait(stopping: Event, config: Config) -> None:
 
 
 def _edge_drains(config: Config) -> bool:
-    """Say whether the edge of this machine is about to end."""
+    """Return whether the edge on this machine is draining."""
     address = config.metrics_listen_addr
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=LOOK_SECONDS * 5)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=POLL_SECONDS * 5)
     try:
         connection.request("GET", "/ready")
         return b'"draining"' in connection.getresponse().read()

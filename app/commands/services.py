@@ -1,4 +1,4 @@
-"""The commands of services, which handlers use: create, test, replace and delete them at a running edge."""
+"""Commands for the services that handlers use: create, test, replace and delete them at a running edge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 
 from app.commands.caller import Caller, api_options
-from app.commands.output import json_option, print_fields, print_table, tell
+from app.commands.output import json_option, print_fields, print_table, report
 from app.outbound.admin_api import segment
 
 _NAME = click.argument("name")
@@ -22,7 +22,7 @@ _COUNTS = ("connected", "in_use", "depth", "served", "errors", "timeouts", "busy
 @api_options
 @click.pass_context
 def services(context: click.Context, url: str | None, token_file: Path | None, ca_file: Path | None) -> None:
-    """Set up the services of a running edge: the databases, caches, storages and mail servers of its handlers."""
+    """Manage the services of a running edge: the databases, caches, storages and mail servers of its handlers."""
     context.obj = Caller("services", url, token_file, ca_file)
 
 
@@ -34,13 +34,13 @@ def _path(name: str, *more: str) -> str:
 @json_option
 @click.pass_obj
 def list_(edge: Caller, as_json: bool) -> None:
-    """List the services and how their connections are."""
+    """List the services with the state of their connections."""
     found = edge.call("GET", "/api/services")
     rows = [
         (one["name"], one["kind"], one["settings"]["engine"], *(one[name] for name in _COUNTS), _state(one))
         for one in found["items"]
     ]
-    tell(found, as_json, lambda: print_table(("name", "kind", "engine", *_COUNTS, "state"), rows))
+    report(found, as_json, lambda: print_table(("name", "kind", "engine", *_COUNTS, "state"), rows))
 
 
 def _state(service: dict[str, Any]) -> str:
@@ -53,11 +53,11 @@ def _state(service: dict[str, Any]) -> str:
 @json_option
 @click.pass_obj
 def show(edge: Caller, name: str, as_json: bool) -> None:
-    """Show a service with its settings, secrets masked."""
+    """Show a service and its settings, with secrets masked."""
     found = edge.call("GET", _path(name))
     fields = [("name", found["name"]), ("kind", found["kind"]), ("state", _state(found))]
     fields += [(count, found[count]) for count in _COUNTS]
-    tell(found, as_json, lambda: print_fields([*fields, *found["settings"].items()]))
+    report(found, as_json, lambda: print_fields([*fields, *found["settings"].items()]))
 
 
 @services.command("create")
@@ -67,36 +67,36 @@ def show(edge: Caller, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def create(edge: Caller, name: str, kind: str, file: TextIO, as_json: bool) -> None:
-    """Start a service by the settings in FILE, a JSON object (- is standard input), and keep it.
+    """Create a service with the settings in FILE, a JSON object (- is standard input).
 
-    KIND is database, cache, storage or email. One that cannot be reached yet keeps trying.
+    KIND is database, cache, storage or email. If the service cannot be reached, the edge keeps trying.
     """
     made = edge.call("POST", "/api/services", {"name": name, "kind": kind, "settings": _settings(edge, file)})
-    tell(made, as_json, f"service {name}: created, {_state(made)}")
+    report(made, as_json, f"service {name}: created, {_state(made)}")
 
 
 @services.command("replace")
 @_NAME
 @_KIND
 @_SETTINGS
-@click.option("--even-if-down", is_flag=True, help="Also when the new settings give no connection.")
+@click.option("--even-if-down", is_flag=True, help="Replace even if the new settings give no connection.")
 @json_option
 @click.pass_obj
 def replace(edge: Caller, name: str, kind: str, file: TextIO, even_if_down: bool, as_json: bool) -> None:
-    """Give a service the settings in FILE: the new connections are up before the old ones end."""
+    """Give a service the settings in FILE. New connections are opened before the old ones are closed."""
     body = {"kind": kind, "settings": _settings(edge, file)}
     replaced = edge.call("PUT", _path(name), body, {"even_if_down": str(even_if_down).lower()})
-    tell(replaced, as_json, f"service {name}: replaced, {_state(replaced)}")
+    report(replaced, as_json, f"service {name}: replaced, {_state(replaced)}")
 
 
 def _settings(edge: Caller, file: TextIO) -> dict[str, Any]:
-    """Return the settings that a file holds. Exits with 2."""
+    """Parse the settings in a file. Exits with 2."""
     try:
         settings = json.loads(edge.read(file))
     except ValueError as error:
-        edge.fail(f"the settings are no JSON: {error}")
+        edge.fail(f"the settings are not JSON: {error}")
     if not isinstance(settings, dict):
-        edge.fail("the settings must be an object")
+        edge.fail("the settings must be a JSON object")
     return settings
 
 
@@ -105,15 +105,15 @@ def _settings(edge: Caller, file: TextIO) -> dict[str, Any]:
 @json_option
 @click.pass_obj
 def test(edge: Caller, name: str, as_json: bool) -> None:
-    """Open a connection of a service and ask for a sign of life."""
+    """Open a connection of a service and check that the server responds."""
     result = edge.call("POST", _path(name, "test"))
-    tell(result, as_json, f"service {name}: answers, after {result['seconds'] * 1000:.1f} ms")
+    report(result, as_json, f"service {name}: responds after {result['seconds'] * 1000:.1f} ms")
 
 
 @services.command("delete")
 @_NAME
 @click.pass_obj
 def delete(edge: Caller, name: str) -> None:
-    """End a service and forget it."""
+    """Close the connections of a service and delete it."""
     edge.call("DELETE", _path(name))
     click.echo(f"service {name}: deleted")

@@ -1,4 +1,4 @@
-"""`simulate`: thin. Reads the databases, lets app.simulation do it, prints tables or JSON, writes the picture."""
+"""The command `simulate`: reads the databases, runs app.simulation, prints tables or JSON, draws the picture."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from app.simulation.tables import tables
 PICTURES: Final = (".svg", ".png")
 _PNG_MAKER: Final = "rsvg-convert"
 _PNG_SECONDS: Final = 60
-_TOLD_EVERY: Final = 10_000
+_PROGRESS_STEP: Final = 10_000
 
 
 class SimulationFault(Exception):
-    """What was asked for cannot be simulated; the text says why."""
+    """The request cannot be simulated. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be simulated. `surges` are by country how many times its clients come; `failed` are backend ids."""
+    """What to simulate. `surges` are factors of clients by country; `failed` are ids of backends."""
 
     clients: int
     surges: Mapping[str, float]
@@ -53,7 +53,7 @@ class Request:
 
 
 def parse_surges(_context: click.Context, _parameter: click.Parameter, values: Iterable[str]) -> dict[str, float]:
-    """Read `BR=5` and so on."""
+    """Parse `COUNTRY=FACTOR` texts such as `BR=5`."""
     surges = {}
     for value in values:
         country, _, text = value.partition("=")
@@ -62,44 +62,52 @@ def parse_surges(_context: click.Context, _parameter: click.Parameter, values: I
         except ValueError:
             factor = 0
         if not 1 < factor <= 1000:
-            raise click.BadParameter(f"{value!r}: needs a country and how many times its clients come, such as BR=5")
+            raise click.BadParameter(f"{value!r}: needs a country and a factor above 1, at most 1000, such as BR=5")
     return surges
 
 
 def parse_picture(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse what cannot be written before the work begins."""
+    """Refuse a path that cannot be written, before the work begins."""
     if path is not None and path.suffix.lower() not in PICTURES:
         raise click.BadParameter(f"{path}: must end in .svg or .png")
     if path is not None and path.suffix.lower() == ".png" and shutil.which(_PNG_MAKER) is None:
-        raise click.BadParameter(
-            f"{path}: a PNG is made by {_PNG_MAKER}; install it (Debian: librsvg2-bin), or take .svg"
-        )
+        raise click.BadParameter(f"{path}: PNG needs {_PNG_MAKER}; install it (Debian: librsvg2-bin), or use .svg")
     if path is not None and not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"{path}: there is no such folder")
+        raise click.BadParameter(f"{path}: its directory does not exist")
     return path
 
 
 @click.command()
-@click.option("--db", "database", metavar="FILE|URL", default="", help="Routing database.")
-@click.option("--clients", default=1_000_000, show_default=True, type=click.IntRange(1, 10_000_000), help="How many.")
-@click.option("--fail", "fails", metavar="NAME", multiple=True, help="A backend, or a region, that fails.")
+@click.option(
+    "--db", "database", metavar="FILE|URL", default="", help="Routing database [default: that of the configuration]."
+)
+@click.option(
+    "--clients", default=1_000_000, show_default=True, type=click.IntRange(1, 10_000_000), help="Number of clients."
+)
+@click.option(
+    "--fail",
+    "fails",
+    metavar="NAME",
+    multiple=True,
+    help="Let a backend or all backends of a region fail; may be repeated.",
+)
 @click.option(
     "--surge",
     "surges",
-    metavar="COUNTRY=TIMES",
+    metavar="COUNTRY=FACTOR",
     multiple=True,
     callback=parse_surges,
-    help="So many times the clients of a country come.",
+    help="Multiply the clients of a country; may be repeated.",
 )
-@click.option("--seed", default=1, show_default=True, help="Another number, other clients and other draws.")
-@click.option("--frontend", "frontend_name", metavar="NAME", help="Of a file's geo frontends; else its first.")
+@click.option("--seed", default=1, show_default=True, help="Seed of all random choices.")
+@click.option("--frontend", "frontend_name", metavar="NAME", help="A geo frontend of the file [default: the first].")
 @json_option
 @click.option(
     "--picture",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=parse_picture,
-    help="Write a map, .svg or .png.",
+    help="Draw a map into FILE, .svg or .png.",
 )
 @configuration_options
 def simulate(
@@ -113,14 +121,14 @@ def simulate(
     picture: Path | None,
     **options: str | None,
 ) -> None:
-    """Draw clients from all over the world and say which backends they would land on."""
+    """Simulate clients from all over the world and show which backends they would get."""
     config = load_or_exit(given(options) | _routing_at(database))
     frontend, pool = geo_frontend(config, frontend_name)
     plan = next(plan for plan in plan_pools(config) if plan.name == pool.name)
     try:
         geo = open_geo(config.geoip_path)
         if geo is None:
-            fail("edgeproxy", f"{variable('geoip_path')}='off': clients are drawn from the country database")
+            fail("edgeproxy", f"{variable('geoip_path')}='off': clients need the country database; remove this setting")
         found = backends_of(pool, stored_backends(config, pool).backends)
         failed = failing(fails, found)
         request = Request(clients, surges, seed, failed)
@@ -137,34 +145,34 @@ def simulate(
         console().print(table)
 
 
-def _routing_at(place: str) -> dict[str, str]:
-    """Return what --db, if given, says in place of the variables."""
-    if not place:
+def _routing_at(location: str) -> dict[str, str]:
+    """Return the overrides of the configuration for --db, if given."""
+    if not location:
         return {}
-    return {"db_url": place} if "://" in place else {"db_path": place, "db_url": ""}
+    return {"db_url": location} if "://" in location else {"db_path": location, "db_url": ""}
 
 
 def failing(names: Iterable[str], backends: Iterable[Backend]) -> tuple[str, ...]:
-    """Return the ids of the backends that names mean: an id, or else a region. Raises SimulationFault."""
+    """Return the ids of the named backends, or of all backends in named regions. Raises SimulationFault."""
     rows, found = list(backends), dict[str, None]()
     for name in names:
         ids = [row.id for row in rows if row.id == name] or [row.id for row in rows if row.region == name.lower()]
         if not ids:
-            raise SimulationFault(f"--fail {name}: no backend and no region of backends is called so")
+            raise SimulationFault(f"--fail {name}: there is no such backend or region")
         found |= dict.fromkeys(ids)
     return tuple(found)
 
 
 def run(request: Request, geo: MaxmindGeo, simulation: Simulation) -> Results:
-    """Let clients arrive, surge and meet the failure, with progress on stderr. Raises SimulationFault."""
+    """Simulate arrival, surges and failures, with progress on stderr. Raises SimulationFault."""
     crowd = Crowd(AddressSpace(geo.ipv4_networks()), internet_users(), random.Random(request.seed))
     extra = {country: _extra(crowd, country, times, request) for country, times in request.surges.items()}
     moves: tuple[Move, ...] = ()
     with _progress() as begin:
-        simulation.arrive(_told(crowd.draw(request.clients), request.clients, begin("clients arrive")))
+        simulation.arrive(_with_progress(crowd.draw(request.clients), request.clients, begin("clients arrive")))
         stages = [simulation.stage("steady")]
         for country, count in extra.items():
-            simulation.arrive(_told(crowd.draw_from(country, count), count, begin(f"more from {country}")))
+            simulation.arrive(_with_progress(crowd.draw_from(country, count), count, begin(f"more from {country}")))
         if extra:
             stages.append(simulation.stage("surge"))
         if request.failed:
@@ -177,16 +185,16 @@ def _extra(crowd: Crowd, country: str, times: float, request: Request) -> int:
     try:
         return round(request.clients * crowd.share(country) * (times - 1))
     except KeyError:
-        raise SimulationFault(f"--surge {country}: no clients are drawn from there") from None
+        raise SimulationFault(f"--surge {country}: no clients come from this country") from None
 
 
 Advance = Callable[[int, int], None]
-"""Told how much of how much is done."""
+"""Reports progress: done, total."""
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], Advance]]:
-    """Give a function that begins a bar on stderr, where that is a terminal, and returns how to move it."""
+    """Yield a function that starts a progress bar on stderr, if that is a terminal, and returns its Advance."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
 
@@ -197,10 +205,10 @@ def _progress() -> Iterator[Callable[[str], Advance]]:
         yield begin
 
 
-def _told(addresses: Iterator[str], count: int, advance: Advance) -> Iterator[str]:
-    for done in range(0, count, _TOLD_EVERY):
-        yield from islice(addresses, _TOLD_EVERY)
-        advance(min(done + _TOLD_EVERY, count), count)
+def _with_progress(addresses: Iterator[str], count: int, advance: Advance) -> Iterator[str]:
+    for done in range(0, count, _PROGRESS_STEP):
+        yield from islice(addresses, _PROGRESS_STEP)
+        advance(min(done + _PROGRESS_STEP, count), count)
 
 
 def write_picture(results: Results, pop_region: str | None, path: Path) -> None:

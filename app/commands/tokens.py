@@ -1,4 +1,4 @@
-"""The commands of the admin API's tokens: list, create, revoke."""
+"""Commands for the tokens of the admin API: list, create, revoke."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from app.commands.caller import Caller, api_options
-from app.commands.output import json_option, print_table, tell
+from app.commands.output import json_option, print_table, report
 from app.outbound.admin_api import segment
 
 
@@ -15,7 +15,7 @@ from app.outbound.admin_api import segment
 @api_options
 @click.pass_context
 def tokens(context: click.Context, url: str | None, token_file: Path | None, ca_file: Path | None) -> None:
-    """Say who may use the admin API of a running edge."""
+    """Manage the tokens of the admin API of a running edge."""
     context.obj = Caller("tokens", url, token_file, ca_file)
 
 
@@ -23,23 +23,21 @@ def tokens(context: click.Context, url: str | None, token_file: Path | None, ca_
 @json_option
 @click.pass_obj
 def list_(edge: Caller, as_json: bool) -> None:
-    """List the tokens by name; what is kept of them is not shown."""
+    """List the tokens, without their values."""
     found = edge.call("GET", "/api/tokens")
     rows = [(one["name"], one["scopes"], one["created_at"]) for one in found["items"]]
-    tell(found, as_json, lambda: print_table(("name", "scopes", "created"), rows))
+    report(found, as_json, lambda: print_table(("name", "scopes", "created"), rows))
 
 
 @tokens.command("create")
 @click.argument("name")
-@click.option(
-    "--scope", "scopes", multiple=True, required=True, help="read, operate or deploy; may be given several times."
-)
+@click.option("--scope", "scopes", multiple=True, required=True, help="read, operate or deploy; may be repeated.")
 @json_option
 @click.pass_obj
 def create(edge: Caller, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make a token and print it: it is shown this once."""
+    """Create a token and print it. It cannot be shown again."""
     made = edge.call("POST", "/api/tokens", {"name": name, "scopes": scopes})
-    tell(made, as_json, made["token"])
+    report(made, as_json, made["token"])
 
 
 @tokens.command("revoke")

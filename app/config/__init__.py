@@ -1,4 +1,4 @@
-"""The configuration: command line, environment and YAML file -> one frozen Config. Every fault is reported at once."""
+"""Reads command line, environment and YAML file into one frozen Config, reporting every fault at once."""
 
 from app.config.effective import Config, load
 from app.config.environment import (

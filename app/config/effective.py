@@ -1,4 +1,4 @@
-"""The configuration in force: command line, environment and file -> one frozen Config, or every fault at once."""
+"""Combines command line, environment and file into one frozen Config, or reports every fault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.config.environment import Settings, option, read_environment, variable
 from app.config.faults import ConfigError
 from app.config.file import read_file, read_mapping, warnings_of
 from app.config.model import FileConfig, Frontend, HealthCheck, Limits, Pool, TcpOptions
-from app.config.yaml_text import LARGEST_FILE_BYTES
+from app.config.yaml_text import MAX_FILE_BYTES
 
 FRONTEND_FIELDS: Final = (
     "listen_addr",
@@ -30,14 +30,14 @@ FRONTEND_FIELDS: Final = (
     "health_check_path",
     "health_check_interval_secs",
 )
-"""What shapes the one frontend of the environment, and says nothing where a file has frontends."""
+"""Fields that define the one frontend without a file. With a file they are ignored, with a warning."""
 
 _PASSIVE_COOLDOWN_SECONDS: Final = 10.0
-"""Of the one pool of the environment."""
+"""Of the one pool that exists without a file."""
 
 
 class Config(Settings):
-    """The whole configuration: what the environment says, with the file's say in it, the frontends and the pools."""
+    """The whole configuration: the settings in force, the frontends and the pools."""
 
     frontends: tuple[Frontend, ...]
     pools: tuple[Pool, ...]
@@ -45,7 +45,7 @@ class Config(Settings):
 
     @property
     def config_path(self) -> Path | None:
-        """The file that the frontends come from; None without one."""
+        """The configuration file, or None."""
         return self.config
 
 
@@ -55,39 +55,39 @@ def load(
     overrides: Mapping[str, str] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Read the configuration. Raises ConfigError naming every fault.
+    """Load the configuration. Raises ConfigError naming every fault.
 
     `overrides` is the command line, by field name: {"config": "edge.yaml", "log_level": "debug"}. For log_level,
-    log_format and metrics_listen_addr the command line goes before the environment, and that before the file. With a
-    file the frontends and pools are the file's alone; without one there is one frontend, made of the variables.
+    log_format and metrics_listen_addr the command line overrides the environment, which overrides the file. Frontends
+    and pools come from the file alone; without a file, the variables define one frontend.
 
-    A program that embeds the edge may give the file's content as `document` instead:
+    A program that embeds the edge can pass the content of the file as `document`:
     `load({}, document={"frontends": [{"name": "web", ...}], "backends": [...]})`.
     """
     faults: list[str] = []
-    said: Settings | None = None
+    settings: Settings | None = None
     try:
-        said = read_environment(environment, overrides or {})
+        settings = read_environment(environment, overrides or {})
     except ConfigError as error:
         faults += error.faults
     try:
-        content = _content(said, environment, overrides or {}, document)
+        content = _content(settings, environment, overrides or {}, document)
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from None
-    if faults or said is None:
+    if faults or settings is None:
         raise ConfigError(faults)
-    return _from_environment(said) if content is None else _from_file(said, content)
+    return _from_environment(settings) if content is None else _from_file(settings, content)
 
 
 def _content(
-    said: Settings | None,
+    settings: Settings | None,
     environment: Mapping[str, str],
     overrides: Mapping[str, str],
     document: Mapping[str, Any] | None,
 ) -> FileConfig | None:
-    """Return what the file says, also where the environment is at fault. Raises ConfigError."""
-    is_decided = said is not None and "metrics_listen_addr" in said.model_fields_set
-    metrics = said.metrics_listen_addr if said is not None and is_decided else None
+    """Return the content of the file, even if the environment is invalid. Raises ConfigError."""
+    is_given = settings is not None and "metrics_listen_addr" in settings.model_fields_set
+    metrics = settings.metrics_listen_addr if settings is not None and is_given else None
     if document is not None:
         return read_mapping(document, metrics=metrics)
     name = overrides.get("config", environment.get(variable("config"), ""))
@@ -96,8 +96,8 @@ def _content(
     try:
         with open(name, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("is no regular file")
-            source = file.read(LARGEST_FILE_BYTES + 1)
+                raise ValueError("is not a regular file")
+            source = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         where = option("config") if "config" in overrides else variable("config")
         reason = error.strerror if isinstance(error, OSError) else error
@@ -106,16 +106,16 @@ def _content(
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; of a FIFO nobody waits for the other end."""
+    """Open a file without waiting for the other end of a FIFO."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _from_file(said: Settings, content: FileConfig) -> Config:
-    given = said.model_fields_set
+def _from_file(settings: Settings, content: FileConfig) -> Config:
+    given = settings.model_fields_set
     process = content.global_
-    values = dict(said)
+    values = dict(settings)
     if "log_level" not in given:
-        values["log_level"] = "debug" if said.debug else process.log_level
+        values["log_level"] = "debug" if settings.debug else process.log_level
     if "log_format" not in given:
         values["log_format"] = process.log_format
     if "metrics_listen_addr" not in given:
@@ -124,66 +124,66 @@ def _from_file(said: Settings, content: FileConfig) -> Config:
     warnings = warnings_of(content)
     ignored = [variable(field) for field in FRONTEND_FIELDS if field in given]
     if ignored:
-        source = said.config or "the document"
-        warnings.append(f"{', '.join(ignored)}: not used, the frontends are those of {source}")
+        source = settings.config or "the document"
+        warnings.append(f"{', '.join(ignored)}: ignored, because the frontends come from {source}")
     return Config(**values, frontends=content.frontends, pools=content.pools(), warnings=tuple(warnings))
 
 
-def _from_environment(said: Settings) -> Config:
-    values = dict(said)
-    if "log_level" not in said.model_fields_set and said.debug:
+def _from_environment(settings: Settings) -> Config:
+    values = dict(settings)
+    if "log_level" not in settings.model_fields_set and settings.debug:
         values["log_level"] = "debug"
     values["debug"] = values["log_level"] == "debug"
-    pool = _pool(said)
-    frontend = _frontend(said, pool.name)
-    faults = _clashes(said)
+    pool = _pool(settings)
+    frontend = _frontend(settings, pool.name)
+    faults = _clashes(settings)
     if faults:
         raise ConfigError(faults)
     return Config(**values, frontends=(frontend,), pools=(pool,))
 
 
-def _frontend(said: Settings, pool: str) -> Frontend:
+def _frontend(settings: Settings, pool: str) -> Frontend:
     return Frontend(
         name="edge",
-        listen=said.listen_addr,
+        listen=settings.listen_addr,
         backend=pool,
         algorithm="geo",
-        soft_limit_spill=said.soft_limit_spill,
-        proxy_protocol_from=said.proxy_protocol_from,
+        soft_limit_spill=settings.soft_limit_spill,
+        proxy_protocol_from=settings.proxy_protocol_from,
         limits=Limits(
-            max_connections_per_client=said.max_connections_per_client,
-            connection_rate_per_client=said.connection_rate_per_client,
+            max_connections_per_client=settings.max_connections_per_client,
+            connection_rate_per_client=settings.connection_rate_per_client,
         ),
         tcp=TcpOptions(
-            connect_timeout_seconds=said.connect_timeout_secs,
-            connect_attempts=said.connect_attempts,
-            idle_timeout_seconds=said.idle_timeout_secs,
-            linger_timeout_seconds=said.linger_timeout_secs,
-            send_proxy=said.send_proxy,
+            connect_timeout_seconds=settings.connect_timeout_secs,
+            connect_attempts=settings.connect_attempts,
+            idle_timeout_seconds=settings.idle_timeout_secs,
+            linger_timeout_seconds=settings.linger_timeout_secs,
+            send_proxy=settings.send_proxy,
         ),
     )
 
 
-def _pool(said: Settings) -> Pool:
+def _pool(settings: Settings) -> Pool:
     check = HealthCheck(
-        type=said.health_check,
-        interval_seconds=said.health_check_interval_secs,
+        type=settings.health_check,
+        interval_seconds=settings.health_check_interval_secs,
         cooldown_seconds=_PASSIVE_COOLDOWN_SECONDS,
     )
-    if said.health_check == "http":
-        check = check.model_copy(update={"path": said.health_check_path})
+    if settings.health_check == "http":
+        check = check.model_copy(update={"path": settings.health_check_path})
     # Not validated: an app may have a name that a file could not give to a pool.
-    return Pool.model_construct(name=said.app or "default", servers=(), app=said.app, health_check=check)
+    return Pool.model_construct(name=settings.app or "default", servers=(), app=settings.app, health_check=check)
 
 
-def _clashes(said: Settings) -> list[str]:
-    """Name the addresses on which Linux would not listen because of another one."""
+def _clashes(settings: Settings) -> list[str]:
+    """Return a fault for each address on which Linux would refuse to listen because of another one."""
     faults = []
-    taken = [said.metrics_listen_addr]
-    for address in said.listen_addr:
+    taken = [settings.metrics_listen_addr]
+    for address in settings.listen_addr:
         other = next((user for user in taken if address.clashes_with(user)), None)
         if other is not None:
-            rule = f"{address} is given twice" if other == address else f"{address} and {other} exclude each other"
+            rule = f"{address} is given twice" if other == address else f"{address} clashes with {other}"
             faults.append(f"{variable('listen_addr')}, {variable('metrics_listen_addr')}: {rule}")
         taken.append(address)
     return faults

@@ -1,6 +1,7 @@
-"""The environment: variables that begin with EDGEPROXY_ -> Settings. One that is not in the table is a fault.
+"""Reads the environment variables that begin with EDGEPROXY_ into Settings.
 
-So a misspelt variable never goes unnoticed. No `.env` is read here: the commands do that, as honcho does.
+An unknown name is a fault, so a misspelt variable never goes unnoticed. `.env` is not read here but by the commands,
+as by honcho.
 """
 
 from __future__ import annotations
@@ -48,21 +49,21 @@ from app.domain.secrets import MASK
 PREFIX: Final = "EDGEPROXY_"
 
 _SECRETS: Final = ("db_url",)
-"""Fields whose text is not repeated in a fault."""
+"""Fields whose value a fault masks."""
 PIPES: Final = 64
 """Pipes for bulk copying, two descriptors each (see app.inbound.pipes)."""
 RESERVED_DESCRIPTORS: Final = 256
 """For listeners, databases, logs, threads, the metrics server and up to 128 probes (see actors.health)."""
-MOST_IDLE_UPSTREAMS: Final = 512
-"""Idle connections to backends that HTTP frontends keep; those in use are counted with their clients."""
-FEWEST_DESCRIPTORS: Final = 32
-"""For connections: with fewer the edge does not start."""
+MAX_IDLE_UPSTREAMS: Final = 512
+"""Idle backend connections kept by HTTP frontends. Those in use are counted with their client connections."""
+MIN_DESCRIPTORS: Final = 32
+"""For connections; with fewer the edge does not start."""
 
 
 def _within_descriptors(connections: int) -> int:
     allowed = descriptors_for_connections() // 2
     if connections > allowed:
-        raise ValueError(f"the file-descriptor limit allows {allowed} (raise it with ulimit -n or LimitNOFILE)")
+        raise ValueError(f"the file-descriptor limit allows {allowed}; raise it with ulimit -n or LimitNOFILE")
     return connections
 
 
@@ -76,162 +77,196 @@ def _listen_address_or_none(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """What the environment says. Field NAME is environment variable EDGEPROXY_NAME; `*_secs` are seconds."""
+    """The environment variables. Field `name` is the variable EDGEPROXY_NAME; `*_secs` are seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="YAML file with frontends and backends; empty = one frontend, of these variables"
+        default=None,
+        description="YAML file of frontends and backends; empty = one frontend, defined by these variables",
     )
     env_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=Path(".env"),
-        description="File of variables that every command reads first, unless honcho started it; empty = none",
+        description="File of variables that every command reads first, except those started by honcho; empty = none",
     )
     listen_addr: ListenAddresses = Field(
         default="*:8080",
         validate_default=True,
-        description="Where clients connect: a comma-separated list; * is IPv4 and IPv6",
+        description="Addresses that clients connect to, a comma-separated list; * is IPv4 and IPv6",
     )
     db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
-        default=Path("routing.db"), description="The SQLite routing database"
+        default=Path("routing.db"), description="SQLite file with the routing database"
     )
     db_url: Annotated[DatabaseUrl | None, BeforeValidator(database_url)] = Field(
-        default=None, description="The routing database in PostgreSQL, postgresql://user@host/name; empty = the file"
+        default=None, description="Routing database in PostgreSQL, postgresql://user@host/name; empty = the SQLite file"
     )
-    region: Region = Field(default="sa", description="The region of this point of presence")
+    region: Region = Field(default="sa", description="Region of this point of presence (POP)")
     app: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        default="", description="Serve only this app's backends; empty = all rows"
+        default="", description="Serve only the backends of this app; empty = all rows"
     )
-    db_reload_secs: Seconds = Field(default=5, description="A full reload of the routing database at the latest after")
-    geoip_path: str = Field(default="", description="Country database; empty = the shipped one, off = no geography")
-    binding_ttl_secs: Seconds = Field(default=600, description="How long an idle client stays bound to its backend")
-    binding_gc_interval_secs: Seconds = Field(default=60, description="Expired bindings are all freed within")
+    db_reload_secs: Seconds = Field(
+        default=5, description="Longest time between full reloads of the routing database; changes are seen earlier"
+    )
+    geoip_path: str = Field(
+        default="", description="Country database (MaxMind format); empty = the one in app/data, off = no geography"
+    )
+    binding_ttl_secs: Seconds = Field(default=600, description="Time that an idle client stays bound to its backend")
+    binding_gc_interval_secs: Seconds = Field(
+        default=60, description="Time within which all expired bindings are freed"
+    )
     binding_ipv6_prefix: int = Field(
-        default=128, ge=1, le=128, description="Bits of an IPv6 address that make a client"
+        default=128,
+        ge=1,
+        le=128,
+        description="Prefix length by which IPv6 clients are bound; 128 = each address is a client",
     )
-    binding_max: int = Field(default=1_000_000, ge=0, le=10_000_000, description="Bindings held; the oldest goes first")
+    binding_max: int = Field(
+        default=1_000_000, ge=0, le=10_000_000, description="Largest number of bindings; above it the oldest is removed"
+    )
     binding_snapshot: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="File that keeps the bindings over a restart; empty = off"
+        default=None, description="File that preserves the bindings across restarts; empty = off"
     )
-    connect_timeout_secs: Seconds = Field(default=3, description="For one dial of a backend")
-    connect_attempts: int = Field(default=3, ge=1, le=10, description="Distinct backends dialled for one connection")
-    idle_timeout_secs: Seconds = Field(default=3600, description="Without a byte in either direction")
-    linger_timeout_secs: Seconds = Field(default=60, description="Without a byte after one side has closed")
+    connect_timeout_secs: Seconds = Field(default=3, description="Time limit of one connect to a backend")
+    connect_attempts: int = Field(
+        default=3, ge=1, le=10, description="Number of different backends tried for one connection"
+    )
+    idle_timeout_secs: Seconds = Field(
+        default=3600, description="Close a connection after this time without a byte in either direction"
+    )
+    linger_timeout_secs: Seconds = Field(
+        default=60, description="Close a half-closed connection after this time without a byte"
+    )
     drain_withdraw_secs: float = Field(
-        default=0, ge=0, le=3600, description="On SIGTERM: /ready is 503 and connections still welcome for"
+        default=0,
+        ge=0,
+        le=3600,
+        description="On SIGTERM: time during which /ready is 503 and new connections are still accepted",
     )
-    drain_timeout_secs: float = Field(default=30, ge=0, le=86_400, description="On SIGTERM: open connections get")
+    drain_timeout_secs: float = Field(
+        default=30, ge=0, le=86_400, description="On SIGTERM: time for open connections to end, before they are closed"
+    )
     max_connections: Annotated[int, AfterValidator(_within_descriptors)] = Field(
-        default=0, ge=0, description="Client connections at once; 0 = what the file-descriptor limit allows"
+        default=0, ge=0, description="Concurrent client connections; 0 = as many as the file-descriptor limit allows"
     )
-    max_connections_per_client: int = Field(default=0, ge=0, description="At once; 0 = no limit")
-    connection_rate_per_client: float = Field(default=0, ge=0, le=1e6, description="New ones a second; 0 = no limit")
+    max_connections_per_client: int = Field(
+        default=0, ge=0, description="Concurrent connections of one client; 0 = no limit"
+    )
+    connection_rate_per_client: float = Field(
+        default=0, ge=0, le=1e6, description="New connections per second of one client; 0 = no limit"
+    )
     proxy_protocol_from: Networks = Field(
-        default=(), description="Networks that must send a PROXY header; empty = nobody may"
+        default=(),
+        description="Networks whose connections must begin with a PROXY header; from all others it is refused",
     )
     send_proxy: SendProxy = Field(default="off", description="Send a PROXY header to backends: off, v1 or v2")
-    soft_limit_spill: bool = Field(default=False, description="Prefer backends under their soft limit in tiers 0-2")
+    soft_limit_spill: bool = Field(default=False, description="Prefer backends below their soft limit in tiers 0-2")
     health_check: HealthCheckType = Field(
-        default="off", description="Probe the backends: off, tcp (connect) or http (GET)"
+        default="off", description="Active probes of the backends: off, tcp (connect) or http (GET)"
     )
     health_check_path: str = Field(
-        default="/", pattern=r"^/[!-~]{0,2047}$", description="What a probe of type http asks for"
+        default="/", pattern=r"^/[!-~]{0,2047}$", description="Path that an http probe requests"
     )
-    health_check_interval_secs: Seconds = Field(default=10, description="Between two probes of a backend")
+    health_check_interval_secs: Seconds = Field(default=10, description="Time between two probes of a backend")
     metrics_listen_addr: OneListenAddress = Field(
         default="127.0.0.1:9090",
         validate_default=True,
-        description="Where /metrics, /live and /ready answer",
+        description="Address that serves /metrics, /live and /ready",
     )
     admin_listen_addr: Annotated[ListenAddress | None, BeforeValidator(_listen_address_or_none)] = Field(
-        default="127.0.0.1:8081", validate_default=True, description="Where the admin API answers; empty = off"
+        default="127.0.0.1:8081", validate_default=True, description="Address of the admin API; empty = off"
     )
     admin_tls_cert: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Certificate chain (PEM) for the admin API; empty = no TLS"
     )
     admin_tls_key: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="Its private key (PEM); empty = in the file of the certificate"
+        default=None, description="Private key of the certificate (PEM); empty = in the certificate's file"
     )
     admin_insecure: bool = Field(
-        default=False, description="Let the admin API listen without TLS on an address that is not loopback"
+        default=False, description="Allow the admin API without TLS on an address other than loopback"
     )
     admin_token_file: Annotated[Path, BeforeValidator(not_empty)] = Field(
-        default=Path("admin.token"), description="Gets the first token for the admin API, at the first start"
+        default=Path("admin.token"), description="File to which the first start writes the first token of the admin API"
     )
     gateway_db_path: Annotated[Path, BeforeValidator(not_empty)] = Field(
-        default=Path("gateway.db"), description="The SQLite database of endpoints, handlers and the admin API's tokens"
+        default=Path("gateway.db"), description="SQLite file with endpoints, handlers and the tokens of the admin API"
     )
     api_url: str = Field(
-        default="", description="The edge that commands ask; empty = http://127.0.0.1:8081, for backends the database"
+        default="",
+        description="URL of the edge that commands call; empty = http://127.0.0.1:8081, or the database for `backends`",
     )
     api_token: SecretStr = Field(
-        default=SecretStr(""), description="The token of commands; empty = what the file of the first token holds"
+        default=SecretStr(""), description="Token that commands send; empty = the one in EDGEPROXY_ADMIN_TOKEN_FILE"
     )
     api_ca_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="Authorities that commands trust to certify the edge (PEM); empty = the system's"
+        default=None,
+        description="Certificates of the authorities that commands trust (PEM); empty = those of the system",
     )
     bgp_config: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="exabgp configuration that the Procfile's bgp process runs; empty = it idles"
+        default=None, description="exabgp configuration for the bgp process of the Procfile; empty = the process idles"
     )
     dns_listen_addr: Annotated[tuple[ListenAddress, ...], BeforeValidator(_listen_addresses_or_none)] = Field(
-        default="", validate_default=True, description="Where the internal DNS answers: a list; empty = off"
+        default="",
+        validate_default=True,
+        description="Addresses of the internal DNS, a comma-separated list; empty = off",
     )
-    dns_domain: DnsDomain = Field(default="internal", description="The domain of the internal DNS")
-    dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="How long clients may keep an answer of it")
+    dns_domain: DnsDomain = Field(default="internal", description="Domain of the internal DNS")
+    dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="TTL of the records of the internal DNS")
     etcd_endpoints: EtcdEndpoints = Field(
         default=(),
-        description="URLs of the etcd that replicates the backends, a comma-separated list; empty = one machine",
+        description="URLs of the etcd that replicates the backends, a comma-separated list; empty = no replication",
     )
     etcd_user: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
-        default="", description="The user to etcd; empty = none"
+        default="", description="User name for etcd; empty = no authentication"
     )
     etcd_password_file: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="File with that user's password"
+        default=None, description="File with the password of the etcd user"
     )
     etcd_tls_ca: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="Certificates (PEM) that etcd's is verified by; empty = those of the system"
+        default=None, description="Certificates of the authorities trusted for etcd (PEM); empty = those of the system"
     )
     etcd_tls_cert: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="Client certificate (PEM) shown to etcd; empty = none"
+        default=None, description="Client certificate for etcd (PEM); empty = none"
     )
     etcd_tls_key: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
-        default=None, description="Its private key (PEM); empty = in the file of the certificate"
+        default=None, description="Private key of the certificate (PEM); empty = in the certificate's file"
     )
     replicator_listen_addr: OneListenAddress = Field(
         default="127.0.0.1:8082",
         validate_default=True,
-        description="Where the replicator takes changes of backends from this machine's edge",
+        description="Address where the replicator accepts changes of backends from the edge on this machine",
     )
     log_path: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="Log file; empty = stderr"
     )
-    log_level: LogLevel = Field(default="info", description="debug, info, warning or error")
-    log_format: LogFormat = Field(default="json", description="json, one object a line, or text for people")
-    debug: bool = Field(default=False, description="Log at DEBUG level")
+    log_level: LogLevel = Field(
+        default="info", description="Lowest level that is logged: debug, info, warning or error"
+    )
+    log_format: LogFormat = Field(default="json", description="json (one object per line) or text (for people)")
+    debug: bool = Field(default=False, description="Same as EDGEPROXY_LOG_LEVEL=debug")
 
     @property
     def routing(self) -> Path | DatabaseUrl:
-        """Where the routing database is."""
+        """Location of the routing database."""
         return self.db_url or self.db_path
 
     @property
     def is_replicated(self) -> bool:
-        """The routing database is a replica: changes of backends are the replicator's business."""
+        """Whether the routing database is a replica, so that backends are changed through the replicator."""
         return bool(self.etcd_endpoints)
 
     def effective_max_connections(self) -> int:
-        """Return the limit in force: the configured one, or what the descriptor limit leaves, two per connection."""
+        """Return the limit in force: the configured one, or half of the descriptors that are left for connections."""
         return self.max_connections or descriptors_for_connections() // 2
 
 
 def descriptors_for_connections() -> int:
-    """Return how many file descriptors the process may spend on client connections and their backends."""
+    """Return the number of file descriptors left for connections of clients and to their backends."""
     return max(2, _free_descriptors() - idle_upstreams())
 
 
 def idle_upstreams() -> int:
-    """Return how many idle connections to backends may be kept, an eighth of what there is at most."""
-    return min(MOST_IDLE_UPSTREAMS, max(0, _free_descriptors() // 8))
+    """Return the number of idle connections to backends that may be kept: at most an eighth of the descriptors."""
+    return min(MAX_IDLE_UPSTREAMS, max(0, _free_descriptors() // 8))
 
 
 def _free_descriptors() -> int:
@@ -245,12 +280,12 @@ def variable(field: str) -> str:
 
 
 def option(field: str) -> str:
-    """Return the option of the command line that says the same as a field."""
+    """Return the command-line option of a field."""
     return "--" + field.replace("_", "-")
 
 
 def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str]) -> Settings:
-    """Read the variables, and by field name what the command line says instead. Raises ConfigError."""
+    """Validate the variables and the overrides of the command line, by field name. Raises ConfigError."""
     field_of = {variable(field): field for field in Settings.model_fields}
     given = {field_of[name]: text for name, text in environment.items() if name in field_of}
     faults = [_unknown(name) for name in environment if name.startswith(PREFIX) and name not in field_of]
@@ -278,27 +313,29 @@ def _unknown(name: str) -> str:
 
 
 def _conflicts(settings: Settings) -> list[str]:
-    """Name what is wrong with the place that values, right each for itself, are to work in."""
+    """Return the faults of values that are valid by themselves but not together or on this machine."""
     faults = []
     for field in ("db_path", "log_path", "gateway_db_path", "admin_token_file"):
         path = getattr(settings, field)
         if path is not None and path.is_dir():
-            faults.append(f"{variable(field)}={str(path)!r}: is a folder")
+            faults.append(f"{variable(field)}={str(path)!r}: is a directory")
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
-        faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: there is no such folder")
+        faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: its directory does not exist")
     faults += [*_open_listeners(settings), *_etcd_conflicts(settings)]
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
         name, path = variable("health_check_path"), settings.health_check_path
         faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < RESERVED_DESCRIPTORS + 2 * PIPES + FEWEST_DESCRIPTORS:
-        faults.append(f"the file-descriptor limit {soft} leaves none for connections (raise it with ulimit -n)")
+    if soft < RESERVED_DESCRIPTORS + 2 * PIPES + MIN_DESCRIPTORS:
+        faults.append(
+            f"the file-descriptor limit {soft} leaves none for connections; raise it with ulimit -n or LimitNOFILE"
+        )
     return faults
 
 
 def _etcd_conflicts(settings: Settings) -> list[str]:
-    """Name what goes to etcd without what belongs to it, and a listener of plain HTTP that others could reach."""
+    """Return the faults of incomplete etcd settings, and of a replicator that other machines could reach."""
     faults = []
     pairs = (
         ("etcd_user", "etcd_password_file"),
@@ -313,12 +350,14 @@ def _etcd_conflicts(settings: Settings) -> list[str]:
     if not ipaddress.ip_address(address.host).is_loopback or not address.port:
         faults.append(f"{variable('replicator_listen_addr')}={str(address)!r}: must be a loopback address with a port")
     if settings.is_replicated and settings.db_url is not None:
-        faults.append(f"{variable('db_url')}: works without {variable('etcd_endpoints')} only, whose replica is a file")
+        faults.append(
+            f"{variable('db_url')}: works only without {variable('etcd_endpoints')}, whose replica is an SQLite file"
+        )
     return faults
 
 
 def _open_listeners(settings: Settings) -> list[str]:
-    """Refuse to carry tokens in the clear over a network, unless that was asked for."""
+    """Return the faults of an admin API that would send tokens unencrypted over a network without being told to."""
     address = settings.admin_listen_addr
     if settings.admin_tls_key is not None and settings.admin_tls_cert is None:
         return [f"{variable('admin_tls_key')}={str(settings.admin_tls_key)!r}: needs {variable('admin_tls_cert')} too"]
@@ -327,4 +366,4 @@ def _open_listeners(settings: Settings) -> list[str]:
     if ipaddress.ip_address(address.host).is_loopback:
         return []
     ways = f"{variable('admin_tls_cert')}, or {variable('admin_insecure')}=true"
-    return [f"{variable('admin_listen_addr')}={str(address)!r}: is no loopback address: needs TLS ({ways})"]
+    return [f"{variable('admin_listen_addr')}={str(address)!r}: is not a loopback address and needs TLS: set {ways}"]

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in lines for people: where it stands, the value, the rule, the nearest name."""
+"""Faults of a configuration as lines for people: place, value, rule, and the nearest known name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_LONGEST_VALUE: Final = 120
-"""Characters of a value that a fault shows."""
+_MAX_VALUE_LENGTH: Final = 120
+"""Characters of a value that a fault quotes."""
 
 _NEEDS: Final = {
     "missing": "is required",
@@ -22,11 +22,11 @@ _NEEDS: Final = {
     "float_type": "needs a number, without quotes",
     "bool_type": "needs on or off",
 }
-"""pydantic's types of error, in the words of who writes YAML."""
+"""pydantic's error types, in words for authors of YAML."""
 
 
 class ConfigError(ValueError):
-    """The configuration is unusable. `faults` has one line each: where, value, rule."""
+    """The configuration is invalid. `faults` has one line per fault: place, value, rule."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -34,19 +34,19 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most like this one, None when none is."""
+    """Return the known name that is most similar, or None if none is close."""
     return next(iter(difflib.get_close_matches(name, [*known], n=1)), None)
 
 
 def did_you_mean(name: str | None) -> str:
-    """Return the end of a fault that suggests a name, empty for None."""
+    """Return the suggestion that ends a fault; empty for None."""
     return f", did you mean {name}?" if name else ""
 
 
 def shown(value: object) -> str:
-    """Return a value as a fault shows it: its Python notation, the middle of a long one left out."""
+    """Return a value as faults quote it: its repr, the middle of a long one left out."""
     short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE
+    short.maxstring = short.maxother = short.maxlong = _MAX_VALUE_LENGTH
     return short.repr(value)
 
 
@@ -54,7 +54,7 @@ def rule_of(fault: ErrorDetails) -> str:
     """Return the rule that a value broke."""
     given = fault["input"]
     if given is None:
-        return "has no value: give it one, or remove the key"
+        return "has no value: set one, or remove the key"
     if fault["type"] in _NEEDS:
         return _NEEDS[fault["type"]]
     if fault["type"] == "string_type" and isinstance(given, bool | int | float):

@@ -1,4 +1,4 @@
-"""The configuration file: YAML -> FileConfig. Every fault at once, each with line, path, value and rule."""
+"""Reads the configuration file, YAML, into a FileConfig. Reports every fault with line, path, value and rule."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from app.config.yaml_text import Document, YamlPath, read_yaml
 
 T = TypeVar("T")
 
-MOST_HINTS: Final = 20
-"""Faults that suggest the nearest name: to look for it among thousands takes milliseconds."""
+MAX_SUGGESTIONS: Final = 20
+"""Faults that suggest the nearest name. One search among thousands of names takes milliseconds."""
 _CONSEQUENCE: Final = "default_factory_not_called"
-"""What pydantic says of a default that depends on a value which is at fault itself."""
+"""pydantic's error for a default that depends on an invalid value. Only the invalid value is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at one place of the file."""
+    """A rule that one place of the file breaks."""
 
     path: YamlPath
     rule: str
 
 
 def read_file(source: bytes, name: str, *, metrics: ListenAddress | None = None) -> FileConfig:
-    """Read the text of a configuration file. Raises ConfigError naming every fault.
+    """Parse the text of a configuration file. Raises ConfigError naming every fault.
 
-    `name` is what the faults call the file; `metrics` is where metrics answer if the file does not decide it.
+    `name` is the file's name in faults. `metrics` overrides the metrics listener of the file.
     """
     return read_document(read_yaml(source), name, lambda values: validate(values, metrics=metrics))
 
 
-def read_document(document: Document, name: str, judge: Callable[[Mapping[str, Any]], T]) -> T:
-    """Return what `judge`, which may raise Faults, makes of a document. Raises ConfigError naming every fault."""
+def read_document(document: Document, name: str, parse: Callable[[Mapping[str, Any]], T]) -> T:
+    """Return the result of `parse`, which may raise Faults, on a document. Raises ConfigError naming every fault."""
     located = list(document.faults)
     try:
         if document.value is not None:
-            judged = judge(document.value)
+            parsed = parse(document.value)
     except Faults as found:
         unread = {path for _, path, _ in document.faults}
         located += [
@@ -54,23 +54,23 @@ def read_document(document: Document, name: str, judge: Callable[[Mapping[str, A
         ]
     if located:
         raise ConfigError([_line(name, *fault) for fault in sorted(located, key=_by_line)])
-    return judged
+    return parsed
 
 
 def read_mapping(values: Mapping[str, Any], *, metrics: ListenAddress | None = None) -> FileConfig:
-    """Read what a configuration file would say, from plain keys and values. Raises ConfigError naming every fault."""
+    """Validate the content of a configuration file given as a mapping. Raises ConfigError naming every fault."""
     try:
         plain = json.loads(json.dumps(values))
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError([f"needs plain keys and values: {error}"]) from None
+        raise ConfigError([f"must be JSON-like keys and values: {error}"]) from None
     try:
         return validate(plain, metrics=metrics)
     except Faults as found:
-        raise ConfigError([f"{written(fault.path)}{fault.rule}" for fault in found.faults]) from None
+        raise ConfigError([f"{path_text(fault.path)}{fault.rule}" for fault in found.faults]) from None
 
 
 class Faults(Exception):
-    """What is wrong with the values of a file."""
+    """Values of a file break rules."""
 
     def __init__(self, faults: list[Fault]) -> None:
         super().__init__(faults)
@@ -78,7 +78,7 @@ class Faults(Exception):
 
 
 def validate(values: Mapping[str, Any], *, metrics: ListenAddress | None) -> FileConfig:
-    """Return the values of a file as a FileConfig. Raises Faults."""
+    """Validate the values of a file. Raises Faults."""
     faults = list(_conflicts(values, metrics))
     try:
         config = FileConfig.model_validate(values, by_alias=True, by_name=False)
@@ -90,19 +90,19 @@ def validate(values: Mapping[str, Any], *, metrics: ListenAddress | None) -> Fil
 
 
 def warnings_of(config: FileConfig) -> list[str]:
-    """Name what works and is hardly meant."""
+    """Return a line for each setting that is valid but probably a mistake."""
     used = {frontend.backend for frontend in config.frontends}
     listed = {pool.name for pool in config.backends if pool.servers}
     warnings = [f"backend {pool.name} is used by no frontend" for pool in config.backends if pool.name not in used]
     for frontend in config.frontends:
         if frontend.algorithm == "geo" and frontend.backend in listed:
             warnings.append(
-                f"frontend {frontend.name}: geo needs locations, which the servers listed below backends lack"
+                f"frontend {frontend.name}: algorithm geo needs locations, which listed servers do not have"
             )
     return warnings
 
 
-# Faults in words
+# Faults as text
 
 
 def _by_line(fault: tuple[int, YamlPath, str]) -> int:
@@ -110,24 +110,24 @@ def _by_line(fault: tuple[int, YamlPath, str]) -> int:
 
 
 def _line(name: str, line: int, path: YamlPath, rule: str) -> str:
-    return f"{name}:{line}: {written(path)}{rule if path else rule.removeprefix(': ')}"
+    return f"{name}:{line}: {path_text(path)}{rule if path else rule.removeprefix(': ')}"
 
 
 def _line_of(document: Document, path: YamlPath) -> int:
-    """Return the line of a path, or of the nearest thing around it that stands in the file."""
+    """Return the line of a path, or of its nearest ancestor that is written in the file."""
     while path not in document.line_of:
         path = path[:-1]
     return document.line_of[path]
 
 
-def written(path: YamlPath) -> str:
-    """Return a path as people write it: frontends[0].listen."""
+def path_text(path: YamlPath) -> str:
+    """Return a path as text: frontends[0].listen."""
     parts = (part if isinstance(part, int) or part.isprintable() else ascii(part) for part in path)
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Return what is wrong with values that were to be of a model."""
+    """Return the faults of a failed validation of a model."""
     return [_fault(fault, model) for fault in error.errors() if fault["type"] != _CONSEQUENCE]
 
 
@@ -141,7 +141,7 @@ def _fault(fault: ErrorDetails, model: type[BaseModel]) -> Fault:
 
 
 def _keys_at(path: YamlPath, model: type[BaseModel]) -> list[str]:
-    """Return the keys that a file of the model may have below a path."""
+    """Return the keys that the model allows below a path."""
     for part in path:
         fields = {str(field.validation_alias or name): field for name, field in model.model_fields.items()}
         if part in fields:
@@ -156,18 +156,18 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-# What contradicts each other. It reads raw values, so that it has its say also where others are wrong.
+# Contradictions between values. These checks read raw values, so they run even if other values are invalid.
 
 
 def _conflicts(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
-    yield from named_twice(values, "frontends")
-    yield from named_twice(values, "backends")
+    yield from duplicate_names(values, "frontends")
+    yield from duplicate_names(values, "backends")
     yield from _unknown_pools(values)
     yield from _clashes(values, metrics)
 
 
 def items_of(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
-    """Return the items of a list that are keys and values, each with its path."""
+    """Yield the items of a list that are mappings, each with its path."""
     items = values.get(key)
     if isinstance(items, list | tuple):
         for index, item in enumerate(items):
@@ -175,13 +175,13 @@ def items_of(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Ma
                 yield (key, index), item
 
 
-def named_twice(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
-    """Name the items of a list that have the name of one before them."""
+def duplicate_names(values: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    """Yield a fault for each item of a list whose name an earlier item has."""
     first: dict[str, YamlPath] = {}
     for path, item in items_of(values, key):
         name = item.get("name")
         if isinstance(name, str) and first.setdefault(name, path) != path:
-            yield Fault((*path, "name"), f"={shown(name)}: {written(first[name])} has this name")
+            yield Fault((*path, "name"), f"={shown(name)}: {path_text(first[name])} already has this name")
 
 
 def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
@@ -191,32 +191,32 @@ def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
         wanted = item.get("backend")
         if isinstance(wanted, str) and wanted not in names:
             faults += 1
-            near = nearest(wanted, sorted(names)) if faults <= MOST_HINTS else None
+            near = nearest(wanted, sorted(names)) if faults <= MAX_SUGGESTIONS else None
             yield Fault((*path, "backend"), f"={shown(wanted)}: no backend has this name{did_you_mean(near)}")
 
 
 def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
-    """Name each address that Linux would not listen on because of one before it."""
-    responses = metrics or _metrics_of(values)
+    """Yield a fault for each address on which Linux would refuse to listen because of an earlier one."""
+    metrics = metrics or _metrics_of(values)
     taken = _Taken()
-    if responses is not None:
-        taken.take(responses, "metrics")
+    if metrics is not None:
+        taken.take(metrics, "metrics")
     for path, item in items_of(values, "frontends"):
         here = (*path, "listen")
         for address in _parsed(listen_addresses, item.get("listen")):
-            other = taken.take(address, written(here))
+            other = taken.take(address, path_text(here))
             if other is not None:
-                yield Fault(here, f": {address} is taken by {other[1]}, which listens on {other[0]}")
+                yield Fault(here, f": {address} clashes with {other[0]} of {other[1]}")
 
 
 class _Taken:
-    """The addresses taken so far, by port and family: a file may have thousands."""
+    """The addresses in use so far, indexed by port and family, because a file may have thousands."""
 
     def __init__(self) -> None:
         self._users: dict[tuple[int, bool], dict[str, tuple[ListenAddress, str]]] = {}
 
     def take(self, address: ListenAddress, user: str) -> tuple[ListenAddress, str] | None:
-        """Take an address; returns another one that excludes it (see ListenAddress.clashes_with) and its user."""
+        """Take an address. Returns an earlier one that clashes with it (ListenAddress.clashes_with), and its user."""
         if address.port == 0:
             return None
         users = self._users.setdefault((address.port, ":" in address.host), {})

@@ -1,6 +1,7 @@
-"""Frontends and pools: the schema of the configuration file and, validated, the objects that the edge works with.
+"""The schema of the configuration file; validated, the frontends and pools that the edge works with.
 
-Field names carry units; the file's keys are their aliases without (`connect_timeout: 3s`).
+Field names carry units. The keys of the file are their aliases without units (`connect_timeout: 3s`). `schema` and
+`check` print the descriptions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    Strict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -35,22 +38,21 @@ from app.config.values import (
     ServerAddress,
     Statuses,
     Switch,
-    Whole,
-    filled,
+    not_empty_list,
     not_null,
 )
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header: RFC 9110, section 5.6.2."""
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
-"""The value of a header: RFC 9110, section 5.5, without its obsolete part."""
+"""The value of a header: RFC 9110, section 5.5, without obs-text."""
 _FIXED_HEADERS: Final = frozenset(
     [
         *["host", "content-length", "transfer-encoding", "trailer"],
         *["connection", "keep-alive", "proxy-connection", "te", "upgrade"],
     ]
 )
-"""Framing and the connection's own business (RFC 9110, section 7.6.1): not for a configuration to change."""
+"""Headers that the edge itself manages: framing and hop-by-hop (RFC 9110, section 7.6.1)."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
 
@@ -60,43 +62,46 @@ class _Model(BaseModel):
 
 
 class HealthCheckDefaults(_Model):
-    """When a server counts as down and as up again."""
+    """When a backend counts as down, and when as up again."""
 
     interval_seconds: Duration = Field(
-        default=10, validation_alias="interval", description="Between two probes of a server"
+        default=10, validation_alias="interval", description="Time between two probes of a backend"
     )
     timeout_seconds: Duration = Field(
-        default=5, validation_alias="timeout", description="For one probe, connecting included"
+        default=5, validation_alias="timeout", description="Time limit of one probe, including the connect"
     )
-    unhealthy_threshold: Whole = Field(
-        default=3, ge=1, le=1000, description="Failures in a row that take a server out, of probes or of connections"
+    unhealthy_threshold: StrictInt = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Consecutive failures (of probes or of connections) after which a backend is down",
     )
-    healthy_threshold: Whole = Field(
-        default=2, ge=1, le=1000, description="Successful probes in a row that bring a server back"
+    healthy_threshold: StrictInt = Field(
+        default=2, ge=1, le=1000, description="Consecutive successful probes after which a backend is up again"
     )
     cooldown_seconds: Duration = Field(
         default=30,
         validation_alias="cooldown",
-        description="First ejection after failed connections; doubles to 5 minutes",
+        description="Length of the first ejection after failed connections; doubles each time, up to 5 minutes",
     )
 
 
 class HealthCheck(HealthCheckDefaults):
-    """How the servers of a pool are judged: active probes, and the failures that clients' connections meet."""
+    """Health of a pool's backends: active probes, and failures of client connections (passive)."""
 
-    type: HealthCheckType = Field(default="off", description="Active probes: off, tcp (connect) or http (GET)")
-    path: str = Field(default="/", pattern=r"^/[!-~]{0,2047}$", description="What a probe of type http asks for")
+    type: HealthCheckType = Field(default="off", description="Type of active probe: off, tcp (connect) or http (GET)")
+    path: str = Field(default="/", pattern=r"^/[!-~]{0,2047}$", description="Path that an http probe requests")
     expected_status: Statuses = Field(
         default=frozenset(range(200, 400)),
-        description="Answers to a probe of type http that are a success",
+        description="Status codes that make an http probe succeed",
         json_schema_extra={"default": "200-399"},
     )
     body: Annotated[str | None, BeforeValidator(not_null)] = Field(
-        default=None, min_length=1, max_length=1024, description="Text that the answer to a probe must contain"
+        default=None, min_length=1, max_length=1024, description="Text that the response to an http probe must contain"
     )
     passive_statuses: Statuses = Field(
         default=frozenset(),
-        description="Answers to clients' requests that count as failures, such as [502, 503, 504]",
+        description="Status codes of responses to clients that count as failures, such as [502, 503, 504]",
         json_schema_extra={"default": []},
     )
 
@@ -108,33 +113,33 @@ class HealthCheck(HealthCheckDefaults):
         return value
 
     def with_defaults(self, defaults: HealthCheckDefaults) -> HealthCheck:
-        """Return this with the defaults in place of whatever was not given."""
+        """Return a copy in which the defaults fill the fields that were not given."""
         absent = HealthCheckDefaults.model_fields.keys() - self.model_fields_set
         return self.model_copy(update={name: getattr(defaults, name) for name in absent})
 
 
 class Server(_Model):
-    """One server of a pool."""
+    """One backend of a pool, listed in the file."""
 
-    address: ServerAddress = Field(description="IP address or host name, and port; IPv6 in brackets")
-    weight: Whole = Field(default=1, ge=0, le=256, description="Share of the clients; 0 = no new ones")
+    address: ServerAddress = Field(description="IP address or host name, and port; IPv6 addresses in brackets")
+    weight: StrictInt = Field(default=1, ge=0, le=256, description="Relative share of the clients; 0 = no new clients")
 
 
 class Pool(_Model):
-    """The servers behind frontends: either listed here or, with `app`, those of the routing database."""
+    """A pool of backends: listed under `servers`, or with `app` taken from the routing database."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["servers"]}, {"required": ["app"]}]},
     )
 
-    name: Name = Field(description="What frontends call it")
-    servers: Annotated[tuple[Server, ...], BeforeValidator(filled)] = Field(
-        default_factory=tuple, description="The servers", json_schema_extra={"minItems": 1}
+    name: Name = Field(description="Name of the pool, which frontends refer to")
+    servers: Annotated[tuple[Server, ...], BeforeValidator(not_empty_list)] = Field(
+        default_factory=tuple, description="The backends of the pool", json_schema_extra={"minItems": 1}
     )
     app: Annotated[str | None, BeforeValidator(not_null)] = Field(
-        default=None, description="This app's backends of the routing database; empty = all rows"
+        default=None, description="Take the backends of this app from the routing database; empty = all rows"
     )
-    health_check: HealthCheck = Field(default_factory=HealthCheck, description="How its servers are judged")
+    health_check: HealthCheck = Field(default_factory=HealthCheck, description="Health checks of its backends")
 
     @field_validator("servers")
     @classmethod
@@ -142,128 +147,156 @@ class Pool(_Model):
         uses = Counter(str(server.address) for server in servers)
         twice = [address for address, count in uses.items() if count > 1]
         if twice:
-            raise ValueError(f"{', '.join(twice)}: given twice")
+            raise ValueError(f"{', '.join(twice)}: is listed twice")
         return servers
 
     @model_validator(mode="after")
     def _one_source(self) -> Pool:
-        if self.name and bool(self.servers) == (self.app is not None):  # NO_POOL has no name, and nobody
+        if self.name and bool(self.servers) == (self.app is not None):  # NO_POOL has neither a name nor backends
             raise ValueError("needs either servers or app")
         return self
 
 
 class Limits(_Model):
-    """What one frontend admits; the process's own limit holds beside it."""
+    """Connections that one frontend accepts. EDGEPROXY_MAX_CONNECTIONS limits the whole process."""
 
-    max_connections: Whole = Field(default=0, ge=0, description="At once; 0 = no limit of its own")
-    max_connections_per_client: Whole = Field(default=0, ge=0, description="At once; 0 = no limit")
-    connection_rate_per_client: Annotated[float, Strict()] = Field(
-        default=0, ge=0, le=1e6, allow_inf_nan=False, description="New ones a second; 0 = no limit"
+    max_connections: StrictInt = Field(
+        default=0, ge=0, description="Concurrent connections; 0 = only the limit of the process"
+    )
+    max_connections_per_client: StrictInt = Field(
+        default=0, ge=0, description="Concurrent connections of one client; 0 = no limit"
+    )
+    connection_rate_per_client: StrictFloat = Field(
+        default=0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="New connections per second of one client; 0 = no limit",
     )
 
 
 class TcpOptions(_Model):
-    """Connections of either protocol, to backends and with clients."""
+    """Connections to backends and clients, for protocols tcp and http."""
 
     connect_timeout_seconds: Duration = Field(
-        default=3, validation_alias="connect_timeout", description="For one dial of a backend"
+        default=3, validation_alias="connect_timeout", description="Time limit of one connect to a backend"
     )
-    connect_attempts: Whole = Field(
-        default=3, ge=1, le=10, description="Distinct backends dialled for one connection or request"
+    connect_attempts: StrictInt = Field(
+        default=3, ge=1, le=10, description="Number of different backends tried for one connection or request"
     )
     idle_timeout_seconds: Duration = Field(
-        default=3600, validation_alias="idle_timeout", description="Without a byte in either direction"
+        default=3600,
+        validation_alias="idle_timeout",
+        description="Close a connection after this time without a byte in either direction",
     )
     linger_timeout_seconds: Duration = Field(
-        default=60, validation_alias="linger_timeout", description="Without a byte after one side has closed"
+        default=60,
+        validation_alias="linger_timeout",
+        description="Close a half-closed connection after this time without a byte",
     )
     send_proxy: SendProxy = Field(default="off", description="Send a PROXY header to backends: off, v1 or v2")
 
 
-def _fit_for_headers(changes: HeaderChanges) -> HeaderChanges:
+def _validate_header_changes(changes: HeaderChanges) -> HeaderChanges:
     named = [*changes.set, *changes.remove]
     lower = [name.lower() for name in named]
     faults = [
-        f"{name!r} is no name of a header (RFC 9110, section 5.6.2)" for name in named if not _TOKEN.fullmatch(name)
+        f"{name!r} is not a valid header name (RFC 9110, section 5.6.2)" for name in named if not _TOKEN.fullmatch(name)
     ]
-    faults += [f"{name} is the edge's own business" for name in named if name.lower() in _FIXED_HEADERS]
-    faults += [f"{name} is named twice" for name in dict.fromkeys(lower) if lower.count(name) > 1]
+    faults += [
+        f"{name} is managed by the edge and cannot be changed" for name in named if name.lower() in _FIXED_HEADERS
+    ]
+    faults += [f"{name} is listed twice" for name in dict.fromkeys(lower) if lower.count(name) > 1]
     for name, value in changes.set.items():
         if not _HEADER_VALUE.fullmatch(value):
-            faults.append(f"{name}: {value!r} needs printable ASCII without spaces at its ends")
+            faults.append(f"{name}: {value!r} needs printable ASCII, without spaces at either end")
     if faults:
         raise ValueError("; ".join(faults))
     return changes
 
 
 class HeaderChanges(_Model):
-    """Headers to set (replacing any of that name) and to remove."""
+    """Headers to set, replacing those of the same name, and headers to remove."""
 
-    set: dict[str, str] = Field(default={}, description="Name and value of headers to set")
+    set: dict[str, str] = Field(default={}, description="Headers to set: name and value")
     remove: tuple[str, ...] = Field(default=(), description="Names of headers to remove")
 
 
-FitHeaderChanges = Annotated[HeaderChanges, AfterValidator(_fit_for_headers)]
+ValidHeaderChanges = Annotated[HeaderChanges, AfterValidator(_validate_header_changes)]
 
 
 class HttpOptions(_Model):
-    """Requests and answers of a frontend with protocol http."""
+    """Requests and responses of a frontend with protocol http."""
 
     head_timeout_seconds: Duration = Field(
-        default=10, validation_alias="head_timeout", description="For the whole head of a request (408 after)"
+        default=10,
+        validation_alias="head_timeout",
+        description="Time limit for receiving the head of a request (then 408)",
     )
     keep_alive_timeout_seconds: Duration = Field(
-        default=60, validation_alias="keep_alive_timeout", description="Between two requests of a connection"
+        default=60,
+        validation_alias="keep_alive_timeout",
+        description="Close a client connection after this time without a further request",
     )
     response_timeout_seconds: Duration = Field(
-        default=60, validation_alias="response_timeout", description="For the head of a backend's answer (504 after)"
+        default=60,
+        validation_alias="response_timeout",
+        description="Time limit for the head of a backend's response (then 504)",
     )
-    max_head_bytes: Whole = Field(
-        default=32_768, ge=1024, le=1_048_576, description="Of a request or an answer (431, 502 above)"
+    max_head_bytes: StrictInt = Field(
+        default=32_768,
+        ge=1024,
+        le=1_048_576,
+        description="Largest head of a request (431 above) or of a response (502 above)",
     )
     trusted_proxies: Networks = Field(
-        default=(), description="Networks whose X-Forwarded-For and Forwarded are extended, not replaced"
+        default=(), description="Networks of proxies whose X-Forwarded-For and Forwarded are extended, not replaced"
     )
-    request_headers: FitHeaderChanges = Field(
-        default_factory=HeaderChanges, description="Changes on the way to backends"
+    request_headers: ValidHeaderChanges = Field(
+        default_factory=HeaderChanges, description="Changes to the headers of requests sent to backends"
     )
-    response_headers: FitHeaderChanges = Field(
-        default_factory=HeaderChanges, description="Changes on the way to clients"
+    response_headers: ValidHeaderChanges = Field(
+        default_factory=HeaderChanges, description="Changes to the headers of responses sent to clients"
     )
 
 
 class Frontend(_Model):
-    """One front door: where clients come in and which pool serves them."""
+    """A frontend: where it listens, and which pool serves its clients."""
 
-    name: Name = Field(description="What logs and metrics call it")
+    name: Name = Field(description="Name of the frontend in logs and metrics")
     listen: ListenAddresses = Field(
-        description="Where clients connect: address:port, a list or comma-separated; * is IPv4 and IPv6"
+        description="Addresses to listen on: address:port, a list or comma-separated; * is IPv4 and IPv6"
     )
-    protocol: Literal["tcp", "http"] = Field(default="tcp", description="What is balanced: connections or requests")
+    protocol: Literal["tcp", "http"] = Field(
+        default="tcp", description="tcp balances connections, http balances requests"
+    )
     gateway: Switch = Field(
-        default=False, description="http: requests that an endpoint takes are answered by its handler"
+        default=False, description="With protocol http: the handler of a matching endpoint responds to the request"
     )
     backend: str = Field(
         default="",
         validate_default=True,
-        description="Name of the pool in `backends` that serves; with `gateway: on` it may be left out",
+        description="Name of the pool in `backends` that serves the clients; optional with `gateway: on`",
     )
     algorithm: Literal["geo", "round_robin", "weighted", "least_connections", "ip_hash"] = Field(
-        default="round_robin", description="Which server gets a connection or request"
+        default="round_robin", description="How a backend is selected for a connection or request"
     )
     affinity: Switch = Field(
         default_factory=lambda frontend: frontend.get("algorithm") == "geo",
-        description="A client stays with its server; on for geo, off otherwise",
+        description="Keep each client on its backend; by default on with geo, off otherwise",
     )
-    soft_limit_spill: Annotated[bool, Strict()] = Field(
-        default=False, description="geo: prefer backends under their soft limit in tiers 0-2"
+    soft_limit_spill: StrictBool = Field(
+        default=False, description="With algorithm geo: prefer backends below their soft limit in tiers 0-2"
     )
     proxy_protocol_from: Networks = Field(
-        default=(), description="Networks that must send a PROXY header; empty = nobody may"
+        default=(),
+        description="Networks whose connections must begin with a PROXY header; from all others it is refused",
     )
-    limits: Limits = Field(default_factory=Limits, description="What it admits")
-    tcp: TcpOptions = Field(default_factory=TcpOptions, description="Connections, of either protocol")
-    http: HttpOptions = Field(default_factory=HttpOptions, description="Requests, with protocol http only")
+    limits: Limits = Field(default_factory=Limits, description="Connection limits")
+    tcp: TcpOptions = Field(
+        default_factory=TcpOptions, description="Options of connections, for protocols tcp and http"
+    )
+    http: HttpOptions = Field(default_factory=HttpOptions, description="Options of requests, only with protocol http")
 
     @field_validator("gateway")
     @classmethod
@@ -295,32 +328,32 @@ class Frontend(_Model):
 
 
 class Metrics(_Model):
-    """Where the edge answers for itself."""
+    """The listener for metrics and probes."""
 
     listen: OneListenAddress = Field(
-        default="127.0.0.1:9090", validate_default=True, description="Where /metrics, /live and /ready answer"
+        default="127.0.0.1:9090", validate_default=True, description="Address that serves /metrics, /live and /ready"
     )
 
 
 class Global(_Model):
-    """What is the process's, not one frontend's."""
+    """Settings of the process, common to all frontends."""
 
-    log_level: LogLevel = Field(default="info", description="Events below it are not logged")
-    log_format: LogFormat = Field(default="json", description="One JSON object a line, or text for people")
-    metrics: Metrics = Field(default_factory=Metrics, description="The listener for metrics")
+    log_level: LogLevel = Field(default="info", description="Lowest level that is logged")
+    log_format: LogFormat = Field(default="json", description="json (one object per line) or text (for people)")
+    metrics: Metrics = Field(default_factory=Metrics, description="The listener for metrics and probes")
 
 
 class FileConfig(_Model):
     """The configuration file of the edge proxy."""
 
-    global_: Global = Field(default_factory=Global, validation_alias="global", description="What is the process's")
+    global_: Global = Field(default_factory=Global, validation_alias="global", description="Settings of the process")
     health_check_defaults: HealthCheckDefaults = Field(
-        default_factory=HealthCheckDefaults, description="For whatever a backend's health_check leaves out"
+        default_factory=HealthCheckDefaults, description="Values for the keys that a pool's health_check leaves out"
     )
-    frontends: Annotated[tuple[Frontend, ...], BeforeValidator(filled)] = Field(
-        description="The front doors", json_schema_extra={"minItems": 1}
+    frontends: Annotated[tuple[Frontend, ...], BeforeValidator(not_empty_list)] = Field(
+        description="The frontends", json_schema_extra={"minItems": 1}
     )
-    backends: tuple[Pool, ...] = Field(default=(), description="The pools behind them")
+    backends: tuple[Pool, ...] = Field(default=(), description="The pools of backends")
 
     def pools(self) -> tuple[Pool, ...]:
         """Return the pools with the defaults filled in."""
@@ -335,11 +368,11 @@ class FileConfig(_Model):
 
 
 NO_POOL: Final = Pool.model_construct(name="", servers=(), app=None, health_check=HealthCheck())
-"""Of frontends that have none: nobody is there."""
+"""The pool of frontends without `backend`: it has no backends."""
 
 
 class _PlainSchema(GenerateJsonSchema):
-    """Without titles that repeat the key, and without null: a key that has no value is a fault."""
+    """Omits titles, which repeat the keys, and null, because a key without a value is a fault."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

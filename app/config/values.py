@@ -1,4 +1,4 @@
-"""What a configuration is made of, text in, values out: addresses, networks, durations, HTTP statuses, switches."""
+"""Parsers and types of configuration values: addresses, networks, durations, HTTP statuses, switches."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
-from pydantic import BeforeValidator, Field, Strict, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
 
 from app.domain.host_name import is_host_name
 from app.domain.secrets import MASK, masked
 
 T = TypeVar("T")
 
-LONGEST_DOMAIN: Final = 125
-"""Leaves room for two labels before it in a name of 255 bytes (RFC 1035 section 2.3.4)."""
+MAX_DOMAIN_LENGTH: Final = 125
+"""Characters. Leaves room for two labels before the domain in a name of 255 bytes (RFC 1035, section 2.3.4)."""
 WILDCARDS: Final = ("0.0.0.0", "::")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -24,7 +24,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 POSTGRESQL: Final = "postgresql://"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|\s")
 _POSTGRESQL_URL: Final = re.compile(r"postgresql://([^@/?]*@)?[^@/?]*(/[^@?]*)?(\?.*)?")
-"""One @ at most before the parameters: libpq would take a piece of the password for the host, and name it."""
+"""At most one @ before the parameters: with two, libpq takes part of the password for the host and logs it."""
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -34,9 +34,9 @@ _URL_OF_SERVER: Final = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where to listen, or where a server does.
+    """An address and port to listen on or to connect to.
 
-    `host` is an IP address in text, or the host name of a server; port 0 lets the kernel choose.
+    `host` is an IP address as text, or the host name of a backend. Port 0 lets the kernel choose.
     """
 
     host: str
@@ -46,7 +46,7 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def clashes_with(self, other: ListenAddress) -> bool:
-        """Say whether Linux refuses to listen on both: one port, and one host or a wildcard of the same family.
+        """Return whether Linux refuses to listen on both: same port, and same host or a wildcard of the same family.
 
         Listening sockets of the edge are IPV6_V6ONLY, so the wildcards of the two families do not clash.
         """
@@ -56,13 +56,13 @@ class ListenAddress:
 
     @property
     def is_wildcard(self) -> bool:
-        """It stands for every address of its family."""
+        """Whether it stands for every address of its family."""
         return self.host in WILDCARDS
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseUrl:
-    """A `postgresql://` URL. What it is shown as lacks the password; `text` has it."""
+    """A `postgresql://` URL. `str()` masks the password; `text` contains it."""
 
     text: str = field(repr=False)
 
@@ -72,12 +72,12 @@ class DatabaseUrl:
 
 
 def database_url(value: object) -> object:
-    """Parse a URL of a PostgreSQL database, as libpq has them; empty is None. Raises ValueError, without the text."""
+    """Parse a PostgreSQL URL in libpq's syntax; empty is None. Raises ValueError, without the text."""
     if isinstance(value, DatabaseUrl) or none_if_empty(value) is None:
         return none_if_empty(value)
     text = re.sub(r"^postgres://", POSTGRESQL, str(value).strip())
     if not _POSTGRESQL_URL.fullmatch(text) or _BAD_ESCAPE.search(text):
-        _refuse(f"must be {POSTGRESQL}user@host/database, other characters in it as %XX")
+        _refuse(f"must be {POSTGRESQL}user@host/database; write special characters as %XX")
     return DatabaseUrl(text)
 
 
@@ -85,7 +85,7 @@ def database_url(value: object) -> object:
 
 
 def listen_addresses(value: object) -> object:
-    """Parse `address:port, …` or a list of such texts; `*` is the wildcard of both families. Raises ValueError."""
+    """Parse `address:port, …` or a list of them; `*` is the wildcard of both families. Raises ValueError."""
     if isinstance(value, tuple):
         return value
     return _each(value, _addresses_of) or _refuse("needs at least one address:port, as in *:8080")
@@ -105,7 +105,7 @@ def _server_address(value: object) -> object:
         return ListenAddress(host, int(port))
     address = one_listen_address(value)
     if isinstance(address, ListenAddress) and (address.port == 0 or address.host in ("0.0.0.0", "::")):
-        raise ValueError("needs the address and the port of a server")
+        raise ValueError("needs the address and port of one server, not a wildcard or port 0")
     return address
 
 
@@ -123,9 +123,9 @@ def _addresses_of(item: str) -> list[ListenAddress]:
     except ValueError:
         raise ValueError(f"{item!r}: {host!r} is not an IP address (or * for both families)") from None
     if is_bracketed != (address.version == 6):
-        raise ValueError(f"{item!r}: IPv6 addresses, and only those, stand in brackets, as in [::1]:8080")
+        raise ValueError(f"{item!r}: put IPv6 addresses, and only those, in brackets, as in [::1]:8080")
     if address in _MAPPED:
-        raise ValueError(f"{item!r}: listen on the IPv4 address itself")
+        raise ValueError(f"{item!r}: is an IPv4-mapped address; use the IPv4 address")
     return [ListenAddress(str(address), int(port))]
 
 
@@ -151,12 +151,12 @@ def _networks(value: object) -> object:
 def _network(item: str) -> list[IPNetwork]:
     network = ipaddress.ip_network(item)
     if network.version == 6 and network.subnet_of(_MAPPED):
-        raise ValueError(f"{item!r}: clients of IPv4 are known by their IPv4 address, name that network")
+        raise ValueError(f"{item!r}: is an IPv4-mapped network; use the IPv4 network")
     return [network]
 
 
 def _each(value: object, parse: Callable[[str], Iterable[T]]) -> tuple[T, ...]:
-    """Parse each item of a comma-separated text or of a list. Raises ValueError naming every bad one."""
+    """Parse each item of a comma-separated text or of a list. Raises ValueError naming every bad item."""
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parsed: list[T] = []
     faults = []
@@ -174,8 +174,8 @@ def _refuse(rule: str) -> NoReturn:
 
 def _domain(value: object) -> object:
     domain = str(lower(value)).removesuffix(".")
-    if not is_host_name(domain) or len(domain) > LONGEST_DOMAIN:
-        raise ValueError(f"needs a domain such as internal or edge.example, of at most {LONGEST_DOMAIN} characters")
+    if not is_host_name(domain) or len(domain) > MAX_DOMAIN_LENGTH:
+        raise ValueError(f"needs a domain such as internal or edge.example, of at most {MAX_DOMAIN_LENGTH} characters")
     return domain
 
 
@@ -212,7 +212,7 @@ def lower(value: object) -> object:
 
 
 def off_or_lower(value: object) -> object:
-    """Take YAML 1.1's boolean `off` for the word that was written."""
+    """Return "off" for False, as which YAML 1.1 reads the word off; lower() for the rest."""
     return "off" if value is False else lower(value)
 
 
@@ -221,7 +221,7 @@ def _switch(value: object) -> object:
 
 
 def none_if_empty(value: object) -> object:
-    """Take an empty text for none."""
+    """Return None for an empty text."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -230,17 +230,17 @@ def not_empty(value: object) -> object:
     return value if not isinstance(value, str) or value.strip() else _refuse("must not be empty")
 
 
-def filled(value: object) -> object:
-    """Refuse an empty list, before its items are judged. Raises ValueError."""
+def not_empty_list(value: object) -> object:
+    """Refuse an empty list, before its items are validated. Raises ValueError."""
     return value if not isinstance(value, list | tuple) or value else _refuse("needs at least one")
 
 
 def not_null(value: object) -> object:
-    """Refuse a key that was written without a value. Raises ValueError."""
+    """Refuse a key without a value. Raises ValueError."""
     return value if value is not None else _refuse("has no value")
 
 
-# What editors are told of them
+# JSON Schema, for editors
 
 
 def _matching(pattern: str) -> dict[str, Any]:
@@ -272,7 +272,7 @@ _DURATION_SCHEMA: Final = {
 
 Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-"""Seconds, from text such as 500ms, 10s, 2m, 1h or from a number; 10 ms to a year."""
+"""Seconds, written 500ms, 10s, 2m, 1h or as a number; 10 ms to a year."""
 Region = Annotated[str, BeforeValidator(lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
 DnsDomain = Annotated[str, BeforeValidator(_domain)]
 ListenAddresses = Annotated[
@@ -294,11 +294,9 @@ Networks = Annotated[
 EtcdEndpoints = Annotated[tuple[str, ...], BeforeValidator(_etcd_endpoints)]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses), _one_or_list(_STATUS, _STATUS)]
 Switch = Annotated[
-    bool, Strict(), BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
+    StrictBool, BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
 ]
-"""True or false; a file may write on or off, in quotes or not."""
-Whole = Annotated[int, Strict()]
-"""A whole number that was written as one."""
+"""A boolean, written true, false, on or off; the last two also in quotes."""
 SendProxy = Annotated[
     Literal["off", "v1", "v2"],
     BeforeValidator(off_or_lower),

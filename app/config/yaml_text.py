@@ -1,7 +1,7 @@
-"""YAML text -> plain values and the line of each. Nothing is guessed: what is ambiguous or doubled is a fault.
+"""Parses YAML text into plain values and their line numbers. Ambiguous and duplicate keys and values are faults.
 
-PyYAML's parser in Python on purpose, not libyaml's: a reload parses in a thread beside the event loop and must let go
-of the interpreter's lock, which a call into C keeps.
+Uses PyYAML's parser in Python instead of libyaml's: a reload parses in a thread beside the event loop and must release
+the GIL, which a call into C holds.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from yaml.reader import ReaderError
 
 from app.config.faults import shown
 
-LARGEST_FILE_BYTES: Final = 4 << 20
-MOST_VALUES: Final = 250_000
-"""Of the whole file, every use of an alias counted: a short text can say a very long one."""
+MAX_FILE_BYTES: Final = 4 << 20
+MAX_VALUES: Final = 250_000
+"""Values of the whole file, counted after expanding aliases, with which a short text can describe a huge one."""
 
 YamlPath = tuple[str | int, ...]
 
 _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float"))
-_LONGEST_INTEGER_BITS: Final = 64
-"""Longer ones cannot always be shown: Python refuses to write out those of more than 4,300 digits."""
-_LONGEST_NUMBER: Final = 64
-"""Characters. YAML has numbers to base 60, 1:1:1, which take a time that grows with the square of their length."""
+_MAX_INTEGER_BITS: Final = 64
+"""Python refuses to print integers of more than 4,300 digits, so that faults could not quote them."""
+_MAX_NUMBER_LENGTH: Final = 64
+"""Characters. Base-60 numbers of YAML, 1:1:1, take a time quadratic in their length."""
 _COLLECTIONS: Final = frozenset({_TAG + "map", _TAG + "seq"})
 
 
 @dataclass
 class Document:
-    """The values of a file, where each stands (line from 1, by path), and what is wrong: line, path, rule."""
+    """The values of a file, the line of each path (from 1), and the faults: line, path, rule."""
 
     value: Any = None
     line_of: dict[YamlPath, int] = field(default_factory=dict)
@@ -40,15 +40,15 @@ class Document:
 
 
 def read_yaml(source: bytes, keys: tuple[str, str] = ("frontends", "backends")) -> Document:
-    """Read one YAML document. What cannot be read is a fault of the answer; raises nothing.
+    """Parse one YAML document. Syntax errors are faults of the returned document; raises nothing.
 
-    `keys` are two that it is about: an empty document is told to have them.
+    `keys` are two required keys, which the fault of an empty document names.
     """
     document = Document()
     line, rule = 1, ""
     try:
-        if len(source) > LARGEST_FILE_BYTES:
-            raise _TooMuchError(f"is larger than {LARGEST_FILE_BYTES >> 20} MiB")
+        if len(source) > MAX_FILE_BYTES:
+            raise _TooMuchError(f"is larger than {MAX_FILE_BYTES >> 20} MiB")
         _Builder(document).build_root(_compose(source.decode("utf-8-sig")), keys)
         return document
     except UnicodeDecodeError as error:
@@ -66,14 +66,14 @@ def read_yaml(source: bytes, keys: tuple[str, str] = ("frontends", "backends")) 
 
 
 class _TooMuchError(Exception):
-    """The text says more than any configuration needs."""
+    """The text is larger than any configuration needs."""
 
 
 def _compose(text: str) -> yaml.Node | None:
     loader = yaml.SafeLoader(text)
     try:
         return loader.get_single_node()
-    except (ValueError, OverflowError) as error:  # PyYAML lets those of chr() out
+    except (ValueError, OverflowError) as error:  # PyYAML does not catch those of chr()
         raise yaml.MarkedYAMLError(problem=str(error), problem_mark=loader.get_mark()) from None
     finally:
         loader.dispose()
@@ -84,22 +84,22 @@ def _syntax(error: yaml.MarkedYAMLError) -> tuple[int, str]:
     if mark is None:
         return 1, str(error)
     if isinstance(error, ComposerError) and error.context == "expected a single document in the stream":
-        return mark.line + 1, "a second document begins here; needs exactly one"
-    problem = error.problem or error.context or "no YAML"
+        return mark.line + 1, "a second document begins here; exactly one is allowed"
+    problem = error.problem or error.context or "is not YAML"
     if error.context == "while scanning an alias":
-        problem = f"{problem}; text that begins with * needs quotes"
+        problem = f"{problem}; put text that begins with * in quotes"
     if "'\\t'" in problem:
-        problem = "a tab; YAML is indented with spaces"
+        problem = "a tab; indent YAML with spaces"
     return mark.line + 1, f"column {mark.column + 1}: {problem}"
 
 
 def _is_unicode(text: str) -> bool:
-    """Say whether a text has no lone surrogates, which YAML's escapes can write and nothing can print."""
+    """Return whether a text has no lone surrogates, which escapes in YAML can write but which cannot be encoded."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Builder:
-    """Builds the values of composed nodes, aliases and merge keys written out."""
+    """Builds the values of composed nodes, expanding aliases and merge keys."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -108,7 +108,7 @@ class _Builder:
         self._open: set[int] = set()
 
     def build_root(self, node: yaml.Node | None, keys: tuple[str, str]) -> None:
-        """Build the whole document, which is to be a mapping. Raises _TooMuchError, RecursionError."""
+        """Build the whole document, which must be a mapping. Raises _TooMuchError, RecursionError."""
         if node is None or node.tag == _TAG + "null":
             self._refuse(node, (), f"is empty: needs {' and '.join(keys)}")
         elif not isinstance(node, yaml.MappingNode):
@@ -122,12 +122,12 @@ class _Builder:
 
     def _build(self, node: yaml.Node, path: YamlPath) -> Any:
         self._values += 1
-        if self._values > MOST_VALUES:
-            raise _TooMuchError(f"says more than {MOST_VALUES:,} values, aliases written out")
+        if self._values > MAX_VALUES:
+            raise _TooMuchError(f"has more than {MAX_VALUES:,} values after expanding aliases")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if node.tag not in _COLLECTIONS:
-            self._refuse(node, path, f"the tag {node.tag.removeprefix(_TAG)} has no meaning here")
+            self._refuse(node, path, f"the tag {node.tag.removeprefix(_TAG)} is not supported")
         if id(node) in self._open:
             self._refuse(node, path, "contains itself")
             return None
@@ -141,12 +141,12 @@ class _Builder:
         if node.tag == _TAG + "str" and _is_unicode(node.value):
             return node.value
         try:
-            is_plain = node.tag in _PLAIN and len(node.value) <= _LONGEST_NUMBER
+            is_plain = node.tag in _PLAIN and len(node.value) <= _MAX_NUMBER_LENGTH
             value = self._constructor.construct_object(node) if is_plain else node
         except (ValueError, LookupError, ArithmeticError):
             value = node
-        if value is node or (isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS):
-            rule = f"={shown(node.value)}: is neither text nor a number here: put text in quotes"
+        if value is node or (isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS):
+            rule = f"={shown(node.value)}: is neither text nor a number; put text in quotes"
             self._document.faults.append((node.start_mark.line + 1, path, rule))
             return None
         return value
@@ -165,10 +165,10 @@ class _Builder:
             if key.tag == _TAG + "merge":
                 merged += self._mergeable(item, path)
             elif not isinstance(key, yaml.ScalarNode) or not _is_unicode(key.value):
-                self._refuse(key, path, "a key must be a word")
+                self._refuse(key, path, "a key must be plain text")
             elif key.value in values:
                 here = (*path, key.value)
-                self._refuse(key, here, f"is given twice, first in line {self._document.line_of[here]}")
+                self._refuse(key, here, f"is a duplicate of the key in line {self._document.line_of[here]}")
             else:
                 self._document.line_of[(*path, key.value)] = key.start_mark.line + 1
                 values[key.value] = self._build(item, (*path, key.value))
@@ -177,17 +177,17 @@ class _Builder:
         return values
 
     def _mergeable(self, node: yaml.Node, path: YamlPath) -> list[yaml.MappingNode]:
-        """Return the sources of a merge key, those that are none refused."""
+        """Return the mappings that a merge key refers to; anything else is a fault."""
         sources: list[yaml.MappingNode] = []
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if isinstance(source, yaml.MappingNode):
                 sources.append(source)
             else:
-                self._refuse(source, path, "<< needs an alias of keys and values")
+                self._refuse(source, path, "<< needs an alias of a mapping")
         return sources
 
     def _merge(self, source: yaml.MappingNode, path: YamlPath, values: dict[str, Any]) -> None:
-        """Add what the source has and the mapping has not; sources named earlier go before later ones."""
+        """Add the keys that the mapping does not have, so that earlier sources take precedence over later ones."""
         lines = self._document.line_of
         kept = {name: lines[(*path, name)] for name in values}
         for name, value in (self._build(source, path) or {}).items():

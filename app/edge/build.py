@@ -46,7 +46,7 @@ from app.outbound.json_log import JsonLog, rfc3339
 from app.outbound.maxmind_geo import open_geo
 from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
 from app.outbound.peewee_tokens import SqliteTokenStore
-from app.outbound.replica_file import ReplicaWatch
+from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.routing_database import open_repository
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
@@ -109,7 +109,7 @@ def _parts(config: Config, log: JsonLog, file: FileState | None, on_give_up: Cal
         snapshots=BindingSnapshots(BindingFile(snapshot), actors.bindings) if snapshot is not None else None,
         pools=pools,
         watcher=watcher,
-        replica=ReplicaWatch(config.db_path) if config.is_replicated else None,
+        replica=ReplicaWatcher(config.db_path) if config.is_replicated else None,
         routing_thread=thread,
         registrar=_registrar(config, registrations, thread, watcher),
         # Where the routing database is a replica, etcd stores the registrations.

@@ -33,18 +33,18 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
     yield every(turn_seconds, "binding sweep", partial(tell, actors.bindings, SweepBindings()))
     collect = partial(garbage.collect_when_idle, lambda: not connections)
     yield every(garbage.IDLE_COLLECTION_SECONDS, "garbage collection", collect)
-    yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.look)
+    yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.check)
     yield every(PROBE_TICK_SECONDS, "probe schedule", partial(tell, actors.health, StartDueProbes()))
     if parts.snapshots is not None:
         yield every(binding_snapshots.TICK_SECONDS, "binding snapshot", parts.snapshots.write)
     if reloader is not None:
-        yield every(reload.TICK_SECONDS, "configuration watch", reloader.look)
+        yield every(reload.TICK_SECONDS, "configuration watch", reloader.check)
     if parts.replica is not None:
-        yield every(replica_file.TICK_SECONDS, "replica status", parts.replica.look)
+        yield every(replica_file.TICK_SECONDS, "replica status", parts.replica.check)
     if parts.registrations is not None:
         yield every(registrar.TICK_SECONDS, "registrations", parts.registrar.tick)
     if parts.geo is not None:
         geo = GeoWatcher(parts.geo, partial(parts.count, names.GEO_RELOADS))
-        yield every(geo_watcher.TICK_SECONDS, "country database watch", geo.look)
+        yield every(geo_watcher.TICK_SECONDS, "country database watch", geo.check)
     if config.dns_listen_addr:
         yield every(dns.TICK_SECONDS, "DNS zone", parts.dns.live.refresh)

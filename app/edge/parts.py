@@ -25,7 +25,7 @@ from app.inbound.listeners import Listeners
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog
 from app.outbound.maxmind_geo import MaxmindGeo
-from app.outbound.replica_file import ReplicaWatch
+from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
 from app.registration.registrar import DatabaseRegistrar
@@ -46,7 +46,7 @@ class EdgeParts:
     snapshots: BindingSnapshots | None
     pools: ServingPools
     watcher: BackendWatcher
-    replica: ReplicaWatch | None
+    replica: ReplicaWatcher | None
     routing_thread: WorkerThread
     """Writes the routing database."""
     registrar: DatabaseRegistrar

@@ -63,7 +63,7 @@ class Reloader:
             return None
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Reload if the file has changed and has stayed the same for one tick."""
         before, self._seen = self._seen, self._thread.run(self._signature)
         if self._seen == before != self._loaded:

@@ -67,9 +67,9 @@ class ServingPools:
     def replace_backends(self) -> None:
         """Tell the actors of every pool whose backends have changed."""
         rows = {pool.name: backends_of(pool, self._rows) for pool in self.config.pools}
-        self.names.want(backend for found in rows.values() for backend in found)
+        self.names.follow(backend for found in rows.values() for backend in found)
         for pool, found in rows.items():
-            backends = self.names.filled(found)
+            backends = self.names.resolved(found)
             if backends != self._backends.get(pool):
                 self._backends[pool] = backends
                 tell(self._actors.registry, ReplaceBackends(pool, backends))

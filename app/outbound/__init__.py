@@ -1,1 +1,1 @@
-"""Whom we call: one adapter a file, named <technology>_<what>."""
+"""Adapters to what the edge calls: one per file, named <technology>_<what>."""

@@ -1,4 +1,4 @@
-"""The routing database of a running edge, reached over its admin API: what SqliteBackendStore is to a file."""
+"""A BackendStore that changes the routing database of a running edge over its admin API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE: Final = 1000
 
 
 class ApiBackendStore:
-    """Every method raises ApiError. Several ids are several requests, once it is known that all of them exist."""
+    """Every method raises ApiError. Several ids take one request each, after a check that all of them exist."""
 
     def __init__(self, api: AdminApi) -> None:
         self._api = api
@@ -25,12 +25,12 @@ class ApiBackendStore:
         self._api.close()
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends, all or none; with `replaces_all` remove every other."""
+        """Insert or replace these backends, all or none; with `replaces_all` remove all others."""
         rows = [{name: value for name, value in row_of(one).items() if value is not None} for one in backends]
         self._api.call("PUT", "/api/backends", {"items": rows}, {"replaces_all": str(replaces_all).lower()})
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return every row as it stands, also those the edge would refuse."""
+        """Return every row as stored, including rows that the edge refuses."""
         rows: list[dict[str, Any]] = []
         first: int | None = 0
         while first is not None:
@@ -40,7 +40,7 @@ class ApiBackendStore:
         return [{name: row[name] for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE)} for row in rows]
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
-        """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
+        """Send no new connections to these backends; close open ones after `deadline_seconds`, None = never."""
         self._each(ids, "POST", "/drain", None if deadline_seconds is None else {"deadline_seconds": deadline_seconds})
 
     def undrain(self, ids: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class ApiBackendStore:
         self._each(ids, "DELETE")
 
     def _each(self, ids: Sequence[str], method: str, verb: str = "", query: dict[str, object] | None = None) -> None:
-        """Raises KeyError naming the ids that have no row; nothing is changed then."""
+        """Send one request per id. Raises KeyError naming the ids without a row; then nothing is changed."""
         present = {row["id"] for row in self.rows()}
         missing = [one for one in ids if one not in present]
         if missing:

@@ -1,4 +1,4 @@
-"""Follows a BackendRepository from one thread and hands on every new set of backends."""
+"""Polls a BackendRepository in one thread and reports every new set of backends."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from app.outbound.worker_thread import WorkerThread
 from app.ports import BackendRepository, BackendSet, RepositoryError
 
 TICK_SECONDS: Final = 0.25
-"""Between looks at the repository: a change is seen within twice this."""
+"""Between two checks of the repository; a change is seen within twice this."""
 SILENCE_SECONDS: Final = 5.0
-"""A look that takes this long is a disk that hangs."""
+"""After this, a check is reported as failed: the disk or the server hangs."""
 STOP_SECONDS: Final = 1.0
-ROWS_NAMED: Final = 100
-"""Refused rows, and odd ones, named in the log for one change; it would hold the event loop to name thousands."""
+ROWS_LOGGED: Final = 100
+"""Refused rows, and rows with a warning, logged per change. Logging thousands would block the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingStatus:
-    """How fresh the backends are. `loaded_at` is Unix seconds of the last good load, None before the first."""
+    """Freshness of the backends. `loaded_at` is the Unix time of the last successful load, None before the first."""
 
     loaded_at: float | None
     error: str | None
-    """Why the repository cannot be read now; the last good set serves on."""
+    """Why the repository cannot be read at present; the last good set stays in use."""
     rows_refused: int
 
 
 class BackendWatcher:
-    """Polls a repository off the event loop. `on_change` gets each new set, `on_load` "ok" or "error" per load."""
+    """Polls a repository off the event loop. `on_change` gets each new set, `on_load` gets "ok" or "error" per load."""
 
     def __init__(
         self,
@@ -54,42 +54,42 @@ class BackendWatcher:
         self.current = BackendSet()
         """The last good load; the same object as long as nothing has changed."""
         self._status = RoutingStatus(None, None, 0)
-        self._looked_at = time.monotonic()
+        self._checked_at = time.monotonic()
 
     @property
     def status(self) -> RoutingStatus:
-        silence = time.monotonic() - self._looked_at
+        silence = time.monotonic() - self._checked_at
         if self._greenlet is None or silence < SILENCE_SECONDS:
             return self._status
-        return replace(self._status, error=f"no answer for {silence:.0f} s")
+        return replace(self._status, error=f"no response for {silence:.0f} s")
 
     def start(self) -> None:
-        """Load once, then follow in the background, unless that is being done already."""
+        """Load once, then poll in the background. Does nothing if already started."""
         if self._greenlet is not None:
             return
-        self.look()
+        self.check()
         self._greenlet = gevent.spawn(self._follow)
 
     def stop(self) -> None:
         if self._greenlet is not None:
             self._greenlet.kill()
             self._greenlet = None
-        with gevent.Timeout(STOP_SECONDS, False):  # a disk that hangs may keep the thread for ever
+        with gevent.Timeout(STOP_SECONDS, False):  # the thread may hang on a disk
             self._thread.run(self._repository.close)
 
     def _follow(self) -> None:
         while True:
             gevent.sleep(TICK_SECONDS)
             try:
-                self.look()
+                self.check()
             except Exception:
-                logger.exception("looking at the routing database failed; going on")
+                logger.exception("checking the routing database failed; will retry")
                 self._on_load("error")
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Load if the repository has changed, if it could not be read last time, or if a full reload is due."""
-        with self._turn:  # who wrote looks too, at once: what was loaded later must be taken over later
-            self._looked_at = time.monotonic()
+        with self._turn:  # writers check as well: sets must be applied in the order of loading
+            self._checked_at = time.monotonic()
             try:
                 found = self._thread.run(self._load_if_due)
             except RepositoryError as error:
@@ -110,7 +110,7 @@ class BackendWatcher:
 
     def _failed(self, message: str) -> None:
         if message != self._status.error:  # once per change of the cause
-            logger.error("routing database: {}; serving {} known backends", message, len(self.current.backends))
+            logger.error("routing database: {}; keeping the last {} backends", message, len(self.current.backends))
             self._on_load("error")
         self._status = RoutingStatus(self._status.loaded_at, message, self._status.rows_refused)
 
@@ -129,12 +129,12 @@ class BackendWatcher:
     def _report(before: BackendSet, found: BackendSet) -> None:
         known, known_warnings = set(before.refused), set(before.warnings)
         fresh = [bad for bad in found.refused if bad not in known]
-        for bad in fresh[:ROWS_NAMED]:
+        for bad in fresh[:ROWS_LOGGED]:
             logger.bind(backend=bad.backend_id, columns=[f.column for f in bad.faults]).error("row refused: {}", bad)
-        if len(fresh) > ROWS_NAMED:
-            logger.error("and {} more rows refused; `backends list` names them all", len(fresh) - ROWS_NAMED)
-        for warning in [w for w in found.warnings if w not in known_warnings][:ROWS_NAMED]:
+        if len(fresh) > ROWS_LOGGED:
+            logger.error("{} more rows refused; `backends list` shows all of them", len(fresh) - ROWS_LOGGED)
+        for warning in [w for w in found.warnings if w not in known_warnings][:ROWS_LOGGED]:
             logger.warning("{}", warning)
         if not found.backends and before.backends:
-            logger.warning("the routing database has no backends any more: new connections are refused")
+            logger.warning("the routing database has no backends left: new connections are refused")
         logger.info("routing: {} backends, {} rows refused", len(found.backends), len(found.refused))

@@ -1,4 +1,4 @@
-"""The file that keeps the bindings over a restart: JSON lines, written whole beside it and renamed into place."""
+"""Stores the bindings in a file across restarts: JSON lines, written to a temporary file and renamed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class BindingFile:
         self._path = path
 
     def rewrite(self) -> BindingWriter:
-        """Begin a new file, which takes the old one's place when it is committed. Raises OSError."""
+        """Begin a new file, which replaces the old one on commit. Raises OSError."""
         return BindingWriter(self._path)
 
     def read(self, ttl_seconds: float) -> list[Binding]:
-        """Return the bindings not yet expired, soonest expiry first; nothing when the file is absent or too old.
+        """Return the unexpired bindings, soonest expiry first; none if the file is absent or too old.
 
-        Raises ValueError when it is no such file, OSError when it cannot be read.
+        Raises ValueError for another kind of file, OSError if it cannot be read.
         """
         try:
             lines = self._path.read_bytes().splitlines()
@@ -59,16 +59,16 @@ class BindingFile:
                 return []
             decoded = [_decode_line(line) for line in lines[1:]]
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
-            raise ValueError(f"{self._path}: no binding snapshot: {error}") from None
+            raise ValueError(f"{self._path}: is not a snapshot of bindings: {error}") from None
         now, to_monotonic = time.time(), time.monotonic() - time.time()
-        # A clock that was set back must not make bindings live longer than they were given.
+        # If the clock was set back, bindings must not live longer than the TTL.
         live = [b for b in decoded if now < b.expires_at <= now + ttl_seconds]
         live.sort(key=lambda b: b.expires_at)
         return [Binding(b.client, b.backend_id, b.expires_at + to_monotonic) for b in live]
 
 
 class BindingWriter:
-    """Writes bindings beside the old file, a shard at a time, so that a million of them never exist twice."""
+    """Writes a new file one shard at a time, so that a million bindings are never copied at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -82,14 +82,14 @@ class BindingWriter:
         self._file.write(b"".join(lines))
 
     def abandon(self) -> None:
-        """Take the unfinished file away again: on a full disk it would sit in the way."""
+        """Delete the unfinished file, which would take up space on a full disk."""
         with suppress(OSError):
             self._file.close()
         with suppress(OSError):
             self._temporary.unlink()
 
     def commit(self) -> None:
-        """Make the new file durable and put it in the old one's place."""
+        """Flush the new file to disk and replace the old one."""
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,7 +1,7 @@
-"""A program that is run beside this one: it has our output, a process group of its own, and does not outlive us.
+"""Runs a program as a child that shares our output, has its own process group, and does not outlive us.
 
-Of its own, because a terminal's Ctrl-C goes to a whole group at once: it would end the program before anybody could
-drain it. For the same reason whoever kills us kills nobody else, so the kernel is asked to end the program then.
+Its own group, because Ctrl-C in a terminal signals a whole group and would end the program before it is drained. As a
+kill of our group does not reach the child either, the kernel is asked to end it when we die.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class ChildProcess:
-    """Signals go to its group: to what it has started too, as long as that has no group of its own."""
+    """A child process. Signals go to its group, and so to its own children, unless they have left the group."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Start it. Raises OSError when it cannot be."""
-        self._process = subprocess.Popen(command, preexec_fn=_ended_with_us)  # noqa: PLW1509 - no thread runs yet
+        """Start the program. Raises OSError if that fails."""
+        self._process = subprocess.Popen(command, preexec_fn=_end_with_parent)  # noqa: PLW1509 - no thread runs yet
 
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
     def signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if not self.has_ended:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
     def wait(self) -> int:
-        """Return its exit code, 128 and the number of the signal that ended it, as shells do."""
+        """Wait for the end and return the exit code: 128 + number if a signal ended it, as in shells."""
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
 
-def _ended_with_us() -> None:
+def _end_with_parent() -> None:
     """Runs in the child."""
     os.setpgid(0, 0)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -22,7 +22,7 @@ class GeoWatcher:
         self._thread = WorkerThread()
         self._refused = ""
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Load the file if it has changed, off the event loop."""
         if not self._geo.has_changed():
             return

@@ -1,8 +1,8 @@
-"""The log: one flat JSON object a line, to a file or stderr, written in batches off the event loop.
+"""Writes the log to a file or stderr: one flat JSON object per line, in batches off the event loop.
 
-loguru owns the events; the access log takes a shorter way into the same sink, because a loguru call costs 11 µs and
-an encoded struct 0.8. Lines are written at least every 200 ms and at exit. A full disk or a stalled reader costs
-lines, which are counted, never connections: the buffer is bounded and the writing happens in a thread.
+Events come from loguru. Access lines bypass it, because a loguru call costs 11 µs and encoding a struct 0.8 µs. Lines
+are written every 200 ms and at exit. On a full disk or with a stalled reader, lines are dropped and counted;
+connections are not affected, because the buffer is bounded and a thread writes it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from app.outbound.log_tail import LogTail
 
 FLUSH_SECONDS: Final = 0.2
 MAX_BUFFERED_BYTES: Final = 8 * 1024 * 1024
-LAST_WORDS_SECONDS: Final = 1.0
-"""At exit, for a reader that has stalled: then the process ends without it."""
+LAST_FLUSH_SECONDS: Final = 1.0
+"""Time limit of the flush at exit, for a reader that has stalled."""
 
 Format = Literal["json", "text"]
 
@@ -36,8 +36,8 @@ _second_stamp: tuple[int, str] = (0, "")
 
 
 def rfc3339(unix_seconds: float) -> str:
-    """Return a time as RFC 3339 in UTC with milliseconds. The part down to the second is kept between calls."""
-    global _second_stamp  # noqa: PLW0603 - formatting it anew costs more than the rest of an access line
+    """Return a time as RFC 3339 in UTC with milliseconds. The part up to the second is cached."""
+    global _second_stamp  # noqa: PLW0603 - formatting it costs more than the rest of an access line
     second = int(unix_seconds)
     if _second_stamp[0] != second:
         _second_stamp = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
@@ -45,7 +45,7 @@ def rfc3339(unix_seconds: float) -> str:
 
 
 class JsonLog:
-    """The sink. `path` None is stderr. A file that was moved away is reopened at its path within a second."""
+    """The log sink. `path` None is stderr. After the file is moved away, it is reopened within a second."""
 
     def __init__(self, path: Path | None, format: Format = "json", *, keeps_tail: bool = True) -> None:
         """Open the log, making its folder if need be. Raises OSError when the file cannot be written.
@@ -71,29 +71,29 @@ class JsonLog:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
-    def take_over(self, level: str) -> None:
-        """Be where loguru writes events of this level and above, alone."""
+    def receive_events(self, level: str) -> None:
+        """Become loguru's only sink, for events of this level and above."""
         logger.remove(self._handler)
         self._handler = logger.add(self.write_event, level=level.upper(), format="{message}", catch=False)
 
     def change(self, level: str, format: Format) -> None:
-        """Write in another format from now on, and events of another level if loguru's are written here."""
+        """Change the format, and the level if this is loguru's sink."""
         self._is_text = format == "text"
         if self._handler is not None:
-            self.take_over(level)
+            self.receive_events(level)
 
     def start(self) -> None:
-        """Flush in the background from now on (events and access lines are only buffered before)."""
+        """Flush in the background from now on. Before, access lines are only buffered."""
         self._flusher = gevent.spawn(self._flush_forever)
 
     def stop(self) -> None:
-        """Write what is buffered and end. Events from now on are written at once, on the caller's thread."""
+        """Write the buffer and stop flushing. Later events are written at once, in the caller's thread."""
         if self._flusher is None:
             return
         self._flusher.kill()
         lines, _ = self._take()
-        # In the log's own thread, after what it may be writing still.
-        with gevent.Timeout(LAST_WORDS_SECONDS, False):
+        # In the log's own thread, after a write that may still be running.
+        with gevent.Timeout(LAST_FLUSH_SECONDS, False):
             self._thread.apply(self._write, (lines,))
         self._flusher = None
 
@@ -105,7 +105,7 @@ class JsonLog:
         self._append(_text(msgspec.structs.asdict(line)) if self._is_text else encoded)
 
     def write_event(self, message: Any) -> None:
-        """Append a loguru message: the loguru sink."""
+        """Append a loguru message as a line."""
         record = message.record
         fields = {
             "ts": rfc3339(record["time"].timestamp()),
@@ -141,13 +141,13 @@ class JsonLog:
             lines, buffered = self._take()
             try:
                 self._thread.apply(self._write, (lines,))
-            except Exception:  # nothing may end the log; where should it be told, if not here
+            except Exception:  # the flusher must survive, and there is nowhere to log this
                 self.lines_dropped += len(lines)
             finally:
                 self._buffered -= buffered
 
     def flush(self) -> None:
-        """Write what is buffered now, on this thread."""
+        """Write the buffer now, in this thread."""
         lines, buffered = self._take()
         self._write(lines)
         self._buffered -= buffered
@@ -157,7 +157,7 @@ class JsonLog:
         return lines, sum(map(len, lines))
 
     def _write(self, lines: list[bytes]) -> None:
-        """Write lines whole or count them as dropped."""
+        """Write whole lines; count those that fail as dropped."""
         if not lines:
             return
         data = b"\n".join(lines) + b"\n"
@@ -166,14 +166,14 @@ class JsonLog:
             self._reopen_if_moved()
             while written < len(data):
                 written += os.write(self._descriptor, data[written:])
-        except OSError:  # disk full, reader gone
+        except OSError:  # disk full, or reader gone
             whole = data.rfind(b"\n", 0, written) + 1
             self.lines_dropped += len(lines) - data.count(b"\n", 0, whole)
             if written > whole:
-                self._cut(written - whole)
+                self._truncate(written - whole)
 
-    def _cut(self, torn_bytes: int) -> None:
-        """Take the beginning of a line that did not fit off the file again: the next one must not continue it."""
+    def _truncate(self, torn_bytes: int) -> None:
+        """Remove a partly written line from the end of the file, so that the next line does not continue it."""
         with contextlib.suppress(OSError):
             found = os.fstat(self._descriptor)
             if stat.S_ISREG(found.st_mode):
@@ -190,14 +190,14 @@ class JsonLog:
         if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
             try:
                 fresh = self._open()
-            except OSError:  # out of descriptors, no folder: better the old file than none, until the next flush
+            except OSError:  # out of descriptors, or no directory: keep the old file until the next flush
                 return
             os.close(self._descriptor)
             self._descriptor = fresh
 
 
 class _Bridge(logging.Handler):
-    """Hands records of the standard logging (pykka's, gevent's) to loguru."""
+    """Forwards records of the standard logging (from pykka and gevent) to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "INFO"
@@ -207,12 +207,12 @@ class _Bridge(logging.Handler):
 def _json(fields: dict[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(fields, enc_hook=str)
-    except UnicodeEncodeError:  # a path or a text from outside that is no UTF-8
+    except UnicodeEncodeError:  # a path or text from outside that is not UTF-8
         return json.dumps(fields, default=str).encode()
 
 
 def _text(fields: dict[str, Any]) -> bytes:
-    """Return a line for people: time, level, event, then name=value of what there is; a traceback below."""
+    """Format an event for people: time, level, event, name=value pairs; a traceback below."""
     rest = dict(fields)
     head = [rest.pop("ts"), rest.pop("level", ""), rest.pop("event")]
     traceback_text = rest.pop("traceback", "")
@@ -224,7 +224,7 @@ def _text(fields: dict[str, Any]) -> bytes:
 def configure(path: Path | None, *, level: str, format: Format, keeps_tail: bool = True) -> JsonLog:
     """Make loguru, and the standard logging behind it, write to a JsonLog alone. Raises OSError."""
     log = JsonLog(path, format, keeps_tail=keeps_tail)
-    log.take_over(level)
+    log.receive_events(level)
     logging.root.handlers = [_Bridge()]
     logging.root.setLevel(logging.INFO)
     return log

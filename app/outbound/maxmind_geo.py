@@ -1,7 +1,7 @@
-"""GeoResolver on a MaxMind DB file: the shipped country database, or the operator's own, replaceable while running.
+"""GeoResolver backed by a MaxMind DB file: the one in app/data or the operator's, replaceable while running.
 
-The file is copied into memory (a memfd), never mapped from disk: a mapped file that is truncated kills the process
-with SIGBUS. The C reader opens the memfd by its /proc path and keeps its full speed.
+The file is copied into memory (a memfd) and not mapped from disk, because truncating a mapped file kills the process
+with SIGBUS. The C reader opens the memfd by its /proc path, so it keeps its full speed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from app.outbound.maxmind_validation import validate
 SHIPPED_DATABASE: Final = Path(__file__).parent.parent / "data" / "country.mmdb.xz"
 
 _KNOWN_COUNTRIES: Final = 256
-"""GeoInfo objects kept, one a country."""
+"""GeoInfo objects cached, one per country."""
 
 
 class GeoDatabaseError(Exception):
-    """The file cannot be read or is no usable country database."""
+    """The file cannot be read or is not a usable country database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class MaxmindGeo:
 
     @property
     def built_at(self) -> int:
-        """When the database was built, Unix seconds."""
+        """Build time of the database in Unix seconds."""
         return int(self._reader.metadata().build_epoch)
 
     @property
@@ -67,7 +67,7 @@ class MaxmindGeo:
         return str(self._reader.metadata().database_type)
 
     def resolve(self, address: str) -> GeoInfo | None:
-        """Return the country and region of an IP address, or None when the database does not know."""
+        """Return country and region of an IP address, or None if the database has no country for it."""
         try:
             record = self._reader.get(unmapped(address))
             country = _country_of(record) if record else None
@@ -90,16 +90,16 @@ class MaxmindGeo:
                 yield country, int(network.network_address), 1 << 32 - network.prefixlen
 
     def has_changed(self) -> bool:
-        """Say whether the file was replaced or rewritten since it was read. A missing file has not changed."""
+        """Return whether the file was replaced or rewritten since it was read. A missing file counts as unchanged."""
         try:
             return _FileIdentity.of(self._path) != self._identity
         except OSError:
             return False
 
     def reload(self) -> None:
-        """Read the file anew. Raises GeoDatabaseError and keeps the old database; blocks (call it off the loop).
+        """Read the file again. Raises GeoDatabaseError and keeps the old database. Blocks: call it off the event loop.
 
-        A file whose content is at fault is not tried again until it changes; one that could not be read is.
+        After invalid content, has_changed() stays false until the file changes; after a read error, it is true.
         """
         identity = self._identity = None
         try:
@@ -122,7 +122,7 @@ def _copy_to_memory(content: bytes) -> BinaryIO:
     try:
         in_memory.write(content)
         in_memory.flush()
-        # The reader will open it so, and would blame the content for a want of descriptors.
+        # The reader opens it this way, and would report a lack of descriptors as invalid content.
         with open(f"/proc/self/fd/{in_memory.fileno()}", "rb"):
             return in_memory
     except OSError:
@@ -131,25 +131,25 @@ def _copy_to_memory(content: bytes) -> BinaryIO:
 
 
 def _open_validated(in_memory: BinaryIO, path: Path) -> Any:
-    """Open a database in memory and check the whole of it. The memory goes with the reader."""
+    """Open a database in memory and validate all of it. The reader keeps the memory alive."""
     try:
         reader = maxminddb.open_database(f"/proc/self/fd/{in_memory.fileno()}", maxminddb.MODE_MMAP_EXT)
         in_memory.seek(0)
         validate(in_memory.read(), reader.metadata())
-    except Exception as error:  # of a damaged file the decoder raises whatever it stumbles over
-        raise GeoDatabaseError(f"{path}: no usable country database: {error}") from None
+    except Exception as error:  # on a damaged file the decoder raises all kinds of errors
+        raise GeoDatabaseError(f"{path}: is not a usable country database: {error}") from None
     return reader
 
 
 def _country_of(record: Any) -> str | None:
     country = record.get("country")
     code = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
-    # Some databases answer the string 'None' or '' for "no country".
+    # Some databases have the string 'None' or '' for "no country".
     return code.upper() if isinstance(code, str) and len(code) == 2 else None
 
 
 def open_geo(setting: str) -> MaxmindGeo | None:
-    """Return the country database that GEOIP_PATH asks for, None for `off`. Raises GeoDatabaseError."""
+    """Open the country database that GEOIP_PATH selects; None for `off`. Raises GeoDatabaseError."""
     if setting.strip().lower() == "off":
         return None
     return MaxmindGeo(Path(setting) if setting else SHIPPED_DATABASE)

@@ -14,22 +14,22 @@ from app.domain.service_errors import ConnectionLost, OperationRefused
 from app.domain.services import ServiceSpec
 from app.outbound.stale_socket import StaleSocket
 
-_LONGEST_RELATIVE_SECONDS: Final = 30 * 24 * 3600
-"""memcached takes anything longer for a moment since 1970."""
+_MAX_RELATIVE_SECONDS: Final = 30 * 24 * 3600
+"""memcached reads a longer time as Unix seconds."""
 _ATTEMPTS: Final = 10
-"""To count up a key that others delete and make at the same time."""
+"""Attempts to increment a key that others delete and create meanwhile."""
 
 
 class MemcachedConnection:
-    """Waits without a timeout of its own: the caller's passes through."""
+    """A ServiceConnection. Has no timeout of its own; a gevent.Timeout of the caller interrupts it."""
 
     def __init__(self, spec: ServiceSpec) -> None:
-        """Connect and ask for a sign of life. Raises ConnectionLost."""
+        """Connect and check that the server responds. Raises ConnectionLost."""
         self._client = Client(
             (spec.settings["host"], spec.settings["port"]),
             connect_timeout=spec.connect_timeout_seconds,
             timeout=None,
-            no_delay=True,  # without it an answer takes 40 ms: small writes wait for acknowledgements
+            no_delay=True,  # without it a response takes 40 ms: small writes wait for ACKs
             default_noreply=False,
             allow_unicode_keys=True,
         )
@@ -48,7 +48,7 @@ class MemcachedConnection:
         except (MemcacheUnexpectedCloseError, OSError) as error:
             raise ConnectionLost(str(error) or repr(error)) from None
         except MemcacheError as error:
-            raise OperationRefused(_words(error)) from None
+            raise OperationRefused(_reason(error)) from None
 
     def _carry_out(self, operation: object) -> object:
         match operation:
@@ -66,17 +66,17 @@ class MemcachedConnection:
             case Ping():
                 self._client.version()
                 return None
-        raise OperationRefused(f"a cache does not understand {type(operation).__name__}")
+        raise OperationRefused(f"a cache does not support {type(operation).__name__}")
 
     def _increment(self, key: str, by: int) -> int:
-        """memcached counts only what is there, so a key that is not is made: by whoever comes first."""
+        """Increment a key, creating it if absent, which memcached's incr does not do."""
         for _ in range(_ATTEMPTS):
             number = self._client.incr(key, by) if by >= 0 else self._client.decr(key, -by)
             if number is not None:
                 return int(number)
             if self._client.add(key, b"%d" % max(0, by)):
                 return max(0, by)
-        raise OperationRefused(f"{key} comes and goes")
+        raise OperationRefused(f"{key} is being created and deleted concurrently: try again")
 
     def is_stale(self) -> bool:
         return self._client.sock is None or bool(self._end)
@@ -86,11 +86,11 @@ class MemcachedConnection:
 
 
 def _expiry(ttl_seconds: float) -> int:
-    """Return whole seconds, rounded up, as memcached reads them."""
+    """Return the expiry as memcached reads it: whole seconds, rounded up."""
     seconds = max(1, math.ceil(ttl_seconds))
-    return seconds if seconds <= _LONGEST_RELATIVE_SECONDS else math.ceil(time.time()) + seconds
+    return seconds if seconds <= _MAX_RELATIVE_SECONDS else math.ceil(time.time()) + seconds
 
 
-def _words(error: MemcacheError) -> str:
+def _reason(error: MemcacheError) -> str:
     first = error.args[0] if error.args else repr(error)
     return first.decode(errors="replace") if isinstance(first, bytes) else str(first)

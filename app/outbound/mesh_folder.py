@@ -1,4 +1,4 @@
-"""The folder of a plan: plan.json, and for each POP a folder with what goes to its /etc/wireguard."""
+"""The directory of a plan: plan.json, and for each POP a directory with the files for its /etc/wireguard."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PLAN_FILE: Final = "plan.json"
 
 
 class MeshFolder:
-    """Keeps the last plan, the keys that were made here, and the configurations."""
+    """Stores the last plan, the keys made here, and the configurations."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def last_plan(self) -> Plan | None:
-        """Return the plan of last time, None when there was none. Raises ConfigError, OSError."""
+        """Return the last plan, or None. Raises ConfigError, OSError."""
         file = self._path / PLAN_FILE
         try:
             return read_plan(file.read_bytes(), str(file))
@@ -29,7 +29,7 @@ class MeshFolder:
             return None
 
     def key(self, pop: str, *, may_make: bool) -> str | None:
-        """Return the public key of a POP whose private one is kept here, None when there is none and none may be made.
+        """Return the public key of a POP whose private key is stored here. Without one, make it if `may_make`.
 
         Raises KeyFileError, OSError.
         """
@@ -43,7 +43,7 @@ class MeshFolder:
             return None
 
     def write(self, plan: Plan) -> list[str]:
-        """Write every configuration that has changed, then the plan; returns the POPs whose has. Raises OSError."""
+        """Write the configurations that have changed, then the plan. Returns the changed POPs. Raises OSError."""
         changed = []
         for pop in plan.pops:
             file = self._path / pop.name / f"{INTERFACE}.conf"
@@ -55,7 +55,7 @@ class MeshFolder:
 
 
 def _write(path: Path, text: str) -> bool:
-    """Replace a file in one step, unless it says the same already."""
+    """Replace a file atomically, if its content differs. Returns whether it did."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
     fresh = path.with_name(f".{path.name}.new")

@@ -1,4 +1,4 @@
-"""Looks host names up as the system would: in its hosts file, then by its name servers, which say for how long."""
+"""Looks up host names like the system: first in the hosts file, then at its name servers, whose TTLs it respects."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import dns.resolver
 HOSTS_FILE: Final = Path("/etc/hosts")
 RESOLVER_FILE: Final = Path("/etc/resolv.conf")
 HOSTS_SECONDS: Final = 5.0
-"""How long a line of the hosts file is good: it has no time to live."""
+"""TTL of a line of the hosts file."""
 DEADLINE_SECONDS: Final = 5.0
-"""For one name, all servers and attempts together."""
-MOST_ADDRESSES: Final = 64
-"""Of one name: each is tried at once, and an answer may have thousands."""
+"""Time limit for one name, over all servers and attempts."""
+MAX_ADDRESSES: Final = 64
+"""Addresses of one name. All are probed at the same time, and a response may have thousands."""
 
 
 class NameNotFound(Exception):
-    """A name has no address, or nobody could say. The text is the reason."""
+    """A name has no address, or could not be looked up. The text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The addresses of a name, IPv6 first (RFC 6724), else as they came, and for how many seconds they are good."""
+    """The addresses of a name, IPv6 first (RFC 6724), otherwise in the order received, and their TTL in seconds."""
 
     addresses: tuple[str, ...]
     seconds: float
 
 
 class NameLookup:
-    """Reads both files anew for each name: they may change."""
+    """Reads both files again for each name, as they may change."""
 
     def __init__(self, hosts: Path = HOSTS_FILE, resolver: Path = RESOLVER_FILE, port: int = 53) -> None:
         self._hosts = hosts
@@ -41,7 +41,7 @@ class NameLookup:
         self._port = port
 
     def find(self, name: str) -> Found:
-        """Return what a name stands for. Parks the greenlet, never the loop. Raises NameNotFound."""
+        """Return the addresses of a name. Blocks the greenlet, not the event loop. Raises NameNotFound."""
         addresses = _in_hosts(self._hosts, name)
         return _found(addresses, HOSTS_SECONDS) if addresses else self._ask(name)
 
@@ -51,11 +51,11 @@ class NameLookup:
             resolver.port = self._port
             answers = list(resolver.resolve_name(name, lifetime=DEADLINE_SECONDS).values())
         except dns.resolver.NXDOMAIN:
-            raise NameNotFound("there is no such name") from None
+            raise NameNotFound("the name does not exist") from None
         except dns.resolver.NoAnswer:
             raise NameNotFound("the name has no address") from None
         except dns.resolver.LifetimeTimeout:
-            raise NameNotFound("no name server answers") from None
+            raise NameNotFound("no name server responds") from None
         except dns.exception.DNSException as error:
             raise NameNotFound(" ".join(str(error).split())) from None
         addresses = [str(record) for answer in answers for record in answer]
@@ -65,11 +65,11 @@ class NameLookup:
 
 def _found(addresses: list[str], seconds: float) -> Found:
     ordered = sorted(dict.fromkeys(addresses), key=lambda address: ":" not in address)
-    return Found(tuple(ordered[:MOST_ADDRESSES]), seconds)
+    return Found(tuple(ordered[:MAX_ADDRESSES]), seconds)
 
 
 def _in_hosts(path: Path, name: str) -> list[str]:
-    """Return the addresses that the hosts file gives a name, hosts(5)."""
+    """Return the addresses of a name in the hosts file, hosts(5)."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Follows the host names of backends: each is looked up again when its answer has grown old, off the way of clients.
+"""Resolves the host names of backends in the background, each again when its TTL expires.
 
-Of several addresses the edge uses one that takes connections. So such a name is looked at again soon: the address in
-use may take none any more, while another does.
+If a name has several addresses, the edge uses one that accepts connections. Such names are looked up more often,
+because the address in use may stop accepting while another begins.
 """
 
 from __future__ import annotations
@@ -21,19 +21,17 @@ from app.outbound.name_lookup import Found, NameLookup, NameNotFound
 from app.outbound.probes import probe
 
 TICK_SECONDS: Final = 0.25
-AT_ONCE: Final = 16
-"""Names that are being looked up; the others wait."""
+MAX_CONCURRENT: Final = 16
+"""Concurrent look-ups; further names wait."""
 FIRST_SECONDS: Final = 2.0
-"""At the start, for the first answers: the doors open all the same."""
-
-
+"""At the start, time to wait for the first results. After it the listeners open anyway."""
 SEVERAL_SECONDS: Final = 10.0
-"""Names of several addresses are looked up after so long at the latest."""
+"""Longest time between look-ups of a name with several addresses."""
 _CONNECTS: Final = ProbeSpec("tcp", interval_seconds=SEVERAL_SECONDS, timeout_seconds=1.0)
 
 
 class Lookup(Protocol):
-    """Where addresses come from."""
+    """A source of addresses."""
 
     def find(self, name: str) -> Found:
         """Return the addresses of a name. Raises NameNotFound."""
@@ -41,32 +39,32 @@ class Lookup(Protocol):
 
 
 class NameWatcher:
-    """Knows the addresses of the backends' names. `on_change` is told once a tick that some are others now."""
+    """Knows the addresses of the backends' names. Calls `on_change` at most once per tick, if any has changed."""
 
     def __init__(self, lookup: Lookup, on_change: Callable[[], None]) -> None:
         self.lookup = lookup
         self._on_change = on_change
         self._names = HostNames()
         self._users: dict[str, Backend] = {}
-        """One of the backends of each name."""
-        self._lookups = Pool(AT_ONCE)
+        """One backend of each name, for its port."""
+        self._lookups = Pool(MAX_CONCURRENT)
         self._has_changed = False
 
-    def want(self, backends: Iterable[Backend]) -> None:
-        """Follow the names of these backends, and no others."""
+    def follow(self, backends: Iterable[Backend]) -> None:
+        """Resolve the names of these backends from now on, and no others."""
         named = [backend for backend in backends if backend.host_name is not None]
         self._users = {backend.host_name: backend for backend in named if backend.host_name is not None}
         self._names.want(named)
 
-    def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-        """Return the backends with the addresses of their names, as far as they are known."""
+    def resolved(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        """Return the backends with the addresses of their names filled in, where known."""
         return self._names.filled(backends)
 
     def counts(self) -> dict[NameState, int]:
         return self._names.counts()
 
-    def look(self) -> None:
-        """Start looking up what is due, and tell of what has changed. Waits for nothing."""
+    def check(self) -> None:
+        """Start the look-ups that are due and report changes. Does not wait."""
         for name in self._names.take_due(time.monotonic(), self._lookups.free_count()):
             self._lookups.spawn(self._look_up, name)
         if self._has_changed:
@@ -74,12 +72,12 @@ class NameWatcher:
             self._on_change()
 
     def settle(self, seconds: float) -> None:
-        """Wait until every name has been looked up once, not longer than this."""
+        """Wait until every name has been looked up once, at most `seconds`."""
         deadline = time.monotonic() + seconds
-        self.look()
+        self.check()
         while len(self._lookups) and time.monotonic() < deadline:
             self._lookups.join(min(TICK_SECONDS, deadline - time.monotonic()))
-            self.look()
+            self.check()
 
     def stop(self) -> None:
         self._lookups.kill()
@@ -90,15 +88,15 @@ class NameWatcher:
         except NameNotFound as error:
             self._failed(name, str(error))
         except Exception as error:
-            logger.exception("looking up {} broke", name)
+            logger.exception("looking up {} failed unexpectedly", name)
             self._failed(name, repr(error))
         else:
             if self._names.learned(name, found.addresses, found.seconds, time.monotonic()):
                 self._has_changed = True
-                logger.info("host name {} stands for {}", name, self._names.address(name))
+                logger.info("host name {} resolves to {}", name, self._names.address(name))
 
     def _usable(self, name: str, found: Found) -> Found:
-        """Return those of several addresses that take connections; all of them, not for long, where none does."""
+        """Return the addresses that accept connections; if none does, all of them, with a short TTL."""
         backend = self._users.get(name)
         if len(found.addresses) == 1 or backend is None:
             return found
@@ -113,12 +111,12 @@ class NameWatcher:
         if self._names.failed(name, reason, time.monotonic()):
             address = self._names.address(name)
             outcome = f"it keeps {address}" if address else "its backends get no connections"
-            logger.warning("host name {} is not resolved: {}; {}", name, reason, outcome)
+            logger.warning("host name {} cannot be resolved: {}; {}", name, reason, outcome)
 
 
 def resolve_once(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-    """Return the backends with the addresses of their names, for those who look once."""
+    """Return the backends with the addresses of their names, looked up once."""
     watcher = NameWatcher(NameLookup(), on_change=lambda: None)
-    watcher.want(backends)
+    watcher.follow(backends)
     watcher.settle(FIRST_SECONDS)
-    return watcher.filled(backends)
+    return watcher.resolved(backends)

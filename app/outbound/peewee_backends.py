@@ -1,8 +1,8 @@
-"""The routing database through peewee: its table, what any engine does with it, and SQLite's repository and store.
+"""The routing database through peewee: the table, the code shared by all engines, and SQLite's repository and store.
 
-SQLite's reader follows changes cheaply: one read-only connection stays open and asks `data_version`, which grows
-with every commit of another connection; a file put in the old one's place shows by its device and inode.
-Neither tells of a file overwritten in place: so each load begins with a fresh connection, whose page cache is empty.
+The SQLite repository detects changes cheaply: a persistent read-only connection reads `data_version`, which grows with
+every commit of another connection; a replaced file has another device or inode. Neither shows that a file was
+overwritten in place, so each load opens a new connection, whose page cache is empty.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from app.domain.model import (
 from app.ports import BackendSet, RepositoryError
 
 TABLE: Final = "backends"
-WRITER_PATIENCE_SECONDS: Final = 5
-READER_PATIENCE_SECONDS: Final = 0.1
+WRITER_BUSY_SECONDS: Final = 5
+READER_BUSY_SECONDS: Final = 0.1
 REPLICA_TABLE: Final = "replica_position"
-"""Where it is there, the backends are etcd's, and the replicator alone writes them."""
-_ROWS_A_SLICE: Final = 200
-_BREATH_SECONDS: Final = 0.001
+"""If this table exists, the backends come from etcd and only the replicator writes them."""
+_ROWS_PER_SLICE: Final = 200
+_PAUSE_SECONDS: Final = 0.001
 
 
 class BackendRow(peewee.Model):
@@ -61,9 +61,9 @@ class BackendRow(peewee.Model):
 
 
 class RowParser:
-    """Makes backends of the table's rows: those of one app (all with app ""); unchanged ones are not parsed again.
+    """Parses rows of the table into backends of one app (all with app ""). Unchanged rows are not parsed again.
 
-    `pause(seconds)` is called between slices of rows, so that a large load does not hold the interpreter lock.
+    Calls `pause(seconds)` between slices of rows, so that a large load does not hold the GIL.
     """
 
     def __init__(self, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
@@ -72,14 +72,14 @@ class RowParser:
         self._parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
 
     def parse(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> BackendSet:
-        """Return what rows of the table have; `columns` names theirs."""
+        """Return the backends in rows of the table, whose columns are `columns`."""
         parsed: dict[tuple[Any, ...], Backend | BadBackend] = {}
         good, refused, warnings = [], [], []
         ids: set[str] = set()
         key_prefix = tuple(columns)
         for number, row in enumerate(rows):
-            if number % _ROWS_A_SLICE == _ROWS_A_SLICE - 1:
-                self._pause(_BREATH_SECONDS)
+            if number % _ROWS_PER_SLICE == _ROWS_PER_SLICE - 1:
+                self._pause(_PAUSE_SECONDS)
             key = (key_prefix, row)
             result = self._parsed.get(key)
             if result is None:
@@ -87,8 +87,8 @@ class RowParser:
             parsed[key] = result
             if isinstance(result, BadBackend):
                 refused.append(result)
-            elif result.id in ids:  # they differ in spaces around them, or the table has no primary key
-                refused.append(BadBackend(result.id, (Fault("id", result.id, "is the id of another row too"),)))
+            elif result.id in ids:  # the ids differ in surrounding spaces, or the table has no primary key
+                refused.append(BadBackend(result.id, (Fault("id", result.id, "is also the id of another row"),)))
             elif self._app is None or result.app == self._app:
                 ids.add(result.id)
                 good.append(result)
@@ -100,7 +100,7 @@ class RowParser:
 
 
 class SqliteBackendRepository:
-    """Reads the backends of one app (all with app ""), following changes. For use by one thread. See RowParser."""
+    """Reads the backends of one app (all with app "") and detects changes. For use by one thread. See RowParser."""
 
     def __init__(self, path: Path, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
         self._path = path
@@ -110,13 +110,13 @@ class SqliteBackendRepository:
         self._version: int | None = None
 
     def has_changed(self) -> bool:
-        """Compare the file and its data_version with the last load's. Raises RepositoryError."""
+        """Return whether the file or its data_version differs from that of the last load. Raises RepositoryError."""
         with _translated(self._path):
             self._connect()
             return self._data_version() != self._version
 
     def load(self) -> BackendSet:
-        """Read all rows; unchanged ones are not parsed again. Raises RepositoryError and forgets the connection."""
+        """Read all rows on a new connection. Raises RepositoryError and closes the connection."""
         self.close()
         try:
             with _translated(self._path):
@@ -145,12 +145,12 @@ class SqliteBackendRepository:
         identity = (stat.st_dev, stat.st_ino)
         if self._database is None or identity != self._identity:
             self.close()
-            # thread_safe=False: the connection belongs to this object, not to whichever greenlet calls.
+            # thread_safe=False: the connection belongs to this object, not to the calling greenlet.
             database = peewee.SqliteDatabase(
                 f"{self._path.absolute().as_uri()}?mode=ro",
                 uri=True,
                 thread_safe=False,
-                timeout=READER_PATIENCE_SECONDS,
+                timeout=READER_BUSY_SECONDS,
                 check_same_thread=False,
             )
             database.connect()
@@ -164,7 +164,7 @@ class SqliteBackendRepository:
 
 
 def _text(raw: bytes) -> str:
-    """Decode text that should be UTF-8. What is not becomes unprintable, which refuses the row and not the table."""
+    """Decode UTF-8. Invalid bytes become unprintable characters, for which the row is refused, not the whole table."""
     return raw.decode(errors="surrogateescape")
 
 
@@ -176,7 +176,7 @@ def _parse_row(row: Mapping[str, object]) -> Backend | BadBackend:
 
 
 class _translated(AbstractContextManager[None]):
-    """Turns what SQLite and the file system raise into RepositoryError."""
+    """Translates errors of SQLite and the file system into RepositoryError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -186,21 +186,21 @@ class _translated(AbstractContextManager[None]):
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, FileNotFoundError):
-            raise RepositoryError(f"{self._path} does not exist (scripts/seed_backends.py makes one)") from None
-        # peewee translates what executing raises, but not what fetching does: damage may show in a later row.
+            raise RepositoryError(f"{self._path} does not exist; create it with scripts/seed_backends.py") from None
+        # peewee translates errors of executing but not of fetching, where damage to later rows may show.
         if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
-            raise RepositoryError(f"{self._path}: {_first(error)}") from None
+            raise RepositoryError(f"{self._path}: {_root_cause(error)}") from None
 
 
-def _first(error: BaseException) -> BaseException:
-    """Return what went wrong first: on a full disk SQLite has rolled back already when peewee is about to."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the first error: on a full disk, SQLite rolls back first, and peewee's rollback then fails too."""
     while isinstance(error.__context__, peewee.PeeweeException | sqlite3.Error):
         error = error.__context__
     return error
 
 
 class SqlBackendTable:
-    """The table, to be written: one transaction a call. An engine says how it connects, locks and complains."""
+    """Writes the table, one transaction per call. Subclasses define how an engine connects, locks and fails."""
 
     _row: type[BackendRow]
     _database: Any
@@ -212,18 +212,18 @@ class SqlBackendTable:
         raise NotImplementedError
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return every row as it stands, also those the edge would refuse."""
+        """Return every row as stored, including rows that the edge refuses."""
         raise NotImplementedError
 
     def _transaction(self) -> AbstractContextManager[object]:
         raise NotImplementedError
 
     def _change(self) -> AbstractContextManager[object]:
-        """Begin a transaction of a person's change. Raises RepositoryError when it would be lost."""
+        """Begin the transaction of an operator's change. Raises RepositoryError if the change would be lost."""
         return self._transaction()
 
     def _translated(self) -> AbstractContextManager[None]:
-        """Return a context that turns what the engine raises into RepositoryError."""
+        """Return a context that translates the engine's errors into RepositoryError."""
         raise NotImplementedError
 
     def _clear(self, but: Iterable[str]) -> None:
@@ -231,11 +231,11 @@ class SqlBackendTable:
         self._row.delete().execute(self._database)
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert or replace rows, each with an id of its own."""
+        """Insert or replace rows with distinct ids."""
         raise NotImplementedError
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace these backends, all or none, of one id the last; with `replaces_all` remove every other."""
+        """Insert or replace these backends, all or none, the last of each id. With `replaces_all` remove all others."""
         rows = {backend.id: row_of(backend) for backend in backends}
         with self._translated(), self._change():
             if replaces_all:
@@ -243,14 +243,14 @@ class SqlBackendTable:
             self._put(list(rows.values()))
 
     def insert(self, backend: Backend) -> None:
-        """Insert a new backend. Raises KeyError when there is one of that id."""
+        """Insert a new backend. Raises KeyError if the id exists."""
         with self._translated(), self._change():
             if self._present([backend.id]):
                 raise KeyError(backend.id)
             self._row.insert(**row_of(backend)).execute(self._database)
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
-        """Give these backends no new connections; close the open ones after `deadline_seconds`, None = never."""
+        """Send no new connections to these backends; close open ones after `deadline_seconds`, None = never."""
         deadline = None if deadline_seconds is None else time.time() + deadline_seconds
         self._update(ids, deleted=1, drain_deadline=deadline)
 
@@ -281,7 +281,7 @@ class SqlBackendTable:
 
 
 class SqliteBackendStore(SqlBackendTable):
-    """Writes the routing database, in WAL mode and one transaction a call, making file, table and column if needed."""
+    """Writes the routing database in WAL mode. Creates the file, the table and missing columns."""
 
     _row = BackendRow
 
@@ -290,7 +290,7 @@ class SqliteBackendStore(SqlBackendTable):
         self._path = path
         self._database = peewee.SqliteDatabase(
             str(path),
-            pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
+            pragmas={"journal_mode": "wal", "busy_timeout": WRITER_BUSY_SECONDS * 1000},
             thread_safe=False,
         )
         with _translated(path):
@@ -300,7 +300,7 @@ class SqliteBackendStore(SqlBackendTable):
                 self._columns = self._add_columns({DRAIN_DEADLINE: "REAL"})
 
     def _add_columns(self, types: Mapping[str, str]) -> set[str]:
-        """Give the table these columns where it lacks them; returns the names of all that it has."""
+        """Add the missing ones of these columns. Returns the names of all columns."""
         there = {column.name for column in self._database.get_columns(TABLE)}
         for name, kind in types.items():
             if name not in there:
@@ -308,7 +308,7 @@ class SqliteBackendStore(SqlBackendTable):
         return there | set(types)
 
     def _transaction(self) -> AbstractContextManager[object]:
-        """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
+        """Lock out other writers from the start. Upgrading a read to a write would fail instead of waiting."""
         return cast("AbstractContextManager[object]", self._database.atomic("IMMEDIATE"))
 
     def _translated(self) -> AbstractContextManager[None]:
@@ -319,7 +319,7 @@ class SqliteBackendStore(SqlBackendTable):
         self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {others}", (json.dumps(list(but)),))
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Columns that are not said stay as they are: one that registered itself is kept alive by itself."""
+        """Insert or update rows. Columns not given keep their values, such as those of a registration."""
         for row in rows:
             update = BackendRow.update(**row).where(BackendRow.id == row["id"])
             if not update.execute(self._database):
@@ -328,31 +328,31 @@ class SqliteBackendStore(SqlBackendTable):
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):
             raise RepositoryError(
-                f"{self._path} is a replica of etcd: change the backends by the admin API (docs/how-to/many-pops.md)"
+                f"{self._path} is a replica of etcd: change backends through the admin API (docs/how-to/many-pops.md)"
             )
         return self._transaction()
 
     def __exit__(self, *_exception: object) -> None:
-        # A write-ahead log left full would be read as part of whatever file is moved to this path next.
+        # A write-ahead log left behind would be applied to a file that is moved to this path later.
         with contextlib.suppress(peewee.PeeweeException):
             self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         self._database.close()
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return every row as it stands, also those the edge would refuse; one that drains itself is deleted."""
+        """Return every row as stored, including rows that the edge refuses. A self-draining one counts as deleted."""
         names = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
         selected = ", ".join(names)
         if DRAINING in self._columns:
             selected = selected.replace("deleted", f"CASE {DRAINING} WHEN 1 THEN 1 ELSE deleted END")
         with self._translated():
-            # Not through the model: its fields convert what they find, and fail at what is not of their type.
+            # Not through the model: its fields fail on values of another type.
             self._database.connection().text_factory = _text
             found = self._database.execute_sql(f"SELECT {selected} FROM {TABLE} ORDER BY id").fetchall()
         return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def row_of(backend: Backend) -> dict[str, object]:
-    """Return a backend as a row of the table."""
+    """Return the row of a backend."""
     return {
         "id": backend.id,
         "app": backend.app,

@@ -1,7 +1,7 @@
 """Connections to SQL databases through peewee: SQLite in a thread, PostgreSQL by psycopg 3, MySQL by PyMySQL.
 
-The two servers are told the longest time that a call may take, so that a query nobody waits for any more ends there,
-too; a query of SQLite is interrupted.
+PostgreSQL and MySQL get the time limit of a call, so that an abandoned query also ends on the server. A query of SQLite
+is interrupted.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from app.outbound.tls_context import tls_context
 from app.outbound.worker_thread import WorkerThread
 
 _FAILURES: Final = (peewee.PeeweeException, sqlite3.Error, psycopg.Error, pymysql.MySQLError, OSError)
-"""peewee translates what executing raises, but not what fetching does."""
+"""peewee translates errors of executing, but not of fetching."""
 _UNFIT: Final = (TypeError, ValueError, OverflowError)
-"""What drivers raise for parameters that they cannot send, and for answers that they cannot read."""
-_ROWS_A_TURN: Final = 500
-"""Of the event loop: 2 ms of it with PyMySQL, which is written in Python."""
-_BREATH_SECONDS: Final = 0.001
-"""Without any the loop would come back at once, and to no timer."""
+"""Raised by drivers for parameters that they cannot send and results that they cannot decode."""
+_ROWS_PER_TURN: Final = 500
+"""Rows fetched per turn of the event loop: 2 ms with PyMySQL, which is pure Python."""
+_PAUSE_SECONDS: Final = 0.001
+"""With 0 the loop would resume this greenlet at once, without running timers."""
 _INTERRUPT_SECONDS: Final = 0.5
 _IN_TRANSACTION: Final = 1
-"""SERVER_STATUS_IN_TRANS of MySQL's protocol."""
+"""SERVER_STATUS_IN_TRANS in MySQL's protocol."""
 
 
 class SqlConnection:
-    """What the three have in common. A subclass opens `database` in its __init__, with its state private to it."""
+    """The code shared by the three engines. A subclass opens `database` in its __init__."""
 
     def __init__(self, database: Any, max_rows: int) -> None:
         self._database = database
         self._max_rows = max_rows
         self._is_suspect = False
-        """Something went wrong that may have left the connection in the middle of an answer."""
+        """Whether an error may have left the connection in the middle of a result."""
 
     def call(self, operation: object) -> object:
         try:
@@ -59,7 +59,7 @@ class SqlConnection:
                 case Ping():
                     self._run(Query("SELECT 1"))
                     return None
-            raise OperationRefused(f"a database does not understand {type(operation).__name__}")
+            raise OperationRefused(f"a database does not support {type(operation).__name__}")
         except _FAILURES as error:
             if self._is_lost():
                 raise ConnectionLost(_text_of(error)) from None
@@ -69,7 +69,7 @@ class SqlConnection:
             raise OperationRefused(_text_of(error)) from None
 
     def _single(self, statement: Query | Execute) -> object:
-        """Run a statement outside of a transaction, and see to it that none is left open for whoever comes next."""
+        """Run a statement outside a transaction. Ensures that it leaves no transaction open for the next caller."""
         try:
             result = self._run(statement)
         except Exception:
@@ -77,11 +77,13 @@ class SqlConnection:
             raise
         if self._is_in_transaction():
             self._database.rollback()
-            raise OperationRefused("a statement may not leave a transaction open: send the transaction as one")
+            raise OperationRefused(
+                "a statement must not leave a transaction open: send the whole transaction in one call"
+            )
         return result
 
     def _all_or_none(self, statements: Sequence[Query | Execute]) -> list[object]:
-        # Not peewee's atomic(): thrown out of the middle of a statement by a timeout, it would wait for a rollback.
+        # Not peewee's atomic(): interrupted in a statement by a timeout, it would wait for a rollback.
         self._begin()
         try:
             results = [self._run(one) for one in statements]
@@ -95,7 +97,7 @@ class SqlConnection:
     def _run(self, statement: Query | Execute) -> object:
         sql, parameters = statement
         if not parameters and self._database.param == "%s":
-            sql = sql.replace("%", "%%")  # peewee always hands parameters over, be they none
+            sql = sql.replace("%", "%%")  # peewee always passes parameters, even if there are none
         cursor = self._database.execute_sql(sql, parameters)
         try:
             return self._rows(cursor) if isinstance(statement, Query) else _changed(cursor.rowcount)
@@ -107,22 +109,22 @@ class SqlConnection:
             return []
         names = [column[0] for column in cursor.description]
         rows: list[dict[str, object]] = []
-        while some := cursor.fetchmany(_ROWS_A_TURN):
+        while some := cursor.fetchmany(_ROWS_PER_TURN):
             rows += [dict(zip(names, row, strict=True)) for row in some]
             if len(rows) > self._max_rows:
                 self._stop_reading()
                 raise OperationRefused(
-                    f"the answer has more than {self._max_rows} rows: ask for fewer, or raise max_rows"
+                    f"the result has more than {self._max_rows} rows: select fewer, or raise max_rows"
                 )
-            if len(some) == _ROWS_A_TURN:
-                self._let_others_run()
+            if len(some) == _ROWS_PER_TURN:
+                self._yield_to_loop()
         return rows
 
-    def _let_others_run(self) -> None:
-        gevent.sleep(_BREATH_SECONDS)
+    def _yield_to_loop(self) -> None:
+        gevent.sleep(_PAUSE_SECONDS)
 
     def _stop_reading(self) -> None:
-        """Spare oneself the rest of an answer."""
+        """Skip the rest of a result."""
 
     def _begin(self) -> None:
         self._database.begin()
@@ -135,30 +137,30 @@ class SqlConnection:
 
 
 def _changed(count: int) -> int:
-    """Return a cursor's count of rows; drivers say -1, or as much in 64 bits, where there is none."""
+    """Return a cursor's row count; 0 if it has none, for which drivers return -1 or its unsigned 64-bit form."""
     return count if 0 <= count < 2**63 else 0
 
 
 def _text_of(error: Exception) -> str:
     match error.args:
-        case (int(code), str(words)):  # PyMySQL's
+        case (int(code), str(words)):  # from PyMySQL
             return f"{words} ({code})"
     return " ".join(str(error).split()) or repr(error)
 
 
 _opening: defaultdict[str, BoundedSemaphore] = defaultdict(lambda: BoundedSemaphore(1))
-"""By path: SQLite does not wait for its turn to switch a new file to WAL mode, it fails."""
+"""By path. Switching a new file to WAL mode fails, instead of waiting, while another connection does it."""
 
 
 class SqliteConnection(SqlConnection):
-    """One thread, and in it one connection: the event loop goes on while a query runs."""
+    """One connection in a thread of its own, so that queries do not block the event loop."""
 
     def __init__(self, spec: ServiceSpec) -> None:
-        """Open the file, which is made if need be, in WAL mode. Raises ConnectionLost."""
+        """Open or create the file in WAL mode. Raises ConnectionLost."""
         database = peewee.SqliteDatabase(
             spec.settings["path"],
             pragmas={"journal_mode": "wal", "synchronous": "normal", "foreign_keys": 1},
-            thread_safe=False,  # the connection belongs to this object, not to whichever greenlet calls
+            thread_safe=False,  # the connection belongs to this object, not to the calling greenlet
             timeout=spec.timeout_seconds,
             check_same_thread=False,
         )
@@ -184,7 +186,7 @@ class SqliteConnection(SqlConnection):
             return self._thread.run(super().call, operation)
         except (OperationRefused, ConnectionLost):
             raise
-        except BaseException:  # thrown in while the query runs on
+        except BaseException:  # a timeout or kill, while the query is still running
             self._raw.interrupt()
             raise
 
@@ -199,11 +201,11 @@ class SqliteConnection(SqlConnection):
             self._thread.close()
 
     def _begin(self) -> None:
-        """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
+        """Lock out other writers from the start. Upgrading a read to a write would fail instead of waiting."""
         self._database.begin("IMMEDIATE")
 
-    def _let_others_run(self) -> None:
-        """They do: this is a thread."""
+    def _yield_to_loop(self) -> None:
+        """Do nothing: this runs in a thread."""
 
     def _is_lost(self) -> bool:
         return False
@@ -213,13 +215,13 @@ class SqliteConnection(SqlConnection):
 
 
 class PostgresqlConnection(SqlConnection):
-    """psycopg waits with gevent's poll where gevent has patched it."""
+    """A connection to PostgreSQL. psycopg waits with gevent's poll, as gevent has patched it."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         """Connect. Raises ConnectionLost."""
         settings = spec.settings
         try:
-            # libpq would resolve the name itself, and hold the event loop for as long.
+            # If libpq resolved the name, it would block the event loop.
             addresses = _resolve(settings["host"], settings["port"])
             database: Any = peewee.PostgresqlDatabase(
                 settings["database"],
@@ -263,7 +265,7 @@ _LIBPQ_TLS: Final[dict[str, dict[str, Any]]] = {
 
 
 class MysqlConnection(SqlConnection):
-    """MySQL or MariaDB."""
+    """A connection to MySQL or MariaDB."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         """Connect. Raises ConnectionLost."""
@@ -278,7 +280,7 @@ class MysqlConnection(SqlConnection):
             password=spec.secret("password") or "",
             connect_timeout=spec.connect_timeout_seconds,
             program_name="edgeproxy",
-            cursorclass=pymysql.cursors.SSCursor,  # reads rows as they are asked for, not all of them beforehand
+            cursorclass=pymysql.cursors.SSCursor,  # fetches rows on demand instead of all at once
             **({"ssl_disabled": True} if context is None else {"ssl": context}),
         )
         super().__init__(database, settings["max_rows"])
@@ -295,15 +297,15 @@ class MysqlConnection(SqlConnection):
 
     def close(self) -> None:
         if self._raw._result is not None:
-            self._raw._result.unbuffered_active = False  # or the rest of an answer is read even now
-        self._raw._force_close()  # a goodbye is for a server that listens
+            self._raw._result.unbuffered_active = False  # or closing would read the rest of the result
+        self._raw._force_close()  # without COM_QUIT, to which a hung server would not respond
 
     def _stop_reading(self) -> None:
         self.close()
         self._is_suspect = True
 
     def _limit_queries(self, seconds: float) -> None:
-        """Let the server end a query that nobody waits for any more; MySQL does so for SELECT alone."""
+        """Set the server's time limit for statements; MySQL has one only for SELECT."""
         is_mariadb = "mariadb" in self._raw.get_server_info().lower()
         limit = f"max_statement_time={seconds:f}" if is_mariadb else f"max_execution_time={math.ceil(seconds * 1000)}"
         self._database.execute_sql(f"SET SESSION {limit}").close()
@@ -316,7 +318,7 @@ class MysqlConnection(SqlConnection):
 
 
 class _PurePythonMySQL(peewee.MySQLDatabase):
-    """peewee takes another driver where PyMySQL is missing, and that one would hold the event loop."""
+    """Connects with PyMySQL alone. Without it peewee falls back to MySQLdb, which blocks the event loop."""
 
     def _connect(self) -> Any:
         options = self.connect_params

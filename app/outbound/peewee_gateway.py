@@ -1,7 +1,7 @@
-"""The gateway's own SQLite file through peewee: endpoints, versions of their sources, services, tokens.
+"""The gateway's SQLite file through peewee: endpoints, versions of their sources, and services.
 
-One object a file, used by one thread (its caller has a WorkerThread). The file is readable by its owner alone: settings
-of services contain passwords. Tables that are not there are made; what others added to the file stays.
+Use one object per file, from one thread (the caller's WorkerThread). Only the owner can read the file, because settings
+of services contain passwords. Missing tables are created; other tables in the file are left alone.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import peewee
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
 from app.domain.stored import ServiceRow, StoredVersion, StoreError
 
-PATIENCE_SECONDS: Final = 5
+BUSY_SECONDS: Final = 5
 VERSIONS_KEPT: Final = 20
-"""Of each endpoint; the deployed one and the newest stay whatever their number."""
+"""Versions kept per endpoint. The deployed version is always kept."""
 
 
 class EndpointTable(peewee.Model):
-    """An endpoint; `deployed` is the number of the version that serves, NULL when none does."""
+    """An endpoint. `deployed` is the number of the version in service, or NULL."""
 
     id = peewee.TextField(primary_key=True)
     name = peewee.TextField()
@@ -48,7 +48,7 @@ class EndpointTable(peewee.Model):
 
 
 class VersionTable(peewee.Model):
-    """A source of an endpoint's handler; `deployed_at` is when it was last put to serve."""
+    """A version of an endpoint's handler. `deployed_at` is the time of its last deployment."""
 
     endpoint_id = peewee.TextField()
     number = peewee.IntegerField()
@@ -63,7 +63,7 @@ class VersionTable(peewee.Model):
 
 
 class ServiceTable(peewee.Model):
-    """A service; `settings` is a JSON object."""
+    """A service. `settings` is a JSON object."""
 
     name = peewee.TextField(primary_key=True)
     kind = peewee.TextField()
@@ -82,15 +82,15 @@ def checksum_of(source: str) -> str:
 
 
 class SqliteGatewayStore:
-    """Reads and writes the file. Every method may raise StoreError, and changes all or nothing."""
+    """Reads and writes the file. Every method is one transaction and may raise StoreError."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file."""
         self._path = path
-        # thread_safe=False: the connection belongs to this object, not to whichever greenlet calls.
+        # thread_safe=False: the connection belongs to this object, not to the calling greenlet.
         self._database = peewee.SqliteDatabase(
             str(path),
-            pragmas={"journal_mode": "wal", "busy_timeout": PATIENCE_SECONDS * 1000},
+            pragmas={"journal_mode": "wal", "busy_timeout": BUSY_SECONDS * 1000},
             thread_safe=False,
             check_same_thread=False,
         )
@@ -108,13 +108,13 @@ class SqliteGatewayStore:
     # Endpoints
 
     def endpoints(self) -> list[tuple[Endpoint, int | None]]:
-        """Return every endpoint by id, with the number of the version that is to serve."""
+        """Return every endpoint with the number of its deployed version, ordered by id."""
         with self._translated():
             rows = list(EndpointTable.select().order_by(EndpointTable.id).dicts().execute(self._database))
             return [(_endpoint(row), row["deployed"]) for row in rows]
 
     def create_endpoint(self, endpoint: Endpoint) -> bool:
-        """Add an endpoint; false when there is one of this id."""
+        """Add an endpoint. Returns False if the id exists."""
         now = time.time()
         with self._change():
             if self._has(endpoint.id):
@@ -124,13 +124,13 @@ class SqliteGatewayStore:
             return True
 
     def update_endpoint(self, endpoint: Endpoint) -> bool:
-        """Replace an endpoint; its versions stay. False when there is none of this id."""
+        """Replace an endpoint, keeping its versions. Returns False if the id does not exist."""
         row = {**_row(endpoint), "updated_at": time.time()}
         with self._change():
             return bool(EndpointTable.update(**row).where(EndpointTable.id == endpoint.id).execute(self._database))
 
     def remove_endpoint(self, endpoint_id: str) -> bool:
-        """Delete an endpoint and its versions; false when there is none of this id."""
+        """Delete an endpoint and its versions. Returns False if the id does not exist."""
         with self._change():
             VersionTable.delete().where(VersionTable.endpoint_id == endpoint_id).execute(self._database)
             return bool(EndpointTable.delete().where(EndpointTable.id == endpoint_id).execute(self._database))
@@ -138,9 +138,9 @@ class SqliteGatewayStore:
     # Versions
 
     def add_version(self, endpoint_id: str, source: str) -> StoredVersion | None:
-        """Keep a source under the endpoint's next number, which is never used again; None without such an endpoint.
+        """Store a source under the next number, which is never reused. Returns None if the endpoint does not exist.
 
-        The oldest beyond VERSIONS_KEPT go.
+        Deletes the oldest versions beyond VERSIONS_KEPT.
         """
         with self._change():
             known = EndpointTable.select(EndpointTable.last_number, EndpointTable.deployed).where(
@@ -153,10 +153,10 @@ class SqliteGatewayStore:
             version = StoredVersion(endpoint_id, last + 1, checksum_of(source), time.time(), None, source)
             VersionTable.insert(**version._asdict()).execute(self._database)
             EndpointTable.update(last_number=last + 1).where(EndpointTable.id == endpoint_id).execute(self._database)
-            self._forget_old(endpoint_id, deployed)
+            self._delete_old(endpoint_id, deployed)
             return version
 
-    def _forget_old(self, endpoint_id: str, deployed: int | None) -> None:
+    def _delete_old(self, endpoint_id: str, deployed: int | None) -> None:
         numbers = (
             VersionTable.select(VersionTable.number)
             .where(VersionTable.endpoint_id == endpoint_id)
@@ -168,7 +168,7 @@ class SqliteGatewayStore:
                 VersionTable.delete().where(*_is(endpoint_id, number)).execute(self._database)
 
     def versions(self, endpoint_id: str) -> list[StoredVersion]:
-        """Return the versions kept of an endpoint, oldest first, without their sources."""
+        """Return the stored versions of an endpoint, oldest first, without their sources."""
         columns = [column for name, column in VersionTable._meta.fields.items() if name != "source"]
         with self._translated():
             query = VersionTable.select(*columns).where(VersionTable.endpoint_id == endpoint_id)
@@ -182,7 +182,7 @@ class SqliteGatewayStore:
             return next((StoredVersion(**row) for row in rows), None)
 
     def set_deployed(self, endpoint_id: str, number: int | None, at: float) -> bool:
-        """Write down which version is to serve from now on; false when there is no such endpoint or version."""
+        """Record the deployed version. Returns False if the endpoint or version does not exist."""
         with self._change():
             if number is not None and not VersionTable.update(deployed_at=at).where(*_is(endpoint_id, number)).execute(
                 self._database
@@ -194,7 +194,7 @@ class SqliteGatewayStore:
     # Services
 
     def services(self) -> list[ServiceRow]:
-        """Return every service by name."""
+        """Return every service, ordered by name."""
         with self._translated():
             rows = ServiceTable.select().order_by(ServiceTable.name).dicts().execute(self._database)
             return [ServiceRow(row["name"], row["kind"], _object(row["settings"])) for row in rows]
@@ -215,13 +215,13 @@ class SqliteGatewayStore:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
-        """Lock out other writers from the start: one that reads first and writes then would fail, not wait."""
+        """Lock out other writers from the start. Upgrading a read to a write would fail instead of waiting."""
         with self._translated(), self._database.atomic("IMMEDIATE"):
             yield
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Turn what SQLite, the file system and a damaged row raise into StoreError."""
+        """Translate errors of SQLite, the file system and damaged rows into StoreError."""
         try:
             yield
         except (peewee.PeeweeException, sqlite3.Error, OSError, BadEndpoint, ValueError, TypeError) as error:

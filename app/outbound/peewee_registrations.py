@@ -1,4 +1,4 @@
-"""Registrations in the SQLite routing database: backends whose rows say who keeps them, and for how long at a time.
+"""Stores registrations in the SQLite routing database: backends with a TTL and the edge that owns them.
 
 To the seed's columns and `drain_deadline` come `draining`, `lease_ttl` and `lease_owner`. The last names the edge that
 a service registers at, for several may share one database: each lets none expire but its own. A row without `lease_ttl`
@@ -18,7 +18,7 @@ import peewee
 from app.domain.model import BACKEND_COLUMNS, DRAINING, BadBackend, parse_backend
 from app.domain.registration import Registration
 from app.outbound.peewee_backends import (
-    READER_PATIENCE_SECONDS,
+    READER_BUSY_SECONDS,
     TABLE,
     SqliteBackendStore,
     _text,
@@ -31,12 +31,12 @@ LEASE_TTL: Final = "lease_ttl"
 LEASE_OWNER: Final = "lease_owner"
 
 _COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_OWNER: "TEXT"}
-_SAID: Final = tuple(name for name in BACKEND_COLUMNS if name not in ("id", "healthy", "deleted"))
-"""Columns that a service says; the others are the operators'."""
+_SERVICE_COLUMNS: Final = tuple(name for name in BACKEND_COLUMNS if name not in ("id", "healthy", "deleted"))
+"""Columns that a service sets; the others belong to operators."""
 
 
 class SqliteRegistrations(SqliteBackendStore):
-    """The registrations that one edge keeps, named by `owner`. Every method raises RepositoryError."""
+    """The registrations of the edge named `owner`. Every method raises RepositoryError."""
 
     def __init__(self, path: Path, owner: str) -> None:
         """Open or create the database."""
@@ -44,42 +44,42 @@ class SqliteRegistrations(SqliteBackendStore):
         self._owner = owner
 
     def register(self, registration: Registration) -> bool:
-        """Write what a service says, if it is anything new; returns whether there was no such registration.
+        """Insert or update a registration. Returns whether it is new.
 
-        Raises KeyError when the id is that of an operator's backend.
+        Raises KeyError if the id belongs to an operator's backend.
         """
         backend_id = registration.backend.id
-        said = self._said(registration)
+        given = self._columns_of(registration)
         with _translated(self._path), self._change():
             self._columns = self._add_columns(_COLUMNS)
-            found = self._select([*said], "id = ?", backend_id)
+            found = self._select([*given], "id = ?", backend_id)
             if not found:
-                row = row_of(registration.backend) | said
+                row = row_of(registration.backend) | given
                 names, marks = ", ".join(row), ", ".join("?" * len(row))
                 self._database.execute_sql(f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", tuple(row.values()))
                 return True
             if found[0][LEASE_TTL] is None:
                 raise KeyError(backend_id)
-            if found[0] != said:
-                changes = ", ".join(f"{name} = ?" for name in said)
-                self._database.execute_sql(f"UPDATE {TABLE} SET {changes} WHERE id = ?", (*said.values(), backend_id))
+            if found[0] != given:
+                changes = ", ".join(f"{name} = ?" for name in given)
+                self._database.execute_sql(f"UPDATE {TABLE} SET {changes} WHERE id = ?", (*given.values(), backend_id))
         return False
 
     def deregister(self, backend_id: str) -> bool:
-        """Delete a registration, whoever keeps it; returns whether there was one of that id."""
+        """Delete a registration of any owner. Returns whether it existed."""
         with _translated(self._path), self._change():
             return LEASE_TTL in self._columns and self._delete("id = ?", backend_id) > 0
 
     def expire(self, ids: Iterable[str]) -> None:
-        """Delete those of these registrations that are still ours."""
+        """Delete those of these registrations that this edge still owns."""
         with _translated(self._path), self._change():
             for one in ids if LEASE_TTL in self._columns else ():
                 self._delete(f"id = ? AND {LEASE_OWNER} = ?", one, self._owner)
 
-    def _said(self, registration: Registration) -> dict[str, object]:
+    def _columns_of(self, registration: Registration) -> dict[str, object]:
         row = row_of(registration.backend)
         return {
-            **{name: row[name] for name in _SAID},
+            **{name: row[name] for name in _SERVICE_COLUMNS},
             DRAINING: int(registration.is_draining),
             LEASE_TTL: registration.ttl_seconds,
             LEASE_OWNER: self._owner,
@@ -91,15 +91,15 @@ class SqliteRegistrations(SqliteBackendStore):
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def _delete(self, condition: str, *values: object) -> int:
-        """Delete the registrations among these rows; returns how many."""
+        """Delete the registrations that match a condition. Returns their number."""
         done = self._database.execute_sql(f"DELETE FROM {TABLE} WHERE {LEASE_TTL} IS NOT NULL AND {condition}", values)
         return int(done.rowcount)
 
 
 def registrations_in(path: Path, owner: str) -> dict[str, Registration]:
-    """Return the registrations that an edge keeps, by id, without writing anything. Raises RepositoryError.
+    """Return the registrations that an edge owns, by id. Writes nothing. Raises RepositoryError.
 
-    Rows that somebody else made no registrations of are left out.
+    Skips rows that are not valid registrations.
     """
     names = [*BACKEND_COLUMNS, *_COLUMNS]
     condition = f"{LEASE_OWNER} = ? AND typeof({LEASE_TTL}) = 'integer'"
@@ -115,7 +115,7 @@ def registrations_in(path: Path, owner: str) -> dict[str, Registration]:
 
 def _reader(path: Path) -> peewee.SqliteDatabase:
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    database = peewee.SqliteDatabase(uri, uri=True, thread_safe=False, timeout=READER_PATIENCE_SECONDS)
+    database = peewee.SqliteDatabase(uri, uri=True, thread_safe=False, timeout=READER_BUSY_SECONDS)
     database.connect()
     return database
 
@@ -125,5 +125,5 @@ def _registration(row: Mapping[str, Any]) -> Registration | None:
         backend = parse_backend(row)
     except BadBackend:
         return None
-    said = replace(backend, is_healthy=True, is_deleted=False)
-    return Registration(said, row[LEASE_TTL], bool(row[DRAINING]))
+    registered = replace(backend, is_healthy=True, is_deleted=False)
+    return Registration(registered, row[LEASE_TTL], bool(row[DRAINING]))

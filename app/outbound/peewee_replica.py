@@ -1,7 +1,7 @@
-"""The routing database as a replica: the backends, and beside them how far they follow the control plane.
+"""The routing database as a replica: the backends, and the position of the control plane that they reflect.
 
-Backends and position change in one transaction, so that what a restart finds is a state that there was. The edge reads
-`backends` alone; the two tables of this file are the replicator's.
+Backends and position change in one transaction, so a restart finds a state that existed. The edge reads only
+`backends`; the two tables of this file belong to the replicator.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from app.outbound.peewee_backends import (
 from app.ports import Position, RepositoryError
 
 SUSPECT_SINCE: Final = "suspect_since"
-"""A further column of the backends: Unix seconds since which a lost lease is doubted; NULL = it is not."""
+"""Further column of backends: Unix time since when the backend is suspect for a lost lease; NULL = it is not."""
 
 
 class RecordRow(peewee.Model):
-    """What is known of a backend's record: the revision of its last change, if it has a lease, or what is bad in it."""
+    """The record of a backend in etcd: revision of its last change, whether it has a lease, or its fault."""
 
     id = peewee.TextField(primary_key=True)
     revision = peewee.IntegerField()
@@ -43,7 +43,7 @@ class RecordRow(peewee.Model):
 
 
 class PositionRow(peewee.Model):
-    """One row: the cluster that is followed, and the revision up to which this database does."""
+    """One row: the cluster that is followed, and the revision up to which it was applied."""
 
     id = peewee.IntegerField(primary_key=True)
     cluster = peewee.TextField()
@@ -54,16 +54,16 @@ class PositionRow(peewee.Model):
 
 
 class SqliteReplica(SqliteBackendStore):
-    """Keeps the replica. For use by one thread; stays open, and knows when another file was put in its place.
+    """Reads and writes the replica. For use by one thread; stays open and detects that the file was replaced.
 
-    One that is not there yet is built beside its place and moved there with its first content: an edge shall never see
-    an empty table where it saw backends before.
+    A new replica is built beside its path and moved there with its first content, so that an edge never sees an empty
+    table where it saw backends before.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or begin the database. Raises RepositoryError."""
-        self._place = path
-        self._open(path if path.exists() else _begun(path))
+        """Open or create the database. Raises RepositoryError."""
+        self._final_path = path
+        self._open(path if path.exists() else _new_database(path))
 
     def _open(self, path: Path) -> None:
         super().__init__(path)
@@ -76,7 +76,7 @@ class SqliteReplica(SqliteBackendStore):
             self._identity = _identity(path)
 
     def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
-        """Return how far it follows, and everything in it; rows that are no backends are as if they were not there."""
+        """Return the position, the records and the bad records. Skips rows that are not valid backends."""
         with _translated(self._path):
             connection = self._database.connection()
             connection.text_factory = _text
@@ -86,11 +86,11 @@ class SqliteReplica(SqliteBackendStore):
             position: Any = PositionRow.select().first(self._database)
         records = [_record(dict(zip(names, row, strict=True)), known) for row in rows]
         bad = [BadRecord(row.id, row.revision, row.fault) for row in known.values() if row.fault is not None]
-        where = None if position is None else Position(int(position.cluster), position.revision)
-        return where, [record for record in records if record is not None], bad
+        reached = None if position is None else Position(int(position.cluster), position.revision)
+        return reached, [record for record in records if record is not None], bad
 
     def apply(self, changes: Changes, position: Position) -> None:
-        """Write changes and how far they bring it, all or nothing. Raises RepositoryError, also for another file."""
+        """Write changes and the position after them, all or none. Raises RepositoryError, also for a replaced file."""
         with _translated(self._path):
             if _identity(self._path) != self._identity:
                 raise RepositoryError(f"{self._path} was replaced")
@@ -113,19 +113,19 @@ class SqliteReplica(SqliteBackendStore):
                     RecordRow.replace(**row).execute(self._database)
                 row = {"id": 1, "cluster": str(position.cluster), "revision": position.revision}
                 PositionRow.replace(**row).execute(self._database)
-        if self._path != self._place:
-            self._move_in()
+        if self._path != self._final_path:
+            self._move_into_place()
 
-    def _move_in(self) -> None:
-        """Put the finished database in its place, and no write-ahead log of another one beside it."""
+    def _move_into_place(self) -> None:
+        """Move the new database to its path, and remove the write-ahead log of an earlier one."""
         self.close()
-        with _translated(self._place):
-            _remove(*_logs(self._place))
-            os.replace(self._path, self._place)
-        self._open(self._place)
+        with _translated(self._final_path):
+            _remove(*_logs(self._final_path))
+            os.replace(self._path, self._final_path)
+        self._open(self._final_path)
 
-    def is_there(self) -> bool:
-        """Say whether the file is still the one that was opened."""
+    def is_same_file(self) -> bool:
+        """Return whether the file at the path is still the one that was opened."""
         try:
             return _identity(self._path) == self._identity
         except OSError:
@@ -135,8 +135,8 @@ class SqliteReplica(SqliteBackendStore):
         self.__exit__()
 
 
-def _begun(path: Path) -> Path:
-    """Return where a database is built, with nothing there."""
+def _new_database(path: Path) -> Path:
+    """Return the path at which a new database is built, and remove leftovers there."""
     fresh = path.with_name(f".{path.name}.new")
     with _translated(fresh):
         _remove(fresh, *_logs(fresh))

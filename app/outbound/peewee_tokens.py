@@ -1,4 +1,4 @@
-"""The admin API's tokens in the gateway's SQLite database, through peewee. All calls block: not for the event loop."""
+"""Stores the admin API's tokens in the gateway's SQLite file, through peewee. All calls block the event loop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import peewee
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope, Token
 
-WRITER_PATIENCE_SECONDS: Final = 5
+WRITER_BUSY_SECONDS: Final = 5
 
 
 class TokenRow(peewee.Model):
-    """A token: what is kept of it, never its text. `scopes` are words with spaces between."""
+    """A token, stored as a hash. `scopes` are separated by spaces."""
 
     name = peewee.TextField(primary_key=True)
     hash = peewee.TextField(unique=True)
@@ -30,7 +30,7 @@ class TokenRow(peewee.Model):
 
 
 class SqliteTokenStore:
-    """Keeps tokens in the file at `path`, which it makes, readable by its owner alone, with the first write."""
+    """Stores tokens in the file at `path`, which the first call creates, readable only by its owner."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,7 +64,7 @@ class SqliteTokenStore:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = peewee.SqliteDatabase(
                 str(self._path),
-                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_PATIENCE_SECONDS * 1000},
+                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_BUSY_SECONDS * 1000},
                 thread_safe=False,
             )
             with database, database.atomic("IMMEDIATE"):
@@ -75,7 +75,7 @@ class SqliteTokenStore:
 
 
 def _token(row: Any) -> Token:
-    """Return a row as a token; a scope that this version does not know allows nothing."""
+    """Return the token of a row. Ignores scopes that this version does not know."""
     known = {scope.value for scope in Scope}
     scopes = frozenset(Scope(word) for word in row.scopes.split() if word in known)
     return Token(row.name, row.hash, scopes, row.created_at)

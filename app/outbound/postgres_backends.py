@@ -1,9 +1,9 @@
-"""The routing database in PostgreSQL, through peewee and psycopg 3: the repository the edge reads, and the store.
+"""The routing database in PostgreSQL, through peewee and psycopg 3: the repository that the edge reads, and the store.
 
-A trigger on the table sends a NOTIFY with every transaction that changes it. The repository keeps one connection that
-LISTENs: looking whether something has changed reads what has arrived on its socket, and asks the server nothing. A
-connection that is lost is made again, later and later while that fails, and then the whole table is read: what was
-notified meanwhile is lost. A table without the trigger is followed by the regular reload alone.
+A trigger on the table sends a NOTIFY with every transaction that changes it. The repository has one connection that
+LISTENs: a check for changes reads what has arrived on its socket and sends nothing to the server. A lost connection is
+reopened, with increasing pauses, and then the whole table is read, because notifications were lost meanwhile. Without
+the trigger, changes are seen only at the regular full reload.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from app.ports import BackendSet, RepositoryError
 CHANNEL: Final = "edgeproxy_backends"
 TRIGGER: Final = "edgeproxy_backends_changed"
 FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 5.0
-"""Between attempts to connect; each is drawn from its upper half, lest all edges come back at once."""
+MAX_PAUSE_SECONDS: Final = 5.0
+"""Between attempts to connect. The actual pause is random, 50-100 %, so that edges do not reconnect all at once."""
 _CONNECT_SECONDS: Final = 3
 _STATEMENT_SECONDS: Final = 10
 _INSTALLING: Final = 0x65_64_67_65
-"""Key of the advisory lock: two stores that make the same table at once would fail, not wait."""
-_ROWS_A_FETCH: Final = 500
-_ROWS_A_STATEMENT: Final = 1000
+"""Key of the advisory lock. Without it, two stores that create the table at the same time would fail."""
+_ROWS_PER_FETCH: Final = 500
+_ROWS_PER_STATEMENT: Final = 1000
 
 _COLUMNS: Final = f"""
     SELECT attname FROM pg_attribute
@@ -49,7 +49,7 @@ _MAKE_TRIGGER: Final = (
 
 
 class PostgresBackendRepository:
-    """Reads the backends of one app (all with app ""), following changes. For use by one thread. See RowParser."""
+    """Reads the backends of one app (all with app "") and detects changes. For use by one thread. See RowParser."""
 
     def __init__(self, url: DatabaseUrl, app: str = "", pause: Callable[[float], object] = time.sleep) -> None:
         self._url = url
@@ -61,7 +61,7 @@ class PostgresBackendRepository:
         self._failure = ""
 
     def has_changed(self) -> bool:
-        """Say whether the trigger has sent a note since the last load. Raises RepositoryError."""
+        """Return whether the trigger has sent a notification since the last load. Raises RepositoryError."""
         with self._connected() as database:
             wire = database.connection().pgconn
             wire.consume_input()
@@ -70,12 +70,12 @@ class PostgresBackendRepository:
         return self._has_changed
 
     def load(self) -> BackendSet:
-        """Read all rows; unchanged ones are not parsed again. Raises RepositoryError."""
+        """Read all rows. Raises RepositoryError."""
         with self._connected() as database:
-            self._has_changed = False  # a note that comes from now on may be of what this reading does not see
+            self._has_changed = False  # a later notification may be for a change that this SELECT does not see
             try:
                 present = {name for (name,) in database.execute_sql(_COLUMNS).fetchall()}
-                # Not the columns of others: one of them may hold what Python has no type for, such as "infinity".
+                # Only our columns: others may hold values without a Python type, such as "infinity".
                 names = [name for name in (*BACKEND_COLUMNS, DRAIN_DEADLINE) if name in present] or ["*"]
                 cursor = database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE} ORDER BY id")
                 rows = list(_fetched(cursor))
@@ -92,7 +92,7 @@ class PostgresBackendRepository:
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Give the database, connected; a connection that breaks meanwhile is given up."""
+        """Yield the connected database; close it if the connection is lost meanwhile."""
         if self._database is None:
             self._database = self._reconnect()
         with _translated(self._url):
@@ -110,15 +110,15 @@ class PostgresBackendRepository:
             database = _connect(self._url, "SET default_transaction_read_only = on", f"LISTEN {CHANNEL}")
         except RepositoryError as error:
             self._failure = str(error)
-            self._pause_seconds = min(LONGEST_PAUSE_SECONDS, self._pause_seconds * 2 or FIRST_PAUSE_SECONDS)
+            self._pause_seconds = min(MAX_PAUSE_SECONDS, self._pause_seconds * 2 or FIRST_PAUSE_SECONDS)
             self._retry_at = time.monotonic() + self._pause_seconds * random.uniform(0.5, 1)
             raise
         self._pause_seconds = 0.0
-        database.connection().add_notify_handler(self._note)
+        database.connection().add_notify_handler(self._on_notification)
         return database
 
-    def _note(self, _note: object) -> None:
-        """A note came along with an answer."""
+    def _on_notification(self, _notification: object) -> None:
+        """Record a notification that arrived with the result of a statement."""
         self._has_changed = True
 
 
@@ -132,7 +132,7 @@ class PostgresBackendRow(BackendRow):
 
 
 class PostgresBackendStore(SqlBackendTable):
-    """Writes the routing database, one transaction a call, making table, columns and trigger if needed."""
+    """Writes the routing database, one transaction per call. Creates table, columns and trigger if needed."""
 
     _row = PostgresBackendRow
 
@@ -158,7 +158,7 @@ class PostgresBackendStore(SqlBackendTable):
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Lock out other writers from the start: of two that look first and write then, one would fail."""
+        """Lock out other writers from the start: of two that read and then write, one would fail."""
         with self._database.atomic():
             self._database.execute_sql(f"LOCK TABLE {TABLE} IN SHARE ROW EXCLUSIVE MODE")
             yield
@@ -168,8 +168,8 @@ class PostgresBackendStore(SqlBackendTable):
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         id_, *others = self._row._meta.sorted_fields
-        for first in range(0, len(rows), _ROWS_A_STATEMENT):
-            some = self._row.insert_many(rows[first : first + _ROWS_A_STATEMENT])
+        for first in range(0, len(rows), _ROWS_PER_STATEMENT):
+            some = self._row.insert_many(rows[first : first + _ROWS_PER_STATEMENT])
             some.on_conflict(conflict_target=[id_], preserve=others).execute(self._database)
 
     def _install(self) -> None:
@@ -193,20 +193,20 @@ class PostgresBackendStore(SqlBackendTable):
 
 
 def _connect(url: DatabaseUrl, *first: str) -> Any:
-    """Return a connected database, after these statements. Raises RepositoryError."""
+    """Connect, execute the given statements, and return the database. Raises RepositoryError."""
     try:
         conninfo_to_dict(url.text)
-    except psycopg.Error:  # its words may have the password
-        raise RepositoryError(f"{url}: libpq does not understand this URL") from None
+    except psycopg.Error:  # its message may contain the password
+        raise RepositoryError(f"{url}: libpq cannot parse this URL") from None
     database: Any = peewee.PostgresqlDatabase(
         url.text,
         prefer_psycopg3=True,
-        thread_safe=False,  # the connection belongs to its user, not to whichever greenlet calls
+        thread_safe=False,  # the connection belongs to one object, not to the calling greenlet
         connect_timeout=_CONNECT_SECONDS,
         application_name="edgeproxy",
         client_encoding="utf8",
-        prepare_threshold=None,  # a prepared SELECT * fails for ever once the table has another column
-        # A server that vanished is given up after so long, be there something to send or not.
+        prepare_threshold=None,  # a prepared SELECT * fails after a column is added to the table
+        # An unreachable server is detected after 10 s, whether or not there is data to send.
         keepalives_idle=5,
         keepalives_interval=2,
         keepalives_count=3,
@@ -224,18 +224,20 @@ def _connect(url: DatabaseUrl, *first: str) -> Any:
 
 
 def _fetched(cursor: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield rows, some hundred at a time: the library converts them without letting the event loop have its turn."""
-    while some := cursor.fetchmany(_ROWS_A_FETCH):
+    """Yield rows, fetched in parts, because the library converts each part without yielding to the event loop."""
+    while some := cursor.fetchmany(_ROWS_PER_FETCH):
         yield from some
 
 
 @contextmanager
 def _translated(url: DatabaseUrl) -> Iterator[None]:
-    """Turn what peewee and psycopg raise into RepositoryError."""
+    """Translate errors of peewee and psycopg into RepositoryError."""
     try:
         yield
     except (peewee.PeeweeException, psycopg.Error, OSError, UnicodeDecodeError) as error:
         cause = error.__cause__ or error.__context__ or error
         if isinstance(cause, psycopg.errors.UndefinedTable):
-            raise RepositoryError(f"{url}: there is no table {TABLE} (scripts/seed_backends.py makes it)") from None
+            raise RepositoryError(
+                f"{url}: there is no table {TABLE}; create it with scripts/seed_backends.py"
+            ) from None
         raise RepositoryError(f"{url}: {' '.join(str(error).split())}") from None

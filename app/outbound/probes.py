@@ -1,19 +1,19 @@
-"""Asks a backend whether it is well, as its check says: a TCP connection, or a GET that must be answered rightly.
+"""Probes the health of a backend: a TCP connect, or a GET with checks of status and body.
 
-A probe has one deadline, a connection of its own, and bounds on what it reads. What went wrong is one of these words,
-for a metric's label as much as for the log:
+A probe has one deadline, its own connection, and limits on what it reads. A failure is one of these words, which label
+the metric and appear in the log:
 
-=============== ======================================================================================
-connect_refused nobody listens
-connect_timeout no connection in time, by our clock or the kernel's
-connect_failed  no route, or an address that cannot be used
-timeout         connected, but not done in time
-bad_response      closed or reset too early, not HTTP, or a head that has no end
-status          another status than expected
-body            the text is not in the first 64 KiB of the body
-no_resources    this machine is out of descriptors, memory or ports: says nothing of the backend
-internal_error  a fault of ours, logged with its traceback: says nothing of the backend
-=============== ======================================================================================
+================ ===================================================================================
+connect_refused  the port is closed
+connect_timeout  no connection within the time limit, ours or the kernel's
+connect_failed   no route to the host, or an unusable address
+timeout          connected, but no complete response within the time limit
+bad_response     closed or reset too early, not HTTP, or a head that is too large
+status           unexpected status code
+body             the text is not in the first 64 KiB of the body
+no_resources     this machine is out of descriptors, memory or ports: no verdict on the backend
+internal_error   a bug of the edge, logged with its traceback: no verdict on the backend
+================ ===================================================================================
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
 
 MAX_HEAD_BYTES: Final = 65536
-"""Of all heads of an answer together: interim ones (1xx) come before the final one."""
+"""All heads of a response together, including interim ones (1xx)."""
 MAX_BODY_BYTES: Final = 65536
-"""As sent: the framing of chunks counts."""
+"""As sent, including the framing of chunks."""
 
 _PIECE_BYTES: Final = 8192
-_OUR_WANT: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+_LOCAL_ERRORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class _Failed(Exception):
-    """The backend is not well; says why in one of the words above."""
+    """The backend failed the probe. The first argument is one of the words above."""
 
 
 def probe(target: Target) -> str | None:
-    """Run a target's check; returns None when it passed, else the word for what went wrong.
+    """Probe a target. Returns None on success, otherwise the word for the failure.
 
-    Lets nothing through but what is thrown into the greenlet, a Timeout of the caller's included.
+    Raises only exceptions thrown into the greenlet, including a Timeout of the caller.
     """
     backend, spec = target.backend, target.spec
     is_connected = False
@@ -68,19 +68,19 @@ def probe(target: Target) -> str | None:
         return "timeout" if is_connected else "connect_timeout"
     except (_Failed, BadMessage, OSError) as error:
         logger.debug("the probe of backend {} of pool {} failed: {!r}", backend.id, target.pool, error)
-        return _word(error, is_connected)
+        return _failure_of(error, is_connected)
     except Exception:
-        logger.exception("the probe of backend {} of pool {} broke", backend.id, target.pool)
+        logger.exception("the probe of backend {} of pool {} raised an exception", backend.id, target.pool)
         return "internal_error"
     finally:
         deadline.close()
 
 
-def _word(error: _Failed | BadMessage | OSError, is_connected: bool) -> str:
+def _failure_of(error: _Failed | BadMessage | OSError, is_connected: bool) -> str:
     match error:
         case _Failed():
             return str(error.args[0])
-        case OSError(errno=code) if code in _OUR_WANT:
+        case OSError(errno=code) if code in _LOCAL_ERRORS:
             return "no_resources"
         case OSError() if is_connected:
             return "bad_response"
@@ -95,7 +95,7 @@ def _word(error: _Failed | BadMessage | OSError, is_connected: bool) -> str:
 
 
 def _get(sock: socket.socket, target: Target) -> None:
-    """Ask for the check's path and judge the answer. Raises _Failed, BadMessage, OSError."""
+    """Request the path and check the response. Raises _Failed, BadMessage, OSError."""
     spec = target.spec
     sock.sendall(_request(target.backend, spec.path))
     head, rest = _read_head(sock)
@@ -112,9 +112,8 @@ def _get(sock: socket.socket, target: Target) -> None:
 
 
 def _request(backend: Backend, path: str) -> bytes:
-    host = (
-        backend.host_name or backend.host.partition("%")[0]
-    )  # a zone means nothing to anybody else (RFC 6874 section 1)
+    # A zone has no meaning on other machines (RFC 6874, section 1).
+    host = backend.host_name or backend.host.partition("%")[0]
     name = f"[{host}]" if ":" in host else host
     return (
         f"GET {path} HTTP/1.1\r\n"
@@ -126,7 +125,7 @@ def _request(backend: Backend, path: str) -> bytes:
 
 
 def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
-    """Return the final head and what came with it of the body. Raises _Failed, BadMessage, OSError."""
+    """Return the final head and the bytes of the body received with it. Raises _Failed, BadMessage, OSError."""
     data, start = b"", 0
     while True:
         end = data.find(b"\r\n\r\n", start) + 4
@@ -136,7 +135,7 @@ def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
             if head.status >= 200:
                 return head, data[end:]
         elif len(data) > MAX_HEAD_BYTES:
-            raise _Failed("bad_response", "head without end")
+            raise _Failed("bad_response", "head too large")
         else:
             piece = sock.recv(_PIECE_BYTES)
             if not piece:
@@ -145,7 +144,7 @@ def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
 
 
 def _read_body(sock: socket.socket, head: ResponseHead, data: bytes) -> Iterator[bytes]:
-    """Yield what the body carries as it comes: to its end, the connection's, or MAX_BODY_BYTES.
+    """Yield the body as it arrives, until its end, the end of the connection, or MAX_BODY_BYTES.
 
     Raises BadMessage, OSError.
     """

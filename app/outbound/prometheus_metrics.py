@@ -1,4 +1,4 @@
-"""Formats a snapshot in the Prometheus text format. It counts nothing itself: the metrics actor does."""
+"""Formats a snapshot of the metrics actor in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Gauges = Mapping[str, Mapping[Labels, float]]
 
 
 class PrometheusText:
-    """Renders metrics: what the actors counted, gauges of the moment, and the process itself."""
+    """Renders metrics: counters of the actors, current gauges, and metrics of the process."""
 
     def __init__(self) -> None:
         self._process = CollectorRegistry()
@@ -28,7 +28,7 @@ class PrometheusText:
             standard(registry=self._process)
 
     def render(self, snapshot: Snapshot, gauges: Gauges) -> bytes:
-        """Return the exposition. Takes a second for 10,000 backends: not for the event loop."""
+        """Return the exposition. Takes 1 s for 10,000 backends, so call it off the event loop."""
         registry = CollectorRegistry()
         registry.register(_Families(snapshot, gauges))
         return generate_latest(registry) + generate_latest(self._process)

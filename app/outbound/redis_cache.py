@@ -1,4 +1,4 @@
-"""A connection to Redis, through redis-py. It is told not to retry: the pool of the service knows better when to."""
+"""A connection to Redis, through redis-py, without its retries: the pool of the service retries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.outbound.tls_context import tls_context
 
 
 class _Connection(redis.Connection):
-    """On a socket of ours: of an attempt that fails redis-py leaves its own open."""
+    """Connects with open_socket, because redis-py leaves the socket of a failed attempt open."""
 
     def __init__(self, context: ssl.SSLContext | None, **options: Any) -> None:
         super().__init__(**options)
@@ -32,10 +32,10 @@ class _Connection(redis.Connection):
 
 
 class RedisConnection:
-    """Waits without a timeout of its own: the caller's passes through."""
+    """A ServiceConnection. Has no timeout of its own; a gevent.Timeout of the caller interrupts it."""
 
     def __init__(self, spec: ServiceSpec) -> None:
-        """Connect and ask for a sign of life. Raises ConnectionLost."""
+        """Connect and check that the server responds. Raises ConnectionLost."""
         settings = spec.settings
         self._connection: Any = _Connection(
             tls_context(settings["tls"]),
@@ -50,7 +50,7 @@ class RedisConnection:
         )
         try:
             self._connection.connect()
-            self._ask("PING")
+            self._execute("PING")
         except BaseException as error:
             self.close()
             if isinstance(error, redis.RedisError | OSError):
@@ -69,25 +69,25 @@ class RedisConnection:
     def _carry_out(self, operation: object) -> object:
         match operation:
             case CacheGet(key):
-                return self._ask("GET", key)
+                return self._execute("GET", key)
             case CacheSet(key, value, None):
-                self._ask("SET", key, value)
+                self._execute("SET", key, value)
                 return None
             case CacheSet(key, value, ttl_seconds):
-                self._ask("SET", key, value, "PX", _milliseconds(ttl_seconds))
+                self._execute("SET", key, value, "PX", _milliseconds(ttl_seconds))
                 return None
             case CacheDelete(key):
-                return self._ask("DEL", key) == 1
+                return self._execute("DEL", key) == 1
             case CacheIncrement(key, by):
-                return self._ask("INCRBY", key, by)
+                return self._execute("INCRBY", key, by)
             case CacheExpire(key, ttl_seconds):
-                return self._ask("PEXPIRE", key, _milliseconds(ttl_seconds)) == 1
+                return self._execute("PEXPIRE", key, _milliseconds(ttl_seconds)) == 1
             case Ping():
-                self._ask("PING")
+                self._execute("PING")
                 return None
-        raise OperationRefused(f"a cache does not understand {type(operation).__name__}")
+        raise OperationRefused(f"a cache does not support {type(operation).__name__}")
 
-    def _ask(self, *command: object) -> Any:
+    def _execute(self, *command: object) -> Any:
         self._connection.send_command(*command)
         return self._connection.read_response()
 

@@ -1,7 +1,7 @@
-"""The replica's status file, `<routing database>.replica`: written by the replicator, read by the edge.
+"""The status file of the replica, `<routing database>.replica`: written by the replicator, read by the edge.
 
-How fresh the replica is changes every second. It stands beside the routing database and not in it, so that a quiet
-control plane leaves that alone.
+The freshness changes every second. It is stored outside the routing database, which therefore does not change while
+the control plane is idle.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from app.outbound.worker_thread import WorkerThread
 
 TICK_SECONDS: Final = 0.5
 """Between looks of an edge at the file."""
-MOST_NAMED: Final = 20
+MAX_LISTED: Final = 20
 """Suspects and bad records named; the counts say how many there are."""
-SILENT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 5.0
 """A replicator that has not written the file for so long is dead, frozen, or held up by the routing database."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):
-    """How the replica is. `contact_at` is Unix seconds at which it was last known to be as etcd has it; 0 = never."""
+    """State of the replica. `contact_at` is the Unix time when it was last known to equal etcd; 0 = never."""
 
     revision: int = 0
     contact_at: float = 0.0
     endpoint: str = ""
     error: str | None = None
-    """Why there is no contact now."""
+    """Why there is no contact at present."""
     is_held: bool = False
-    """etcd has no backends and never had for us, so what was here before stays."""
+    """Whether etcd has never had backends, so that the backends in the database are kept."""
     records: int = 0
     suspect_count: int = 0
     suspects: list[str] = []
@@ -40,12 +40,12 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     bad: list[str] = []
 
     def age_seconds(self) -> float | None:
-        """Return for how long nothing is known of changes, None when there never was contact."""
+        """Return the seconds since the last contact, None if there never was one."""
         return max(0.0, time.time() - self.contact_at) if self.contact_at else None
 
 
 def replica_file(database: Path) -> Path:
-    """Return where the status of a routing database is."""
+    """Return the path of the status file of a routing database."""
     return database.with_name(database.name + ".replica")
 
 
@@ -57,15 +57,15 @@ def write_replica_status(path: Path, status: ReplicaStatus) -> None:
 
 
 def read_replica_status(path: Path) -> ReplicaStatus | None:
-    """Return what the file says, None when there is none or it says nothing sensible."""
+    """Read the file. Returns None if it is absent or invalid."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ReplicaStatus)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-class ReplicaWatch:
-    """What the edge knows of the replicator: the status file as it was when looked at last."""
+class ReplicaWatcher:
+    """Reads the status file for the edge. `current` is the status at the last check."""
 
     def __init__(self, database: Path) -> None:
         self._path = replica_file(database)
@@ -74,13 +74,13 @@ class ReplicaWatch:
         self._changed_at = time.monotonic()
         self.current: ReplicaStatus | None = None
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read the file, off the event loop."""
         written, status = self._thread.run(_written_and_status, self._path)
         if written != self._written:
             self._written, self._changed_at = written, time.monotonic()
-        elif status is not None and time.monotonic() - self._changed_at > SILENT_SECONDS:
-            status = msgspec.structs.replace(status, error=status.error or "the replicator says nothing any more")
+        elif status is not None and time.monotonic() - self._changed_at > SILENCE_SECONDS:
+            status = msgspec.structs.replace(status, error=status.error or "the replicator has stopped reporting")
         self.current = status
 
 

@@ -1,4 +1,4 @@
-"""Which adapter has the routing database: a file is SQLite's, a URL is PostgreSQL's."""
+"""Selects the adapter of the routing database: SQLite for a path, PostgreSQL for a URL."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.outbound.postgres_backends import PostgresBackendRepository, PostgresBa
 from app.ports import BackendRepository
 
 
-def open_repository(place: Path | DatabaseUrl, pause: Callable[[float], object] = time.sleep) -> BackendRepository:
-    """Return what the edge reads; it connects when it is asked. `pause` is RowParser's."""
-    if isinstance(place, Path):
-        return SqliteBackendRepository(place, pause=pause)
-    return PostgresBackendRepository(place, pause=pause)
+def open_repository(location: Path | DatabaseUrl, pause: Callable[[float], object] = time.sleep) -> BackendRepository:
+    """Return the repository that the edge reads. It connects on first use. `pause` is passed to RowParser."""
+    if isinstance(location, Path):
+        return SqliteBackendRepository(location, pause=pause)
+    return PostgresBackendRepository(location, pause=pause)
 
 
-def open_store(place: Path | DatabaseUrl) -> SqlBackendTable:
-    """Open what commands and the admin API write, making the table if needed. Raises RepositoryError."""
-    if isinstance(place, Path):
-        return SqliteBackendStore(place)
-    return PostgresBackendStore(place)
+def open_store(location: Path | DatabaseUrl) -> SqlBackendTable:
+    """Open the store that commands and the admin API write. Creates the table if needed. Raises RepositoryError."""
+    if isinstance(location, Path):
+        return SqliteBackendStore(location)
+    return PostgresBackendStore(location)

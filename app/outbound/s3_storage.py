@@ -1,6 +1,6 @@
-"""A connection to S3, MinIO or what speaks like them, through minio's client: one HTTP connection, kept alive.
+"""A connection to S3, MinIO or a compatible store, through minio's client: one persistent HTTP connection.
 
-Opening it asks for the bucket, which takes the permission to list it.
+Opening it checks that the bucket exists, which requires the permission to list it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from app.domain.service_errors import ConnectionLost, OperationRefused
 from app.domain.services import ServiceSpec
 
 _ONE_PART_BYTES: Final = 5 * 1024**3
-"""Send every object as one part: several would be sent by threads of the client's own."""
+"""Sends every object as one part, because the client would send several parts in threads."""
 _PIECE_BYTES: Final = 1024 * 1024
-_BREATH_SECONDS: Final = 0.001
+_PAUSE_SECONDS: Final = 0.001
 _ABSENT: Final = ("NoSuchKey", "NoSuchObject", "ResourceNotFound")
 
 
 class S3Connection:
-    """Waits without a timeout of its own but for connecting: the caller's passes through."""
+    """A ServiceConnection. Has a timeout only for connecting; a gevent.Timeout of the caller interrupts it."""
 
     def __init__(self, spec: ServiceSpec) -> None:
-        """Connect and ask for the bucket. Raises ConnectionLost."""
+        """Connect and check that the bucket exists. Raises ConnectionLost."""
         settings = spec.settings
         self._bucket: str = settings["bucket"]
         self._max_bytes: int = settings["max_object_bytes"]
@@ -60,7 +60,7 @@ class S3Connection:
         except BaseException as error:
             self.close()
             if isinstance(error, MinioException | urllib3.exceptions.HTTPError | OSError):
-                raise ConnectionLost(_words(error)) from None
+                raise ConnectionLost(_reason(error)) from None
             raise
 
     def call(self, operation: object) -> object:
@@ -69,12 +69,12 @@ class S3Connection:
         except S3Error as error:
             if error.code in _ABSENT and isinstance(operation, GetObject | HeadObject):
                 return None
-            raise OperationRefused(_words(error)) from None
+            raise OperationRefused(_reason(error)) from None
         except MinioException as error:
-            raise OperationRefused(_words(error)) from None
+            raise OperationRefused(_reason(error)) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ConnectionLost(_words(error)) from None
-        except (TypeError, ValueError) as error:  # a key that cannot be one
+            raise ConnectionLost(_reason(error)) from None
+        except (TypeError, ValueError) as error:  # an invalid key
             raise OperationRefused(str(error)) from None
 
     def _carry_out(self, operation: object) -> object:
@@ -95,7 +95,7 @@ class S3Connection:
             case Ping():
                 self._client.bucket_exists(self._bucket)
                 return None
-        raise OperationRefused(f"a storage does not understand {type(operation).__name__}")
+        raise OperationRefused(f"a storage does not support {type(operation).__name__}")
 
     def _get(self, key: str) -> bytes:
         response = self._client.get_object(self._bucket, key)
@@ -103,14 +103,14 @@ class S3Connection:
             data = bytearray()
             while piece := response.read(_PIECE_BYTES):
                 data += piece
-                if len(data) > self._max_bytes:  # a length is not always said beforehand
+                if len(data) > self._max_bytes:  # Content-Length may be absent
                     raise OperationRefused(f"{key} has more than {self._max_bytes} bytes (max_object_bytes)")
                 if len(piece) == _PIECE_BYTES:
-                    gevent.sleep(_BREATH_SECONDS)  # what has arrived already would be read in one go
+                    gevent.sleep(_PAUSE_SECONDS)  # else data that has already arrived is read without yielding
             response.release_conn()
             return bytes(data)
         finally:
-            response.close()  # with what was not read of it, if anything
+            response.close()  # discards unread data
 
     def _put(self, key: str, data: bytes, content_type: str) -> None:
         if len(data) > self._max_bytes:
@@ -120,7 +120,7 @@ class S3Connection:
         )
 
     def is_stale(self) -> bool:
-        return False  # the HTTP client sees for itself, and connects anew
+        return False  # the HTTP client detects it and reconnects
 
     def close(self) -> None:
         self._http.clear()
@@ -137,7 +137,7 @@ def _info(found: object) -> ObjectInfo:
     )
 
 
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, S3Error):
         return f"{error.code}: {error.message}"
     return str(error) or repr(error)

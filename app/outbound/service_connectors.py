@@ -1,4 +1,4 @@
-"""Which adapter speaks to which engine. A library is imported with the first service that needs it: some are large."""
+"""Maps engines to adapters. An adapter's library is imported by the first service that needs it, as some are large."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADAPTERS: Final = {
 
 
 def connector(spec: ServiceSpec) -> Callable[[], ServiceConnection]:
-    """Return what opens a connection to a service, or raises ConnectionLost."""
+    """Return a function that opens a connection to a service. The function raises ConnectionLost."""
     module, name = _ADAPTERS[spec.engine]
     adapter = getattr(import_module(f"{__package__}.{module}"), name)
     return partial(adapter, spec)

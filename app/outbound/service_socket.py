@@ -1,4 +1,4 @@
-"""A TCP connection to a service. Whatever ends the attempt, a timeout thrown in or a kill too, no socket stays open."""
+"""Opens a TCP connection to a service. Every failed attempt closes its socket, also on a gevent.Timeout or kill."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def open_socket(host: str, port: int, timeout_s: float) -> socket.socket:
-    """Connect to a host's first address that answers; the socket has no timeout of its own then. Raises OSError."""
+    """Connect to the first address of a host that accepts. Returns a socket without a timeout. Raises OSError."""
     failure: OSError | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         sock = socket.socket(family, kind, protocol)

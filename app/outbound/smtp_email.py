@@ -17,10 +17,10 @@ from app.outbound.tls_context import tls_context
 
 
 class SmtpConnection:
-    """Logged in and ready for the next mail. Waits without a timeout of its own: the caller's passes through."""
+    """A ServiceConnection, logged in. Has no timeout of its own; a gevent.Timeout of the caller interrupts it."""
 
     def __init__(self, spec: ServiceSpec) -> None:
-        """Connect, encrypt and log in as the settings say. Raises ConnectionLost."""
+        """Connect, start TLS and log in, according to the settings. Raises ConnectionLost."""
         self._sender: str = spec.settings["sender"]
         context = tls_context("verify") if spec.settings["tls"] == "tls" else None
         self._client = _Client(spec.settings["host"], context, spec.connect_timeout_seconds)
@@ -29,7 +29,7 @@ class SmtpConnection:
         except BaseException as error:
             self.close()
             if isinstance(error, smtplib.SMTPException | OSError):
-                raise ConnectionLost(_words(error)) from None
+                raise ConnectionLost(_reason(error)) from None
             raise
         assert self._client.sock is not None
         self._end = StaleSocket(self._client.sock.fileno())
@@ -38,7 +38,7 @@ class SmtpConnection:
         settings = spec.settings
         code, words = self._client.connect(settings["host"], settings["port"])
         if code != 220:
-            raise ConnectionLost(_answer(code, words))
+            raise ConnectionLost(_response_text(code, words))
         if settings["tls"] == "starttls":
             self._client.starttls(context=tls_context("verify"))
         self._client.ehlo_or_helo_if_needed()
@@ -54,13 +54,13 @@ class SmtpConnection:
                     self._client.noop()
                     return None
         except (smtplib.SMTPServerDisconnected, OSError) as error:
-            # SMTPException is an OSError: those that are the server's words are told apart first.
+            # SMTPException is an OSError, so responses of the server are distinguished first.
             if isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected):
-                raise OperationRefused(_words(error)) from None
-            raise ConnectionLost(_words(error)) from None
-        except ValueError as error:  # a line break in a header, an address that is none
+                raise OperationRefused(_reason(error)) from None
+            raise ConnectionLost(_reason(error)) from None
+        except ValueError as error:  # a line break in a header, or an invalid address
             raise OperationRefused(str(error)) from None
-        raise OperationRefused(f"email does not understand {type(operation).__name__}")
+        raise OperationRefused(f"an email service does not support {type(operation).__name__}")
 
     def _send(self, mail: SendEmail) -> dict[str, str]:
         sender = mail.sender or self._sender
@@ -74,7 +74,7 @@ class SmtpConnection:
         if mail.html is not None:
             message.add_alternative(mail.html, subtype="html")
         refused = self._client.send_message(message, sender, list(mail.recipients))
-        return {recipient: _answer(*response) for recipient, response in refused.items()}
+        return {recipient: _response_text(*response) for recipient, response in refused.items()}
 
     def is_stale(self) -> bool:
         return self._client.sock is None or bool(self._end)
@@ -84,12 +84,12 @@ class SmtpConnection:
 
 
 class _Client(smtplib.SMTP):
-    """On a socket of ours, encrypted from the start if `context` is given."""
+    """Connects with open_socket; with `context`, uses TLS from the start."""
 
     def __init__(self, host: str, context: ssl.SSLContext | None, connect_timeout_seconds: float) -> None:
-        super().__init__(local_hostname=socket.gethostname())  # without a name it asks the resolver for one
+        super().__init__(local_hostname=socket.gethostname())  # otherwise it looks up the FQDN
         self._host = host
-        """Whose certificate it has to be when encryption starts."""
+        """The name that the certificate must have after STARTTLS."""
         self._context = context
         self._connect_timeout_seconds = connect_timeout_seconds
 
@@ -98,14 +98,14 @@ class _Client(smtplib.SMTP):
         return sock if self._context is None else self._context.wrap_socket(sock, server_hostname=host)
 
 
-def _answer(code: int, words: bytes | str) -> str:
+def _response_text(code: int, words: bytes | str) -> str:
     return f"{code} {words.decode(errors='replace') if isinstance(words, bytes) else words}"
 
 
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     match error:
         case smtplib.SMTPRecipientsRefused(recipients=recipients):
-            return "; ".join(f"{one}: {_answer(*response)}" for one, response in recipients.items())
+            return "; ".join(f"{one}: {_response_text(*response)}" for one, response in recipients.items())
         case smtplib.SMTPResponseException(smtp_code=code, smtp_error=words):
-            return _answer(code, words)
+            return _response_text(code, words)
     return str(error) or repr(error)

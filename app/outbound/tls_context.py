@@ -1,4 +1,4 @@
-"""What encrypts connections to services, for the words that a service's settings have for it."""
+"""TLS contexts for connections to services, by the `tls` setting of the service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _TidyContext(ssl.SSLContext):
-    """Closes the socket of a handshake that fails. Otherwise nobody would: the caller's own is detached by then."""
+    """Closes the socket after a failed handshake. The caller cannot: its socket object is detached by then."""
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
         options["do_handshake_on_connect"] = False
@@ -21,7 +21,7 @@ class _TidyContext(ssl.SSLContext):
 
 
 def tls_context(setting: str) -> ssl.SSLContext | None:
-    """Return a client's context: None for `off`; `require` asks for no certificate, anything else verifies it."""
+    """Return a client context: None for `off`, without verification for `require`, otherwise with verification."""
     if setting == "off":
         return None
     context = _TidyContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""Private keys of WireGuard (Curve25519), each made where it is used, in a file for its owner alone."""
+"""Private keys of WireGuard (Curve25519), made on the machine that uses them, in files readable only by the owner."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _KEY_BYTES: Final = 32
 
 
 class KeyFileError(Exception):
-    """A private key cannot be read or made, or is not kept private."""
+    """A private key cannot be read or made, or others can read it."""
 
 
 def public_key(path: Path) -> str:
-    """Return the public key of the private one in a file, in base64. Raises KeyFileError; FileNotFoundError."""
+    """Return, in base64, the public key of the private key in a file. Raises KeyFileError, FileNotFoundError."""
     try:
         with path.open(encoding="ascii") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -30,23 +30,23 @@ def public_key(path: Path) -> str:
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}") from None
     except (binascii.Error, UnicodeDecodeError):
-        raise KeyFileError(f"{path}: holds no private key") from None
+        raise KeyFileError(f"{path}: does not contain a private key") from None
     if mode & 0o077:
-        raise KeyFileError(f"{path}: others may read it (mode {mode:o}): chmod 600 it, or better make another key")
+        raise KeyFileError(f"{path}: others can read it (mode {mode:o}): make a new key, or at least chmod 600")
     if len(private) != _KEY_BYTES:
-        raise KeyFileError(f"{path}: holds no private key")
+        raise KeyFileError(f"{path}: does not contain a private key")
     public = ECC.construct(curve="curve25519", seed=private).public_key().export_key(format="raw")
     return base64.b64encode(public).decode()
 
 
 def make_key(path: Path) -> str:
-    """Make a private key in a new file, unless there is one, and return the public one. Raises KeyFileError."""
+    """Make a private key unless the file exists, and return the public key. Raises KeyFileError."""
     try:
         return public_key(path)
     except FileNotFoundError:
         pass
     try:
-        # Linked whole to its name: nobody finds half a key, and of two that make one at once the first wins.
+        # Linked to its name when complete: no reader sees half a key, and of two concurrent makers the first wins.
         descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -64,7 +64,7 @@ def make_key(path: Path) -> str:
 
 
 def _clamped(secret: bytes) -> bytes:
-    """Return random bytes as a private key: RFC 7748, section 5."""
+    """Turn random bytes into a private key (RFC 7748, section 5)."""
     key = bytearray(secret)
     key[0] &= 248
     key[31] = key[31] & 127 | 64

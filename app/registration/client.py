@@ -1,12 +1,11 @@
-"""The registration client: keeps a service registered at an edge, and renews the registration in a thread of its own.
+"""The registration client for services: registers a service at an edge and renews it in a background thread.
 
-It needs only the edge's admin API, and no gevent::
+It uses only the edge's admin API and does not need gevent::
 
     with RegistrationClient(3000, app="web", token=Path("admin.token")):
-        ...  # serve until the end
+        ...  # serve until told to end
 
-The block begins once the service is registered, or while an edge that is down is retried. At its end the service is
-drained, and then deregistered.
+Entering registers the service, or keeps trying if the edge is down. Leaving drains it, waits, and deregisters it.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ from app.outbound.admin_api import DEFAULT_URL, AdminApi, ApiError, is_token, se
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_DRAIN_SECONDS: Final = 2.0
-END_SECONDS: Final = 1.5
-"""For telling the edge that a service drains, or has ended. Without that the registration expires."""
+FINAL_CALL_SECONDS: Final = 1.5
+"""Time limit for draining and for deregistering at the edge. Without them the registration expires by itself."""
 
-MOST_RESPONSE_SECONDS: Final = 10.0
+MAX_RESPONSE_SECONDS: Final = 10.0
 
 _FIRST_BACKOFF_SECONDS: Final = 0.2
-_LONGEST_BACKOFF_SECONDS: Final = 5.0
+_MAX_BACKOFF_SECONDS: Final = 5.0
 _TEMPORARY: Final = (408, 429)
-"""Refusals that the same request may not meet the next time."""
+"""Refusals after which the same request may succeed later."""
 
 
 def default_id(app: str | None, port: int) -> str:
-    """Return the id of a service without one: app, machine and port, so that it stays the same after a restart."""
+    """Return the id of a service without one: app, host name and port, so that it survives a restart."""
     return "-".join([*([app] if app else []), socket.gethostname(), str(port)])
 
 
 class RegistrationClient:
-    """Registers a service as backend `id` at the edge at `url`, from `start` to `end`.
+    """Keeps a service registered as `id` at the edge at `url`, from `start` to `end`.
 
-    If the edge refuses the first registration, the client gives up, and `refusal` has the reason. Every later failure
-    is retried.
+    If the edge refuses before it has ever accepted this registration, the client stops, and `refusal` is the reason.
+    All later failures are retried.
     """
 
     def __init__(
@@ -69,13 +68,13 @@ class RegistrationClient:
         url: str = DEFAULT_URL,
         token: str | Path = Path("admin.token"),
         ca_file: Path | None = None,
-        is_there: Callable[[], bool] = lambda: True,
+        is_serving: Callable[[], bool] = lambda: True,
         on_refusal: Callable[[ApiError], None] = lambda _error: None,
     ) -> None:
-        """Take a service that listens at `host` and `port`. The other columns are those of a backend.
+        """`token` is a text or a file, which is read again after a refusal. Renewal pauses while `is_serving` is false.
 
-        A `token` file is read again when its token is refused. While `is_there()` is false, the registration is not
-        renewed. Raises BadBackend, a ValueError, for columns; ValueError for url or ttl_seconds; OSError for ca_file.
+        Raises BadBackend (a ValueError) for an invalid service, ValueError for `url` or `ttl_seconds`, OSError for
+        `ca_file`.
         """
         self.id = default_id(app, port) if id is None else id
         columns = {"app": app, "port": port, "region": region, "country": country, "weight": weight}
@@ -83,29 +82,29 @@ class RegistrationClient:
         parse_backend({"id": self.id, "wg_ip": host, **columns, **limits})
         if not SHORTEST_TTL_SECONDS <= ttl_seconds <= LONGEST_TTL_SECONDS:
             raise ValueError(f"ttl_seconds must be from {SHORTEST_TTL_SECONDS} to {LONGEST_TTL_SECONDS}")
-        self._body = {"host": host, **columns, **limits, "ttl_seconds": ttl_seconds}
+        self._service = {"host": host, **columns, **limits, "ttl_seconds": ttl_seconds}
         self._renewal_seconds = ttl_seconds / 3
         self._drain_seconds = drain_seconds
         self._token = token
         self._api = AdminApi(
-            url, "", ca_file, response_seconds=min(max(2.0, self._renewal_seconds), MOST_RESPONSE_SECONDS)
+            url, "", ca_file, response_seconds=min(max(2.0, self._renewal_seconds), MAX_RESPONSE_SECONDS)
         )
-        self._is_bearer = False
-        self._is_there = is_there
+        self._has_token = False
+        self._is_serving = is_serving
         self._on_refusal = on_refusal
         self.refusal: ApiError | None = None
-        self._trouble: str | None = ""
-        """Why the last request failed, None when it succeeded, "" before the first."""
+        self._last_problem: str | None = ""
+        """The reason why the last call failed, None if it succeeded, "" before the first."""
         self._was_registered = self._may_be_registered = False
         self._is_draining = False
-        self._is_drained = threading.Event()
+        self._drain_is_confirmed = threading.Event()
         self._has_tried = threading.Event()
-        self._must_hurry = threading.Event()
+        self._skip_waiting = threading.Event()
         self._orders: SimpleQueue[str] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"registration {self.id}", daemon=True)
 
     def __enter__(self) -> Self:
-        """Register. Raises ApiError when the edge refuses; an edge that is down is retried in the background."""
+        """Register. Raises ApiError if the edge refuses. If it is down, retries in the background."""
         self.start()
         self._has_tried.wait()
         if self.refusal is not None:
@@ -120,29 +119,29 @@ class RegistrationClient:
         self.end()
 
     def start(self) -> None:
-        """Start to register, in the background."""
+        """Start registering in the background."""
         self._thread.start()
 
     def drain(self) -> None:
-        """Ask the edge for no new connections, and wait for `drain_seconds` once it has confirmed."""
+        """Stop new connections, and once the edge has confirmed that, wait `drain_seconds`."""
         self._orders.put("drain")
-        give_up_at = time.monotonic() + END_SECONDS
-        while not self._is_drained.is_set() and time.monotonic() < give_up_at:
-            if self._must_hurry.wait(0.05):
+        give_up_at = time.monotonic() + FINAL_CALL_SECONDS
+        while not self._drain_is_confirmed.is_set() and time.monotonic() < give_up_at:
+            if self._skip_waiting.wait(0.05):
                 return
-        if self._is_drained.is_set():
-            self._must_hurry.wait(self._drain_seconds)
+        if self._drain_is_confirmed.is_set():
+            self._skip_waiting.wait(self._drain_seconds)
 
-    def hurry(self) -> None:
-        """End the wait of `drain`, now and later."""
-        self._must_hurry.set()
+    def skip_waiting(self) -> None:
+        """End the waiting in `drain`, now and later."""
+        self._skip_waiting.set()
 
     def end(self) -> None:
-        """Deregister, after a `start`. At an edge that cannot be reached the registration expires."""
+        """Deregister, if started. If the edge cannot be reached, the registration expires after its TTL."""
         if self._thread.ident is None:
             return
         self._orders.put("end")
-        self._thread.join(END_SECONDS + _FIRST_BACKOFF_SECONDS)
+        self._thread.join(FINAL_CALL_SECONDS + _FIRST_BACKOFF_SECONDS)
 
     # In the thread
 
@@ -165,67 +164,67 @@ class RegistrationClient:
         self._api.close()
 
     def _pause_seconds(self, failures: int) -> float:
-        """Return the pause before the next request, with jitter, so that services do not renew in step."""
+        """Return the seconds until the next call, randomized so that services do not call at the same time."""
         if not failures:
             return self._renewal_seconds * random.uniform(0.8, 1.0)
         seconds = _FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 10)
-        return min(seconds, self._renewal_seconds, _LONGEST_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
+        return min(seconds, self._renewal_seconds, _MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
 
     def _renew(self) -> bool:
-        """Register or renew; returns whether that succeeded."""
+        """Register or renew. Returns False if it failed and should be retried soon."""
         is_draining = self._is_draining
         try:
-            if not is_draining and not self._is_there():
-                self._log_trouble("it does not accept connections any more, so it is not renewed")
+            if not is_draining and not self._is_serving():
+                self._retry_later("the service does not respond, so it is not renewed")
                 return False
-            response = self._call("PUT", {**self._body, "draining": is_draining})
+            response = self._call("PUT", {**self._service, "draining": is_draining})
         except ApiError as error:
             self._failed(error)
             return False
-        except Exception:  # the service serves on, and must stay registered
-            logger.exception("{}: renewing failed", self.id)
+        except Exception:  # the service continues, so keep trying to register it
+            logger.exception("{}: calling the edge failed", self.id)
             return False
-        self._succeeded(response, is_draining)
+        self._accepted(response, is_draining)
         return True
 
-    def _succeeded(self, response: dict[str, Any], is_draining: bool) -> None:
+    def _accepted(self, response: dict[str, Any], is_draining: bool) -> None:
         self._was_registered = self._may_be_registered = True
-        if response.get("is_new") and self._trouble is None:
-            logger.warning("{} was lost, and is registered again", self.id)
-        elif self._trouble is not None:
-            how = "registered" if response.get("is_new") else "registered, and was before"
+        if response.get("is_new") and self._last_problem is None:
+            logger.warning("{} was lost at the edge and is registered again", self.id)
+        elif self._last_problem is not None:
+            how = "registered" if response.get("is_new") else "still registered"
             logger.info("{} is {} at {}", self.id, how, self._api.url)
-        self._trouble = None
-        if is_draining and not self._is_drained.is_set():
-            logger.info("{} drains", self.id)
-            self._is_drained.set()
+        self._last_problem = None
+        if is_draining and not self._drain_is_confirmed.is_set():
+            logger.info("{} is draining", self.id)
+            self._drain_is_confirmed.set()
 
     def _failed(self, error: ApiError) -> None:
         status = error.status
         if status is None:
-            self._may_be_registered = True  # the request may have arrived all the same
+            self._may_be_registered = True  # the edge may have received it nevertheless
         elif not self._was_registered and status < 500 and status not in _TEMPORARY:
             self.refusal = error
             logger.error("{}: {} ({})", self.id, error.detail, status)
             self._on_refusal(error)
             return
-        self._log_trouble(f"{error.detail} ({status})" if status is not None else error.detail)
+        self._retry_later(f"{error.detail} ({status})" if status is not None else error.detail)
 
-    def _log_trouble(self, reason: str) -> None:
-        if reason != self._trouble:
-            logger.warning("{}: {}; trying again", self.id, reason)
-        self._trouble = reason
+    def _retry_later(self, reason: str) -> None:
+        if reason != self._last_problem:
+            logger.warning("{}: {}; will retry", self.id, reason)
+        self._last_problem = reason
 
     def _deregister(self) -> None:
-        give_up_at = time.monotonic() + END_SECONDS
+        give_up_at = time.monotonic() + FINAL_CALL_SECONDS
         while True:
             try:
                 self._call("DELETE")
             except ApiError as error:
                 if error.status is not None and error.status < 500 and error.status not in (401, *_TEMPORARY):
-                    return  # there is no such registration any more
+                    return  # it no longer exists
                 if time.monotonic() > give_up_at:
-                    logger.warning("{}: {}; the registration expires", self.id, error.detail)
+                    logger.warning("{}: {}; the registration will expire", self.id, error.detail)
                     return
                 time.sleep(_FIRST_BACKOFF_SECONDS)
             else:
@@ -233,14 +232,14 @@ class RegistrationClient:
                 return
 
     def _call(self, method: str, body: object = None) -> dict[str, Any]:
-        """Call the edge's route for this registration. Raises ApiError, also without a token."""
-        if not self._is_bearer:
-            self._api.show(self._read_token())
-            self._is_bearer = True
+        """Call the edge. Raises ApiError, also if there is no token yet."""
+        if not self._has_token:
+            self._api.set_token(self._read_token())
+            self._has_token = True
         try:
             return self._api.call(method, f"/api/registrations/{segment(self.id)}", body) or {}
         except ApiError as error:
-            self._is_bearer = error.status != 401
+            self._has_token = error.status != 401
             raise
 
     def _read_token(self) -> str:
@@ -249,8 +248,8 @@ class RegistrationClient:
         try:
             token = self._token.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise ApiError(f"no token: {self._token}: {reason}") from None
+            reason = getattr(error, "strerror", None) or "is not text"
+            raise ApiError(f"cannot read the token: {self._token}: {reason}") from None
         if not is_token(token):
-            raise ApiError(f"{self._token} has no token")
+            raise ApiError(f"{self._token} does not contain a token")
         return token

@@ -62,7 +62,7 @@ class Routing(Protocol):
         """What was loaded last: another object after every change."""
         ...
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Load what has changed, now."""
         ...
 
@@ -103,7 +103,7 @@ class DatabaseRegistrar:
         with self._turn:
             is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
             ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._routing.look()
+        self._routing.check()
         backend = registration.backend
         logger.bind(backend=backend.id).info(
             "registration {}: {} at {} port {}{}, for {} s at a time",
@@ -121,14 +121,14 @@ class DatabaseRegistrar:
             if not self._stored(lambda store: store.deregister(backend_id)):
                 raise KeyError(backend_id)
             ask(self._actor, EndRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._routing.look()
+        self._routing.check()
         logger.bind(backend=backend_id).info("registration {}: ended by its service", backend_id)
 
     def tick(self) -> None:
         """Adopt what others changed, and end what has expired. Retries at the next tick what fails now."""
         try:
             if self._end_expired():
-                self._routing.look()
+                self._routing.check()
             self._error = ""
         except RepositoryError as error:
             if str(error) != self._error:

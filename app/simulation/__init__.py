@@ -1,12 +1,12 @@
-"""What the edge would do with more clients than one machine can hold: drawn, elected for, counted, pictured.
+"""Simulates the edge with more clients than one machine can hold.
 
 ::
 
-    clients     who they are: addresses of every country, in proportion to its internet users
-    run         where they go: the pool and the election of the edge itself, clients arriving and backends failing
-    results     what came of it: connections, tiers, overflow, moves
-    tables      for people to read; results as JSON for programs
-    picture     for people to look at: a map and bars, SVG
+    clients     draws addresses of every country, in proportion to its internet users
+    run         lets clients arrive and backends fail, with the pool and the selector of the edge itself
+    results     the outcome: connections, tiers, overflow, moves; as JSON for programs
+    tables      the results as tables for people
+    picture     the results as a map and bars, in SVG
 
-Pure but for the files of data that `clients` and `picture` read: no sockets, no clock, chance only by a seed.
+Pure, except that `clients` and `picture` read data files: no sockets, no clock, and randomness only from a seed.
 """

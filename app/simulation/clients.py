@@ -1,4 +1,4 @@
-"""Who the clients are: IPv4 addresses drawn from each country's part of the address space, by its internet users."""
+"""Draws clients: random IPv4 addresses of each country, in proportion to its internet users."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 USERS_FILE: Final = Path(__file__).parent.parent / "data" / "internet_users.csv"
-_DRAWN_AT_ONCE: Final = 10_000
+_BATCH: Final = 10_000
 
 
 def internet_users() -> dict[str, int]:
-    """Return how many thousand people use the internet, by country (CIA World Factbook, see NOTICE)."""
+    """Return the internet users of each country in thousands (CIA World Factbook, see NOTICE)."""
     with USERS_FILE.open(encoding="ascii", newline="") as file:
         return {row["country"]: int(row["thousands"]) for row in csv.DictReader(file)}
 
@@ -37,16 +37,16 @@ class AddressSpace:
         return country in self._firsts
 
     def draw(self, country: str, chance: random.Random) -> str:
-        """Return an address of a country, each as likely as any other."""
+        """Return a random address of a country, uniformly distributed."""
         ends = self._ends[country]
-        place = int(chance.random() * ends[-1])
-        network = bisect_right(ends, place)
-        address = self._firsts[country][network] + place - (ends[network - 1] if network else 0)
+        offset = int(chance.random() * ends[-1])
+        network = bisect_right(ends, offset)
+        address = self._firsts[country][network] + offset - (ends[network - 1] if network else 0)
         return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
 
 
 class Crowd:
-    """Clients without end, a country's share being its share of the weights. Countries without addresses have none."""
+    """An endless supply of clients, by weight of country. Countries without addresses are left out."""
 
     def __init__(self, space: AddressSpace, weights: Mapping[str, int], chance: random.Random) -> None:
         self._space = space
@@ -54,17 +54,17 @@ class Crowd:
         self._weights = {country: weight for country, weight in weights.items() if weight > 0 and country in space}
 
     def share(self, country: str) -> float:
-        """Return a country's share of the clients, 0-1. Raises KeyError where there are none."""
+        """Return a country's share of the clients, 0-1. Raises KeyError for a country without clients."""
         return self._weights[country] / sum(self._weights.values())
 
     def draw(self, count: int) -> Iterator[str]:
-        """Yield the addresses of so many clients."""
+        """Yield the addresses of `count` clients."""
         countries, ends = list(self._weights), list(accumulate(self._weights.values()))
         while count > 0:
-            for country in self._chance.choices(countries, cum_weights=ends, k=min(count, _DRAWN_AT_ONCE)):
+            for country in self._chance.choices(countries, cum_weights=ends, k=min(count, _BATCH)):
                 yield self._space.draw(country, self._chance)
-            count -= _DRAWN_AT_ONCE
+            count -= _BATCH
 
     def draw_from(self, country: str, count: int) -> Iterator[str]:
-        """Yield the addresses of so many clients of one country."""
+        """Yield the addresses of `count` clients of one country."""
         return (self._space.draw(country, self._chance) for _ in range(count))

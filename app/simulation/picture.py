@@ -1,4 +1,4 @@
-"""A simulation's results as a picture: a world map with its clients and backends, and bars below it. SVG."""
+"""Draws the results of a simulation in SVG: a world map with clients and backends, and bars below it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Final
 from app.simulation.results import BackendLoad, Results, Stage
 
 _WORLD: Final = Path(__file__).parent.parent / "admin" / "page"
-"""The outline of the land and the places of countries and regions on it, made for the admin page."""
+"""The folder of the map of the admin page: the land, and positions of countries and regions."""
 _WIDTH: Final = 1000
 _MAP_TOP: Final = 64
 _MAP_HEIGHT: Final = 440
 _MARGIN: Final = 24
 _ROW: Final = 26
 _ROWS: Final = 24
-"""Backends with a bar of their own below the map: those with most connections."""
+"""Backends shown with a bar below the map: those with the most connections."""
 _TALLEST: Final = 70
 _LARGEST_DOT: Final = 26
 
 _TIER_COLOURS: Final = ("#2a9d8f", "#4f7cd6", "#e9a23b", "#a06cd5")
-_NOBODY_COLOUR: Final = "#c8553d"
-_LEGEND: Final = ("same country", "same region", "this edge's region", "elsewhere", "nobody")
+_UNSERVED_COLOUR: Final = "#c8553d"
+_LEGEND: Final = ("same country", "same region", "this edge's region", "elsewhere", "no backend")
 _STATE_COLOURS: Final = {"ok": "#264653", "over soft": "#d97706", "full": "#b91c1c", "out": "#9ca3af"}
 _STYLE: Final = """
 text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2933 }
@@ -76,7 +76,7 @@ def _heading(results: Results, pop_region: str | None) -> Iterator[str]:
     yield _text(_MARGIN, 34, "title", f"{last.clients:,} clients, an edge in {pop_region or 'no region'}")
     facts = [f"{last.served:,} served"]
     if last.overflow:
-        facts.append(f"{sum(last.overflow.values()):,} past their nearest backends, which are full")
+        facts.append(f"{sum(last.overflow.values()):,} beyond their nearest backends, which are full")
     if results.failed:
         failed = ", ".join(results.failed[:6]) + (" …" if len(results.failed) > 6 else "")
         facts.append(f"{results.broken_bindings:,} bindings broken by the failure of {failed}")
@@ -94,7 +94,7 @@ def _map(results: Results) -> Iterator[str]:
     yield from _towers(results, places)
     yield "</g>"
     y = _MAP_TOP + _MAP_HEIGHT + 14
-    yield from _legend(_MARGIN, y, "clients served from", zip((*_TIER_COLOURS, _NOBODY_COLOUR), _LEGEND, strict=True))
+    yield from _legend(_MARGIN, y, "clients served from", zip((*_TIER_COLOURS, _UNSERVED_COLOUR), _LEGEND, strict=True))
     yield from _legend(_WIDTH - 345, y, "backends", ((colour, state) for state, colour in _STATE_COLOURS.items()))
 
 
@@ -108,22 +108,22 @@ def _legend(x: float, y: float, subject: str, marks: Iterable[tuple[str, str]]) 
 
 
 def _dots(stage: Stage, places: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a dot for each country, as large as it has clients, of the colour of what most of them got."""
-    fates: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    """Yield a dot per country: its area shows the number of clients, its colour the most frequent outcome."""
+    outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for flow, count in stage.flows.items():
         if flow.country is not None and flow.country in places:
-            fates[flow.country][_NOBODY_COLOUR if flow.tier is None else _TIER_COLOURS[flow.tier]] += count
-    largest = max((fate.total() for fate in fates.values()), default=1)
-    for country, fate in sorted(fates.items(), key=lambda item: -item[1].total()):
+            outcomes[flow.country][_UNSERVED_COLOUR if flow.tier is None else _TIER_COLOURS[flow.tier]] += count
+    largest = max((outcome.total() for outcome in outcomes.values()), default=1)
+    for country, outcome in sorted(outcomes.items(), key=lambda item: -item[1].total()):
         x, y = places[country]
-        radius = max(1.2, _LARGEST_DOT * (fate.total() / largest) ** 0.5)
-        colour = fate.most_common(1)[0][0]
-        title = f"<title>{country}: {fate.total():,} clients</title>"
+        radius = max(1.2, _LARGEST_DOT * (outcome.total() / largest) ** 0.5)
+        colour = outcome.most_common(1)[0][0]
+        title = f"<title>{country}: {outcome.total():,} clients</title>"
         yield f'<circle cx="{x}" cy="{y}" r="{radius:.1f}" fill="{colour}" fill-opacity=".6">{title}</circle>'
 
 
 def _towers(results: Results, places: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a bar at each backend's place; what it carried before the last stage is an outline behind it."""
+    """Yield a bar at each backend's position, in front of an outline that shows the first stage."""
     first, last = results.stages[0], results.stages[-1]
     before = {load.backend.id: load.connections for load in first.loads}
     tallest = _highest(results)
@@ -146,7 +146,7 @@ def _towers(results: Results, places: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _free_place(x: float, y: float, taken: Iterable[Place]) -> Place:
-    """Return the lowest place for a name at or above a point that leaves the other names readable."""
+    """Return the lowest position at or above a point where a name does not overlap others."""
     for other_x, other_y in sorted(taken, key=lambda place: -place[1]):
         if abs(x - other_x) < 40 and abs(y - other_y) < 12:
             y = other_y - 12
@@ -177,7 +177,7 @@ def _backends(results: Results, shown: Sequence[BackendLoad], top: float) -> Ite
         yield _text(_WIDTH - _MARGIN, y + 13, "figure", figures + state)
     if len(shown) < len(results.stages[-1].loads):
         rest = len(results.stages[-1].loads) - len(shown)
-        yield _text(_MARGIN, top + len(shown) * _ROW + 14, "quiet", f"and {rest} backends more, with fewer")
+        yield _text(_MARGIN, top + len(shown) * _ROW + 14, "quiet", f"and {rest} more backends with fewer connections")
 
 
 def _tiers(stages: Sequence[Stage], top: float) -> Iterator[str]:
@@ -186,8 +186,8 @@ def _tiers(stages: Sequence[Stage], top: float) -> Iterator[str]:
     for number, stage in enumerate(stages):
         y, x = top + number * _ROW + 4, left
         yield _text(_MARGIN, y + 13, "name", stage.name)
-        nobody = sum(stage.unserved.values())
-        for colour, count in zip((*_TIER_COLOURS, _NOBODY_COLOUR), (*stage.tiers.values(), nobody), strict=True):
+        unserved = sum(stage.unserved.values())
+        for colour, count in zip((*_TIER_COLOURS, _UNSERVED_COLOUR), (*stage.tiers.values(), unserved), strict=True):
             share = count / max(1, stage.clients)
             width = (right - left) * share
             yield _rectangle(x, y, width, _ROW - 9, colour, 'fill-opacity=".85"')

@@ -1,4 +1,4 @@
-"""What came of a simulation, stage by stage. Every figure is a sum over `Stage.flows`."""
+"""The results of a simulation by stage. All figures are sums over `Stage.flows`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.domain.outcome import NoLease
 
 
 class Flow(NamedTuple):
-    """Clients of one country with one fate: on a backend (by its id) at a tier, or on none, and why."""
+    """Clients of one country with the same outcome: a backend (id) and its tier, or the reason for none."""
 
     country: str | None
     tier: int | None
@@ -23,7 +23,7 @@ class Flow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BackendLoad:
-    """A backend and what it carries. `is_serving`: the database allows it clients, and it has not failed."""
+    """A backend and its connections. `is_serving`: it is enabled in the database and has not failed."""
 
     backend: Backend
     is_serving: bool
@@ -39,7 +39,7 @@ class BackendLoad:
 
     @property
     def state(self) -> str:
-        """Say how it is, in a word or three."""
+        """The state for people: ok, over soft, full or out."""
         if not self.is_serving:
             return "out"
         if self.is_full:
@@ -84,7 +84,7 @@ class Stage:
 
     @property
     def overflow(self) -> dict[str, int]:
-        """Clients by country whose nearest backends were full: served from farther away, or not at all."""
+        """Clients whose nearest backends were full, by country: served from farther away, or not at all."""
         found = Counter[str]()
         for flow, count in self.flows.items():
             nearest = self.nearest.get(flow.country)
@@ -94,7 +94,7 @@ class Stage:
 
     @property
     def regions(self) -> dict[str, tuple[int, int]]:
-        """By region: clients who live there, connections that its backends carry."""
+        """Clients in each region, and connections of its backends."""
         clients, carried = Counter[str](), Counter[str]()
         for flow, count in self.flows.items():
             clients[region_of(flow.country) or "unknown"] += count
@@ -104,7 +104,7 @@ class Stage:
 
 
 class Move(NamedTuple):
-    """Clients of a backend that failed, and the backend that they moved to, None where there was none."""
+    """Clients of a failed backend, and the backend to which they moved, None if there was none."""
 
     source: str
     target: str | None
@@ -113,7 +113,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All stages, and what the failure moved. `broken_bindings` counts clients bound to a backend that failed."""
+    """All stages, and the moves after the failure. `broken_bindings` counts clients bound to a failed backend."""
 
     stages: tuple[Stage, ...]
     failed: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class Results:
     moves: tuple[Move, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Return everything as plain data; the same simulation gives the same."""
+        """Return everything as plain data. Equal simulations give equal data."""
         return {
             "stages": [_stage_to_json(stage) for stage in self.stages],
             "failed": list(self.failed),

@@ -1,8 +1,8 @@
-"""Where the clients go: the very pool and election that the registry works with, without sockets and actors.
+"""Runs the simulation with the pool and the selector that the registry uses, without sockets and actors.
 
-A client is one connection, held: it arrives, is located, and leases a backend as `app.proxy_service` does. When its
-backend fails it returns its lease and asks again, bound; the pool calls the binding broken and another is elected. No
-time passes meanwhile, so nobody leaves and no binding expires.
+A client is one open connection: it arrives, is located, and leases a backend as in `app.proxy_service`. When its
+backend fails, it releases its lease and leases again with its binding; the pool reports the binding as broken, and
+another backend is selected. Simulated time stands still, so no client leaves and no binding expires.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from app.domain.selection import Selector, make_selector
 from app.simulation.results import BackendLoad, Flow, Move, Stage
 
 _NOW: Final = 0.0
-_TOLD_EVERY: Final = 10_000
+_PROGRESS_STEP: Final = 10_000
 _REASONS: Final = tuple(NoLease)
-_NOBODY: Final = -1
-"""In place of a tier; a client without a backend has a negative place: -1 - its reason."""
+_NO_TIER: Final = -1
+"""Stored instead of a tier. The backend of an unserved client is stored as -1 - index of the reason."""
 
 
 class Simulation:
-    """One pool, the clients on it, and one frontend's election. All chance comes from `seed`."""
+    """One pool, its clients, and the selector of one frontend. All randomness comes from `seed`."""
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Simulation:
         self._pool.adopt(plan.rules, _NOW)
         self._pool.hold(plan.selectors, self._make_selector)
         self._pool.replace(self._backends.values(), _NOW)
-        # One entry a client, at its lease id.
+        # One entry per client, indexed by its lease id.
         self._addresses: list[str] = []
         self._countries = array("h")
         self._tiers = array("b")
-        self._places = array("i")
+        self._backend_numbers = array("i")
         self._numbers_of_countries: dict[str | None, int] = {}
-        self._somebody: list[Client] = []
-        """A client of each country, at its number."""
+        self._examples: list[Client] = []
+        """One client of each country, indexed by the number of the country."""
 
     def _make_selector(self, plan: SelectorPlan) -> Selector:
         selector = self._selectors[plan.frontend] = make_selector(
@@ -72,7 +72,7 @@ class Simulation:
         return selector
 
     def arrive(self, addresses: Iterable[str]) -> None:
-        """Let a connection come from each of these addresses, and stay."""
+        """Open a connection from each of these addresses, which stays open."""
         for address in addresses:
             lease_id = len(self._addresses)
             client = self._client(address)
@@ -80,32 +80,34 @@ class Simulation:
             self._countries.append(self._number_of_country(client))
             tier, place = self._place(self._lease(lease_id, client, None))
             self._tiers.append(tier)
-            self._places.append(place)
+            self._backend_numbers.append(place)
 
     def _number_of_country(self, client: Client) -> int:
         country = client.geo.country if client.geo is not None else None
         number = self._numbers_of_countries.get(country)
         if number is None:
-            number = self._numbers_of_countries[country] = len(self._somebody)
-            self._somebody.append(client)
+            number = self._numbers_of_countries[country] = len(self._examples)
+            self._examples.append(client)
         return number
 
     def fail(self, failed: Collection[str], progress: Callable[[int, int], None]) -> tuple[Move, ...]:
-        """Let backends fail; whoever was on them goes elsewhere, in the order of arrival.
+        """Let backends fail. Their clients move to others, in the order of arrival.
 
-        `progress` is told how many clients of how many have moved.
+        Calls `progress(moved, total)`.
         """
         rows = self._backends.items()
         self._backends = {i: replace(row, is_healthy=False) if i in failed else row for i, row in rows}
         self._pool.replace(self._backends.values(), _NOW)
         numbers = {self._numbers[backend_id] for backend_id in failed}
         ids, moves = tuple(self._backends), Counter[tuple[str, str | None]]()
-        moving = [lease_id for lease_id, place in enumerate(self._places) if place in numbers]
+        moving = [lease_id for lease_id, place in enumerate(self._backend_numbers) if place in numbers]
         for done, lease_id in enumerate(moving, start=1):
-            source = ids[self._places[lease_id]]
-            self._tiers[lease_id], self._places[lease_id] = tier, place = self._place(self._move(lease_id, source))
-            moves[source, None if tier == _NOBODY else ids[place]] += 1
-            if done % _TOLD_EVERY == 0:
+            source = ids[self._backend_numbers[lease_id]]
+            self._tiers[lease_id], self._backend_numbers[lease_id] = tier, place = self._place(
+                self._move(lease_id, source)
+            )
+            moves[source, None if tier == _NO_TIER else ids[place]] += 1
+            if done % _PROGRESS_STEP == 0:
                 progress(done, len(moving))
         progress(len(moving), len(moving))
         return tuple(Move(source, target, count) for (source, target), count in moves.most_common())
@@ -126,18 +128,18 @@ class Simulation:
 
     def _place(self, found: Lease | Unleased) -> tuple[int, int]:
         if isinstance(found, Unleased):
-            return _NOBODY, -1 - _REASONS.index(found.reason)
-        return _NOBODY if found.tier is None else found.tier, self._numbers[found.backend.id]
+            return _NO_TIER, -1 - _REASONS.index(found.reason)
+        return _NO_TIER if found.tier is None else found.tier, self._numbers[found.backend.id]
 
     def stage(self, name: str) -> Stage:
-        """Return how things stand now."""
+        """Return the present state as a stage."""
         members = self._pool.view(_NOW)
         loads = tuple(BackendLoad(m.backend, m.backend.is_serving, m.connections) for m in members)
         return Stage(name, loads, self._flows(), self._nearest())
 
     def _flows(self) -> dict[Flow, int]:
         ids, countries = tuple(self._backends), tuple(self._numbers_of_countries)
-        counted = Counter(zip(self._countries, self._tiers, self._places, strict=True))
+        counted = Counter(zip(self._countries, self._tiers, self._backend_numbers, strict=True))
         return {_flow(countries[country], tier, place, ids): count for (country, tier, place), count in counted.items()}
 
     def _nearest(self) -> dict[str | None, int]:
@@ -145,7 +147,7 @@ class Simulation:
         serving = [backend for backend in self._backends.values() if backend.is_serving and backend.weight > 0]
         return {
             country: min((tier_of(backend, client) or 0 for backend in serving), default=0)
-            for country, client in zip(self._numbers_of_countries, self._somebody, strict=True)
+            for country, client in zip(self._numbers_of_countries, self._examples, strict=True)
         }
 
 

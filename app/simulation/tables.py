@@ -1,4 +1,4 @@
-"""A simulation's results for people to read: backends, regions, tiers, overflow, moves."""
+"""The results of a simulation as tables: backends, regions, tiers, overflow, moves."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.text import Text
 from app.domain.explain import TIER_MEANING
 from app.simulation.results import BackendLoad, Results, Stage
 
-_COUNTRIES_NAMED = 10
+_COUNTRIES_SHOWN = 10
 
 
 def tables(results: Results) -> Iterator[Group]:
-    """Yield the tables that have anything to say, each under its title, with a column (or more) a stage."""
+    """Yield the tables that are not empty, each below its title, with one or more columns per stage."""
     yield _titled("Connections", _backends(results.stages))
     yield _titled("Regions", _regions(results.stages))
     yield _titled("Share by tier", _tiers(results.stages))
@@ -70,7 +70,7 @@ def _tiers(stages: Sequence[Stage]) -> Table:
     for tier, meaning in enumerate(TIER_MEANING):
         table.add_row(f"{tier} {meaning}", *(_share(stage.tiers[tier], stage) for stage in stages))
     for reason in sorted({reason for stage in stages for reason in stage.unserved}):
-        table.add_row(f"- nobody: {reason}", *(_share(stage.unserved.get(reason, 0), stage) for stage in stages))
+        table.add_row(f"- no backend: {reason}", *(_share(stage.unserved.get(reason, 0), stage) for stage in stages))
     return table
 
 
@@ -82,15 +82,15 @@ def _overflow(stages: Sequence[Stage]) -> Table:
     table = _table(("country",), (stage.name for stage in stages))
     table.add_row("all", *(f"{sum(stage.overflow.values()):,}" for stage in stages), style="bold")
     countries = list(dict.fromkeys(country for stage in reversed(stages) for country in stage.overflow))
-    for country in countries[:_COUNTRIES_NAMED]:
+    for country in countries[:_COUNTRIES_SHOWN]:
         table.add_row(country, *(f"{stage.overflow.get(country, 0):,}" for stage in stages))
-    if len(countries) > _COUNTRIES_NAMED:
-        table.add_row(f"and {len(countries) - _COUNTRIES_NAMED} more")
+    if len(countries) > _COUNTRIES_SHOWN:
+        table.add_row(f"and {len(countries) - _COUNTRIES_SHOWN} more")
     return table
 
 
 def _moves(results: Results) -> Table:
     table = _table(("from", "to"), ("clients",))
     for move in results.moves:
-        table.add_row(move.source, move.target or "nobody", f"{move.clients:,}")
+        table.add_row(move.source, move.target or "none", f"{move.clients:,}")
     return table

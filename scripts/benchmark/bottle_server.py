@@ -1,8 +1,7 @@
 """Bottle on gevent's pywsgi: `bottle_server.py PORT [nodelay]`.
 
-pywsgi sends an answer in two pieces, and of the second Nagle's algorithm makes the client wait for 40 ms, as long as
-nobody sets TCP_NODELAY. With `nodelay` that is done, which neither bottle nor pywsgi does by itself: then the figures
-tell what its work costs.
+pywsgi sends a response in two pieces. Without TCP_NODELAY, which neither bottle nor pywsgi sets, Nagle's algorithm
+delays the second piece by 40 ms. `nodelay` sets it, so that the figures show the cost of the work itself.
 """
 
 from gevent import monkey
@@ -20,7 +19,7 @@ application = bottle.Bottle()
 
 @application.get("/hello")
 def hello() -> dict[str, str]:
-    """Answer a request."""
+    """Respond to a request."""
     return {"hello": "world"}
 
 

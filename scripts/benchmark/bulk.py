@@ -1,4 +1,4 @@
-"""One hot bulk flow: /bulk of the HTTP origin, read through a proxy over and over on one connection."""
+"""A bulk flow: /bulk of the HTTP origin, read repeatedly through a proxy on one connection."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class HotFlow(threading.Thread):
-    """Use as a context: the flow is hot inside the block; `gbit_per_second()` is its rate since then."""
+    """A context manager: the flow runs inside the block; `gbit_per_second()` is its rate since its start."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -25,7 +25,7 @@ class HotFlow(threading.Thread):
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        """Keep two requests under way, so that the flow never pauses between files."""
+        """Keep two requests in flight, so that the flow never pauses between files."""
         asked = 0
         nowhere = bytearray(CHUNK_BYTES)
         try:
@@ -33,7 +33,7 @@ class HotFlow(threading.Thread):
                 while asked * BULK_FILE_BYTES < self.received_bytes + BULK_FILE_BYTES:
                     self.connection.sendall(REQUEST)
                     asked += 1
-                # MSG_TRUNC: the kernel drops the bytes uncopied, which spares the load generator's core
+                # MSG_TRUNC: the kernel discards the bytes without copying, which spares the core of the load
                 size = self.connection.recv_into(nowhere, 0, socket.MSG_TRUNC)
                 if not size:
                     raise ConnectionError("the bulk flow was closed by the proxy")
@@ -54,9 +54,9 @@ class HotFlow(threading.Thread):
         return self
 
     def gbit_per_second(self) -> float:
-        """Return the rate since the block began; raise MeasurementError when the flow broke meanwhile."""
+        """Return the rate since the block began. Raises MeasurementError if the flow failed."""
         if self.failure:
-            raise MeasurementError(f"the bulk flow broke: {self.failure}")
+            raise MeasurementError(f"the bulk flow failed: {self.failure}")
         seconds = time.monotonic() - self._hot_since
         return (self.received_bytes - self._bytes_before) * 8 / seconds / 1e9
 

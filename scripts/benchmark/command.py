@@ -24,7 +24,7 @@ ROWS = {row.key: row for row in (*TCP_ROWS, *HTTP_ROWS, *HANDLER_ROWS)}
 
 
 def main() -> int:
-    """Run the benchmark; 0 when everything asked for was measured, 1 when not, 130 when interrupted."""
+    """Run the benchmark. Returns 0 if everything requested was measured, 1 if not, 130 if interrupted."""
     options = parse_options()
     signal.signal(signal.SIGTERM, interrupt)
     cores = divide_cores()
@@ -32,10 +32,10 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     plan, absent = make_plan(options, cores)
     machine = describe(cores)
-    os.sched_setaffinity(0, cores.load)  # all that is started from here inherits it, but for the proxies
+    os.sched_setaffinity(0, cores.load)  # inherited by all processes except the proxies
     machine |= {
-        "method": f"{plan.rounds} interleaved rounds, {plan.seconds} s a measurement, a fresh proxy each; "
-        "median (min–max); ratios are taken round by round"
+        "method": f"{plan.rounds} interleaved rounds, {plan.seconds} s per measurement, each on a new proxy; "
+        "median (min–max); ratios are computed by round"
     }
     machine |= {f"NOT MEASURED: {name}": why for name, why in absent.items()}
     samples: list[Sample] = []
@@ -62,10 +62,10 @@ def parse_options() -> argparse.Namespace:
     """Read the command line."""
     rows, peers = [*ROWS, MICRO], list(NAMES)
     of_mode = {mode: [row.key for row in ROWS.values() if row.mode == mode] for mode in MODES}
-    only = "Only the rows of one mode: --only tcp, http or handler. All rows are measured when nothing is said."
+    only = "For the rows of one mode: --only tcp, http or handler. By default all rows are measured."
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=only)
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="default 5")
-    parser.add_argument("--seconds", type=positive, default=4, metavar="S", help="of one measurement; default 4")
+    parser.add_argument("--seconds", type=positive, default=4, metavar="S", help="length of one measurement; default 4")
     parser.add_argument(
         "--only",
         type=Subset(rows, of_mode),
@@ -76,7 +76,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--peers", type=Subset(peers, {}), default=peers, metavar="PEER,…", help=f"of {','.join(peers)}"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write raw figures and the machine there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write raw figures and facts of the machine to FILE")
     return parser.parse_args()
 
 
@@ -100,12 +100,12 @@ class Subset:
         unknown = chosen - set(self.known)
         if unknown:
             names = ", ".join([*self.groups, *self.known])
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is none of {names}")
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: unknown, choose from {names}")
         return [name for name in self.known if name in chosen]
 
 
 def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str, str]]:
-    """Choose what can be measured here; name what was asked for and cannot be, with the reason."""
+    """Choose what can be measured on this machine. Also returns what cannot, with the reason."""
     rows = [ROWS[name] for name in options.only if name != MICRO]
     rows = [row for row in rows if any(peer.name in options.peers for peer in row.peers)]
     peers = dict.fromkeys(peer for row in rows for peer in row.peers if peer.name in options.peers)
@@ -139,5 +139,5 @@ def make_plan(options: argparse.Namespace, cores: Cores) -> tuple[Plan, dict[str
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Let SIGTERM end the run as Ctrl-C does."""
+    """Make SIGTERM end the run like Ctrl-C."""
     raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""The peers of mode handler: each answers GET /hello by the same three lines, in one process, without a proxy before.
+"""The peers of mode handler: each runs the same three lines for GET /hello in one process, without a proxy in front.
 
-The edge does it with its access log, metrics and actors on and a pool behind the gateway; the others keep no log.
+The edge runs with access log, metrics and actors, and with a pool behind the gateway; the others write no log.
 """
 
 import json
@@ -35,14 +35,14 @@ HERE = Path(__file__).parent
 
 
 def says_hello(port: int) -> bool:
-    """Tell whether the handler answers; raise MeasurementError if it says something else."""
+    """Return whether the handler responds. Raises MeasurementError if the response is wrong."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{HELLO_PATH}", timeout=2) as response:
             said = json.load(response)
     except (urllib.error.URLError, OSError):
         return False
     if said != HELLO:
-        raise MeasurementError(f"the handler said {said!r} where it should be {HELLO!r}")
+        raise MeasurementError(f"the handler returned {said!r} instead of {HELLO!r}")
     return True
 
 
@@ -58,7 +58,7 @@ def _edge(folder: Path, port: int, upstream_port: int) -> Command:
 
 
 def _flask(folder: Path, port: int, upstream_port: int) -> Command:
-    """One worker; gunicorn's second process only watches it."""
+    """Run one worker. Gunicorn's other process only supervises it."""
     (folder / "flask_hello.py").write_text(FLASK_APPLICATION)
     bind = ["--bind", f"127.0.0.1:{port}", "--backlog", "4096", "--keep-alive", "3600", "--no-control-socket"]
     argv = [str(BINARIES / "gunicorn"), "--worker-class", "gevent", "--workers", "1", *bind, "flask_hello:application"]

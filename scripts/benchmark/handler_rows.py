@@ -1,4 +1,4 @@
-"""The rows of mode handler: what a request costs that a few lines of Python answer."""
+"""The rows of mode handler: the cost of a request to a handler of a few lines of Python."""
 
 from scripts.benchmark.handler_peers import HANDLER_PEERS, HELLO_PATH
 from scripts.benchmark.http_rows import small_requests
@@ -7,7 +7,7 @@ from scripts.benchmark.rows import Figure, Row
 
 
 def hello(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Small requests on 50 kept connections."""
+    """Small requests on 50 persistent connections."""
     return small_requests(proxy, seconds, HELLO_PATH)
 
 

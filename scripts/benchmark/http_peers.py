@@ -1,4 +1,4 @@
-"""The peers of mode HTTP: they read requests, keep connections on both sides and add X-Forwarded-For."""
+"""The peers of mode HTTP. They parse requests, keep connections on both sides alive and add X-Forwarded-For."""
 
 import http.client
 import os
@@ -27,7 +27,7 @@ frontends:
 GENERATION_OPTION = """\
     http: {{response_headers: {{set: {{X-Generation: "{generation}"}}}}}}
 """
-# splice-response: splice-auto took twice the processor time for big bodies
+# splice-response: splice-auto took twice the CPU time for large bodies
 HAPROXY_CONFIGURATION = """\
 global
     nbthread 1
@@ -90,7 +90,7 @@ http://:{port} {{
 
 
 def edge_file(port: int, servers: Sequence[str], options: str = "") -> str:
-    """Return the edge's configuration, with further options of its frontend."""
+    """Return the edge's configuration, with additional options of its frontend."""
     return EDGE_CONFIGURATION.format(
         port=port,
         options=options,
@@ -99,12 +99,12 @@ def edge_file(port: int, servers: Sequence[str], options: str = "") -> str:
 
 
 def generation_option(generation: int) -> str:
-    """Return what makes a generation show in every answer as X-Generation."""
+    """Return the option that adds a generation to every response as X-Generation."""
     return GENERATION_OPTION.format(generation=generation)
 
 
 def adds_forwarded_for(port: int) -> bool:
-    """Tell whether a request through the proxy is answered; raise MeasurementError if it came without the header."""
+    """Return whether a request through the proxy succeeds. Raises MeasurementError if X-Forwarded-For was missing."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/forwarded-for")
@@ -115,17 +115,17 @@ def adds_forwarded_for(port: int) -> bool:
     finally:
         connection.close()
     if response.status == 200 and seen != b"127.0.0.1":
-        raise MeasurementError(f"the origin saw X-Forwarded-For {seen!r} where it should be the client's address")
+        raise MeasurementError(f"the origin received X-Forwarded-For {seen!r} instead of the client's address")
     return response.status == 200
 
 
 def _edge(folder: Path, port: int, upstream_port: int) -> Command:
-    """Run the edge with a file of one server."""
+    """Run the edge with a configuration file of one server."""
     return _edge_with(folder, port, upstream_port, edge_file(port, [f"127.0.0.1:{upstream_port}"]))
 
 
 def _edge_of_many(folder: Path, port: int, upstream_port: int) -> Command:
-    """Run the edge with a file of all addresses but one, the one that a reload brings in for another."""
+    """Run the edge with a configuration file of all addresses but one; a reload swaps it for another."""
     return _edge_with(
         folder, port, upstream_port, edge_file(port, server_addresses(upstream_port)[1:], generation_option(0))
     )

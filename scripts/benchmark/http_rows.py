@@ -1,4 +1,4 @@
-"""The rows of mode HTTP: what reading requests costs, and what a reload does to those under way."""
+"""The rows of mode HTTP: the cost of parsing requests, and the effect of a reload on requests in progress."""
 
 import os
 import signal
@@ -23,27 +23,27 @@ KIB_PER_MIB = 1024
 
 
 def keep_alive(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Small requests on 50 kept connections, and the proxy's memory after them."""
+    """Small requests on 50 persistent connections, and the memory of the proxy after them."""
     return small_requests(proxy, seconds, "/") | {"rss": rss_kib(proxy.pid) / KIB_PER_MIB}
 
 
 def small_requests(proxy: Proxy, seconds: int, path: str) -> dict[str, float]:
-    """Small requests on 50 kept connections, and the processor time of each, which other programs disturb least."""
+    """Small requests on 50 persistent connections, and their CPU time, which other programs disturb least."""
     used = processor_seconds(proxy.pid)
     rate, p50, p99 = wrk(proxy.port, 50, seconds, path=path)
     return {"rate": rate, "p50": p50, "p99": p99, "cpu": (processor_seconds(proxy.pid) - used) / (rate * seconds) * 1e6}
 
 
 def middling_bodies(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Bodies of 64 KiB on 50 kept connections."""
+    """Bodies of 64 KiB on 50 persistent connections."""
     rate, _, p99 = wrk(proxy.port, 50, seconds, path="/64k")
     return {"rate": rate, "p99": p99}
 
 
 def big_bodies(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Bodies of 10 MiB on few kept connections, and the proxy's memory after them.
+    """Bodies of 10 MiB on a few persistent connections, and the memory of the proxy after them.
 
-    A proxy that splices outruns the load's core; how much of its own core it used tells which was the limit.
+    A proxy that splices is faster than the core of the load; the use of its own core shows which was the limit.
     """
     started, used = time.monotonic(), processor_seconds(proxy.pid)
     gbit = fetch(proxy.port, "/10m", BODY_BYTES["/10m"], BIG_BODY_CONNECTIONS, seconds)
@@ -52,7 +52,7 @@ def big_bodies(proxy: Proxy, seconds: int) -> dict[str, float]:
 
 
 def idle_memory(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """RSS with 1,000 idle kept connections, each after one request, and its growth per connection.
+    """RSS with 1,000 idle persistent connections, each after one request, and its growth per connection.
 
     The warm-up is that of the TCP row, for the same reason.
     """
@@ -70,18 +70,18 @@ def idle_memory(proxy: Proxy, seconds: int) -> dict[str, float]:
 
 
 def request_once(connection: socket.socket) -> bool:
-    """Send a small request; tell whether its answer came whole."""
+    """Send a small request. Returns whether the response is complete."""
     connection.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
     return read_head(connection, len(b"ok")) == len(b"ok") or connection.recv(2) == b"ok"
 
 
 def reload(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Small requests at a fixed rate, first in quiet, then while a file of 1,000 servers is reloaded.
+    """Small requests at a fixed rate, first undisturbed, then during reloads of a file of 1,000 servers.
 
-    Every reload brings one server in and takes one out. The next comes when answers show that this one is in force.
+    Every reload adds one server and removes one. The next reload follows when responses show that it is in force.
     """
     with PacedRequests(proxy.port) as warm_up:
-        time.sleep(SERVERS / RATE_PER_SECOND)  # every server has its upstream connection then
+        time.sleep(SERVERS / RATE_PER_SECOND)  # until every server has an upstream connection
     warm_up.latencies_ms()
     with PacedRequests(proxy.port) as quiet:
         time.sleep(seconds)
@@ -103,13 +103,13 @@ def reload(proxy: Proxy, seconds: int) -> dict[str, float]:
 
 
 def file_of_generation(proxy: Proxy, generation: int) -> str:
-    """Return the file of 1,000 servers that leaves out the server of that number."""
+    """Return the file of 1,000 servers without the server of that number."""
     addresses = server_addresses(proxy.upstream_port)
     return edge_file(proxy.port, addresses[:generation] + addresses[generation + 1 :], generation_option(generation))
 
 
 def replace_file(proxy: Proxy, text: str) -> None:
-    """Replace the edge's file as a whole, so that no reader meets half of it."""
+    """Replace the edge's file atomically, so that it is never read half-written."""
     new = proxy.folder / "new.yaml"
     new.write_text(text)
     new.replace(proxy.folder / EDGE_FILE)

@@ -1,4 +1,4 @@
-"""Idle connections: the sink that holds them (`python idle.py PORT`) and the client that opens them."""
+"""Idle connections: the sink that accepts them (`python idle.py PORT`) and the client that opens them."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ BACKLOG = 4096
 
 
 class Hold(asyncio.Protocol):
-    """Echo what comes and keep the connection until the peer ends it."""
+    """Echo all data until the peer closes the connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -26,13 +26,13 @@ async def hold_all(port: int) -> None:
 
 
 def echo(connection: socket.socket) -> bool:
-    """Send one byte; tell whether it came back."""
+    """Send one byte. Returns whether it was echoed."""
     connection.sendall(b".")
     return connection.recv(1) == b"."
 
 
 def open_idle(port: int, count: int, proof: Callable[[socket.socket], bool] = echo) -> list[socket.socket]:
-    """Open `count` connections through the proxy on `port`, each proven to reach the upstream."""
+    """Open `count` connections through the proxy on `port`, and check that each reaches the upstream."""
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -47,7 +47,7 @@ def open_idle(port: int, count: int, proof: Callable[[socket.socket], bool] = ec
 
 
 def close_all(connections: list[socket.socket]) -> None:
-    """Close the connections and forget them."""
+    """Close the connections and clear the list."""
     while connections:
         connections.pop().close()
 

@@ -1,4 +1,4 @@
-"""The load generators wrk and iperf3: how they are run, and how their figures are read."""
+"""Runs the load generators wrk and iperf3 and parses their figures."""
 
 import json
 import re
@@ -9,7 +9,7 @@ MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
 def wrk(port: int, connections: int, seconds: int, *options: str, path: str = "/") -> tuple[float, float, float]:
-    """Return requests a second, and the median and 99th percentile of their latency in milliseconds."""
+    """Return requests per second, and the median and 99th percentile of their latency in milliseconds."""
     argv = [
         "wrk",
         "--threads",
@@ -31,7 +31,7 @@ def wrk(port: int, connections: int, seconds: int, *options: str, path: str = "/
 
 
 def percentile_ms(text: str, percent: int) -> float:
-    """Read a percentile of wrk's latency distribution."""
+    """Parse a percentile of wrk's latency distribution."""
     found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
     if found is None:
         raise MeasurementError(f"wrk gave no {percent} % latency: {text}")
@@ -39,7 +39,7 @@ def percentile_ms(text: str, percent: int) -> float:
 
 
 def iperf3(port: int, seconds: int, *options: str) -> float:
-    """Return what one stream carried as the receiver counted it, in Gbit/s."""
+    """Return the rate of one stream in Gbit/s, counted by the receiver."""
     argv = [
         "iperf3",
         "--client",
@@ -53,5 +53,5 @@ def iperf3(port: int, seconds: int, *options: str) -> float:
     ]
     response = json.loads(output_of(argv, seconds))
     if "sum_received" not in response.get("end", {}):
-        raise MeasurementError(f"iperf3: {response.get('error', 'no sum of what was received')}")
+        raise MeasurementError(f"iperf3: {response.get('error', 'no sum of received bytes')}")
     return float(response["end"]["sum_received"]["bits_per_second"]) / 1e9

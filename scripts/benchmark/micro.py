@@ -1,4 +1,4 @@
-"""Figures from inside one process: what an ask, an election and a look-up cost, and how long the loop is ever held."""
+"""In-process figures: the cost of an ask, a selection and a look-up, and the longest pause of the event loop."""
 
 import itertools
 import json
@@ -50,7 +50,7 @@ def figures() -> dict[str, float]:
     """Return every figure, by label with unit."""
     chance = random.Random(1)
     result = {
-        f"Election with reserve and release, {count:,} backends, µs ↓": selection_us(count, chance)
+        f"Selection with reserve and release, {count:,} backends, µs ↓": selection_us(count, chance)
         for count in (10, 1_000, 10_000)
     }
     actors = start_actors(chance)
@@ -65,7 +65,7 @@ def figures() -> dict[str, float]:
 
 
 def best_us(work: Callable[[], object], count: int) -> float:
-    """Return microseconds a call: the best of some repeats, which is the one least disturbed."""
+    """Return microseconds per call: the best of several repeats, which is the least disturbed one."""
     best = float("inf")
     for _ in range(REPEATS):
         started = time.perf_counter()
@@ -76,13 +76,13 @@ def best_us(work: Callable[[], object], count: int) -> float:
 
 
 def make_backends(count: int) -> list[Backend]:
-    """Return backends spread over four countries."""
+    """Return backends distributed over four countries."""
     places = [COUNTRIES[number % len(COUNTRIES)] for number in range(count)]
     return [Backend(f"b{n}", None, region, country, "127.0.0.1", 80) for n, (region, country) in enumerate(places)]
 
 
 def selection_us(count: int, chance: random.Random) -> float:
-    """Elect, reserve and release in a pool of `count` backends."""
+    """Return the µs to select, reserve and release in a pool of `count` backends."""
     pool = Pool()
     pool.hold(PLAN.selectors, selectors_by(chance))
     pool.replace(make_backends(count), 0.0)
@@ -96,12 +96,12 @@ def selection_us(count: int, chance: random.Random) -> float:
 
 
 def selectors_by(chance: random.Random) -> Callable[[SelectorPlan], Selector]:
-    """Return what makes the election of PLAN."""
+    """Return the factory of the selector for PLAN."""
     return lambda _plan: GeoSelector("sa", chance)
 
 
 def start_actors(chance: random.Random) -> Actors:
-    """Start the actors that a connection talks to, with ten backends."""
+    """Start the actors that a connection uses, with ten backends."""
     actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
     backends = {PLAN.name: make_backends(10)}
     actors.registry.publish(RegistryActor.start(selectors_by(chance), actors.metrics, [PLAN], backends, []))
@@ -111,7 +111,7 @@ def start_actors(chance: random.Random) -> Actors:
 
 
 def one_connection(actors: Actors, geo: MaxmindGeo) -> Callable[[], None]:
-    """Return what a bound client's connection asks and tells, all of it carried out."""
+    """Return a function that sends all messages of a bound client's connection and waits for the replies."""
     route = Route("edge", PLAN.name, has_affinity=True, has_client_limits=False)
     service = ProxyService(actors, geo, route, 128, itertools.count(1))
 
@@ -127,7 +127,7 @@ def one_connection(actors: Actors, geo: MaxmindGeo) -> Callable[[], None]:
 
 
 def longest_pause_ms() -> float:
-    """Run an edge with a full binding table and many connections, let some come and go, and read its own metric."""
+    """Return the longest loop pause of an edge with a full binding table, many connections, and new ones."""
     edge_core = min(os.sched_getaffinity(0))
     os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the driver must not compete with the edge for its core
     with tempfile.TemporaryDirectory(prefix="edge-pause-") as name:
@@ -178,11 +178,11 @@ def write_bindings(path: Path) -> None:
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until somebody listens."""
+    """Wait until the port is open."""
     deadline = time.monotonic() + 60
     while not is_listening(port):
         if time.monotonic() > deadline:
-            raise RuntimeError(f"nobody listens on {port}")
+            raise RuntimeError(f"nothing listens on {port}")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""Figures of handlers from inside one process: what finding one costs, and what a service's actor adds to a call."""
+"""In-process figures of handlers: the cost of dispatch, and of the actor of a service in a call."""
 
 import itertools
 import tempfile
@@ -30,11 +30,11 @@ PATHS = 10_000
 CALLS = 4_000
 
 Best = Callable[[Callable[[], object], int], float]
-"""Microseconds a call."""
+"""Returns microseconds per call."""
 
 
 class Idle:
-    """A connection to nowhere: what is left of a call is what the actor and its pool cost."""
+    """A connection that does nothing, so that a call costs only the actor and its pool."""
 
     def call(self, operation: object) -> object:
         return None
@@ -62,7 +62,7 @@ def figures(best_us: Best) -> dict[str, float]:
 
 
 def dispatch_us(best_us: Best, rule_end: str, paths: Iterable[str]) -> float:
-    """Take and give back the grants of requests for these paths, by turns."""
+    """Return the µs to acquire and release a grant for a request, over these paths in turn."""
     address = Address("handlers")
     address.publish(HandlersActor.start(HandlerTable(Router())))
     endpoints = [Endpoint(f"e{number}", f"e{number}", f"/e{number}{rule_end}") for number in range(ENDPOINTS)]
@@ -82,7 +82,7 @@ def dispatch_us(best_us: Best, rule_end: str, paths: Iterable[str]) -> float:
 
 
 def services(folder: Path) -> dict[str, float]:
-    """Return by name of the call how much longer it takes through the actor than on the connection itself."""
+    """Return, by name of a call, the µs that it takes longer through the actor than on the connection."""
     added = {}
     cache = {"name": "main", "kind": "cache", "settings": {"engine": "redis", "host": "127.0.0.1"}}
     with pool_of(cache, Idle) as address:
@@ -99,7 +99,7 @@ def services(folder: Path) -> dict[str, float]:
 
 
 def redis_us(folder: Path, cache: dict[str, object]) -> float:
-    """Ask a Redis of our own for a key."""
+    """Return the added µs of a GET in a Redis that is started for it."""
     port = free_port()
     argv = [find("redis-server") or "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     with running("redis-server", argv, folder, lambda: is_listening(port)):
@@ -119,7 +119,7 @@ def pool_of(described: dict[str, object], connect: Callable[[], ServiceConnectio
     slot.pool.start()
     reason = slot.pool.wait(5.0)
     if reason is not None:
-        raise RuntimeError(f"the service did not come up: {reason}")
+        raise RuntimeError(f"the service did not start: {reason}")
     try:
         yield address
     finally:
@@ -128,9 +128,9 @@ def pool_of(described: dict[str, object], connect: Callable[[], ServiceConnectio
 
 
 def added_us(through_actor: Callable[[], object], direct: ServiceConnection, operation: object) -> float:
-    """Return by how much the median of calls through the actor exceeds that of calls on the connection.
+    """Return the median of calls through the actor minus that of calls on the connection.
 
-    They are made by turns, because a call to another process takes 19 or 60 µs as the kernel places that process.
+    The calls alternate, because a call to another process takes 19 or 60 µs, depending on where the kernel runs it.
     """
     actor_us, direct_us = [], []
     try:

@@ -1,4 +1,4 @@
-"""Small requests at a fixed rate, whatever the answers take: what a pause of the proxy does to each of them."""
+"""Small requests at a fixed rate, independent of response times, to see the effect of pauses of the proxy."""
 
 import asyncio
 import re
@@ -17,14 +17,14 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class HandlerResponse:
-    """How long an answer took from the moment its request was due, and its X-Generation where it had one."""
+    """The latency of a response since its request was due, and its X-Generation, if any."""
 
     latency_ms: float
     generation: str
 
 
 class PacedRequests(threading.Thread):
-    """Use as a context: requests flow inside the block; `latencies_ms()` of all of them is known after it."""
+    """A context manager: sends requests inside the block; `latencies_ms()` returns all latencies after it."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -34,7 +34,7 @@ class PacedRequests(threading.Thread):
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        """Share the requests out among the connections."""
+        """Distribute the requests over the connections."""
         try:
             asyncio.run(self.request_all())
         except (OSError, EOFError, MeasurementError) as error:
@@ -46,37 +46,37 @@ class PacedRequests(threading.Thread):
         await asyncio.gather(*(self.request_on_one(started, first) for first in range(CONNECTIONS)))
 
     async def request_on_one(self, started: float, number: int) -> None:
-        """Send every CONNECTIONS-th request when it is due, at once if the answer before came too late for that."""
+        """Send every CONNECTIONS-th request when it is due, or at once if the previous response was late."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         while not self.is_over.is_set():
             due = started + number / RATE_PER_SECOND
             if time.monotonic() < due:
                 await asyncio.sleep(due - time.monotonic())
-                due = time.monotonic()  # our own late waking is not the proxy's
+                due = time.monotonic()  # do not charge our own late wake-up to the proxy
             writer.write(REQUEST)
             async with asyncio.timeout(RESPONSE_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(2)
             latency_ms = (time.monotonic() - due) * 1000
             if not head.startswith(b"HTTP/1.1 200") or body != b"ok":
-                raise MeasurementError(f"the answer is not 200 with ok: {head + body!r}")
+                raise MeasurementError(f"the response is not 200 with ok: {head + body!r}")
             generation = re.search(r"\r\nx-generation: *(\d+)", head.decode("latin-1"), re.IGNORECASE)
             self.responses.append(HandlerResponse(latency_ms, generation[1] if generation else ""))
             number += CONNECTIONS
         writer.close()
 
     def await_generation(self, generation: str) -> None:
-        """Wait until an answer is of that generation; raise MeasurementError when none is within 10 s."""
+        """Wait for a response of that generation. Raises MeasurementError after 10 s."""
         deadline = time.monotonic() + RESPONSE_SECONDS
         while not self.responses or self.responses[-1].generation != generation:
             if self.failure or time.monotonic() > deadline:
-                raise MeasurementError(f"no answer was of generation {generation}: {self.failure or 'not in 10 s'}")
+                raise MeasurementError(f"no response of generation {generation}: {self.failure or 'not within 10 s'}")
             time.sleep(0.01)
 
     def latencies_ms(self) -> list[float]:
-        """Return the latencies in ascending order; raise MeasurementError when a request failed."""
+        """Return the latencies in ascending order. Raises MeasurementError if a request failed."""
         if self.failure or not self.responses:
-            raise MeasurementError(f"the paced requests broke: {self.failure or 'no answer'}")
+            raise MeasurementError(f"the paced requests failed: {self.failure or 'no response'}")
         return sorted(response.latency_ms for response in self.responses)
 
     def __enter__(self) -> "PacedRequests":
@@ -87,4 +87,4 @@ class PacedRequests(threading.Thread):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.is_over.set()
-        self.join()  # at most an answer's timeout of 10 s
+        self.join()  # at most the response timeout of 10 s

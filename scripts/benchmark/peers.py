@@ -1,4 +1,4 @@
-"""What a peer under test is: one process on one core before one upstream. The edge's own start, in every mode."""
+"""A peer under test: one process on one core in front of one upstream. Starts the edge, in every mode."""
 
 import os
 import sqlite3
@@ -22,7 +22,7 @@ CREATE TABLE backends (id TEXT PRIMARY KEY, app TEXT, region TEXT, country TEXT,
 
 @dataclass(frozen=True)
 class Command:
-    """How a peer is run; `environment` None means ours; `ready()` tells when it serves."""
+    """How to run a peer. `environment` None means ours; `ready()` returns whether it is up."""
 
     argv: list[str]
     ready: Callable[[], bool]
@@ -37,7 +37,7 @@ class Peer:
     mode: str
     needs: tuple[str, ...]
     prepare: Callable[[Path, int, int], Command]
-    """Write the configuration into a folder; listen on the first port, connect to the second."""
+    """Write the configuration, which listens on the first port and connects to the second, into a folder."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def edge_command(folder: Path, upstream_port: int, settings: dict[str, str], *op
 
 
 def seed(database: Path, upstream_port: int) -> None:
-    """Write a routing database, by the seed's own table, with one backend on loopback that is never full."""
+    """Write a routing database, with one backend on loopback that is never full."""
     row = ("bench", "bench", "sa", "BR", "127.0.0.1", upstream_port, 1, 1, 100, 0, 0)
     connection = sqlite3.connect(database)
     with connection:
@@ -98,7 +98,7 @@ def seed(database: Path, upstream_port: int) -> None:
 
 
 def is_ready(metrics_port: int) -> bool:
-    """Tell whether the edge's /ready answers 200."""
+    """Return whether the edge's /ready responds with 200."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/ready", timeout=2) as response:
             return bool(response.status == 200)

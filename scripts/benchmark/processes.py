@@ -1,4 +1,4 @@
-"""The processes of a run: started on stated cores, awaited, weighed, and stopped by pid whatever happens."""
+"""The processes of a run: started on given cores, waited for, measured, and always stopped by pid."""
 
 import os
 import random
@@ -19,25 +19,25 @@ _ports_taken: set[int] = set()
 
 
 class MeasurementError(Exception):
-    """A process did not start or a tool did not yield its figure; the text says which and why."""
+    """A process did not start or a tool gave no figure. The text is the reason."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """A process this run started; `output` is the file with its stdout and stderr."""
+    """A process of this run; `output` is the file with its stdout and stderr."""
 
     name: str
     process: subprocess.Popen[bytes]
     output: Path
 
     def said(self) -> str:
-        """Return the end of what the process printed, and of its log where it keeps one beside (edge.jsonl)."""
+        """Return the end of the output of the process, and of its log, if there is one (edge.jsonl)."""
         files = [file for file in (self.output, self.output.with_name("edge.jsonl")) if file.exists()]
         return "\n".join(file.read_text(errors="replace")[-4000:].strip() for file in files) or "(nothing)"
 
 
 def free_port() -> int:
-    """Return a free loopback TCP port below 32768 (ephemeral ports start there), never the same one twice."""
+    """Return a free loopback TCP port below 32768 (ephemeral ports start there), never the same twice."""
     while True:
         port = random.randrange(10_000, 32_768)
         if port in _ports_taken:
@@ -59,9 +59,9 @@ def running(
     ready: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Child]:
-    """Run `argv` inside `folder` until the block ends; enter the block once `ready()` says so.
+    """Run `argv` in `folder` until the block ends. Enters the block once `ready()` is true.
 
-    The process leads a group of its own, so that Ctrl-C reaches only us and we can end what it leaves behind.
+    The process leads its own group, so that Ctrl-C reaches only us and its remaining children can be ended.
     """
     output = folder / "output.txt"
     with output.open("wb") as sink:
@@ -89,7 +89,7 @@ def running(
 
 
 def wait_until_ready(child: Child, ready: Callable[[], bool]) -> None:
-    """Poll `ready()`; raise MeasurementError with the child's output when it ends or takes over 20 s."""
+    """Poll `ready()`. Raises MeasurementError with the child's output if it ends or takes more than 20 s."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         status = child.process.poll()
@@ -101,11 +101,11 @@ def wait_until_ready(child: Child, ready: Callable[[], bool]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end; after 5 s end its whole group."""
+    """Terminate the process; after 5 s kill its whole group."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
-    except BaseException as error:  # also a second Ctrl-C: nothing may be left behind
+    except BaseException as error:  # also on a second Ctrl-C: no process may be left running
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if not isinstance(error, subprocess.TimeoutExpired):
@@ -113,7 +113,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether somebody listens on an IPv4 port, without connecting (iperf3 takes that for a test)."""
+    """Return whether an IPv4 port is open, without connecting (iperf3 would take that for a test)."""
     with Path("/proc/net/tcp").open() as table:
         next(table)
         for line in table:
@@ -133,9 +133,9 @@ def rss_kib(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> float:
-    """Return the processor time that a process and all its descendants have used, in user and kernel."""
+    """Return the CPU seconds, user and kernel, of a process and all its descendants."""
     stat = Path(f"/proc/{pid}/stat").read_text()
-    user, kernel = stat.rpartition(")")[2].split()[11:13]  # the name before may hold spaces
+    user, kernel = stat.rpartition(")")[2].split()[11:13]  # the name before may contain spaces
     own = (int(user) + int(kernel)) / os.sysconf("SC_CLK_TCK")
     return own + sum(processor_seconds(child) for child in children_of(pid))
 
@@ -146,7 +146,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def output_of(argv: Sequence[str], seconds: float) -> str:
-    """Run a load generator to its end and return its stdout; it may take 30 s more than `seconds`."""
+    """Run a load generator to its end and return its stdout. Time limit: `seconds` + 30 s."""
     try:
         done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=seconds + 30)
     except subprocess.TimeoutExpired:

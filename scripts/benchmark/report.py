@@ -1,4 +1,4 @@
-"""The report of a run as Markdown: medians with min–max, and the ratios of peers."""
+"""The report of a run as Markdown: medians with min–max, and ratios between peers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
@@ -12,13 +12,13 @@ OURS = "edge"
 ARROWS = {"more": "↑", "less": "↓"}
 
 Series = Mapping[int, float]
-"""A figure of one peer by round."""
+"""The values of a figure for one peer, by round."""
 
 
 def markdown(
     machine: Mapping[str, str], rows: Sequence[Row], peers: Collection[Peer], samples: Sequence[Sample]
 ) -> str:
-    """Return the whole report: the machine, a table for each mode, the in-process figures, and what failed."""
+    """Return the whole report: the machine, a table for each mode, the in-process figures, and the failures."""
     parts = ["\n".join(f"- {name}: {text}" for name, text in machine.items())]
     for mode in MODES:
         chosen = [row for row in rows if row.mode == mode]
@@ -32,7 +32,7 @@ def markdown(
 
 
 def comparison(rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    """Return a line for each figure: every peer's median, then the ratios."""
+    """Return a line per figure: every peer's median, then the ratios."""
     compared = pairs(rows[0].mode, peers)
     heads = [rows[0].mode.upper(), *peers, *(f"{of} / {to}" for of, to in compared)]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
@@ -47,14 +47,14 @@ def comparison(rows: Sequence[Row], peers: Sequence[str], samples: Sequence[Samp
 
 
 def pairs(mode: str, peers: Sequence[str]) -> list[tuple[str, str]]:
-    """Return which peer is compared to which: each proxy to HAProxy, of handlers the edge to each."""
+    """Return the pairs of peers to compare: each proxy with HAProxy; for handlers, the edge with each peer."""
     if mode == "handler":
         return [(OURS, peer) for peer in peers if peer != OURS] if OURS in peers else []
     return [(peer, REFERENCE) for peer in peers if peer != REFERENCE] if REFERENCE in peers else []
 
 
 def micro_table(samples: Sequence[Sample]) -> list[str]:
-    """Return a line for each in-process figure; their names carry the units."""
+    """Return a line per in-process figure, whose name contains the unit."""
     names = dict.fromkeys(name for sample in samples if sample.row == MICRO for name in sample.figures)
     lines = ["| in process | edge |", "|---|---:|"]
     for name in names:
@@ -63,12 +63,12 @@ def micro_table(samples: Sequence[Sample]) -> list[str]:
 
 
 def series(samples: Sequence[Sample], row: str, peer: str, figure: str) -> Series:
-    """Return one figure of one peer by round."""
+    """Return the values of a figure for one peer, by round."""
     return {s.round: s.figures[figure] for s in samples if (s.row, s.peer) == (row, peer) and figure in s.figures}
 
 
 def ratios(of: Series, to: Series) -> list[float]:
-    """Return the ratios round by round, which the machine's drift touches least."""
+    """Return the ratios by round, which the drift of the machine affects least."""
     return [of[number] / to[number] for number in of if to.get(number)]
 
 

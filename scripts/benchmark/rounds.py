@@ -1,4 +1,4 @@
-"""The rounds of a run, interleaved (A B C A B C …): each measurement has a fresh proxy to itself."""
+"""The rounds of a run, interleaved (A B C A B C …): each measurement has a new proxy."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ MICRO_CALL = "import json; from scripts.benchmark import micro; print(json.dumps
 
 @dataclass(frozen=True)
 class Sample:
-    """What one measurement gave: `figures` by key, or why there are none."""
+    """The result of one measurement: `figures` by key, or the error."""
 
     round: int
     row: str
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run measures: every row on those of its peers that are in `peers`, `seconds` a measurement."""
+    """A run: every row on those of its peers that are in `peers`, `seconds` per measurement."""
 
     rows: Sequence[Row]
     peers: Collection[Peer]
@@ -49,7 +49,7 @@ class Plan:
 
 
 def run(plan: Plan, folder: Path, samples: list[Sample]) -> None:
-    """Measure everything, appending to `samples` as it comes: an interrupted run keeps what it has."""
+    """Measure everything, appending to `samples`, so that an interrupted run keeps its results."""
     with ExitStack() as stack:
         ports = {
             kind: stack.enter_context(upstream(kind, folder / f"upstream-{kind}"))
@@ -67,7 +67,7 @@ def run(plan: Plan, folder: Path, samples: list[Sample]) -> None:
 
 
 def measure(plan: Plan, number: int, row: Row, peer: Peer, place: Path, upstream_port: int) -> Sample:
-    """Start a peer, put a row's load on it, stop it; a failure becomes the sample's error."""
+    """Start a peer, apply the load of a row, stop it. A failure becomes the error of the sample."""
     try:
         with serving(peer, place, upstream_port, plan.cores.proxy) as proxy:
             return Sample(number, row.key, peer.name, row.measure(proxy, plan.seconds))
@@ -89,7 +89,7 @@ def measure_micro(plan: Plan, number: int) -> Sample:
 
 
 def tell(plan: Plan, sample: Sample) -> None:
-    """Say on stderr how far the run is."""
+    """Print the progress of the run to stderr."""
     figures = "  ".join(f"{key} {value:.6g}" for key, value in sample.figures.items())
     head = f"round {sample.round}/{plan.rounds}  {sample.row}  {sample.peer}:"
     print(head, figures or f"FAILED: {sample.error}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a row is: one load on a proxy, the peers it is put on, and the figures it yields."""
+"""A row of the benchmark: one load, the peers that it is applied to, and its figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

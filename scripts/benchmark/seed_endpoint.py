@@ -1,4 +1,4 @@
-"""Writes the gateway's database of the edge under test: `seed_endpoint.py FILE`, by the edge's interpreter."""
+"""Write the gateway's database of the edge under test: `seed_endpoint.py FILE`, run by the edge's interpreter."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""The peers of mode TCP: they copy bytes and know nothing of what these mean."""
+"""The peers of mode TCP, which copy bytes without parsing them."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ stream {{
 
 
 def _edge(folder: Path, port: int, upstream_port: int) -> Command:
-    """Run the edge as the environment alone configures it, with geography and bindings."""
+    """Run the edge configured by the environment alone, with geography and bindings."""
     return edge_command(folder, upstream_port, {"EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}"})
 
 

@@ -1,4 +1,4 @@
-"""The rows of mode TCP: what copying bytes and holding connections costs."""
+"""The rows of mode TCP: the cost of copying bytes and of open connections."""
 
 import time
 
@@ -16,7 +16,7 @@ SETTLE_SECONDS = 1.0
 
 
 def keep_alive(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Small requests on 50 kept connections."""
+    """Small requests on 50 persistent connections."""
     rate, p50, p99 = wrk(proxy.port, 50, seconds)
     return {"rate": rate, "p50": p50, "p99": p99}
 
@@ -38,10 +38,10 @@ def bulk_reverse(proxy: Proxy, seconds: int) -> dict[str, float]:
 
 
 def idle_memory(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """RSS growth per idle connection in KiB; kernel memory is not in it.
+    """RSS growth per idle connection in KiB, without kernel memory.
 
-    A warm-up opened and closed, then as many connections held, come first: the memory of the start and
-    the free lists it leaves are neither charged nor credited to the connections counted.
+    Before, a warm-up opens and closes connections and then holds as many, so that the memory of the start and its free
+    lists do not count.
     """
     close_all(open_idle(proxy.port, WARM_UP_CONNECTIONS))
     held = open_idle(proxy.port, WARM_UP_CONNECTIONS)
@@ -59,7 +59,7 @@ def idle_memory(proxy: Proxy, seconds: int) -> dict[str, float]:
 
 
 def beside_bulk(proxy: Proxy, seconds: int) -> dict[str, float]:
-    """Small requests on 10 kept connections while one hot flow runs through the same process."""
+    """Small requests on 10 persistent connections beside a bulk flow through the same process."""
     with HotFlow(proxy.port) as flow:
         rate, p50, p99 = wrk(proxy.port, 10, seconds)
         return {"p50": p50, "p99": p99, "rate": rate, "gbit": flow.gbit_per_second()}

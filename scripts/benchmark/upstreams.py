@@ -1,4 +1,4 @@
-"""What stands behind the proxies: an HTTP origin (of one or many addresses), an iperf3 server, a sink for idle ones."""
+"""The servers behind the proxies: an HTTP origin (with one or many addresses), iperf3, a sink for idle connections."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.benchmark.machine import find
 from scripts.benchmark.processes import free_port, is_listening, running
 
-BULK_FILE_BYTES = 256 << 20  # all zeros; small enough to stay in the page cache, asked for again and again
+BULK_FILE_BYTES = 256 << 20  # all zeros; small enough to stay in the page cache; requested repeatedly
 BODY_BYTES = {"/64k": 64 << 10, "/10m": 10 << 20}
 SERVERS = 1_000
 KINDS = ("http", "http-servers", "iperf3", "idle")
@@ -37,7 +37,7 @@ http {{
 
 @contextmanager
 def upstream(kind: str, folder: Path) -> Iterator[int]:
-    """Run an upstream of one of KINDS on the load's cores, with its files in `folder`, and yield its port."""
+    """Run an upstream of one of KINDS on the cores of the load, with its files in `folder`, and yield its port."""
     port = free_port()
     folder.mkdir()
     if kind == "http":
@@ -53,7 +53,7 @@ def upstream(kind: str, folder: Path) -> Iterator[int]:
 
 
 def nginx_user() -> str:
-    """Return the directive that lets nginx's worker read our private folder when root started it."""
+    """Return the directive that lets the worker of nginx read our private folder if root started it."""
     return "user root;" if os.geteuid() == 0 else ""
 
 
@@ -63,7 +63,7 @@ def server_addresses(port: int) -> list[str]:
 
 
 def _origin(folder: Path, addresses: list[str]) -> list[str]:
-    """Write nginx's configuration and the files it serves; return the command."""
+    """Write nginx's configuration and the files that it serves. Returns the command."""
     for path, size in {"/bulk": BULK_FILE_BYTES, **BODY_BYTES}.items():
         with (folder / path[1:]).open("wb") as file:
             file.truncate(size)

@@ -389,7 +389,8 @@ def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
     done = edgeproxy("serve", ADMIN_LISTEN_ADDR=address, GEOIP_PATH="off")
     assert done.returncode == 2
     assert (
-        "is no loopback address: needs TLS (EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true)" in done.stderr
+        "is not a loopback address and needs TLS: set EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true"
+        in done.stderr
     )
     variables = {**admin_variables(tmp_path), "ADMIN_LISTEN_ADDR": address, "ADMIN_INSECURE": "true"}
     proxy = edge([], **variables)

@@ -130,7 +130,7 @@ def test_explain_refuses_what_it_cannot_do_in_one_line(routing_db, tmp_path):
     for address, database, complaint in (
         ("200.160.2", routing_db, "'200.160.2' is not an IP address"),
         ("localhost", routing_db, "'localhost' is not an IP address"),
-        ("200.160.2.3", tmp_path / "absent.db", "absent.db does not exist (scripts/seed_backends.py makes one)"),
+        ("200.160.2.3", tmp_path / "absent.db", "absent.db does not exist; create it with scripts/seed_backends.py"),
         ("200.160.2.3", tmp_path, str(tmp_path)),
     ):
         done = command("explain", address, DB_PATH=str(database))

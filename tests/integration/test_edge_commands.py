@@ -103,8 +103,8 @@ def test_a_handler_is_deployed_swapped_rolled_back_and_undeployed(town, endpoint
 
 def test_a_source_is_uploaded_compiled_and_listed_without_serving(town, endpoint):
     kept = town.ok("endpoints", "upload", endpoint, "-", stdin="\ufeff" + says("kept"))
-    assert kept == f"endpoint {endpoint}: version 1 is kept\n"
-    assert town.ok("endpoints", "compile", endpoint, 1) == f"endpoint {endpoint}: version 1 is good\n"
+    assert kept == f"endpoint {endpoint}: version 1 stored\n"
+    assert town.ok("endpoints", "compile", endpoint, 1) == f"endpoint {endpoint}: version 1 is valid\n"
     assert town.json("endpoints", "upload", endpoint, "-", stdin="x = 1\n")["number"] == 2
     done = town.do("endpoints", "compile", endpoint, 2)
     assert done.returncode == 2
@@ -197,7 +197,7 @@ def test_a_service_is_created_tested_replaced_and_deleted(town, tmp_path):
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps({"engine": "sqlite", "path": str(tmp_path / "a.db"), "connections": 2}))
     assert town.ok("services", "create", "main", "database", settings) == "service main: created, up\n"
-    assert town.ok("services", "test", "main").startswith("service main: answers, after ")
+    assert town.ok("services", "test", "main").startswith("service main: responds after ")
     assert town.json("services", "test", "main")["seconds"] >= 0
     other = json.dumps({"engine": "sqlite", "path": str(tmp_path / "b.db")})
     assert town.json("services", "replace", "main", "database", "-", stdin=other)["settings"]["path"].endswith("b.db")
@@ -343,14 +343,14 @@ def test_the_database_is_named_by_an_option_although_the_environment_names_an_ed
 @pytest.mark.parametrize(
     ("url", "code", "said"),
     [
-        ("localhost:8081", 2, "is no URL of an edge"),
-        ("ftp://localhost", 2, "is no URL of an edge"),
-        ("http://", 2, "is no URL of an edge"),
-        ("http://localhost:99999", 2, "is no URL of an edge"),
+        ("localhost:8081", 2, "is not the URL of an edge"),
+        ("ftp://localhost", 2, "is not the URL of an edge"),
+        ("http://", 2, "is not the URL of an edge"),
+        ("http://localhost:99999", 2, "is not the URL of an edge"),
         ("http://127.0.0.1:{closed}", 1, ": Connection refused"),
-        ("http://no-such-host.invalid", 1, "no answer from "),
-        ("http://127.0.0.1:{metrics}", 1, "is no admin API of an edge"),
-        ("https://127.0.0.1:{admin}", 1, "no answer from "),
+        ("http://no-such-host.invalid", 1, "no response from "),
+        ("http://127.0.0.1:{metrics}", 1, "is not the admin API of an edge"),
+        ("https://127.0.0.1:{admin}", 1, "no response from "),
     ],
 )
 def test_an_edge_that_is_not_there_is_one_line(town, url, code, said):

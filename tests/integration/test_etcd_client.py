@@ -161,7 +161,7 @@ def test_where_nobody_answers_a_call_ends_in_time():
 
 def test_what_answers_and_is_no_etcd_is_unavailable(origin):
     port = origin(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
-    with pytest.raises(EtcdUnavailable, match="not what etcd answers"):
+    with pytest.raises(EtcdUnavailable, match="not a response of etcd"):
         EtcdClient([f"http://127.0.0.1:{port}"]).put("x", b"")
 
 

@@ -49,7 +49,7 @@ def test_a_handler_is_run_as_its_author_does_it(file):
 
 def test_a_good_file_is_good(file):
     done = command("handler", "check", file)
-    assert (done.returncode, done.stdout) == (0, f"{file}: good\n")
+    assert (done.returncode, done.stdout) == (0, f"{file}: valid\n")
 
 
 @pytest.mark.parametrize("what", ["check", "run"])

@@ -102,7 +102,7 @@ def test_a_routing_database_that_hangs_is_stale_and_does_not_hold_up_the_end(edg
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     routing_db.unlink()
     os.mkfifo(routing_db)
-    eventually(lambda: (proxy.ready()["routing"]["stale"] or "").startswith("no answer for"), seconds=15)
+    eventually(lambda: (proxy.ready()["routing"]["stale"] or "").startswith("no response for"), seconds=15)
     assert who(proxy) == "a"
     assert proxy.stop() == 0
 
@@ -160,11 +160,11 @@ def test_a_country_database_that_could_not_be_read_is_tried_again(tmp_path):
     [
         ({"LISTEN_ADDR": "127.0.0.1:8080,127.0.0.1:8080"}, "127.0.0.1:8080 is given twice"),
         ({"LISTEN_ADDR": "*:8080", "METRICS_LISTEN_ADDR": "[::]:8080"}, "[::]:8080 is given twice"),
-        ({"LISTEN_ADDR": "[::ffff:127.0.0.1]:8080"}, "listen on the IPv4 address itself"),
+        ({"LISTEN_ADDR": "[::ffff:127.0.0.1]:8080"}, "is an IPv4-mapped address; use the IPv4 address"),
         ({"PROXY_PROTOCOL_FROM": "::ffff:10.0.0.0/104"}, "name that network"),
-        ({"DB_PATH": "/tmp"}, "is a folder"),
-        ({"LOG_PATH": "/tmp"}, "is a folder"),
-        ({"BINDING_SNAPSHOT": "/nonexistent/x"}, "there is no such folder"),
+        ({"DB_PATH": "/tmp"}, "is a directory"),
+        ({"LOG_PATH": "/tmp"}, "is a directory"),
+        ({"BINDING_SNAPSHOT": "/nonexistent/x"}, "its directory does not exist"),
         ({"IDLE_TIMEOUT_SECS": "1e-6"}, "greater than or equal to 0.01"),
     ],
 )

@@ -14,7 +14,7 @@ from gevent.server import StreamServer
 
 from app.domain import host_names
 from app.outbound import name_lookup, name_watcher
-from app.outbound.name_lookup import HOSTS_SECONDS, MOST_ADDRESSES, NameLookup, NameNotFound
+from app.outbound.name_lookup import HOSTS_SECONDS, MAX_ADDRESSES, NameLookup, NameNotFound
 from tests.admin_client import admin_of, admin_variables
 from tests.commands import command
 from tests.edge_in_process import EdgeInside, edge_in_process
@@ -49,7 +49,7 @@ def test_ipv6_comes_first_and_the_rest_as_it_came(server: NameServer, tmp_path: 
 
 def test_of_thousands_of_addresses_a_few_are_enough(server: NameServer, tmp_path: Path) -> None:
     server.names = {NAME: ([f"127.0.{number >> 8}.{number & 255}" for number in range(2000)], 30)}
-    assert len(server.lookup(tmp_path).find(NAME).addresses) == MOST_ADDRESSES
+    assert len(server.lookup(tmp_path).find(NAME).addresses) == MAX_ADDRESSES
 
 
 def test_the_hosts_file_goes_before_the_name_server(server: NameServer, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_hosts_file_goes_before_the_name_server(server: NameServer, tmp_path
 @pytest.mark.parametrize(
     ("rcode", "names", "reason"),
     [
-        (0, {}, "there is no such name"),
+        (0, {}, "the name does not exist"),
         (0, {NAME: ([], 30)}, "the name has no address"),
         (RCODE.SERVFAIL, {}, "SERVFAIL"),
     ],
@@ -80,7 +80,7 @@ def test_why_a_name_is_not_found(
 def test_a_silent_name_server_is_given_up(server: NameServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(name_lookup, "DEADLINE_SECONDS", 0.2)
     server.is_silent = True
-    with pytest.raises(NameNotFound, match="no name server answers"):
+    with pytest.raises(NameNotFound, match="no name server responds"):
         server.lookup(tmp_path).find(NAME)
 
 
@@ -167,7 +167,7 @@ def test_a_name_server_that_fails_takes_no_backend_away(
     eventually(lambda: edge.metrics()[stale] == 1)
     assert reach(edge) == "127.0.0.2"
     (told,) = [line["event"] for line in edge.logged() if "it keeps 127.0.0.2" in line["event"]]
-    assert told.startswith(f"host name {NAME} is not resolved: ")
+    assert told.startswith(f"host name {NAME} cannot be resolved: ")
     server.rcode = 0
     eventually(lambda: edge.metrics()[stale] == 0)
 

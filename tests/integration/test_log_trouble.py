@@ -100,7 +100,7 @@ def test_a_full_disk_from_the_start_costs_lines_and_not_connections(unlogged):
 
 
 def test_a_disk_that_fills_up_and_is_cleared_costs_exactly_the_lines_counted(edge, origin):
-    """A limit on the size of files stands for the disk: writes come up short in the middle of a line, then fail."""
+    """A limit on the size of files stands for a full disk: writes come up short in the middle of a line, then fail."""
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     limits = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
     for _ in range(20):

@@ -248,12 +248,12 @@ def test_options_of_a_frontend_are_its_own(house):
 
 def test_what_is_hardly_meant_is_a_warning_in_the_log(house):
     warned = [line["event"] for line in house.edge.log() if line.get("level") == "WARNING"]
-    lacking = "geo needs locations, which the servers listed below backends lack"
+    lacking = "algorithm geo needs locations, which listed servers do not have"
     assert warned == [
         "configuration: backend idle is used by no frontend",
         f"configuration: frontend geo: {lacking}",
         f"configuration: frontend loose-geo: {lacking}",
-        f"configuration: EDGEPROXY_APP: not used, the frontends are those of {house.edge.config_path}",
+        f"configuration: EDGEPROXY_APP: ignored, because the frontends come from {house.edge.config_path}",
     ]
 
 
@@ -284,7 +284,7 @@ def test_two_frontends_of_the_file_with_one_address_are_a_fault_of_the_file(tmp_
     done = serve(tmp_path, {"frontends": listeners, "backends": [pool("p", 1)]})
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "frontends[1].listen: 127.0.0.1:7001 is taken by frontends[0].listen" in line
+    assert "frontends[1].listen: 127.0.0.1:7001 clashes with 0.0.0.0:7001 of frontends[0].listen" in line
 
 
 def test_a_port_that_needs_privileges_is_one_line_too(tmp_path):
@@ -320,7 +320,7 @@ EXPECTED = [
     (3, "frontends[0].listen", "99999"),
     (4, "frontends[0].backend='sevrers'", "did you mean servers?"),
     (5, "frontends[0].algoritm", "did you mean algorithm?"),
-    (6, "frontends[1].name='web'", "frontends[0] has this name"),
+    (6, "frontends[1].name='web'", "frontends[0] already has this name"),
     (9, "frontends[1].tcp.idle_timeout='soon'", ""),
     (13, "backends[0].servers[0].address='not-an-address'", ""),
     (14, "backends[0].servers[0].weight=-1", ""),
@@ -358,8 +358,8 @@ def test_check_shows_the_frontends_and_warns_of_what_is_hardly_meant(tmp_path):
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "edgeproxy: warning: backend idle is used by no frontend",
-        "edgeproxy: warning: frontend web: geo needs locations, which the servers listed below backends lack",
-        f"edgeproxy: warning: EDGEPROXY_APP: not used, the frontends are those of {path}",
+        "edgeproxy: warning: frontend web: algorithm geo needs locations, which listed servers do not have",
+        f"edgeproxy: warning: EDGEPROXY_APP: ignored, because the frontends come from {path}",
     ]
     (line,) = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["web"]]
     assert line == ["web", "0.0.0.0:7002,[::]:7002", "tcp", "p", "2", "geo", "on"]

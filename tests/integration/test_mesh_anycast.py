@@ -100,7 +100,7 @@ def test_prefixes_are_announced_while_ready_and_withdrawn_before_the_doors_close
         gru.serve()
         eventually(lambda: set(router.routes()) == PREFIXES, what="announced again")
         os.kill(gru.exabgp()[0], signal.SIGKILL)
-        eventually(lambda: "exabgp ended with -9" in gru.log.read_text(), what="its end is noticed")
+        eventually(lambda: "exabgp ended with exit code -9" in gru.log.read_text(), what="its end is noticed")
         eventually(lambda: set(router.routes()) == PREFIXES, 30, what="announced by an exabgp started again")
         router.stop()
         router.start()

@@ -108,7 +108,7 @@ def test_addresses_are_told_apart(mesh):
     done = mesh.run("whois", "fd98:63dd:9ac2:2c0:281e::2", known[0], "10.0.0.1")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "fd98:63dd:9ac2:2c0:281e::2  not in the plan; its numbers are those of region sa, pop gru, instance a",
+        "fd98:63dd:9ac2:2c0:281e::2  not in the plan; its digits mean region sa, pop gru, instance a",
         f"{known[0]}  region sa, pop gru, the POP itself",
         "10.0.0.1  not in fd98:63dd:9ac2::/48",
     ]
@@ -162,7 +162,7 @@ def test_a_last_plan_that_cannot_be_read_is_not_overwritten(mesh, content):
     (mesh.plans / "plan.json").write_bytes(content)
     done = mesh.run("plan")
     assert done.returncode == 2
-    assert "plan.json: is no plan" in done.stderr
+    assert "plan.json: is not a plan" in done.stderr
     assert (mesh.plans / "plan.json").read_bytes() == content
 
 
@@ -171,7 +171,7 @@ def test_keys_that_others_may_read_are_refused(mesh):
     (mesh.plans / "gru" / "edge0.key").chmod(0o644)
     done = mesh.run("plan")
     assert done.returncode == 2
-    assert "others may read it (mode 644)" in done.stderr
+    assert "others can read it (mode 644)" in done.stderr
 
 
 def test_a_key_is_made_once_and_its_public_one_printed(tmp_path):
@@ -195,6 +195,6 @@ def test_a_file_that_is_not_there_is_said(mesh):
 def test_what_cannot_be_announced_is_said(mesh):
     done = command("mesh", "bgp", mesh.file, "gro")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "mesh: 'gro': no pop has this name, did you mean gru?\n"
+    assert done.stderr == "mesh: 'gro': there is no such POP, did you mean gru?\n"
     done = command("mesh", "bgp", mesh.file, "gru", "--ready", "http://127.0.0.1:1/ready")
-    assert done.stderr == "mesh: the file does not have: anycast\n"
+    assert done.stderr == "mesh: anycast: is required to announce\n"

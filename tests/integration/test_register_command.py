@@ -1,4 +1,4 @@
-"""`python -m app register`: real services, really killed, at a real edge that comes and goes."""
+"""`python -m app register`: real services, really killed, at a real edge that stops and starts."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_port_that_never_answers_ends_the_program(home, port, start):
     source = f"import os; print('pid', os.getpid(), flush=True); {SLEEP}"
     service = start(home, "--port", port, "--start-seconds", 0.5, command=python(source))
     assert service.wait() == 1
-    assert f"port {port} of 127.0.0.1 does not answer after 0.5 s: Connection refused" in service.said
+    assert f"port {port} of 127.0.0.1 is not open after 0.5 s: Connection refused" in service.said
     assert not is_alive(int(service.said.split()[1]))
     assert home.rows() == {}
 
@@ -188,7 +188,7 @@ def test_what_runs_already_is_registered_for_as_long_as_it_answers(home, port, s
         running.kill()
         running.wait()
         eventually(lambda: not home.rows(), what="it expires")
-        service.wait_for("does not answer any more")
+        service.wait_for("the service does not respond")
         running = serve()
         eventually(lambda: who(home.edge) == "a", what="it serves again")
         assert service.stop() == 0
@@ -206,7 +206,7 @@ def test_an_edge_that_is_down_at_first_and_has_no_token_yet(tmp_path, start):
     home = Home(tmp_path)
     (port,) = free_ports(1)
     service = start(home, "--port", port, command=named_server("a", port))
-    service.wait_for(f"no token: {home.token}: No such file or directory; trying again")
+    service.wait_for(f"cannot read the token: {home.token}: No such file or directory; will retry")
     try:
         home.start()
         service.wait_for("is registered at")
@@ -234,7 +234,7 @@ def test_a_lost_registration_is_made_again(home, port, start):
     service.wait_for("is registered at")
     assert home.admin.call("DELETE", "/api/registrations/a").status == 204
     assert who(home.edge) == ""
-    service.wait_for("a was lost, and is registered again")
+    service.wait_for("a was lost at the edge and is registered again")
     assert who(home.edge) == "a"
 
 
@@ -305,8 +305,8 @@ def test_an_edge_whose_service_was_killed_moves_on(home, port, start):
         (("--port", 1, "--host", "nowhere at all"), "--host 'nowhere at all': must be "),
         (("--port", 1, "--weight", -1, "--soft-limit", -2), "--soft-limit -2: must be a whole number"),
         (("--port", 1, "--id", " "), "--id ' ': must not be empty"),
-        (("--port", 1, "--api", "ftp://edge"), "'ftp://edge' is no URL of an edge"),
-        (("--port", 1, "--token-file", "/nowhere"), "no token: /nowhere: No such file or directory"),
+        (("--port", 1, "--api", "ftp://edge"), "'ftp://edge' is not the URL of an edge"),
+        (("--port", 1, "--token-file", "/nowhere"), "cannot read the token: /nowhere: No such file or directory"),
         (("--port", 1, "--", "/no/such/program"), "/no/such/program: No such file or directory"),
     ],
 )

@@ -61,7 +61,7 @@ def test_what_registers_here_serves_there_and_goes_everywhere_at_its_end(etcd, p
 def test_a_lease_that_was_revoked_is_granted_again(etcd, places, service):
     before = etcd.record(KEY + "a")["lease"]
     etcd.call("/v3/lease/revoke", {"ID": before})
-    service.wait_for("a was lost, and is registered again")
+    service.wait_for("a was lost at the edge and is registered again")
     assert etcd.record(KEY + "a")["lease"] != before
     eventually(lambda: who(places[1].edge) == "a", what="it serves at the other")
 

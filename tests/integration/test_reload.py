@@ -465,7 +465,7 @@ class Schedule:
         """The number of the configuration that is being taken over, and of the last that was."""
 
     def content(self, number: int) -> dict[str, Any]:
-        """Return a configuration: the pools change each time, a frontend comes and goes, so does a health check."""
+        """Return a configuration: the pools change each time, a frontend and a health check come and go."""
         affinity = "on" if number % 4 else "off"
         listeners = [frontend("one", "p", algorithm="weighted"), frontend("two", "q", affinity=affinity)]
         if number % 2:

@@ -65,7 +65,7 @@ def test_without_etcd_the_replicator_idles_with_one_line(pop):
     alone = pop("gru", "")
     alone.start_replicator()
     (line,) = eventually(alone.log, what="its line")
-    assert line["event"] == "idle: EDGEPROXY_ETCD_ENDPOINTS is not set, so this machine is the only one"
+    assert line["event"] == "idle: EDGEPROXY_ETCD_ENDPOINTS is not set, so nothing is replicated"
     assert alone.replicator.poll() is None
     assert alone.stop_replicator() == 0
     assert alone.log() == [line]
@@ -76,7 +76,7 @@ def test_an_etcd_that_was_never_there_is_said_with_the_reason(pop):
     lost = pop("gru", "http://127.0.0.1:1")
     lost.start_replicator()
     line = eventually(lambda: lost.event("replica: no contact with etcd"), 15, "it is said")
-    assert "Connection refused; 0 backends serve on" in line["event"]
+    assert "Connection refused; keeping the last 0 backends" in line["event"]
 
 
 # Following
@@ -147,7 +147,7 @@ def test_a_replicator_that_is_frozen_is_said_not_to_say_anything(clean, pop):
     eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="all is well")
     place.replicator.send_signal(signal.SIGSTOP)
     eventually(lambda: place.edge.ready()["replica"]["error"], 15, "the edge says why the replica grows old")
-    assert place.edge.ready()["replica"]["error"] == "the replicator says nothing any more"
+    assert place.edge.ready()["replica"]["error"] == "the replicator has stopped reporting"
     place.replicator.send_signal(signal.SIGCONT)
     eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="and that it does not any more")
 
@@ -218,7 +218,7 @@ def test_a_routing_database_that_is_lost_is_written_anew_and_no_connection_is_re
     with load(place.edge) as clients:
         for path in place.folder.glob("routing.db*"):
             path.unlink()
-        eventually(lambda: place.event("replica: written anew"), what="it is missed")
+        eventually(lambda: place.event("replica: rewritten"), what="it is missed")
         eventually(lambda: len(place.rows()) == 2, what="it is there again")
         reloads = place.edge.metrics()['edgeproxy_routing_reloads_total{result="ok"}']
         if not is_etcd_there:
@@ -236,7 +236,7 @@ def test_an_etcd_that_has_nothing_empties_no_table(clean, pop, origin):
     place.start()
     eventually(lambda: place.edge.ready()["replica"].get("is_held"), what="the edge says that it is held")
     assert who(place.edge) in {"a", "b"}
-    assert place.event("replica: etcd has no backends; the 2 that are here stay until it has some")
+    assert place.event("replica: etcd has no backends; keeping the present 2 until it has some")
     clean.put_backend("a", origin(named("c")))
     eventually(lambda: place.status()["suspects"] == ["b"], what="etcd's word counts, slowly")
     assert sorted(place.rows()) == ["a", "b"]
@@ -276,7 +276,7 @@ def test_people_do_not_write_to_a_replica_until_it_is_none_any_more(clean, pop):
     eventually(place.rows, what="the snapshot")
     refused = backends(place.database, "drain", "a")
     assert refused.returncode == 2
-    assert "is a replica of etcd: change the backends by the admin API" in refused.stderr
+    assert "is a replica of etcd: change backends through the admin API" in refused.stderr
     place.stop_replicator()
     with sqlite3.connect(place.database) as database:  # as the documentation says
         database.execute("DROP TABLE replica_position")

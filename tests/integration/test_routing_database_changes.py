@@ -39,7 +39,7 @@ def test_emptied_it_is_applied_with_a_warning_and_open_connections_run_on(edge, 
         assert proxy.ready()["reasons"] == ["no candidate backend"]
         assert who(proxy) == ""
         assert ask(staying) == "a"
-        line = eventually(lambda: proxy.event("the routing database has no backends any more"))
+        line = eventually(lambda: proxy.event("the routing database has no backends left"))
         assert line["level"] == "WARNING"
         write_backends(routing_db, [row("a", origin(named("a2")))])
         eventually(lambda: who(proxy) == "a2", what="it serves again")

@@ -17,7 +17,7 @@ from gevent.pool import Pool
 from app.config import DatabaseUrl
 from app.domain.model import parse_backend
 from app.outbound.postgres_backends import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     TRIGGER,
     PostgresBackendRepository,
     PostgresBackendStore,
@@ -102,7 +102,7 @@ def test_rows_serve_and_a_change_is_notified(edge_on, origin, routing):
     print(f"changes were seen after {min(delays):.3f} to {max(delays):.3f} s")
     routing.execute("TRUNCATE backends")
     eventually(lambda: who(proxy) == "", NOTICED_WITHIN_SECONDS, what="emptied")
-    assert eventually(lambda: proxy.event("the routing database has no backends any more"))
+    assert eventually(lambda: proxy.event("the routing database has no backends left"))
 
 
 def test_only_the_rows_of_the_app_serve(edge_on, origin, routing):
@@ -159,7 +159,7 @@ def test_columns_come_and_go_while_it_is_read(routing):
 
 def test_a_database_without_the_table_says_so_and_serves_when_it_is_made(edge_on, origin, routing):
     proxy = edge_on()
-    assert "there is no table backends (scripts/seed_backends.py makes it)" in proxy.ready()["routing"]["stale"]
+    assert "there is no table backends; create it with scripts/seed_backends.py" in proxy.ready()["routing"]["stale"]
     routing.save(row("a", origin(named("a"))))
     eventually(lambda: who(proxy) == "a", what="the table")
 
@@ -221,7 +221,7 @@ def test_the_server_is_killed_and_comes_back_with_other_rows(edge, origin):
             server.start()
             routing.execute(f"UPDATE backends SET port = {b}")  # whether the edge listens again or not
             came_back_at = time.monotonic()
-            eventually(lambda: clients.responses["b"], LONGEST_PAUSE_SECONDS + 10, what="the edge follows again")
+            eventually(lambda: clients.responses["b"], MAX_PAUSE_SECONDS + 10, what="the edge follows again")
             print(f"followed again after {time.monotonic() - came_back_at:.1f} s")
             eventually(lambda: proxy.metrics()[STALE] == 0)
         assert clients.responses[""] == 0, "nobody was turned away"
@@ -237,7 +237,7 @@ def test_a_server_that_hangs_is_named_and_followed_when_it_goes_on(edge, origin)
         proxy = edge(DB_URL=routing.url, GEOIP_PATH="off", DB_RELOAD_SECS=1)
         assert who(proxy) == "a"
         server.freeze()
-        eventually(lambda: "no answer for" in (proxy.ready()["routing"]["stale"] or ""), 20, what="it hangs")
+        eventually(lambda: "no response for" in (proxy.ready()["routing"]["stale"] or ""), 20, what="it hangs")
         assert who(proxy, "127.0.0.9") == "a"
         server.thaw()
         routing.execute(f"UPDATE backends SET port = {b}")
@@ -370,7 +370,7 @@ def test_the_password_is_in_no_output(routing, tmp_path):
         assert "Wr0ng" not in done.stdout + done.stderr
     assert f"postgresql://***@127.0.0.1:{routing.server.port}/{routing.name}" in outputs[1].stdout
     assert "password authentication failed" in outputs[2].stderr
-    assert "libpq does not understand this URL" in outputs[4].stderr
+    assert "libpq cannot parse this URL" in outputs[4].stderr
     assert "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database" in outputs[6].stderr
 
 

@@ -108,15 +108,15 @@ def test_a_terminal_shows_how_far_it_is(fleet, world):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--fail", "lax-9"], "no backend and no region of backends is called so"),
-        (["--surge", "ZZ=2"], "no clients are drawn from there"),
+        (["--fail", "lax-9"], "there is no such backend or region"),
+        (["--surge", "ZZ=2"], "no clients come from this country"),
         (["--surge", "BR"], "needs a country and how many times"),
         (["--surge", "BR=1"], "needs a country and how many times"),
         (["--surge", "BR=nan"], "needs a country and how many times"),
         (["--picture", "world.jpg"], "must end in .svg or .png"),
-        (["--picture", "/nowhere/world.svg"], "there is no such folder"),
+        (["--picture", "/nowhere/world.svg"], "its directory does not exist"),
         (["--clients", "0"], "not in the range"),
-        (["--frontend", "other"], "there is no frontend other"),
+        (["--frontend", "other"], "no frontend other"),
     ],
 )
 def test_what_cannot_be_simulated_is_said_and_exits_with_2(fleet, world, arguments, fault):

@@ -44,8 +44,8 @@ def test_csv_rows_know_their_line() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "line 1: there is no column id"),
-        ("wg_ip,port\n10.0.0.1,80\n", "line 1: there is no column id"),
+        ("", "line 1: the column id is missing"),
+        ("wg_ip,port\n10.0.0.1,80\n", "line 1: the column id is missing"),
         ("id,prt\na,80\n", "line 1: unknown column: prt"),
         ("id,port\na\n", "line 2: not as many fields"),
         ("id,port\na,80,81\n", "line 2: not as many fields"),
@@ -75,7 +75,7 @@ def test_a_single_json_object_is_one_row() -> None:
     ("text", "complaint"),
     [
         ('[{"id": "a"}, 5]', "row 2: must be an object"),
-        ('[{"id": "a"}, {"port": 80}]', "row 2: there is no column id"),
+        ('[{"id": "a"}, {"port": 80}]', "row 2: the column id is missing"),
         ('[{"id": "a", "prt": 80}]', "row 1: unknown column: prt"),
         ('[\n{"id": "a"}\n', "Expecting ',' delimiter: line 3"),
         ('{"id": "a"}\n\n{"id": \n', "line 3: Expecting value at column 8"),

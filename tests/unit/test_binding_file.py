@@ -164,7 +164,7 @@ def test_a_file_of_another_format_is_left_alone(path: Path) -> None:
 )
 def test_a_file_that_is_no_snapshot_is_named(path: Path, junk: bytes) -> None:
     path.write_bytes(junk)
-    with pytest.raises(ValueError, match=r"bindings\.jsonl: no binding snapshot"):
+    with pytest.raises(ValueError, match=r"bindings\.jsonl: is not a snapshot of bindings"):
         BindingFile(path).read(TTL)
 
 
@@ -183,14 +183,14 @@ def test_a_file_that_is_no_snapshot_is_named(path: Path, junk: bytes) -> None:
 def test_a_snapshot_with_a_broken_line_is_named(path: Path, line: bytes) -> None:
     write(path, bindings(100))
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(ValueError, match="no binding snapshot"):
+    with pytest.raises(ValueError, match="is not a snapshot of bindings"):
         BindingFile(path).read(TTL)
 
 
 def test_a_snapshot_cut_short_is_named(path: Path) -> None:
     write(path, bindings(100, 200))
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="no binding snapshot"):
+    with pytest.raises(ValueError, match="is not a snapshot of bindings"):
         BindingFile(path).read(TTL)
 
 
@@ -198,7 +198,7 @@ def test_a_snapshot_cut_short_is_named(path: Path) -> None:
 def test_no_junk_is_taken_for_bindings(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     path = tmp_path_factory.mktemp("junk") / "bindings.jsonl"
     path.write_bytes(junk)
-    with pytest.raises(ValueError, match="no binding snapshot"):
+    with pytest.raises(ValueError, match="is not a snapshot of bindings"):
         BindingFile(path).read(TTL)
 
 

@@ -193,7 +193,7 @@ def test_the_password_of_a_database_is_not_shown(text: str, shown: str) -> None:
 )
 def test_what_is_no_url_of_postgresql_is_a_fault_that_does_not_repeat_it(text: str) -> None:
     assert faults(DB_URL=text) == [
-        "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database, other characters in it as %XX"
+        "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database; write special characters as %XX"
     ]
 
 
@@ -279,8 +279,8 @@ def test_the_admin_api_answers_at_exactly_one_address(text: str) -> None:
 def test_the_admin_api_is_for_this_machine_unless_asked_for_otherwise(text: str) -> None:
     (fault,) = faults(ADMIN_LISTEN_ADDR=text)
     assert fault == (
-        f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: is no loopback address: needs TLS "
-        "(EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true)"
+        f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: is not a loopback address and needs TLS: set "
+        "EDGEPROXY_ADMIN_TLS_CERT, or EDGEPROXY_ADMIN_INSECURE=true"
     )
     for way in ({"EDGEPROXY_ADMIN_INSECURE": "true"}, {"EDGEPROXY_ADMIN_TLS_CERT": "cert.pem"}):
         load({"EDGEPROXY_ADMIN_LISTEN_ADDR": text, **way})
@@ -320,7 +320,7 @@ def test_what_is_for_etcd_needs_what_belongs_to_it() -> None:
 
 def test_a_replica_is_a_file():
     said = faults(ETCD_ENDPOINTS="http://127.0.0.1:2379", DB_URL="postgresql://edge@db.example/routing")
-    assert said == ["EDGEPROXY_DB_URL: works without EDGEPROXY_ETCD_ENDPOINTS only, whose replica is a file"]
+    assert said == ["EDGEPROXY_DB_URL: works only without EDGEPROXY_ETCD_ENDPOINTS, whose replica is an SQLite file"]
 
 
 @pytest.mark.parametrize("text", ["127.0.0.2:0", "[::1]:0"])

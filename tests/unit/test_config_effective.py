@@ -118,8 +118,8 @@ def test_active_checks_of_the_environment() -> None:
     [
         ("127.0.0.1:80,127.0.0.1:80", "127.0.0.1:1", "127.0.0.1:80 is given twice"),
         ("*:80", "[::]:80", "[::]:80 is given twice"),
-        ("*:80", "127.0.0.1:80", "0.0.0.0:80 and 127.0.0.1:80 exclude each other"),
-        ("[::1]:80,[::]:80", "127.0.0.1:1", "[::]:80 and [::1]:80 exclude each other"),
+        ("*:80", "127.0.0.1:80", "0.0.0.0:80 clashes with 127.0.0.1:80"),
+        ("[::1]:80,[::]:80", "127.0.0.1:1", "[::]:80 clashes with [::1]:80"),
     ],
 )
 def test_two_listeners_of_one_address_are_a_fault(listen: str, metrics: str, rule: str) -> None:
@@ -139,7 +139,9 @@ def test_with_a_file_the_frontends_come_from_it_alone(file: Path) -> None:
 
 def test_variables_that_say_nothing_beside_a_file_are_named_in_one_warning(file: Path) -> None:
     config = configured(CONFIG=file, APP="shop", LISTEN_ADDR="*:9", MAX_CONNECTIONS=7)
-    assert config.warnings == (f"EDGEPROXY_LISTEN_ADDR, EDGEPROXY_APP: not used, the frontends are those of {file}",)
+    assert config.warnings == (
+        f"EDGEPROXY_LISTEN_ADDR, EDGEPROXY_APP: ignored, because the frontends come from {file}",
+    )
     assert config.effective_max_connections() == 7
     assert config.frontends == configured(CONFIG=file).frontends
 
@@ -172,7 +174,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_whoever_named_it(tmp_path: Pat
 
 
 def test_a_file_without_end_is_refused() -> None:
-    assert faults(CONFIG="/dev/zero") == ["EDGEPROXY_CONFIG='/dev/zero': is no regular file"]
+    assert faults(CONFIG="/dev/zero") == ["EDGEPROXY_CONFIG='/dev/zero': is not a regular file"]
 
 
 def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_a_fault_of_the_command_line_names_the_option() -> None:
 
 def test_an_address_that_the_environment_gives_the_metrics_counts_for_clashes(file: Path) -> None:
     (fault,) = faults(CONFIG=file, METRICS_LISTEN_ADDR="127.0.0.1:80")
-    assert fault.endswith("frontends[0].listen: 127.0.0.1:80 is taken by metrics, which listens on 127.0.0.1:80")
+    assert fault.endswith("frontends[0].listen: 127.0.0.1:80 clashes with 127.0.0.1:80 of metrics")
 
 
 def test_debug_means_log_level_debug(file: Path) -> None:
@@ -245,7 +247,7 @@ def test_debug_and_another_log_level_contradict_each_other() -> None:
 def test_the_content_of_a_file_may_be_given_in_python() -> None:
     config = load({"EDGEPROXY_REGION": "eu", "EDGEPROXY_APP": "x"}, document=LEAST)
     assert [frontend.name for frontend in config.frontends] == ["web"]
-    assert config.warnings == ("EDGEPROXY_APP: not used, the frontends are those of the document",)
+    assert config.warnings == ("EDGEPROXY_APP: ignored, because the frontends come from the document",)
     with pytest.raises(ConfigError, match=r"^frontend: no such key, did you mean frontends\?$"):
         load({}, document={**LEAST, "frontend": []})
 

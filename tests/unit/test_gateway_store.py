@@ -188,7 +188,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 
 def test_a_locked_file_is_said_and_nothing_has_changed(path, monkeypatch):
-    monkeypatch.setattr(peewee_gateway, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(peewee_gateway, "BUSY_SECONDS", 0)
     store = SqliteGatewayStore(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Which address a name stands for, when it is asked for again, and what a failure leaves."""
+"""Which address a name resolves to, when it is asked for again, and what a failure leaves."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_who_waits_longest_comes_first() -> None:
     names = names_of(*(named(f"gone{number}") for number in range(3)))
     asked = names.take_due(0, 2)
     for name in asked:
-        names.failed(name, "no name server answers", 0)
+        names.failed(name, "no name server responds", 0)
     later = names.take_due(RETRY_SECONDS, 1)
     assert not set(later) & set(asked), "names whose servers are dead do not keep the others waiting for ever"
     assert set(later + names.take_due(RETRY_SECONDS, 2)) == {"gone0", "gone1", "gone2"}

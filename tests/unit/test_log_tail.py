@@ -8,7 +8,7 @@ import msgspec
 from loguru import logger
 
 from app.outbound.json_log import JsonLog
-from app.outbound.log_tail import LONGEST_LINE_BYTES, LogTail
+from app.outbound.log_tail import MAX_LINE_BYTES, LogTail
 
 
 def test_lines_are_numbered_and_read_from_any_number_on():
@@ -39,7 +39,7 @@ def test_the_oldest_go_when_they_take_too_much_memory():
 def test_a_line_that_is_far_too_long_pushes_nothing_out():
     tail = LogTail()
     tail.append(b"a")
-    tail.append(b"x" * (LONGEST_LINE_BYTES + 1))
+    tail.append(b"x" * (MAX_LINE_BYTES + 1))
     (first, long) = tail.since(0, 10)
     assert first == (0, b"a")
     assert "too long" in json.loads(long[1])["event"]

@@ -86,9 +86,9 @@ apps:
     assert found[0] == "topologie: no such key, did you mean topology?"
     assert found[1].startswith("mtu=900: ")
     assert found[2].startswith("pops[0].name='GRU': ")
-    assert found[3].startswith("pops[1].endpoint='fra:99999': needs a host and, if any, a port")
+    assert found[3].startswith("pops[1].endpoint='fra:99999': needs a host and optionally a port")
     assert {what.split(":", 1)[0] for what in found[4:6]} == {"pops[2].ipv4='10.0.0.0/16'", "pops[2].name='fra'"}
-    assert found[6] == "apps[0].instances.frra: no pop has the name 'frra', did you mean fra?"
+    assert found[6] == "apps[0].instances.frra: there is no POP 'frra', did you mean fra?"
 
 
 @pytest.mark.parametrize(
@@ -98,24 +98,24 @@ apps:
         ({}, {"families": "dual"}, "ipv4: is required by families: dual, as in 10.50.0.0/16"),
         ({}, {"ipv4": "10.50.0.0/16"}, "works with families: dual or ipv4 only"),
         ({}, {"families": "ipv4", "ipv4": "10.50.0.0/24"}, "needs a network from /8 to /23"),
-        ({}, {"families": "ipv4", "ipv4": "10.50.0.1/16"}, "with no bit set behind it"),
+        ({}, {"families": "ipv4", "ipv4": "10.50.0.1/16"}, "without host bits"),
         ({}, {"keepalive": "25"}, "keepalive='25'"),
         ({}, {"port": 0}, "port=0"),
         ({"public_key": "short"}, {}, "public_key='short'"),
-        ({"endpoint": "2001:db8::1"}, {}, "needs a host and, if any, a port"),
+        ({"endpoint": "2001:db8::1"}, {}, "needs a host and optionally a port"),
         ({"endpoint": "[192.0.2.1]:80"}, {}, "needs an IPv6 address in brackets"),
-        ({"endpoint": "192.0.2.256"}, {}, "'192.0.2.256' is neither an address nor the name of a host"),
-        ({"endpoint": "a b"}, {}, "'a b' is neither an address nor the name of a host"),
-        ({"country": "br"}, {}, "country='br': needs a country of two capital letters"),
-        ({"region": "s a"}, {}, "region='s a': needs 1 to 63 of a-z, 0-9 and hyphens"),
+        ({"endpoint": "192.0.2.256"}, {}, "'192.0.2.256' is neither an IP address nor a host name"),
+        ({"endpoint": "a b"}, {}, "'a b' is neither an IP address nor a host name"),
+        ({"country": "br"}, {}, "country='br': needs a country code of two capital letters"),
+        ({"region": "s a"}, {}, "region='s a': needs 1 to 63 characters of a-z, 0-9 and hyphen"),
         ({}, {"network": "a b"}, "network='a b': needs a name"),
         ({"bgp": {**BGP, "router_id": "::1"}}, {}, "needs an IPv4 address"),
         ({"bgp": {**BGP, "neighbours": [{**BGP["neighbours"][0], "address": "x"}]}}, {}, "='x': needs an IP address"),
         ({"bgp": {**BGP, "neighbours": []}}, {}, "neighbours"),
         ({"bgp": {**BGP, "neighbours": [{**BGP["neighbours"][0], "local_address": "::1"}]}}, {},
-         "needs an IPv4 address, as the neighbour's is"),
+         "needs an IPv4 address, like the neighbour's"),
         ({}, {"anycast": {"as": 0, "prefixes": ["198.51.100.0/24"]}}, "anycast.as=0"),
-        ({}, {"anycast": {"as": 1, "prefixes": ["198.51.100.1/24"]}}, "with no bit set behind it"),
+        ({}, {"anycast": {"as": 1, "prefixes": ["198.51.100.1/24"]}}, "without host bits"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named(pop, keys, expected):
@@ -138,7 +138,7 @@ def test_a_file_that_is_empty_says_what_it_needs():
 def test_a_plan_that_is_none_is_refused():
     with pytest.raises(ConfigError) as caught:
         read_plan(b'{"network": 1}', "plan.json")
-    assert caught.value.faults[0].startswith("plan.json: is no plan: network: ")
+    assert caught.value.faults[0].startswith("plan.json: is not a plan: network: ")
 
 
 # What is announced
@@ -161,9 +161,9 @@ def test_an_announcement_is_what_the_file_says_of_the_pop():
 @pytest.mark.parametrize(
     ("pop", "keys", "expected"),
     [
-        ("gro", {"anycast": {"as": 1, "prefixes": BOTH}}, "'gro': no pop has this name, did you mean gru?"),
-        ("gru", {"pops": [{**POP, "bgp": BGP}]}, "the file does not have: anycast"),
-        ("gru", {"anycast": {"as": 1, "prefixes": BOTH}}, "the file does not have: bgp of pop gru"),
+        ("gro", {"anycast": {"as": 1, "prefixes": BOTH}}, "'gro': there is no such POP, did you mean gru?"),
+        ("gru", {"pops": [{**POP, "bgp": BGP}]}, "anycast: is required to announce"),
+        ("gru", {"anycast": {"as": 1, "prefixes": BOTH}}, "bgp of pop gru: is required to announce"),
     ],
 )
 def test_what_is_not_said_cannot_be_announced(pop, keys, expected):
