@@ -22,12 +22,12 @@ from actors.messages import (
 )
 from actors.runtime import GeventActor, GeventFuture
 from app.domain.affinity import AffinityTable
-from app.domain.limits import ClientLimits, adopt_all
+from app.domain.limits import ClientLimits, replace_limits
 from app.domain.outcome import Refusal
 from app.domain.single_flight import SingleFlight
 
-SHARDS_A_SWEEP = 8
-_LIMITED_CLIENTS_A_SWEEP = 2000
+SHARDS_PER_SWEEP = 8
+_CLIENTS_PER_SWEEP = 2000
 
 
 class BindingsActor(GeventActor):
@@ -47,7 +47,7 @@ class BindingsActor(GeventActor):
 
     def on_start(self) -> None:
         # A predecessor's inbox went down with the outcomes of elections: nobody may wait for those.
-        for leader in self._selections.pass_on_all(time.monotonic()):
+        for leader in self._selections.replace_leaders(time.monotonic()):
             leader.set(Select())
 
     def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
@@ -66,7 +66,7 @@ class BindingsActor(GeventActor):
                 if frontend in self._limits:
                     self._limits[frontend].leave(client, admission)
             case ReplaceLimits(rules):
-                adopt_all(self._limits, rules)
+                replace_limits(self._limits, rules)
             case SweepBindings():
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
@@ -89,13 +89,13 @@ class BindingsActor(GeventActor):
 
     def _held(self, client: str, backend_id: str | None, now: float) -> None:
         if backend_id is None:
-            successor = self._selections.pass_on(client, now)
+            successor = self._selections.replace_leader(client, now)
             if successor is not None:
                 successor.set(Select())
             return
         # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
         self._table.bind(client, backend_id, now)
-        for waiting in self._selections.land(client):
+        for waiting in self._selections.finish(client):
             waiting.set(Bound(backend_id))
 
     def _unbind(self, client: str, backend_id: str, former: str | None, now: float) -> None:
@@ -111,8 +111,8 @@ class BindingsActor(GeventActor):
         return limits.admit(client, admission, now) if limits is not None else None
 
     def _sweep(self, now: float) -> None:
-        for _ in range(min(SHARDS_A_SWEEP, self._table.shard_count)):
+        for _ in range(min(SHARDS_PER_SWEEP, self._table.shard_count)):
             self._table.sweep(now, self._next_shard)
             self._next_shard += 1
         for limits in self._limits.values():
-            limits.sweep(now, _LIMITED_CLIENTS_A_SWEEP)
+            limits.sweep(now, _CLIENTS_PER_SWEEP)

@@ -27,7 +27,7 @@ JITTER: Final = 0.1
 """Of the interval, either way: edges that were started together do not stay in step."""
 GRACE_SECONDS: Final = 5.0
 """A probe that has said nothing for so long after its timeout is given up: its greenlet has died."""
-SAYS_NOTHING: Final = frozenset(("no_resources", "internal_error", "given_up"))
+INCONCLUSIVE: Final = frozenset(("no_resources", "internal_error", "given_up"))
 """Failures of ours, by which no backend is judged (app.outbound.probes; the last is given here)."""
 
 _Place = tuple[str, str, str, int]
@@ -63,8 +63,8 @@ class ProbeSchedule:
     before those due later. All times are monotonic seconds handed in.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._numbers = count()
         self._turns: dict[_Place, _Turn] = {}
         self._specs: dict[ProbeSpec, ProbeSpec] = {}
@@ -125,8 +125,8 @@ class ProbeSchedule:
     def _next_due(self, turn: _Turn, now: float) -> float:
         interval = turn.spec.interval_seconds
         if not turn.has_been_probed:
-            return now + self._chance.uniform(0.0, interval)
-        return max(now, turn.started_at + interval * self._chance.uniform(1 - JITTER, 1 + JITTER))
+            return now + self._rng.uniform(0.0, interval)
+        return max(now, turn.started_at + interval * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
 
 class HealthActor(GeventActor):
@@ -142,7 +142,7 @@ class HealthActor(GeventActor):
         metrics: Address,
         targets: Iterable[Target] = (),
         *,
-        chance: random.Random,
+        rng: random.Random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class HealthActor(GeventActor):
         self._registry = registry
         self._metrics = metrics
         self._clock = clock
-        self._schedule = ProbeSchedule(chance)
+        self._schedule = ProbeSchedule(rng)
         self._schedule.replace(targets, clock())
 
     def handle(self, message: object) -> object:
@@ -175,7 +175,7 @@ class HealthActor(GeventActor):
         target = self._schedule.end(asked, now)
         if target is None:
             return
-        if failure not in SAYS_NOTHING:
+        if failure not in INCONCLUSIVE:
             tell(self._registry, BackendProbed(target.pool, target.backend, failure))
         tell(self._metrics, Count(metric_names.PROBES, (target.pool, target.backend.id, failure or "passed")))
 

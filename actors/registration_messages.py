@@ -14,19 +14,19 @@ class RenewRegistration(Request[bool], frozen=True):
     registration: Registration
 
 
-class EnterRegistration(Request[None], frozen=True):
+class AddRegistration(Request[None], frozen=True):
     """This stands in the routing database."""
 
     registration: Registration
 
 
-class EndRegistrations(Request[None], frozen=True):
+class RemoveRegistrations(Request[None], frozen=True):
     """These stand there no more."""
 
     ids: tuple[str, ...]
 
 
-class AdoptRegistrations(Request[None], frozen=True):
+class ReplaceRegistrations(Request[None], frozen=True):
     """These stand there, by id, and no others."""
 
     found: Mapping[str, Registration]

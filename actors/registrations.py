@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from actors.registration_messages import (
-    AdoptRegistrations,
-    EndRegistrations,
-    EnterRegistration,
+    ReplaceRegistrations,
+    RemoveRegistrations,
+    AddRegistration,
     FindExpired,
     RenewRegistration,
 )
@@ -27,14 +27,14 @@ class RegistrationsActor(GeventActor):
         match message:
             case RenewRegistration(registration):
                 return kept.renew(registration, time.monotonic())
-            case EnterRegistration(registration):
-                kept.enter(registration, time.monotonic())
-            case EndRegistrations(ids):
-                kept.leave(ids)
-            case AdoptRegistrations(found):
-                kept.adopt(found, time.monotonic())
+            case AddRegistration(registration):
+                kept.add(registration, time.monotonic())
+            case RemoveRegistrations(ids):
+                kept.remove(ids)
+            case ReplaceRegistrations(found):
+                kept.replace_all(found, time.monotonic())
             case FindExpired():
-                return kept.due(time.monotonic())
+                return kept.expired(time.monotonic())
             case _:
                 return super().handle(message)
         return None

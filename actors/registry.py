@@ -80,7 +80,7 @@ class RegistryActor(GeventActor):
             case ReplacePools(plans):
                 self._replace_pools(plans, time.monotonic())
             case ReplaceBackends(pool, backends):
-                self._replacing[pool] = self._on(pool).replacing(backends, time.monotonic())
+                self._replacing[pool] = self._on(pool).replace_in_slices(backends, time.monotonic())
                 self._continue_replacing(pool)
             case ContinueReplacing(pool):
                 self._continue_replacing(pool)
@@ -107,8 +107,8 @@ class RegistryActor(GeventActor):
         before, self._pools = self._pools, {}
         for plan in plans:
             pool = self._pools[plan.name] = before.get(plan.name) or self._new_pool(plan.name)
-            pool.adopt(plan.rules, now)
-            pool.hold(plan.selectors, self._make_selector)
+            pool.set_rules(plan.rules, now)
+            pool.set_selectors(plan.selectors, self._make_selector)
 
     def _continue_replacing(self, pool: str) -> None:
         for _ in self._replacing.get(pool, ()):

@@ -20,7 +20,7 @@ from actors.runtime import Address, Ping, ask, on_death
 MAX_RESTARTS: Final = 10
 """More restarts than this of one actor within RESTART_WINDOW_SECONDS and the supervisor gives up."""
 RESTART_WINDOW_SECONDS: Final = 60.0
-LONGEST_BACKOFF_SECONDS: Final = 5.0
+MAX_BACKOFF_SECONDS: Final = 5.0
 FIRST_BACKOFF_SECONDS: Final = 0.05
 """Before the second restart within the window; the first is immediate. Doubles each time."""
 
@@ -82,7 +82,7 @@ class Supervisor:
             return
         recent = len(child.restarts)
         child.restarts.append(now)
-        wait = min(FIRST_BACKOFF_SECONDS * 2 ** (recent - 1), LONGEST_BACKOFF_SECONDS) if recent else 0.0
+        wait = min(FIRST_BACKOFF_SECONDS * 2 ** (recent - 1), MAX_BACKOFF_SECONDS) if recent else 0.0
         gevent.spawn_later(wait, self._restart, child)
 
     def _restart(self, child: Child) -> None:

@@ -33,7 +33,7 @@ from app.ports import ServiceConnection
 
 FIRST_BACKOFF_SECONDS: Final = 0.1
 """Between the first failure to connect and the next attempt; doubles each time."""
-LONGEST_BACKOFF_SECONDS: Final = 5.0
+MAX_BACKOFF_SECONDS: Final = 5.0
 JITTER: Final = 0.2
 """Of the back-off, either way: edges that lost the same server do not come back in step."""
 IDLE_SECONDS: Final = 1.0
@@ -362,5 +362,5 @@ class ServicePool:
 
 def _backoff(failures: int) -> float:
     """Return the seconds to wait after so many failures in a row, at least one."""
-    wait = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), LONGEST_BACKOFF_SECONDS)
+    wait = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), MAX_BACKOFF_SECONDS)
     return wait * random.uniform(1 - JITTER, 1 + JITTER)

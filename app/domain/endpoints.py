@@ -13,12 +13,12 @@ from app.domain.path_rules import path_faults, shape_of
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
-LONGEST_TIMEOUT_SECONDS: Final = 3600.0
+MAX_TIMEOUT_SECONDS: Final = 3600.0
 DEFAULT_CONCURRENCY: Final = 100
-MOST_CONCURRENCY: Final = 1_000_000
+MAX_CONCURRENCY: Final = 1_000_000
 DEFAULT_BODY_BYTES: Final = 1 << 20
-MOST_BODY_BYTES: Final = 1 << 30
-LONGEST_RULE: Final = 500
+MAX_BODY_BYTES: Final = 1 << 30
+MAX_RULE_CHARACTERS: Final = 500
 
 ID_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -127,8 +127,8 @@ def parse_endpoint(given: Mapping[str, object]) -> Endpoint:
         domain=reader.domain(),
         methods=reader.methods(),
         timeout_seconds=reader.seconds(),
-        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, MOST_CONCURRENCY),
-        max_body_bytes=reader.number("max_body_bytes", DEFAULT_BODY_BYTES, MOST_BODY_BYTES),
+        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, MAX_CONCURRENCY),
+        max_body_bytes=reader.number("max_body_bytes", DEFAULT_BODY_BYTES, MAX_BODY_BYTES),
         is_enabled=reader.flag("is_enabled", True),
     )
     for key in given:
@@ -176,8 +176,8 @@ class _Reader:
 
     def path(self) -> str:
         value = self.given.get("path")
-        if not isinstance(value, str) or not value.startswith("/") or len(value) > LONGEST_RULE:
-            self.fault("path", f"must be text that begins with / and has at most {LONGEST_RULE} characters")
+        if not isinstance(value, str) or not value.startswith("/") or len(value) > MAX_RULE_CHARACTERS:
+            self.fault("path", f"must be text that begins with / and has at most {MAX_RULE_CHARACTERS} characters")
             return "/"
         for wrong in path_faults(value):
             self.fault("path", wrong)
@@ -198,9 +198,9 @@ class _Reader:
         value = self.given.get("timeout_seconds")
         if value is None:
             return DEFAULT_TIMEOUT_SECONDS
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_TIMEOUT_SECONDS:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_TIMEOUT_SECONDS:
             return float(value)
-        self.fault("timeout_seconds", f"must be seconds, more than 0 and at most {LONGEST_TIMEOUT_SECONDS:.0f}")
+        self.fault("timeout_seconds", f"must be seconds, more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f}")
         return 0.0
 
     def number(self, key: str, default: int, highest: int) -> int:

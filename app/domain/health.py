@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-LONGEST_COOLDOWN_SECONDS: Final = 300.0
+MAX_COOLDOWN_SECONDS: Final = 300.0
 
 
 class HealthState(StrEnum):
@@ -65,9 +65,9 @@ class Health:
 
     def __init__(self, rules: HealthRules) -> None:
         self.rules = rules
-        self.start_over()
+        self.reset()
 
-    def start_over(self) -> None:
+    def reset(self) -> None:
         """Forget everything: the backend has another address, or was taken out."""
         self.consecutive_failures = 0
         """In traffic."""
@@ -77,11 +77,11 @@ class Health:
         self.ejected_until: float | None = None
         self._become(HealthState.UNKNOWN if self.rules.is_probed else HealthState.UP)
 
-    def adopt(self, rules: HealthRules) -> None:
+    def set_rules(self, rules: HealthRules) -> None:
         """Go on under other rules; what only probes can end does not outlive them."""
         self.rules = rules
         if not rules.is_probed and self.state in (HealthState.UNKNOWN, HealthState.DOWN):
-            self.start_over()
+            self.reset()
 
     def _become(self, state: HealthState) -> None:
         self.state = state
@@ -131,7 +131,7 @@ class Health:
     def eject(self, now: float) -> float:
         """Cool down from `now`; returns when that ends. Each ejection without a success between doubles the time."""
         doublings = min(self.ejections, 10)  # enough for the longest; a power without end overflows after 1,024
-        cooldown = min(self.rules.cooldown_seconds * 2**doublings, LONGEST_COOLDOWN_SECONDS)
+        cooldown = min(self.rules.cooldown_seconds * 2**doublings, MAX_COOLDOWN_SECONDS)
         self.ejections += 1
         self.ejected_until = now + cooldown
         self._become(HealthState.EJECTED)

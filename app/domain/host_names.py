@@ -13,7 +13,7 @@ from typing import Final
 
 from app.domain.model import Backend
 
-LEAST_SECONDS: Final = 1.0
+MIN_SECONDS: Final = 1.0
 """An answer is kept for so long, even if its time to live is less."""
 RETRY_SECONDS: Final = 5.0
 """After a failure."""
@@ -43,7 +43,7 @@ class HostNames:
         self._names: dict[str, _Name] = {}
         self._filled: dict[Backend, Backend] = {}
 
-    def want(self, backends: Iterable[Backend]) -> None:
+    def watch(self, backends: Iterable[Backend]) -> None:
         """Know the names of these backends, and no others. New ones are due at once."""
         rows = {backend for backend in backends if backend.host_name is not None}
         wanted = {row.host_name for row in rows if row.host_name is not None}
@@ -51,7 +51,7 @@ class HostNames:
             self._names = {name: self._names.get(name) or _Name() for name in wanted}
         self._filled = {row: filled for row, filled in self._filled.items() if row in rows}
 
-    def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    def with_addresses(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Return the backends with the addresses of their names; where there is none yet, the host stays empty."""
         if not self._names:
             return backends
@@ -77,7 +77,7 @@ class HostNames:
             self._names[text].is_being_asked = True
         return due
 
-    def learned(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
+    def resolved(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
         """Take in what a name may stand for, the best first, good for `seconds`; says whether it is news."""
         name = self._names.get(text)
         if name is None:
@@ -86,7 +86,7 @@ class HostNames:
         if name.address not in addresses:
             name.address = addresses[0]
         name.failure, name.is_being_asked = None, False
-        name.due_at = now + max(seconds, LEAST_SECONDS)
+        name.due_at = now + max(seconds, MIN_SECONDS)
         return before != (name.address, None)
 
     def failed(self, text: str, reason: str, now: float) -> bool:

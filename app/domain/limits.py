@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.domain.outcome import Refusal
 
-_SWEPT_AN_ENTRY = 2
+_SWEPT_PER_NEW_CLIENT = 2
 """Clients looked at for each new one, so that the table cannot grow faster than it is swept."""
 
 
@@ -22,7 +22,7 @@ class LimitRules:
     connections_per_second: float = 0.0
 
     @property
-    def are_on(self) -> bool:
+    def are_enabled(self) -> bool:
         return self.max_connections > 0 or self.connections_per_second > 0
 
 
@@ -44,22 +44,22 @@ class ClientLimits:
     def __init__(self, rules: LimitRules) -> None:
         self._clients: dict[str, _Client] = {}
         self._sweep_order: list[str] = []
-        self.adopt(rules)
+        self.set_rules(rules)
 
-    def adopt(self, rules: LimitRules) -> None:
+    def set_rules(self, rules: LimitRules) -> None:
         """Go by other rules from now on; what is open stays counted."""
-        self._are_on = rules.are_on
+        self._are_enabled = rules.are_enabled
         self._max = rules.max_connections
         self._rate = rules.connections_per_second
         self._burst = max(1.0, rules.connections_per_second)
 
     def admit(self, client: str, connection: int, now: float) -> Refusal | None:
         """Count a new connection of a client, or say why not. A connection that is counted already stays counted."""
-        if not self._are_on:
+        if not self._are_enabled:
             return None
         entry = self._clients.get(client)
         if entry is None:
-            self.sweep(now, _SWEPT_AN_ENTRY)
+            self.sweep(now, _SWEPT_PER_NEW_CLIENT)
             entry = self._clients[client] = _Client(self._burst, now)
         if connection in entry.open:
             return None
@@ -105,12 +105,12 @@ class ClientLimits:
         return self._rate <= 0 or (now - entry.refilled_at) * self._rate >= self._burst
 
 
-def adopt_all(limits: dict[str, ClientLimits], rules: Mapping[str, LimitRules]) -> None:
+def replace_limits(limits: dict[str, ClientLimits], rules: Mapping[str, LimitRules]) -> None:
     """Make these the limits, by frontend; those of a frontend that stays keep what they have counted."""
     for frontend in [frontend for frontend in limits if frontend not in rules]:
         del limits[frontend]
     for frontend, rule in rules.items():
         if frontend in limits:
-            limits[frontend].adopt(rule)
+            limits[frontend].set_rules(rule)
         else:
             limits[frontend] = ClientLimits(rule)

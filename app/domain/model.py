@@ -12,9 +12,9 @@ from app.domain.outcome import Affinity, NoLease
 
 DEFAULT_SOFT_LIMIT: Final = 100
 DEFAULT_WEIGHT: Final = 1
-LONGEST_TEXT: Final = 255
+MAX_TEXT_CHARACTERS: Final = 255
 """Characters of an id and the like: they are in every log line, label of a metric, and answer."""
-MOST_SHOWN: Final = 300
+MAX_SHOWN_CHARACTERS: Final = 300
 """Characters of what is no such value."""
 
 BACKEND_COLUMNS: Final = (
@@ -106,14 +106,14 @@ class Fault:
     rule: str
 
     def __str__(self) -> str:
-        return f"{self.column}={self.value!r:.{MOST_SHOWN}}: {self.rule}"
+        return f"{self.column}={self.value!r:.{MAX_SHOWN_CHARACTERS}}: {self.rule}"
 
 
 class BadBackend(ValueError):
     """A row that is no backend. `faults` names every column at fault, at least one."""
 
     def __init__(self, backend_id: object, faults: tuple[Fault, ...]) -> None:
-        super().__init__(f"backend {backend_id!r:.{MOST_SHOWN}}: " + "; ".join(map(str, faults)))
+        super().__init__(f"backend {backend_id!r:.{MAX_SHOWN_CHARACTERS}}: " + "; ".join(map(str, faults)))
         self.backend_id = backend_id
         self.faults = faults
 
@@ -177,8 +177,8 @@ class _RowReader:
             if is_required:
                 self._fault(column, "must not be empty")
             return None
-        if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
-            self._fault(column, f"must be printable text of at most {LONGEST_TEXT} characters")
+        if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT_CHARACTERS:
+            self._fault(column, f"must be printable text of at most {MAX_TEXT_CHARACTERS} characters")
             return None
         return value.strip()
 

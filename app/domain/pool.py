@@ -24,7 +24,7 @@ from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
 from app.domain.selection import Selector
 
-CHANGES_A_SLICE: Final = 1000
+CHANGES_PER_SLICE: Final = 1000
 """Backends taken in or out at once: 4 ms."""
 
 _FAIL_OPEN_RANK: Final = RANK[HealthState.DOWN]
@@ -92,7 +92,7 @@ class Pool:
 
     # The elections
 
-    def hold(self, plans: Iterable[SelectorPlan], make_selector: Callable[[SelectorPlan], Selector]) -> None:
+    def set_selectors(self, plans: Iterable[SelectorPlan], make_selector: Callable[[SelectorPlan], Selector]) -> None:
         """Let these, and no others, elect among the members from now on; an equal plan keeps its election."""
         wanted = {plan.frontend: plan for plan in plans}
         for frontend, plan in wanted.items():
@@ -112,11 +112,11 @@ class Pool:
 
     def replace(self, backends: Iterable[Backend], now: float) -> None:
         """Serve exactly these backends from now on; counts, health and leases of those that stay are kept."""
-        for _ in self.replacing(backends, now):
+        for _ in self.replace_in_slices(backends, now):
             pass
 
-    def replacing(self, backends: Iterable[Backend], now: float) -> Iterator[None]:
-        """Do the work of `replace` in slices of CHANGES_A_SLICE, those that come first.
+    def replace_in_slices(self, backends: Iterable[Backend], now: float) -> Iterator[None]:
+        """Do the work of `replace` in slices of CHANGES_PER_SLICE, those that come first.
 
         Between slices the pool serves the old set as far as it is not replaced yet. A later `replacing` supersedes one
         that was not finished.
@@ -125,23 +125,23 @@ class Pool:
         changed = [backend for backend in wanted.values() if self._is_news(backend)]
         for number, backend in enumerate(changed, start=1):
             self._take_in(backend, now)
-            if number % CHANGES_A_SLICE == 0:
+            if number % CHANGES_PER_SLICE == 0:
                 yield
         leaving = [m for m in self._members.values() if not m.has_left and m.backend.id not in wanted]
         for number, member in enumerate(leaving, start=1):
             self._take_out(member)
-            if number % CHANGES_A_SLICE == 0:
+            if number % CHANGES_PER_SLICE == 0:
                 yield
         self._lift_excess_ejections(now)
 
-    def adopt(self, rules: HealthRules, now: float) -> None:
+    def set_rules(self, rules: HealthRules, now: float) -> None:
         """Judge health by other rules from now on."""
         if rules == self._rules:
             return
         self._rules = rules
         for member in self._members.values():
             before = member.health.state
-            member.health.adopt(rules)
+            member.health.set_rules(rules)
             self._judged(member, before, "rules_changed", now)
 
     def _is_news(self, backend: Backend) -> bool:
@@ -154,7 +154,7 @@ class Pool:
         if member is None:
             member = self._members[backend.id] = Member(backend, self._rules, self._floor, now)
         elif member.has_left:
-            member.health.start_over()  # the rules may have changed since it left
+            member.health.reset()  # the rules may have changed since it left
             member.note_change(now)
         elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
             self._start_over(member, now)
@@ -167,7 +167,7 @@ class Pool:
 
     def _take_out(self, member: Member) -> None:
         member.has_left = True
-        member.health.start_over()
+        member.health.reset()
         self._generation += 1
         for selector in self._selectors.values():
             selector.remove(member)
@@ -178,7 +178,7 @@ class Pool:
 
     def _start_over(self, member: Member, now: float) -> None:
         before = member.health.state
-        member.health.start_over()
+        member.health.reset()
         self._judged(member, before, "address_changed", now)
 
     def _rank(self, member: Member) -> None:

@@ -32,16 +32,16 @@ class RegistrationTable:
         kept.expires_at = now + registration.ttl_seconds
         return True
 
-    def enter(self, registration: Registration, now: float) -> None:
+    def add(self, registration: Registration, now: float) -> None:
         """Keep what stands in the routing database from now on."""
         self._kept[registration.backend.id] = _Kept(registration, now + registration.ttl_seconds)
 
-    def leave(self, ids: Iterable[str]) -> None:
+    def remove(self, ids: Iterable[str]) -> None:
         """Keep these no longer."""
         for backend_id in ids:
             self._kept.pop(backend_id, None)
 
-    def adopt(self, found: Mapping[str, Registration], now: float) -> None:
+    def replace_all(self, found: Mapping[str, Registration], now: float) -> None:
         """Keep what the routing database has, and nothing else; those not known yet get their whole time."""
         known = self._kept
         self._kept = {
@@ -52,6 +52,6 @@ class RegistrationTable:
             for backend_id, registration in found.items()
         }
 
-    def due(self, now: float) -> list[Registration]:
+    def expired(self, now: float) -> list[Registration]:
         """Return those whose time is over; a heartbeat does not renew them any more."""
         return [kept.registration for kept in self._kept.values() if kept.expires_at <= now]

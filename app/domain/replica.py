@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from app.domain.model import LONGEST_TEXT, Backend
+from app.domain.model import MAX_TEXT_CHARACTERS, Backend
 
 GRACE_SECONDS: Final = 30.0
 """How long a suspect is kept: a service renews its lease oftener than that."""
@@ -57,7 +57,7 @@ class Gone:
 
 def shown(record_id: str) -> str:
     """Return an id as logs and /ready have it: that of a bad record may be a megabyte of anything."""
-    return record_id if len(record_id) <= LONGEST_TEXT else f"{record_id[:LONGEST_TEXT]}…"
+    return record_id if len(record_id) <= MAX_TEXT_CHARACTERS else f"{record_id[:MAX_TEXT_CHARACTERS]}…"
 
 
 Found = Record | BadRecord
@@ -95,7 +95,7 @@ class Replica:
     def suspects(self) -> list[str]:
         return [record.id for record in self.records.values() if record.suspect_since is not None]
 
-    def everything(self) -> Changes:
+    def as_changes(self) -> Changes:
         """Return what makes an empty replica this one."""
         return Changes(dict(self.records), dict(self.bad))
 

@@ -6,7 +6,7 @@ from typing import Final, Generic, TypeVar
 
 W = TypeVar("W")
 
-LEADER_PATIENCE_SECONDS: Final = 1.0
+LEADER_TIMEOUT_SECONDS: Final = 1.0
 """How long the others wait for an elector that never reports before the next of them elects."""
 
 
@@ -22,24 +22,24 @@ class SingleFlight(Generic[W]):
         if flight is not None and now < flight[0]:
             flight[1].append(waiter)
             return True
-        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, flight[1] if flight else [])
+        self._flights[client] = (now + LEADER_TIMEOUT_SECONDS, flight[1] if flight else [])
         return False
 
-    def land(self, client: str) -> list[W]:
+    def finish(self, client: str) -> list[W]:
         """End the client's election; returns those who waited."""
         flight = self._flights.pop(client, None)
         return flight[1] if flight else []
 
-    def pass_on(self, client: str, now: float) -> W | None:
+    def replace_leader(self, client: str, now: float) -> W | None:
         """Make the first who waits the client's elector and return it; with nobody the election ends."""
         flight = self._flights.pop(client, None)
         if flight is None or not flight[1]:
             return None
         leader, *others = flight[1]
-        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, others)
+        self._flights[client] = (now + LEADER_TIMEOUT_SECONDS, others)
         return leader
 
-    def pass_on_all(self, now: float) -> list[W]:
+    def replace_leaders(self, now: float) -> list[W]:
         """Pass on every election, because the reports of the electors may be lost; returns the new electors."""
-        leaders = [self.pass_on(client, now) for client in list(self._flights)]
+        leaders = [self.replace_leader(client, now) for client in list(self._flights)]
         return [leader for leader in leaders if leader is not None]

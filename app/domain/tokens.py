@@ -18,7 +18,7 @@ from typing import Final
 SECRET_BYTES: Final = 32
 PREFIX: Final = "edge_"
 """So that scanners of leaked secrets can know a token when they see one."""
-LONGEST_PRESENTED: Final = 256
+MAX_TOKEN_CHARACTERS: Final = 256
 
 
 class Scope(StrEnum):
@@ -59,7 +59,7 @@ def digest_of(text: str) -> str:
 
 def find_token(presented: str, tokens: Iterable[Token]) -> Token | None:
     """Return the token that this is the text of. Takes as long whichever it is, and if it is none."""
-    digest = digest_of(presented[:LONGEST_PRESENTED])
+    digest = digest_of(presented[:MAX_TOKEN_CHARACTERS])
     found = None
     for token in tokens:
         if hmac.compare_digest(token.digest, digest):
@@ -70,13 +70,13 @@ def find_token(presented: str, tokens: Iterable[Token]) -> Token | None:
 class FailureLimit:
     """Says which addresses have shown too many wrong tokens: a bucket of `burst`, refilled at `per_second`.
 
-    Remembers `most_addresses` at most; the one that has been quiet for longest is forgotten.
+    Remembers `max_addresses` at most; the one that has been quiet for longest is forgotten.
     """
 
-    def __init__(self, burst: int = 10, per_second: float = 0.2, most_addresses: int = 4096) -> None:
+    def __init__(self, burst: int = 10, per_second: float = 0.2, max_addresses: int = 4096) -> None:
         self._burst = burst
         self._per_second = per_second
-        self._most_addresses = most_addresses
+        self._max_addresses = max_addresses
         self._buckets: dict[str, tuple[float, float]] = {}
         """Failures still free and when that was so, in monotonic seconds; the latest address last."""
 
@@ -90,7 +90,7 @@ class FailureLimit:
         is_within = free >= 1
         if is_within:
             free -= 1
-        while len(self._buckets) >= self._most_addresses:
+        while len(self._buckets) >= self._max_addresses:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[address] = (free, now)
         return 0.0 if is_within else (1 - free) / self._per_second

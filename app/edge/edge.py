@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 from loguru import logger
 
-from actors.bindings import SHARDS_A_SWEEP, BindingsActor
+from actors.bindings import SHARDS_PER_SWEEP, BindingsActor
 from actors.health import HealthActor
 from actors.messages import (
     Bound,
@@ -32,7 +32,7 @@ from app.admin.token_service import TokenService
 from app.config import PIPES, Config, Frontend, HttpOptions, ListenAddress, idle_upstreams
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
-from app.domain.limits import ClientLimits, adopt_all
+from app.domain.limits import ClientLimits, replace_limits
 from app.domain.measures import Measures
 from app.domain.plan import SelectorPlan
 from app.domain.probe import Target
@@ -334,14 +334,14 @@ class Edge:
             )
 
         def start_bindings() -> object:
-            adopt_all(limits, limit_rules(self.config))
+            replace_limits(limits, limit_rules(self.config))
             for frontend, limit in limits.items():
                 limit.recount(self.connections.admissions(frontend))
             return BindingsActor.start(table, limits, selectors)
 
         def start_health() -> object:
             registry, metrics = self.actors.registry, self.actors.metrics
-            return HealthActor.start(self._start_probe, registry, metrics, self.pools.targets(), chance=random.Random())
+            return HealthActor.start(self._start_probe, registry, metrics, self.pools.targets(), rng=random.Random())
 
         GeventActor.on_handler_error = staticmethod(lambda name: self._count(names.INTERNAL_ERRORS, name))
         self._supervisor.supervise(self.actors.metrics, lambda: MetricsActor.start(measures))
@@ -362,7 +362,7 @@ class Edge:
         return make_selector(
             plan.algorithm,
             pop_region=self.config.region or None,
-            chance=random.Random(),
+            rng=random.Random(),
             spills_at_soft_limit=plan.spills_at_soft_limit,
         )
 
@@ -388,7 +388,7 @@ class Edge:
     def _start_housekeeping(self) -> None:
         every = self._housekeeping.every
         every(lambda: sweep_seconds(self.config.frontends), "connection sweep", self._sweep)
-        bindings = BindingSweeper(self.config, self.actors, SHARDS_A_SWEEP, self._bindings.shard_count)
+        bindings = BindingSweeper(self.config, self.actors, SHARDS_PER_SWEEP, self._bindings.shard_count)
         every(bindings.turn_seconds, "binding sweep", bindings.sweep)
         every(IDLE_COLLECTION_SECONDS, "garbage collection", lambda: collect_when_idle(lambda: not self.connections))
         every(NAMES_TICK_SECONDS, "host names", self.pools.names.look)

@@ -56,11 +56,11 @@ class NameWatcher:
         """Follow the names of these backends, and no others."""
         named = [backend for backend in backends if backend.host_name is not None]
         self._users = {backend.host_name: backend for backend in named if backend.host_name is not None}
-        self._names.want(named)
+        self._names.watch(named)
 
     def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Return the backends with the addresses of their names, as far as they are known."""
-        return self._names.filled(backends)
+        return self._names.with_addresses(backends)
 
     def counts(self) -> dict[NameState, int]:
         return self._names.counts()
@@ -93,7 +93,7 @@ class NameWatcher:
             logger.exception("looking up {} broke", name)
             self._failed(name, repr(error))
         else:
-            if self._names.learned(name, found.addresses, found.seconds, time.monotonic()):
+            if self._names.resolved(name, found.addresses, found.seconds, time.monotonic()):
                 self._has_changed = True
                 logger.info("host name {} stands for {}", name, self._names.address(name))
 

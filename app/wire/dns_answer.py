@@ -14,10 +14,10 @@ from typing import Final
 
 from dnslib import AAAA, EDNS0, NS, QTYPE, RD, RR, SOA, SRV, TXT, A, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
-from app.domain.dns_zone import Chance, Labels, Node, Place, Zone, nearest
+from app.domain.dns_zone import RandomSource, Labels, Node, DnsBackend, Zone, nearest
 from app.wire.dns_query import HEADER_BYTES, BadQuery, Edns, Query, is_query, opcode, read_query
 
-LARGEST_DATAGRAM: Final = 1232
+MAX_DATAGRAM_BYTES: Final = 1232
 """Fits every path unfragmented; also what we say that we take (DNS flag day 2020)."""
 
 NOERROR: Final = 0
@@ -67,11 +67,11 @@ class Responder:
     send the same bytes again, under another id.
     """
 
-    def __init__(self, domain: str, ttl_seconds: int, zone: Callable[[], Zone], chance: Chance) -> None:
+    def __init__(self, domain: str, ttl_seconds: int, zone: Callable[[], Zone], rng: RandomSource) -> None:
         self._domain = tuple(label.encode() for label in domain.split("."))
         self._ttl_seconds = ttl_seconds
         self._zone = zone
-        self._chance = chance
+        self._rng = rng
         self._kept: dict[bytes, list[Answer]] = {}
         self._kept_of: Zone | None = None
 
@@ -86,9 +86,9 @@ class Responder:
             self._kept, self._kept_of = {}, zone
         variants = self._kept.get(message[2:], [])
         if len(variants) == _VARIANTS:
-            variant = variants[int(self._chance() * _VARIANTS)]
+            variant = variants[int(self._rng() * _VARIANTS)]
             return Answer(message[:2] + variant.message[2:], variant.rcode)
-        answer = self._make(message, LARGEST_DATAGRAM)
+        answer = self._make(message, MAX_DATAGRAM_BYTES)
         if answer.rcode == NOERROR and (variants or len(self._kept) < _MOST_KEPT):
             self._kept.setdefault(message[2:], variants).append(answer)
         return answer
@@ -136,12 +136,12 @@ class Responder:
         if type_ == QTYPE.ANY:  # as little as the standard allows: nobody is to be flooded with our answers (RFC 8482)
             yield _HINFO, _ANY_ANSWER
         elif type_ in (QTYPE.A, QTYPE.AAAA):
-            for place in nearest(node.places, self._chance):
-                yield from (found for found in _address(place) if found[0] == type_)
+            for backend in nearest(node.backends, self._rng):
+                yield from (found for found in _address(backend) if found[0] == type_)
         elif type_ == QTYPE.SRV:
-            for place in node.places:
-                if place.name is not None:
-                    yield type_, _srv(place, place.name, apex)
+            for backend in node.backends:
+                if backend.name is not None:
+                    yield type_, _srv(backend, backend.name, apex)
         elif type_ == QTYPE.TXT and node.text:
             yield type_, TXT([node.text[at : at + _LONGEST_STRING] for at in range(0, len(node.text), _LONGEST_STRING)])
         elif type_ == QTYPE.SOA and not name:
@@ -151,10 +151,10 @@ class Responder:
 
     def _add_addresses(self, reply: _Reply, node: Node, apex: tuple[bytes, ...]) -> None:
         """Add the addresses of the targets, so that they need not be asked for (RFC 2782)."""
-        for place in node.places:
-            if place.name is not None:
-                for type_, data in _address(place):
-                    reply.additional.append(self._record(_below(place.name, apex), type_, data))
+        for backend in node.backends:
+            if backend.name is not None:
+                for type_, data in _address(backend):
+                    reply.additional.append(self._record(_below(backend.name, apex), type_, data))
 
     def _record(self, name: Iterable[bytes], type_: int, data: RD) -> RR:
         return RR(DNSLabel(tuple(name)), type_, _IN, self._ttl_seconds, data)
@@ -175,18 +175,18 @@ def _below(name: Labels, apex: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return (*(label.encode() for label in name), *apex)
 
 
-def _address(place: Place) -> list[tuple[int, RD]]:
-    """Return the record of a place's address: none for one of a link, which means nothing elsewhere."""
-    if "%" in place.address:
+def _address(backend: DnsBackend) -> list[tuple[int, RD]]:
+    """Return the record of a backend's address: none for one of a link, which means nothing elsewhere."""
+    if "%" in backend.address:
         return []
-    if ":" in place.address:
-        return [(QTYPE.AAAA, AAAA(tuple(ipaddress.IPv6Address(place.address).packed)))]
-    return [(QTYPE.A, A(place.address))]
+    if ":" in backend.address:
+        return [(QTYPE.AAAA, AAAA(tuple(ipaddress.IPv6Address(backend.address).packed)))]
+    return [(QTYPE.A, A(backend.address))]
 
 
-def _srv(place: Place, name: Labels, apex: tuple[bytes, ...]) -> SRV:
-    weight = min(place.weight, _LARGEST_SRV_NUMBER)
-    return SRV(place.tier, weight, place.port, DNSLabel(_below(name, apex)))
+def _srv(backend: DnsBackend, name: Labels, apex: tuple[bytes, ...]) -> SRV:
+    weight = min(backend.weight, _LARGEST_SRV_NUMBER)
+    return SRV(backend.tier, weight, backend.port, DNSLabel(_below(name, apex)))
 
 
 class _Reply:
@@ -231,4 +231,4 @@ class _Reply:
 
     def _options(self, edns: Edns) -> EDNS0:
         flags = "do" if edns.wants_dnssec else ""
-        return EDNS0(udp_len=LARGEST_DATAGRAM, ext_rcode=self.rcode >> 4, flags=flags)
+        return EDNS0(udp_len=MAX_DATAGRAM_BYTES, ext_rcode=self.rcode >> 4, flags=flags)

@@ -7,7 +7,7 @@ from typing import Final
 
 from dnslib import RR, DNSRecord
 
-SMALLEST_DATAGRAM: Final = 512
+MIN_DATAGRAM_BYTES: Final = 512
 """What everybody takes without saying so (RFC 1035 section 4.2.1)."""
 HEADER_BYTES: Final = 12
 
@@ -48,7 +48,7 @@ class Query:
     @property
     def datagram_bytes(self) -> int:
         """The largest datagram the client takes."""
-        return SMALLEST_DATAGRAM if self.edns is None else max(self.edns.payload_bytes, SMALLEST_DATAGRAM)
+        return MIN_DATAGRAM_BYTES if self.edns is None else max(self.edns.payload_bytes, MIN_DATAGRAM_BYTES)
 
 
 def is_query(message: bytes) -> bool:

@@ -82,7 +82,7 @@ def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
 
 
 def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_second_lands_them_all(monkeypatch):
-    monkeypatch.setattr(single_flight, "LEADER_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(single_flight, "LEADER_TIMEOUT_SECONDS", 0.05)
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     early = asking(edge, "ana", 3)

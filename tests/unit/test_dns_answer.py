@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.dns_zone import Zone, make_zone
-from app.wire.dns_answer import LARGEST_DATAGRAM, RCODES, Answer, Responder, failure
+from app.wire.dns_answer import MAX_DATAGRAM_BYTES, RCODES, Answer, Responder, failure
 from tests.unit.pools import PoolUnderTest, backend
 
 TTL = 5
@@ -200,7 +200,7 @@ def test_who_sends_no_options_gets_none() -> None:
 @pytest.mark.parametrize("flags", ["", "do"])
 def test_options_are_answered_with_ours(flags: str) -> None:
     (option,) = ask("web.internal", "A", EDNS0(udp_len=4096, flags=flags)).ar
-    assert (option.rtype, option.edns_len, option.edns_ver, option.edns_rcode) == (QTYPE.OPT, LARGEST_DATAGRAM, 0, 0)
+    assert (option.rtype, option.edns_len, option.edns_ver, option.edns_rcode) == (QTYPE.OPT, MAX_DATAGRAM_BYTES, 0, 0)
     assert option.edns_do == (flags == "do")
 
 
@@ -236,7 +236,7 @@ def test_an_answer_that_does_not_fit_is_truncated(
     message = query("many.internal", kind, *options)
     answer = answered(message)
     reply = DNSRecord.parse(answer.message)
-    assert len(answer.message) <= min(max(takes or 512, 512), LARGEST_DATAGRAM)
+    assert len(answer.message) <= min(max(takes or 512, 512), MAX_DATAGRAM_BYTES)
     assert (bool(reply.header.tc), bool(reply.rr)) == (not fits, fits)
     assert len(reply.ar) == len(options)
     whole = DNSRecord.parse(answered(message, is_datagram=False).message)
@@ -326,5 +326,5 @@ def test_a_query_with_some_bytes_changed_is_answered_or_dropped(chosen: st.DataO
     cut = chosen.draw(st.integers(0, len(message)))
     answer = RESPONDER.answer(bytes(message[:cut]), is_datagram=True)
     if answer is not None:
-        assert len(answer.message) <= LARGEST_DATAGRAM
+        assert len(answer.message) <= MAX_DATAGRAM_BYTES
         assert answer.rcode in RCODES

@@ -54,12 +54,12 @@ class Selector(Protocol):
 
 
 def make_selector(
-    algorithm: str, *, pop_region: str | None, chance: random.Random, spills_at_soft_limit: bool
+    algorithm: str, *, pop_region: str | None, rng: random.Random, spills_at_soft_limit: bool
 ) -> Selector:
     """Return a new election by an algorithm of ALGORITHMS. Raises ValueError for any other name."""
     match algorithm:
         case "geo":
-            return GeoSelector(pop_region, chance, spills_at_soft_limit=spills_at_soft_limit)
+            return GeoSelector(pop_region, rng, spills_at_soft_limit=spills_at_soft_limit)
         case "round_robin":
             return RoundRobinSelector()
         case "weighted":

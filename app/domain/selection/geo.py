@@ -1,10 +1,10 @@
-"""The edge's own election: nearest tier first, then least load, then chance by weight.
+"""The edge's own election: nearest tier first, then least load, then rng by weight.
 
 An election must not scan the pool. Each country, each region and the pool as a whole keep a lazy heap of their
 members: whenever a member changes it is pushed again under a fresh ticket, and entries with an older ticket are
 dropped when they come to the top.
 
-Equals are told apart by chance, each as likely as its weight is large, also without a scan. Each entry carries an
+Equals are told apart by rng, each as likely as its weight is large, also without a scan. Each entry carries an
 arrival time: the group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an
 exponential distribution whose rate is the member's weight. The earliest arrival of independent exponential waits
 belongs to member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every
@@ -92,9 +92,9 @@ class GeoSelector:
 
     ranks_by_load = True
 
-    def __init__(self, pop_region: str | None, chance: random.Random, *, spills_at_soft_limit: bool = False) -> None:
+    def __init__(self, pop_region: str | None, rng: random.Random, *, spills_at_soft_limit: bool = False) -> None:
         self._pop_region = pop_region
-        self._chance = chance
+        self._rng = rng
         self._spills = spills_at_soft_limit
         self._tickets = count(1)
         self._entrants: dict[Member, _Entrant] = {}
@@ -133,11 +133,11 @@ class GeoSelector:
             return
         load = member.load
         is_over_soft = self._spills and member.connections >= member.soft_limit
-        weight, chance = member.backend.weight, self._chance.random
+        weight, rng = member.backend.weight, self._rng.random
         for group in entrant.groups:
             # The soft limit decides among near members only: everyone's heap serves the farthest tier.
             is_over = is_over_soft and group is not self._everyone
-            wait = -log(1.0 - chance()) / weight  # chance.expovariate(weight) without a call more
+            wait = -log(1.0 - rng()) / weight  # rng.expovariate(weight) without a call more
             group.push(is_over, load, wait, ticket, entrant)
 
     def select(self, client: Client, excluded: Collection[str]) -> Member | None:
