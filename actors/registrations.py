@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from actors.registration_messages import (
-    ReplaceRegistrations,
-    RemoveRegistrations,
     AddRegistration,
     FindExpired,
+    RemoveRegistrations,
     RenewRegistration,
+    ReplaceRegistrations,
 )
 from actors.runtime import GeventActor
 from app.domain.registration_table import RegistrationTable

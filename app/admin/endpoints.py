@@ -17,11 +17,11 @@ from app.admin.edge import RunningEdge
 from app.admin.problems import Problem
 from app.domain.endpoints import (
     ID_PATTERN,
+    MAX_BODY_BYTES,
+    MAX_CONCURRENCY,
     MAX_RULE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
     METHODS,
-    MAX_BODY_BYTES,
-    MAX_CONCURRENCY,
     BadEndpoint,
     Endpoint,
     EndpointConflict,

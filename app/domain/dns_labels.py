@@ -1,4 +1,4 @@
-"""Labels of the internal DNS: how the text of an app, region or id becomes a label, and which text wins a shared one."""
+"""Labels of the internal DNS: how apps, regions and ids become labels, and which of several texts wins a label."""
 
 from __future__ import annotations
 

@@ -89,7 +89,9 @@ def nearest(backends: Iterable[DnsBackend], rng: RandomSource) -> list[DnsBacken
     return [backend for backend in ordered if backend.tier == ordered[0].tier]
 
 
-def make_zone(pools: Mapping[str, Iterable[MemberView]], pop_region: str | None, serial: int, rng: RandomSource) -> Zone:
+def make_zone(
+    pools: Mapping[str, Iterable[MemberView]], pop_region: str | None, serial: int, rng: RandomSource
+) -> Zone:
     """Build the zone from the members of the pools. `pop_region` is the region of this edge."""
     nodes: dict[Labels, Node] = {(): Node(), ("backends",): Node()}
     listed = _listed(pools)

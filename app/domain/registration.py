@@ -1,4 +1,4 @@
-"""What a service says of itself when it registers, and what it is granted."""
+"""The registration of a service, and the grant that it gets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ MAX_TTL_SECONDS: Final = 3600
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A service that wants to serve as `backend`, until it has said nothing for `ttl_seconds`."""
+    """A service that registers as `backend`. The registration expires `ttl_seconds` after its last renewal."""
 
     backend: Backend
     ttl_seconds: int
     is_draining: bool = False
-    """It wants no new connections any more."""
+    """The service wants no new connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What a registration got: for how long without another word, and whether it was not there before."""
+    """The reply to a registration: how long it lasts without renewal, and whether it is new."""
 
     ttl_seconds: int
     is_new: bool
     is_renewal: bool = False
-    """Nothing else was changed than how long it holds."""
+    """Only its expiry changed."""

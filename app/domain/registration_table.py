@@ -1,7 +1,7 @@
-"""The registrations that one edge keeps: what each service said last, and when it has said nothing for too long.
+"""The registrations that one edge holds: the last registration of each service, and when it expires.
 
-Times are those of a monotonic clock. What stands in the routing database is not known here but by what is entered and
-adopted; a heartbeat that says anything else is no renewal, and whoever keeps the database looks there.
+Times are monotonic seconds. The table does not read the routing database: `add` and `replace_all` tell it what is
+there. A heartbeat that differs from the entry is not a renewal; the registrar then consults the database.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from app.domain.registration import Registration
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Entry:
     registration: Registration
     expires_at: float
 
 
 class RegistrationTable:
-    """By id of the backend."""
+    """Registrations by backend id."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def renew(self, registration: Registration, now: float) -> bool:
-        """Let it hold for its time from now on; False when it is not kept like that, or too late."""
-        kept = self._kept.get(registration.backend.id)
-        if kept is None or kept.registration != registration or kept.expires_at <= now:
+        """Renew a registration. Return False if the table has no equal entry, or an expired one."""
+        entry = self._entries.get(registration.backend.id)
+        if entry is None or entry.registration != registration or entry.expires_at <= now:
             return False
-        kept.expires_at = now + registration.ttl_seconds
+        entry.expires_at = now + registration.ttl_seconds
         return True
 
     def add(self, registration: Registration, now: float) -> None:
-        """Keep what stands in the routing database from now on."""
-        self._kept[registration.backend.id] = _Kept(registration, now + registration.ttl_seconds)
+        """Add a registration that is in the routing database from now on."""
+        self._entries[registration.backend.id] = _Entry(registration, now + registration.ttl_seconds)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Keep these no longer."""
+        """Remove registrations by backend id."""
         for backend_id in ids:
-            self._kept.pop(backend_id, None)
+            self._entries.pop(backend_id, None)
 
     def replace_all(self, found: Mapping[str, Registration], now: float) -> None:
-        """Keep what the routing database has, and nothing else; those not known yet get their whole time."""
-        known = self._kept
-        self._kept = {
-            backend_id: _Kept(
+        """Replace the table by the content of the routing database; new entries get their full time to live."""
+        known = self._entries
+        self._entries = {
+            backend_id: _Entry(
                 registration,
                 known[backend_id].expires_at if backend_id in known else now + registration.ttl_seconds,
             )
@@ -53,5 +53,5 @@ class RegistrationTable:
         }
 
     def expired(self, now: float) -> list[Registration]:
-        """Return those whose time is over; a heartbeat does not renew them any more."""
-        return [kept.registration for kept in self._kept.values() if kept.expires_at <= now]
+        """Return the expired registrations, which a heartbeat can no longer renew."""
+        return [entry.registration for entry in self._entries.values() if entry.expires_at <= now]

@@ -93,7 +93,7 @@ from app.ports import BackendSet
 from app.proxy_service import Actors, ProxyService, Route
 from app.registration.registrar import TICK_SECONDS as REGISTRATION_TICK_SECONDS
 from app.registration.registrar import DatabaseRegistrar
-from app.wire.dns_answer import Responder
+from app.wire.dns_response import Responder
 from app.wire.http1_forwarding import HeaderRules
 
 LAST_SNAPSHOT_SECONDS = 30.0

@@ -27,7 +27,7 @@ from app.proxy_service import ASK_TIMEOUT_SECONDS, Actors
 
 
 class EdgeView:
-    """Looks into the parts of a running edge, which sets `is_draining`, `dns_answers` and `host_names`."""
+    """Looks into the parts of a running edge, which sets `is_draining`, `dns_responses` and `host_names`."""
 
     def __init__(
         self,

@@ -14,11 +14,11 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.registration_messages import (
-    ReplaceRegistrations,
-    RemoveRegistrations,
     AddRegistration,
     FindExpired,
+    RemoveRegistrations,
     RenewRegistration,
+    ReplaceRegistrations,
 )
 from actors.runtime import Address, ask
 from app.domain.registration import Granted, Registration

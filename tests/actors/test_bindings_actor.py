@@ -172,7 +172,7 @@ def test_a_refused_connection_neither_elects_nor_waits():
     edge = EdgeActors(max_connections_per_client=1)
     assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
     assert edge.find("ana") == Select(), "nobody holds an election"
-    assert edge.selectors.land("ana") == []
+    assert edge.selectors.finish("ana") == []
 
 
 def test_a_frontend_without_limits_admits_everybody_and_remembers_nobody():

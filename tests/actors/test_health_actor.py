@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.health import GRACE_SECONDS, JITTER, MAX_AT_ONCE, INCONCLUSIVE, HealthActor, ProbeSchedule
+from actors.health import GRACE_SECONDS, INCONCLUSIVE, JITTER, MAX_AT_ONCE, HealthActor, ProbeSchedule
 from actors.messages import BackendProbed, Count, ProbeEnded, ReplaceTargets, StartDueProbes
 from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, Ping, ask, tell
 from app.domain import metric_names as names

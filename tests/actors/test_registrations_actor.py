@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from actors.registration_messages import (
-    ReplaceRegistrations,
-    RemoveRegistrations,
     AddRegistration,
     FindExpired,
+    RemoveRegistrations,
     RenewRegistration,
+    ReplaceRegistrations,
 )
 from actors.registrations import RegistrationsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, Ping, ask

@@ -20,7 +20,7 @@ from dnslib import RCODE, DNSRecord
 from actors.runtime import Crash, tell
 from app.inbound.dns import server as dns_server
 from app.inbound.listener import BindError
-from app.wire.dns_answer import Responder
+from app.wire.dns_response import Responder
 from tests.edge_in_process import edge_in_process
 from tests.harness import ROOT, EdgeProcess, eventually, pool, row, write_backends
 from tests.harness import frontend as front

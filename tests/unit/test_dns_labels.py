@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.dns_labels import texts_by_label, label_of
+from app.domain.dns_labels import label_of, texts_by_label
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,9 @@ def test_a_large_set_comes_in_and_goes_in_slices() -> None:
 def test_rows_that_did_not_change_are_not_gone_through_again() -> None:
     pool = PoolUnderTest(rows := crowd("same", 3 * CHANGES_PER_SLICE))
     assert list(pool.pool.replace_in_slices(rows, pool.now)) == []
-    assert list(pool.pool.replace_in_slices(crowd("same", 3 * CHANGES_PER_SLICE), pool.now)) == [], "equal, though not identical"
+    assert list(pool.pool.replace_in_slices(crowd("same", 3 * CHANGES_PER_SLICE), pool.now)) == [], (
+        "equal, though not identical"
+    )
 
 
 def test_a_later_set_supersedes_one_that_was_not_finished() -> None:
