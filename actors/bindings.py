@@ -1,4 +1,4 @@
-"""The bindings actor owns who is bound where, elections under way, and the per-client limits."""
+"""The bindings actor owns the bindings of clients, selections in progress, and the per-client limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLIENTS_PER_SWEEP = 2000
 
 
 class BindingsActor(GeventActor):
-    """The table, the limits and the elections are handed in, because they outlive a crash of the actor."""
+    """Translates messages. Table, limits and selections are arguments, because they outlive a crash of the actor."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class BindingsActor(GeventActor):
         self._next_shard = 0
 
     def on_start(self) -> None:
-        # A predecessor's inbox went down with the outcomes of elections: nobody may wait for those.
+        # Results of selections may have been lost with a predecessor's inbox, so waiters must not wait for them.
         for leader in self._selections.replace_leaders(time.monotonic()):
             leader.set(Select())
 
@@ -57,7 +57,7 @@ class BindingsActor(GeventActor):
             case ConfirmBinding(client, backend_id):
                 self._table.bind(client, backend_id, time.monotonic())
             case Selected(client, backend_id):
-                self._held(client, backend_id, time.monotonic())
+                self._selected(client, backend_id, time.monotonic())
             case Unbind(client, backend_id, former):
                 self._unbind(client, backend_id, former, time.monotonic())
             case AdmitClient(frontend, client, admission):
@@ -84,19 +84,19 @@ class BindingsActor(GeventActor):
         backend_id = self._table.find(client, now)
         if backend_id is not None and backend_id not in message.excluded:
             return Bound(backend_id)
-        answer_later: GeventFuture[Bound | Select] = GeventFuture()
-        return answer_later if self._selections.join(client, answer_later, now) else Select()
+        reply: GeventFuture[Bound | Select] = GeventFuture()
+        return reply if self._selections.join(client, reply, now) else Select()
 
-    def _held(self, client: str, backend_id: str | None, now: float) -> None:
+    def _selected(self, client: str, backend_id: str | None, now: float) -> None:
         if backend_id is None:
-            successor = self._selections.replace_leader(client, now)
-            if successor is not None:
-                successor.set(Select())
+            leader = self._selections.replace_leader(client, now)
+            if leader is not None:
+                leader.set(Select())
             return
-        # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
+        # Bound before the dial, so that connections that arrive meanwhile follow; a failed dial unbinds.
         self._table.bind(client, backend_id, now)
-        for waiting in self._selections.finish(client):
-            waiting.set(Bound(backend_id))
+        for waiter in self._selections.finish(client):
+            waiter.set(Bound(backend_id))
 
     def _unbind(self, client: str, backend_id: str, former: str | None, now: float) -> None:
         if self._table.find(client, now) != backend_id:

@@ -1,4 +1,4 @@
-"""The vocabulary of the handlers actor. Commands are imperative; every message is a request, so that none is lost."""
+"""The messages of the handlers actor. All are requests, so that none is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.domain.handler_table import Acquired, EndpointView, Handler, Version
 
 
 class AcquireHandler(Request[Acquired], frozen=True):
-    """Find and reserve what answers a request. Safe to repeat under the same `grant_id`, which the request chose."""
+    """Find and reserve the handler of a request. Safe to repeat with the same `grant_id`, which the request chose."""
 
     grant_id: int
     host: str
@@ -19,9 +19,9 @@ class AcquireHandler(Request[Acquired], frozen=True):
 
 
 class ReleaseHandler(Request[None], frozen=True):
-    """The request that holds this grant has been answered; `failed` when the handler raised or took too long.
+    """Release the grant of a finished request; `failed` if the handler raised or timed out.
 
-    Answered, because a release that went down with an actor's inbox would keep its version for ever.
+    A request with a reply, because a release lost with an actor's inbox would keep its version forever.
     """
 
     grant_id: int
@@ -29,7 +29,7 @@ class ReleaseHandler(Request[None], frozen=True):
 
 
 class DeployHandler(Request[bool], frozen=True):
-    """Let a version serve that its sender has loaded; False when there is no such endpoint."""
+    """Serve a version that the sender has loaded. The reply is False if there is no such endpoint."""
 
     endpoint_id: str
     version: Version
@@ -37,17 +37,17 @@ class DeployHandler(Request[bool], frozen=True):
 
 
 class UndeployHandler(Request[bool], frozen=True):
-    """Let no version serve, and the one that did drain; False when there is no such endpoint."""
+    """Serve no version, and drain the present one. The reply is False if there is no such endpoint."""
 
     endpoint_id: str
 
 
 class ReplaceEndpoints(Request[None], frozen=True):
-    """Take requests for these endpoints and no others. `routes` were made of them, off the actor."""
+    """Serve exactly these endpoints. `routes` were built from them outside the actor."""
 
     endpoints: tuple[Endpoint, ...]
     routes: Routes
 
 
 class DescribeEndpoints(Request[list[EndpointView]], frozen=True):
-    """Describe every endpoint, by id."""
+    """Describe every endpoint, sorted by id."""

@@ -1,4 +1,4 @@
-"""The handlers actor owns which version answers what. It translates messages to app.domain.handler_table."""
+"""The handlers actor owns the versions of handlers. It translates messages to app.domain.handler_table."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from app.domain.handler_table import Dropped, HandlerTable
 
 
 class HandlersActor(GeventActor):
-    """The table is handed in, because it outlives a crash of the actor: requests hold grants of it.
+    """Translates messages. The table is an argument: requests hold its grants, so it must outlive a crash of the actor.
 
-    `on_drop` is called after a version was dropped, whose module is garbage then. Nothing is compiled or loaded here.
+    `on_drop` is called after a version was dropped, when its module is garbage. Nothing is compiled or loaded here.
     """
 
     def __init__(self, table: HandlerTable, on_drop: Callable[[], None] = lambda: None) -> None:
@@ -38,13 +38,13 @@ class HandlersActor(GeventActor):
             case ReleaseHandler(grant_id, failed):
                 dropped = table.release(grant_id, failed)
                 if dropped is not None:
-                    self._say([dropped])
+                    self._log_dropped([dropped])
             case DeployHandler(endpoint_id, version, handler):
                 return self._change(lambda: table.swap(endpoint_id, version, handler, time.time()))
             case UndeployHandler(endpoint_id):
                 return self._change(lambda: table.undeploy(endpoint_id, time.time()))
             case ReplaceEndpoints(endpoints, routes):
-                self._say(table.replace_endpoints(endpoints, routes, time.time()))
+                self._log_dropped(table.replace_endpoints(endpoints, routes, time.time()))
             case DescribeEndpoints():
                 return table.views()
             case _:
@@ -53,15 +53,15 @@ class HandlersActor(GeventActor):
 
     def _change(self, change: Callable[[], list[Dropped]]) -> bool:
         try:
-            gone = change()
+            dropped = change()
         except KeyError:
             return False
-        self._say(gone)
+        self._log_dropped(dropped)
         return True
 
-    def _say(self, gone: Iterable[Dropped]) -> None:
-        for endpoint_id, version in gone:
+    def _log_dropped(self, versions: Iterable[Dropped]) -> None:
+        for endpoint_id, version in versions:
             logger.bind(endpoint=endpoint_id, version=version.number).info(
-                "endpoint {}: version {} was dropped, nobody uses it", endpoint_id, version.number
+                "endpoint {}: version {} was dropped: no request uses it", endpoint_id, version.number
             )
             self._on_drop()

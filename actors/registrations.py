@@ -16,25 +16,25 @@ from app.domain.registration_table import RegistrationTable
 
 
 class RegistrationsActor(GeventActor):
-    """The registrations are handed in, because they outlive a crash of the actor: services believe in them."""
+    """Translates messages. The table is an argument, because it outlives a crash of the actor."""
 
     def __init__(self, registrations: RegistrationTable) -> None:
         super().__init__()
         self._registrations = registrations
 
     def handle(self, message: object) -> object:
-        kept = self._registrations
+        table = self._registrations
         match message:
             case RenewRegistration(registration):
-                return kept.renew(registration, time.monotonic())
+                return table.renew(registration, time.monotonic())
             case AddRegistration(registration):
-                kept.add(registration, time.monotonic())
+                table.add(registration, time.monotonic())
             case RemoveRegistrations(ids):
-                kept.remove(ids)
+                table.remove(ids)
             case ReplaceRegistrations(found):
-                kept.replace_all(found, time.monotonic())
+                table.replace_all(found, time.monotonic())
             case FindExpired():
-                return kept.expired(time.monotonic())
+                return table.expired(time.monotonic())
             case _:
                 return super().handle(message)
         return None

@@ -1,4 +1,4 @@
-"""The gateway's services: a pool of connections each, an actor before each pool, and who starts and replaces them.
+"""The gateway's services: a connection pool and an actor for each, and their supervision.
 
 ::
 
@@ -6,5 +6,5 @@
        ^                                                                    │
        └────────────────── the request's own future ────────────────────────┘
 
-An actor only takes calls in and hands them over, so it never waits; calls overlap as far as there are connections.
+An actor only accepts calls and passes them on, so it never waits. As many calls run at once as there are connections.
 """

@@ -1,4 +1,4 @@
-"""What a service actor understands."""
+"""The messages of a service actor."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from app.domain.services import ServiceSpec, ServiceView
 
 
 class CallService(Request[Any], frozen=True):
-    """Carry out an operation (app.domain.service_calls). Answered late, with its result or a ServiceError."""
+    """Execute an operation of app.domain.service_calls. The reply is its result or a ServiceError."""
 
     operation: object
     deadline: float
-    """In monotonic seconds; the service's own timeout bounds it, too."""
+    """In monotonic seconds; the service's own timeout applies as well."""
 
 
 class TestService(Request[float], frozen=True):
-    """Open a connection of its own, ask for a sign of life, close it. Answers the seconds that took, or ServiceDown."""
+    """Ping the service on a separate connection. The reply is the duration in seconds or ServiceDown."""
 
-    __test__ = False  # no test, whatever its name
+    __test__ = False  # not a test class, despite its name
 
 
 class ReplaceService(Request[ServiceView], frozen=True):
-    """Build the connections anew as `spec` says; the old ones serve until the new are up, then finish what they began.
+    """Replace the connections according to `spec`. The old ones serve until the new ones are up.
 
-    Answers ServiceDown, and the old ones stay, when the new ones do not come up, unless `even_if_down`.
+    If the new connections fail, the old ones stay and the reply is ServiceDown, unless `even_if_down` is set.
     """
 
     spec: ServiceSpec
@@ -33,7 +33,7 @@ class ReplaceService(Request[ServiceView], frozen=True):
 
 
 class ReplacementEnded(Message, frozen=True):
-    """The actor's note to itself: the new pool is up, or is not to be."""
+    """Sent by the actor to itself: the new pool is up or has failed."""
 
     pool: Any
     """A ServicePool."""
@@ -42,7 +42,7 @@ class ReplacementEnded(Message, frozen=True):
 
 
 class CloseService(Request[None], frozen=True):
-    """Take no more calls, let those under way end within so many seconds, close the connections."""
+    """Accept no more calls, give running ones `within_seconds` to end, and close the connections."""
 
     within_seconds: float
 

@@ -1,7 +1,7 @@
-"""The connections of one service, each worked by a greenlet of its own, and the bounded backlog before them.
+"""The connection pool of one service: a greenlet for each connection, and a bounded backlog of calls.
 
-A call carries its future and its deadline. A connection that failed is replaced, with back-off; while none stands and
-none can be opened the service is down: calls fail at once with the reason, and one greenlet tries for all.
+A call carries its future and its deadline. A failed connection is replaced with back-off. If none is open and none can
+be opened, the service is down: calls fail at once with the reason, and a single greenlet retries.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from app.domain.services import ServiceCounts, ServiceSpec
 from app.ports import ServiceConnection
 
 FIRST_BACKOFF_SECONDS: Final = 0.1
-"""Between the first failure to connect and the next attempt; doubles each time."""
+"""Wait after the first failure to connect; it doubles each time."""
 MAX_BACKOFF_SECONDS: Final = 5.0
 JITTER: Final = 0.2
-"""Of the back-off, either way: edges that lost the same server do not come back in step."""
+"""Fraction of the back-off, in either direction, so that edges that lost the same server do not return in step."""
 IDLE_SECONDS: Final = 1.0
-"""Between two looks whether the service has ended a connection that nobody uses."""
+"""Interval at which idle connections are checked for a close by the service."""
 CLOSE_SECONDS: Final = 1.0
-"""For the end of one connection."""
+"""Limit for closing one connection."""
 
 
 class _Call:
-    """An operation on its way."""
+    """An accepted call."""
 
     __slots__ = ("deadline", "future", "operation")
 
@@ -57,9 +57,9 @@ class _Call:
 
 
 class ServicePool:
-    """`connect` opens a connection or raises ConnectionLost; it may wait, but is given connect_timeout_seconds.
+    """A connection pool. It does nothing before `start`, and outlives a crash of the service's actor.
 
-    It does nothing before `start`. What it owns survives the actor before it.
+    `connect` opens a connection or raises ConnectionLost. It may wait, at most connect_timeout_seconds.
     """
 
     def __init__(self, spec: ServiceSpec, connect: Callable[[], ServiceConnection]) -> None:
@@ -67,44 +67,44 @@ class ServicePool:
         self._name = spec.name
         self._connect = connect
         self._timeout_seconds = spec.timeout_seconds
-        self._room = spec.connections + spec.backlog
+        self._capacity = spec.connections + spec.backlog
         self._waiting: deque[_Call] = deque()
         self._idle: list[Any] = []
-        """What wakes each greenlet that has a connection and no call. The last one goes first: its connection, and what
-        serves it at the other end, are still warm, which is worth 15 µs of a small query of PostgreSQL."""
+        """Waiters of the greenlets that have a connection and no call. The last one is used first: its connection and
+        the peer's process are still warm, which saves 15 µs of a small PostgreSQL query."""
         self._workers: list[gevent.Greenlet] = []
-        self._scouting = BoundedSemaphore(1)
+        self._retry_lock = BoundedSemaphore(1)
         self._is_known = Event()
         self._is_idle = Event()
         self._is_idle.set()
         self._closed = False
         self._down: str | None = None
-        """Why no connection stands, once that is certain."""
+        """Why no connection is open; None while the service is up or its state is unknown."""
         self._failures = 0
-        """Attempts to connect since the service went down, one at a time; the first ones of all count as one."""
+        """Consecutive failures since the service went down; the first attempts of all greenlets count as one."""
         self._pending = 0
-        """Calls taken in and not answered yet."""
+        """Accepted calls without a result."""
         self._connected = self._in_use = 0
         self._served = self._errors = self._timeouts = self._busy = self._lost = self._opened = 0
 
     def start(self) -> None:
-        """Begin to connect. Waits for nothing."""
-        self._workers = [gevent.spawn(self._work_on) for _ in range(self.spec.connections)]
-        self._workers.append(gevent.spawn(self._wake_the_idle))
+        """Start to connect. Does not wait."""
+        self._workers = [gevent.spawn(self._run_worker) for _ in range(self.spec.connections)]
+        self._workers.append(gevent.spawn(self._wake_idle_workers))
 
     def wait(self, timeout_s: float) -> str | None:
-        """Wait until it is known whether the service is up; returns why it is down, None when it is up."""
+        """Wait until it is known whether the service is up. Return why it is down, None if it is up."""
         if not self._is_known.wait(timeout_s):
             return f"no connection within {timeout_s:g} s"
         return self._down
 
     def submit(self, operation: object, deadline: float) -> GeventFuture[Any]:
-        """Take in a call and return its future, which gets the result or a ServiceError. Never waits."""
+        """Accept a call and return its future, which gets the result or a ServiceError. Never waits."""
         call = _Call(operation, min(deadline, time.monotonic() + self._timeout_seconds))
         if self._down is not None or self._closed:
             self._lost += 1
             call.fail(ServiceDown(self._name, self._down or "it is being closed"))
-        elif self._pending >= self._room:
+        elif self._pending >= self._capacity:
             self._busy += 1
             call.fail(ServiceBusy(self._name, f"all {self.spec.connections} connections and the backlog are full"))
         else:
@@ -116,7 +116,7 @@ class ServicePool:
         return call.future
 
     def test(self) -> float:
-        """Ask for a sign of life on a connection of its own; returns the seconds it took. Raises ServiceDown."""
+        """Ping the service on a separate connection; return the duration in seconds. Raises ServiceDown."""
         began = time.monotonic()
         timeout = gevent.Timeout(self.spec.connect_timeout_seconds + self._timeout_seconds)
         timeout.start()
@@ -127,16 +127,16 @@ class ServicePool:
         except gevent.Timeout as expired:
             if expired is not timeout:
                 raise
-            raise ServiceDown(self._name, f"no answer within {timeout.seconds:g} s") from None
+            raise ServiceDown(self._name, f"no response within {timeout.seconds:g} s") from None
         except (ConnectionLost, OperationRefused) as error:
             raise ServiceDown(self._name, str(error)) from None
         except Exception as error:
-            logger.exception("service {}: a test of it broke", self._name)
-            raise ServiceDown(self._name, f"the test broke: {error!r}") from None
+            logger.exception("service {}: the test failed unexpectedly", self._name)
+            raise ServiceDown(self._name, f"the test failed unexpectedly: {error!r}") from None
         finally:
             timeout.close()
             if connection is not None:
-                self._end(connection)
+                self._close(connection)
         return time.monotonic() - began
 
     def counts(self) -> ServiceCounts:
@@ -155,20 +155,20 @@ class ServicePool:
         )
 
     def close(self, within_seconds: float) -> None:
-        """Take no more calls, wait for those taken in, at most so long, then end the connections. May be repeated."""
+        """Accept no more calls, wait `within_seconds` for accepted ones, and close the connections. Safe to repeat."""
         self._closed = True
         self._is_idle.wait(within_seconds)
         gevent.killall(self._workers, timeout=CLOSE_SECONDS * 2)
         self._fail_waiting("it is being closed")
 
-    # What one greenlet does with its connection
+    # The greenlet of one connection
 
-    def _work_on(self) -> None:
+    def _run_worker(self) -> None:
         while True:
             try:
                 self._work()
             except Exception:
-                logger.exception("a greenlet of service {} broke, and begins again", self._name)
+                logger.exception("service {}: a connection's greenlet failed and is restarted", self._name)
                 gevent.sleep(FIRST_BACKOFF_SECONDS)
 
     def _work(self) -> None:
@@ -176,14 +176,14 @@ class ServicePool:
         try:
             while True:
                 if connection is None:
-                    connection = self._open_patiently()
+                    connection = self._open_with_retries()
                 call = self._next_call()
                 if call is None:
-                    connection = self._given_up(connection) if connection.is_stale() else connection
+                    connection = self._dropped(connection) if connection.is_stale() else connection
                     continue
                 self._in_use += 1
                 try:
-                    connection = self._answer(connection, call)
+                    connection = self._execute(connection, call)
                 finally:
                     self._in_use -= 1
                     self._pending -= 1
@@ -206,16 +206,16 @@ class ServicePool:
                 raise
         return self._waiting.popleft() if self._waiting else None
 
-    def _wake_the_idle(self) -> None:
-        """Have those without a call look after their connections, every so often."""
+    def _wake_idle_workers(self) -> None:
+        """Make idle greenlets check their connections every IDLE_SECONDS."""
         while True:
             gevent.sleep(IDLE_SECONDS)
             idle, self._idle = self._idle, []
             for waiter in idle:
                 get_hub().loop.run_callback(waiter.switch, None)
 
-    def _answer(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
-        """Carry out a call; returns the connection for the next one, None when that is to be opened first."""
+    def _execute(self, connection: ServiceConnection, call: _Call) -> ServiceConnection | None:
+        """Execute a call; return the connection for the next one, None if it must be opened first."""
         remaining = call.deadline - time.monotonic()
         if remaining <= 0:
             self._timeouts += 1
@@ -233,24 +233,24 @@ class ServicePool:
             self._timeouts += 1
             began = usable is not None
             call.fail(
-                ServiceTimeout(self._name, f"no answer within {round(remaining, 2):g} s", may_have_happened=began)
+                ServiceTimeout(self._name, f"no response within {round(remaining, 2):g} s", may_have_happened=began)
             )
-            usable = self._given_up(usable)
+            usable = self._dropped(usable)
         except OperationRefused as error:
             self._errors += 1
             call.fail(ServiceError(self._name, str(error)))
         except ConnectionLost as error:
             self._lost += 1
             call.fail(ServiceDown(self._name, str(error), may_have_happened=usable is not None))
-            usable = self._given_up(usable)
+            usable = self._dropped(usable)
         except Exception as error:
-            logger.exception("service {}: {} broke", self._name, type(call.operation).__name__)
+            logger.exception("service {}: {} failed unexpectedly", self._name, type(call.operation).__name__)
             self._errors += 1
-            call.fail(ServiceError(self._name, f"{type(call.operation).__name__} broke: {error!r}"))
-            usable = self._given_up(usable)
+            call.fail(ServiceError(self._name, f"{type(call.operation).__name__} failed unexpectedly: {error!r}"))
+            usable = self._dropped(usable)
         except BaseException:  # killed: the pool is closing
             call.fail(ServiceDown(self._name, "it was closed", may_have_happened=usable is not None))
-            self._given_up(usable)
+            self._dropped(usable)
             raise
         else:
             self._served += 1
@@ -259,42 +259,42 @@ class ServicePool:
             timeout.close()
         return usable
 
-    def _given_up(self, connection: ServiceConnection | None) -> ServiceConnection | None:
-        """End a connection, if there is one; returns what is left of it."""
+    def _dropped(self, connection: ServiceConnection | None) -> ServiceConnection | None:
+        """Close a connection, if there is one, and return None in its place."""
         if connection is not None:
             self._discard(connection)
         return None
 
     def _discard(self, connection: ServiceConnection) -> None:
         self._connected -= 1
-        self._end(connection)
+        self._close(connection)
 
-    def _end(self, connection: ServiceConnection) -> None:
-        """Close a connection, and do not wait for it for ever."""
+    def _close(self, connection: ServiceConnection) -> None:
+        """Close a connection, waiting at most CLOSE_SECONDS."""
         with gevent.Timeout(CLOSE_SECONDS, False):
             try:
                 connection.close()
             except Exception as error:
-                logger.debug("a connection of service {} did not close well: {!r}", self._name, error)
+                logger.debug("service {}: closing a connection failed: {!r}", self._name, error)
 
     # Opening
 
-    def _open_patiently(self) -> ServiceConnection:
-        """Return a connection, however long it takes until there is one."""
+    def _open_with_retries(self) -> ServiceConnection:
+        """Open a connection, retrying until it succeeds."""
         failures = 0
         while True:
             if self._down is None:
                 connection = self._open(self.spec.connect_timeout_seconds)
             else:
-                with self._scouting:
-                    connection = self._scout() if self._down is not None else None
+                with self._retry_lock:
+                    connection = self._retry() if self._down is not None else None
             if connection is not None:
                 return connection
-            if self._down is None:  # others have theirs: the server may be full
+            if self._down is None:  # other connections are open: the server may be full
                 failures += 1
                 gevent.sleep(_backoff(failures))
 
-    def _scout(self) -> ServiceConnection | None:
+    def _retry(self) -> ServiceConnection | None:
         gevent.sleep(_backoff(self._failures))
         self._failures += 1
         return self._open(self.spec.connect_timeout_seconds)
@@ -306,7 +306,7 @@ class ServicePool:
             return None
 
     def _open_or_fail(self, within_seconds: float) -> ServiceConnection:
-        """Open a connection, noting how that went. Raises ConnectionLost."""
+        """Open a connection and record the outcome. Raises ConnectionLost."""
         timeout = gevent.Timeout(within_seconds)
         timeout.start()
         try:
@@ -316,9 +316,9 @@ class ServicePool:
         except ConnectionLost as error:
             reason = str(error)
         except Exception as error:
-            reason = f"opening a connection broke: {error!r}"
-            if reason != self._down:  # once is enough
-                logger.exception("service {}: opening a connection broke", self._name)
+            reason = f"opening a connection failed unexpectedly: {error!r}"
+            if reason != self._down:  # log it once
+                logger.exception("service {}: opening a connection failed unexpectedly", self._name)
         else:
             self._opened_one()
             return connection
@@ -328,7 +328,7 @@ class ServicePool:
         raise ConnectionLost(reason)
 
     def _reopen(self, stale: ServiceConnection) -> ServiceConnection:
-        """Put a fresh connection in the place of one that the service had ended. Raises ConnectionLost."""
+        """Replace a connection that the service has closed. Raises ConnectionLost."""
         self._discard(stale)
         return self._open_or_fail(self.spec.connect_timeout_seconds)
 
@@ -361,6 +361,6 @@ class ServicePool:
 
 
 def _backoff(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row, at least one."""
+    """Return the seconds to wait after `failures` consecutive failures, at least one."""
     wait = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures - 1, 30), MAX_BACKOFF_SECONDS)
     return wait * random.uniform(1 - JITTER, 1 + JITTER)

@@ -1,6 +1,6 @@
-"""The actor before one service's connections: it takes calls in, and has the connections replaced, tested, closed.
+"""The actor of one service: it passes calls to the connection pool, and replaces, tests and closes the pool.
 
-It never waits. What takes time runs in a greenlet that answers the request's future or tells the actor.
+It never waits. Slow work runs in a greenlet that sets the request's future or tells the actor.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
 from app.domain.services import ServiceSpec, ServiceView
 
 GRACE_SECONDS: Final = 1.0
-"""Over the connect timeout, for new connections to come up."""
+"""Time beyond the connect timeout for new connections to come up."""
 
 T = TypeVar("T")
 
 
 class ServiceSlot:
-    """What a service consists of now. It outlives the actor: a successor finds the connections as they are."""
+    """The present pool of a service. It outlives the actor, so that a successor takes over the open connections."""
 
     def __init__(self, spec: ServiceSpec, build: Callable[[ServiceSpec], ServicePool]) -> None:
         self._build = build
@@ -47,14 +47,14 @@ class ServiceSlot:
 
 
 class ServiceActor(GeventActor):
-    """Translates messages to the pool of the moment."""
+    """Translates messages to the present pool."""
 
     def __init__(self, slot: ServiceSlot) -> None:
         super().__init__()
         self._slot = slot
 
     def on_start(self) -> None:
-        """End a replacement whose note was lost with a predecessor."""
+        """Discard a replacement whose ReplacementEnded was lost with a predecessor."""
         orphan, self._slot.replacing = self._slot.replacing, None
         if orphan is not None:
             gevent.spawn(orphan.close, 0.0)
@@ -87,7 +87,7 @@ class ServiceActor(GeventActor):
         return response
 
     def _bring_up(self, pool: ServicePool, even_if_down: bool, response: GeventFuture[ServiceView]) -> None:
-        """Wait for the new connections, in a greenlet of its own."""
+        """Wait for the new connections, in a separate greenlet."""
         error: Exception | None = None
         try:
             pool.start()
@@ -99,7 +99,7 @@ class ServiceActor(GeventActor):
             error = ServiceError(pool.spec.name, f"could not be replaced: {broken!r}")
         try:
             self.actor_ref.tell(ReplacementEnded(pool, error, response))
-        except ActorDead:  # the successor knows nothing of this, and serves with the old connections
+        except ActorDead:  # the successor does not know of the replacement and keeps the old connections
             if self._slot.replacing is pool:
                 self._slot.replacing = None
             _fail(response, error or ServiceDown(pool.spec.name, "the actor ended during the replacement"))
@@ -125,7 +125,7 @@ class ServiceActor(GeventActor):
 
 
 def _in_background(work: Callable[[], T]) -> GeventFuture[T]:
-    """Do in a greenlet what takes time; the future gets what comes of it."""
+    """Run slow work in a greenlet; the future gets its result."""
     response: GeventFuture[T] = GeventFuture()
 
     def do() -> None:
@@ -133,7 +133,7 @@ def _in_background(work: Callable[[], T]) -> GeventFuture[T]:
             response.set(work())
         except Exception as error:
             if not isinstance(error, ServiceError):
-                logger.exception("the background work of a service broke")
+                logger.exception("background work of a service failed unexpectedly")
             _fail(response, error)
 
     gevent.spawn(do)

@@ -1,6 +1,7 @@
-"""The services of the gateway: started under supervision, tested, replaced, stopped, each without touching another.
+"""Starts, tests, replaces and stops the services of the gateway, each independently of the others.
 
-For greenlets that may wait: the admin API's and the start's. They talk to a service by messages to its actor.
+Its methods wait, so only greenlets that may wait call them: the admin API and the startup. They send messages to the
+service's actor.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from app.domain.services import ServiceSpec, ServiceView
 from app.ports import ServiceConnection
 
 ASK_SECONDS: Final = 5.0
-"""For an answer that needs no service."""
+"""Timeout of an ask that does not involve the service itself."""
 CLOSE_SECONDS: Final = 5.0
-"""For the calls under way when a service is stopped."""
+"""Time for running calls when a service is stopped."""
 
 
 class ServiceExists(ServiceError):
-    """There is one of this name already."""
+    """A service of this name exists."""
 
 
 class Services:
-    """`connector` makes, for a spec, what opens a connection to it or raises ConnectionLost."""
+    """The services by name. `connector(spec)` returns a function that opens a connection or raises ConnectionLost."""
 
     def __init__(
         self, supervisor: Supervisor, connector: Callable[[ServiceSpec], Callable[[], ServiceConnection]]
@@ -40,12 +41,12 @@ class Services:
         self._slots: dict[str, tuple[Address, ServiceSlot]] = {}
 
     def start(self, spec: ServiceSpec) -> ServiceView:
-        """Start a service and wait until it is known whether it is up; one that is down keeps trying.
+        """Start a service and wait until it is known whether it is up. A service that is down keeps retrying.
 
         Raises ServiceExists.
         """
         if spec.name in self._slots:
-            raise ServiceExists(spec.name, "there is one of this name already")
+            raise ServiceExists(spec.name, "exists already")
         slot = ServiceSlot(spec, self._build)
         address = Address(f"service {spec.name}")
         self._slots[spec.name] = address, slot
@@ -61,39 +62,42 @@ class Services:
         return slot.view()
 
     def start_all(self, specs: Iterable[ServiceSpec]) -> None:
-        """Start several, side by side: one that hangs does not hold up the others. Raises what a start raises."""
+        """Start services concurrently, so that one that hangs does not delay the others. Raises ServiceExists."""
         starts = [gevent.spawn(self.start, spec) for spec in specs]
         for one in starts:
             one.get()
 
     def replace(self, spec: ServiceSpec, *, even_if_down: bool = False) -> ServiceView:
-        """Give a service new settings: the new connections are up before the old ones end.
+        """Apply new settings to a service: the new connections come up before the old ones are closed.
 
-        Raises NoSuchService; ServiceDown, and the old ones stay, when the new ones do not come up, unless
-        `even_if_down`; ServiceBusy while another replacement is under way.
+        Raises NoSuchService; ServiceDown if the new connections fail, in which case the old ones stay, unless
+        `even_if_down` is set; ServiceBusy during another replacement.
         """
         address, slot = self._find(spec.name)
         if slot.pool.spec.kind != spec.kind:
-            raise ServiceError(spec.name, f"is of kind {slot.pool.spec.kind}: handlers rely on that; delete it first")
-        patience = spec.connect_timeout_seconds + GRACE_SECONDS + ASK_SECONDS
-        return ask(address, ReplaceService(spec, even_if_down), timeout_s=patience)
+            raise ServiceError(
+                spec.name,
+                f"is of kind {slot.pool.spec.kind}; to change the kind, delete the service first",
+            )
+        timeout = spec.connect_timeout_seconds + GRACE_SECONDS + ASK_SECONDS
+        return ask(address, ReplaceService(spec, even_if_down), timeout_s=timeout)
 
     def test(self, name: str) -> float:
-        """Open a connection with a service's settings and ask for a sign of life; returns the seconds that took.
+        """Ping a service on a separate connection with its settings; return the duration in seconds.
 
         Raises NoSuchService, ServiceDown.
         """
         address, slot = self._find(name)
         spec = slot.pool.spec
-        patience = spec.connect_timeout_seconds + spec.timeout_seconds + ASK_SECONDS
-        return ask(address, TestService(), timeout_s=patience)
+        timeout = spec.connect_timeout_seconds + spec.timeout_seconds + ASK_SECONDS
+        return ask(address, TestService(), timeout_s=timeout)
 
     def test_spec(self, spec: ServiceSpec) -> float:
-        """The same for settings that no service has yet. Raises ServiceDown."""
+        """Test settings before a service has them; return the duration in seconds. Raises ServiceDown."""
         return self._build(spec).test()
 
     def stop(self, name: str, *, within_seconds: float = CLOSE_SECONDS) -> None:
-        """End a service: calls under way get so long. Raises NoSuchService."""
+        """Stop a service; running calls get `within_seconds` to end. Raises NoSuchService."""
         address, _ = self._find(name)
         del self._slots[name]
         self._supervisor.dismiss(address)
@@ -103,23 +107,23 @@ class Services:
             stop([address], timeout_s=ASK_SECONDS)
 
     def stop_all(self, *, within_seconds: float = CLOSE_SECONDS) -> None:
-        """End them all, side by side."""
+        """Stop all services concurrently."""
         gevent.joinall([gevent.spawn(self.stop, name, within_seconds=within_seconds) for name in self._slots])
 
     def describe(self) -> list[ServiceView]:
-        """Return every service as its actor sees it, by name."""
+        """Ask every actor for a view of its service; sorted by name."""
         return [self.describe_one(name) for name in sorted(self._slots)]
 
     def views(self) -> list[ServiceView]:
-        """Return every service by name without asking its actor, which may be restarting."""
+        """Return a view of every service, sorted by name, without asking its actor, which may be restarting."""
         return [slot.view() for _, (_, slot) in sorted(self._slots.items())]
 
     def describe_one(self, name: str) -> ServiceView:
-        """Raises NoSuchService."""
+        """Ask one actor for a view of its service. Raises NoSuchService."""
         return ask(self._find(name)[0], DescribeService(), timeout_s=ASK_SECONDS)
 
     def address(self, kind: str, name: str) -> tuple[Address, ServiceSpec]:
-        """Return whom to ask, and the settings of the moment. Raises NoSuchService."""
+        """Return the address of a service's actor, and its present settings. Raises NoSuchService."""
         address, slot = self._find(name)
         if slot.pool.spec.kind != kind:
             raise NoSuchService(f"service {name} is of kind {slot.pool.spec.kind}, not {kind}")

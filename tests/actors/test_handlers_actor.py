@@ -123,7 +123,7 @@ def test_a_swap_lets_the_old_version_finish(gateway, logged):
     assert gateway.dropped == []
     gateway.dispatch.release(old.grant_id, failed=False)
     assert gateway.dropped == [1]
-    assert "INFO: endpoint hello: version 1 was dropped, nobody uses it\n" in logged
+    assert "INFO: endpoint hello: version 1 was dropped: no request uses it\n" in logged
 
 
 def test_undeploying_and_endpoints_that_are_not_there(gateway):

@@ -211,7 +211,7 @@ def test_a_probe_that_never_ends_is_given_up_and_its_room_used_again(logged):
     assert stage.due(0.2)[0] == target(f"b{MAX_AT_ONCE}")
     assert stage.to_registry == []
     assert Counter(message.labels[2] for message in stage.to_metrics) == {"given_up": MAX_AT_ONCE}
-    assert "WARNING: the probe of backend b0 of pool web never ended\n" in logged
+    assert "WARNING: the probe of backend b0 in pool web did not end and was given up\n" in logged
     stage.end(*stage.started)
     stage.to_registry.clear()
     begun = {one for _ in range(12) for one in stage.due(1.0)}

@@ -358,7 +358,7 @@ def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_ot
         answered.append(message[:2])
         return answer(self, message, is_datagram=is_datagram)
 
-    monkeypatch.setattr(Responder, "answer", noted)
+    monkeypatch.setattr(Responder, "respond", noted)
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
         (address,) = inside.edge.dns.addresses
         clients = [socket.create_connection((address.host, address.port), 10) for _ in range(2)]
@@ -392,7 +392,7 @@ def test_a_fault_of_ours_is_said_once_and_counted(tmp_path: Path, monkeypatch: p
         raise RuntimeError("a bug")
 
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
-        monkeypatch.setattr(Responder, "answer", broken)
+        monkeypatch.setattr(Responder, "respond", broken)
         (address,) = inside.edge.dns.addresses
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(10)
