@@ -1,4 +1,4 @@
-"""The bindings actor owns who is bound where, elections under way, and the per-client limits."""
+"""The bindings actor owns the bindings of clients, selections in progress, and the per-client limits."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from actors.messages import (
 )
 from actors.runtime import GeventActor, GeventFuture
 from app.domain.affinity import AffinityTable
-from app.domain.limits import ClientLimits, adopt_all
+from app.domain.limits import ClientLimits, replace_limits
 from app.domain.outcome import Refusal
 from app.domain.single_flight import SingleFlight
 
-SHARDS_A_SWEEP = 8
-_LIMITED_CLIENTS_A_SWEEP = 2000
+SHARDS_PER_SWEEP = 8
+_CLIENTS_PER_SWEEP = 2000
 
 
 class BindingsActor(GeventActor):
-    """The table, the limits and the elections are handed in, because they outlive a crash of the actor."""
+    """Translates messages. Table, limits and selections are arguments, because they outlive a crash of the actor."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class BindingsActor(GeventActor):
         self._next_shard = 0
 
     def on_start(self) -> None:
-        # A predecessor's inbox went down with the outcomes of elections: nobody may wait for those.
-        for leader in self._selections.pass_on_all(time.monotonic()):
+        # Results of selections may have been lost with a predecessor's inbox, so waiters must not wait for them.
+        for leader in self._selections.replace_leaders(time.monotonic()):
             leader.set(Select())
 
     def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
@@ -57,7 +57,7 @@ class BindingsActor(GeventActor):
             case ConfirmBinding(client, backend_id):
                 self._table.bind(client, backend_id, time.monotonic())
             case Selected(client, backend_id):
-                self._held(client, backend_id, time.monotonic())
+                self._selected(client, backend_id, time.monotonic())
             case Unbind(client, backend_id, former):
                 self._unbind(client, backend_id, former, time.monotonic())
             case AdmitClient(frontend, client, admission):
@@ -66,7 +66,7 @@ class BindingsActor(GeventActor):
                 if frontend in self._limits:
                     self._limits[frontend].leave(client, admission)
             case ReplaceLimits(rules):
-                adopt_all(self._limits, rules)
+                replace_limits(self._limits, rules)
             case SweepBindings():
                 self._sweep(time.monotonic())
             case CopyBindings(shard):
@@ -84,19 +84,19 @@ class BindingsActor(GeventActor):
         backend_id = self._table.find(client, now)
         if backend_id is not None and backend_id not in message.excluded:
             return Bound(backend_id)
-        answer_later: GeventFuture[Bound | Select] = GeventFuture()
-        return answer_later if self._selections.join(client, answer_later, now) else Select()
+        reply: GeventFuture[Bound | Select] = GeventFuture()
+        return reply if self._selections.join(client, reply, now) else Select()
 
-    def _held(self, client: str, backend_id: str | None, now: float) -> None:
+    def _selected(self, client: str, backend_id: str | None, now: float) -> None:
         if backend_id is None:
-            successor = self._selections.pass_on(client, now)
-            if successor is not None:
-                successor.set(Select())
+            leader = self._selections.replace_leader(client, now)
+            if leader is not None:
+                leader.set(Select())
             return
-        # Bound before the dial, so that connections arriving meanwhile follow; a failed dial unbinds.
+        # Bound before the dial, so that connections that arrive meanwhile follow; a failed dial unbinds.
         self._table.bind(client, backend_id, now)
-        for waiting in self._selections.land(client):
-            waiting.set(Bound(backend_id))
+        for waiter in self._selections.finish(client):
+            waiter.set(Bound(backend_id))
 
     def _unbind(self, client: str, backend_id: str, former: str | None, now: float) -> None:
         if self._table.find(client, now) != backend_id:
@@ -111,8 +111,8 @@ class BindingsActor(GeventActor):
         return limits.admit(client, admission, now) if limits is not None else None
 
     def _sweep(self, now: float) -> None:
-        for _ in range(min(SHARDS_A_SWEEP, self._table.shard_count)):
+        for _ in range(min(SHARDS_PER_SWEEP, self._table.shard_count)):
             self._table.sweep(now, self._next_shard)
             self._next_shard += 1
         for limits in self._limits.values():
-            limits.sweep(now, _LIMITED_CLIENTS_A_SWEEP)
+            limits.sweep(now, _CLIENTS_PER_SWEEP)

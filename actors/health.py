@@ -1,7 +1,7 @@
-"""The health actor owns the probe schedule: which backend is probed when, and which probes are under way.
+"""The health actor owns the schedule of probes: when each backend is probed, and which probes are running.
 
-It opens no socket. A callable handed in starts a greenlet that runs the probe and tells ProbeEnded; what came of it
-goes on to the registry, which judges, and to the metrics.
+It opens no socket: a callback starts a greenlet that runs the probe and tells ProbeEnded. The actor forwards the result
+to the registry, which judges the backend's health, and to the metrics.
 """
 
 from __future__ import annotations
@@ -21,118 +21,118 @@ from app.domain import metric_names
 from app.domain.probe import ProbeSpec, Target
 
 MAX_AT_ONCE: Final = 128
-"""Probes under way. It takes 14 ms of the event loop should they all be answered in one turn of it; and with the
-default interval and timeout 256 servers may hang before the others' probes come late."""
+"""Maximum number of running probes. If all end in one turn of the event loop, they block it for 14 ms. With the default
+interval and timeout 256 servers may hang before probes of other servers are late."""
 JITTER: Final = 0.1
-"""Of the interval, either way: edges that were started together do not stay in step."""
+"""Fraction of the interval, in either direction, so that edges started together do not stay in step."""
 GRACE_SECONDS: Final = 5.0
-"""A probe that has said nothing for so long after its timeout is given up: its greenlet has died."""
-SAYS_NOTHING: Final = frozenset(("no_resources", "internal_error", "given_up"))
-"""Failures of ours, by which no backend is judged (app.outbound.probes; the last is given here)."""
+"""A probe without a result this long after its timeout is given up: its greenlet has died."""
+INCONCLUSIVE: Final = frozenset(("no_resources", "internal_error", "given_up"))
+"""Failures of the edge itself, which do not count against a backend (app.outbound.probes; `given_up` is set here)."""
 
-_Place = tuple[str, str, str, int]
-"""Pool, backend id, host, port. A target at the same place and asked the same way is the same target, whatever else of
-its row changes."""
+_Key = tuple[str, str, str, int]
+"""Pool, backend id, host, port. A target with the same key and probe is the same target, whatever else changes in its
+row."""
 
 
-def _place(target: Target) -> _Place:
+def _key(target: Target) -> _Key:
     backend = target.backend
     return target.pool, backend.id, backend.host, backend.port
 
 
-class _Turn:
-    """A target's place in the rhythm."""
+class _Scheduled:
+    """A target in the schedule."""
 
-    __slots__ = ("due_at", "has_been_probed", "is_under_way", "number", "spec", "started_at", "target")
+    __slots__ = ("due_at", "has_been_probed", "is_running", "number", "spec", "started_at", "target")
 
     def __init__(self, target: Target, spec: ProbeSpec, now: float, number: int) -> None:
         self.target = target
         self.spec = spec
         self.due_at = now
         self.number = number
-        """Who goes first among those due at the same moment."""
+        """Breaks ties between targets due at the same time."""
         self.started_at = now
-        self.is_under_way = False
+        self.is_running = False
         self.has_been_probed = False
 
 
 class ProbeSchedule:
-    """When each target is probed: at once, then after a random part of its interval, then about every interval.
+    """Schedules the probes of each target: at once, then after a random part of its interval, then every interval.
 
-    A target has at most one probe under way, all of them together MAX_AT_ONCE; whoever is due and finds no room goes
-    before those due later. All times are monotonic seconds handed in.
+    A target has at most one running probe, and all targets together at most MAX_AT_ONCE. Beyond that, targets are
+    probed in the order in which they were due. All times are arguments, in monotonic seconds.
     """
 
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
         self._numbers = count()
-        self._turns: dict[_Place, _Turn] = {}
+        self._scheduled: dict[_Key, _Scheduled] = {}
         self._specs: dict[ProbeSpec, ProbeSpec] = {}
-        self._waiting: list[tuple[float, int, _Turn]] = []
-        self._under_way: dict[tuple[_Place, ProbeSpec], tuple[Target, float]] = {}
-        """And when each is overdue. Probes of targets that are no more take up room until they end, too."""
+        self._waiting: list[tuple[float, int, _Scheduled]] = []
+        self._running: dict[tuple[_Key, ProbeSpec], tuple[Target, float]] = {}
+        """Running probes, each with the time when it is overdue; includes probes of targets that were removed."""
 
     def replace(self, targets: Iterable[Target], now: float) -> None:
-        """Probe these and no others; those known already keep their rhythm."""
-        turns: dict[_Place, _Turn] = {}
+        """Probe exactly these targets; known ones keep their schedule."""
+        scheduled: dict[_Key, _Scheduled] = {}
         specs: dict[ProbeSpec, ProbeSpec] = {}
         given = spec = None
         for target in targets:
-            # A pool's targets share one spec. Comparing it with its equal for each of 10,000 would take 30 ms.
+            # The targets of a pool share one spec. Comparing equal specs for each of 10,000 targets would take 30 ms.
             if target.spec is not given or spec is None:
                 given = target.spec
                 spec = self._specs.get(given, given)
                 specs[spec] = spec
-            place = _place(target)
-            turn = self._turns.get(place)
-            if turn is None or turn.spec is not spec:
-                turn = _Turn(target, spec, now, next(self._numbers))
-                turn.is_under_way = (place, spec) in self._under_way
-            turn.target = target
-            turns[place] = turn
-        self._turns, self._specs = turns, specs
-        self._waiting = [(turn.due_at, turn.number, turn) for turn in turns.values() if not turn.is_under_way]
+            key = _key(target)
+            entry = self._scheduled.get(key)
+            if entry is None or entry.spec is not spec:
+                entry = _Scheduled(target, spec, now, next(self._numbers))
+                entry.is_running = (key, spec) in self._running
+            entry.target = target
+            scheduled[key] = entry
+        self._scheduled, self._specs = scheduled, specs
+        self._waiting = [(entry.due_at, entry.number, entry) for entry in scheduled.values() if not entry.is_running]
         heapify(self._waiting)
 
     def start_due(self, now: float) -> list[Target]:
-        """Return the targets whose probes are to start now; they count as under way."""
+        """Return the targets whose probes must start now; they count as running."""
         starting = []
-        while self._waiting and self._waiting[0][0] <= now and len(self._under_way) < MAX_AT_ONCE:
-            turn = heappop(self._waiting)[2]
-            turn.is_under_way, turn.started_at = True, now
-            overdue_at = now + turn.spec.timeout_seconds + GRACE_SECONDS
-            self._under_way[_place(turn.target), turn.spec] = turn.target, overdue_at
-            starting.append(turn.target)
+        while self._waiting and self._waiting[0][0] <= now and len(self._running) < MAX_AT_ONCE:
+            entry = heappop(self._waiting)[2]
+            entry.is_running, entry.started_at = True, now
+            overdue_at = now + entry.spec.timeout_seconds + GRACE_SECONDS
+            self._running[_key(entry.target), entry.spec] = entry.target, overdue_at
+            starting.append(entry.target)
         return starting
 
     def end(self, target: Target, now: float) -> Target | None:
-        """Schedule the next probe; returns the target as it is by now, None when nobody waits for this one any more."""
-        place = _place(target)
-        if self._under_way.pop((place, target.spec), None) is None:
+        """Schedule the next probe. Return the target with its present row, None if the probe is no longer wanted."""
+        key = _key(target)
+        if self._running.pop((key, target.spec), None) is None:
             return None
-        turn = self._turns.get(place)
-        if turn is None or turn.spec != target.spec:
+        entry = self._scheduled.get(key)
+        if entry is None or entry.spec != target.spec:
             return None
-        turn.due_at = self._next_due(turn, now)
-        turn.is_under_way, turn.has_been_probed = False, True
-        heappush(self._waiting, (turn.due_at, turn.number, turn))
-        return turn.target
+        entry.due_at = self._next_due(entry, now)
+        entry.is_running, entry.has_been_probed = False, True
+        heappush(self._waiting, (entry.due_at, entry.number, entry))
+        return entry.target
 
     def overdue(self, now: float) -> list[Target]:
-        """Return the targets of probes that should have ended long ago."""
-        return [target for target, until in self._under_way.values() if until <= now]
+        """Return the targets of running probes that are overdue."""
+        return [target for target, until in self._running.values() if until <= now]
 
-    def _next_due(self, turn: _Turn, now: float) -> float:
-        interval = turn.spec.interval_seconds
-        if not turn.has_been_probed:
-            return now + self._chance.uniform(0.0, interval)
-        return max(now, turn.started_at + interval * self._chance.uniform(1 - JITTER, 1 + JITTER))
+    def _next_due(self, entry: _Scheduled, now: float) -> float:
+        interval = entry.spec.interval_seconds
+        if not entry.has_been_probed:
+            return now + self._rng.uniform(0.0, interval)
+        return max(now, entry.started_at + interval * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
 
 class HealthActor(GeventActor):
-    """Built afresh after a crash, from the targets of the moment; what was under way then ends unheard.
+    """Translates messages. After a crash it is rebuilt from the present targets; results of running probes are ignored.
 
-    `start_probe` must not wait: it starts a greenlet that tells ProbeEnded, with the target that it was given.
+    `start_probe` must not wait: it starts a greenlet that tells ProbeEnded with the same target.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class HealthActor(GeventActor):
         metrics: Address,
         targets: Iterable[Target] = (),
         *,
-        chance: random.Random,
+        rng: random.Random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class HealthActor(GeventActor):
         self._registry = registry
         self._metrics = metrics
         self._clock = clock
-        self._schedule = ProbeSchedule(chance)
+        self._schedule = ProbeSchedule(rng)
         self._schedule.replace(targets, clock())
 
     def handle(self, message: object) -> object:
@@ -171,15 +171,17 @@ class HealthActor(GeventActor):
         for target in self._schedule.start_due(now):
             self._start_probe(target)
 
-    def _ended(self, asked: Target, failure: str | None, now: float) -> None:
-        target = self._schedule.end(asked, now)
+    def _ended(self, probed: Target, failure: str | None, now: float) -> None:
+        target = self._schedule.end(probed, now)
         if target is None:
             return
-        if failure not in SAYS_NOTHING:
+        if failure not in INCONCLUSIVE:
             tell(self._registry, BackendProbed(target.pool, target.backend, failure))
         tell(self._metrics, Count(metric_names.PROBES, (target.pool, target.backend.id, failure or "passed")))
 
     def _give_up_overdue(self, now: float) -> None:
         for target in self._schedule.overdue(now):
-            logger.warning("the probe of backend {} of pool {} never ended", target.backend.id, target.pool)
+            logger.warning(
+                "the probe of backend {} in pool {} did not end and was given up", target.backend.id, target.pool
+            )
             self._ended(target, "given_up", now)

@@ -1,4 +1,4 @@
-"""The vocabulary: every message an actor understands. Commands are imperative, requests say their reply."""
+"""The messages of the actors. Commands are imperative; a request states the type of its reply."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from app.domain.probe import Target
 
 
 class LeaseBackend(Request[Lease | Unleased], frozen=True):
-    """Elect and reserve in one step. Safe to repeat under the same `lease_id`, which the connection chose."""
+    """Select and reserve a backend in one step. Safe to repeat with the same `lease_id`, which the connection chose."""
 
     lease_id: int
     pool: str
     frontend: str
-    """Names the election."""
+    """Identifies the selector."""
     client: Client
     preferred: str | None
     """The id of the backend the client is bound to."""
     excluded: Collection[str]
-    """Ids of backends this connection has tried already."""
+    """Ids of backends that this connection has already tried."""
 
 
 class ReleaseLease(Message, frozen=True):
@@ -38,7 +38,7 @@ class ReleaseLease(Message, frozen=True):
 
 
 class RestoreLease(Message, frozen=True):
-    """Count a lease that a crashed registry may have granted and forgotten."""
+    """Count a lease that a crashed registry may have granted."""
 
     pool: str
     lease_id: int
@@ -46,7 +46,7 @@ class RestoreLease(Message, frozen=True):
 
 
 class TrafficFailed(Message, frozen=True):
-    """A backend refused a connection, did not answer in time, or failed one it had taken. `cause` is a short word."""
+    """A backend refused a connection, timed out, or failed an accepted connection. `cause` is a short word."""
 
     pool: str
     backend: Backend
@@ -59,7 +59,7 @@ class TrafficSucceeded(Message, frozen=True):
 
 
 class BackendProbed(Message, frozen=True):
-    """A probe of a backend has ended; `failure` is a short word, None when it passed."""
+    """A probe of a backend has ended; `failure` is a short word, None if it passed."""
 
     pool: str
     backend: Backend
@@ -67,26 +67,26 @@ class BackendProbed(Message, frozen=True):
 
 
 class ReplacePools(Message, frozen=True):
-    """The configuration says: these pools, and no others."""
+    """Serve exactly these pools, as configured."""
 
     plans: tuple[PoolPlan, ...]
 
 
 class ReplaceBackends(Message, frozen=True):
-    """A pool has these backends from now on, and no others."""
+    """Serve exactly these backends in a pool."""
 
     pool: str
     backends: tuple[Backend, ...]
 
 
 class ContinueReplacing(Message, frozen=True):
-    """The registry's note to itself: a large set is taken over in slices, so that others get their turn."""
+    """Sent by the registry to itself: it replaces a large set in slices, with other messages in between."""
 
     pool: str
 
 
 class DescribePool(Request[list[MemberView]], frozen=True):
-    """Describe a page of a pool's members; a page that is not full is the last."""
+    """Describe a page of a pool's members. A page with fewer than `count` members is the last."""
 
     pool: str
     first: int = 0
@@ -94,7 +94,7 @@ class DescribePool(Request[list[MemberView]], frozen=True):
 
 
 class PoolCounts(Message, frozen=True):
-    """How many members a pool has, how many take new clients, and whether it serves though all are down."""
+    """The number of members of a pool, the number that take new clients, and whether it fails open."""
 
     members: int
     candidates: int
@@ -106,24 +106,24 @@ class CountCandidates(Request[dict[str, PoolCounts]], frozen=True):
 
 
 class ReadGenerations(Request[dict[str, int]], frozen=True):
-    """Return the generation of every pool: while it is the same, so is who may serve (see Pool.generation)."""
+    """Return the generation of every pool: while it is unchanged, so are the serving members (see Pool.generation)."""
 
 
 # To the health actor
 
 
 class ReplaceTargets(Message, frozen=True):
-    """Probe these, and no others. Those known already keep their rhythm."""
+    """Probe exactly these targets. Known ones keep their schedule."""
 
     targets: tuple[Target, ...]
 
 
 class StartDueProbes(Message, frozen=True):
-    """It is time to look whose turn it is."""
+    """Start the probes that are due."""
 
 
 class ProbeEnded(Message, frozen=True):
-    """A probe has ended; `failure` is a short word, None when it passed."""
+    """A probe has ended; `failure` is a short word, None if it passed."""
 
     target: Target
     failure: str | None
@@ -133,7 +133,7 @@ class ProbeEnded(Message, frozen=True):
 
 
 class FindBinding(Request["BindingFound"], frozen=True):
-    """Which backend is a client bound to? Answered late while another connection of the client elects one."""
+    """Find the backend that a client is bound to. The reply waits while another connection selects one."""
 
     client: str
     """See app.domain.client.client_key."""
@@ -141,7 +141,7 @@ class FindBinding(Request["BindingFound"], frozen=True):
 
 
 class AdmitClient(Request[Refusal | None], frozen=True):
-    """Count a connection against its client's limits at a frontend, once however often it asks."""
+    """Count a connection against its client's limits at a frontend. Safe to repeat."""
 
     frontend: str
     client: str
@@ -170,14 +170,14 @@ class Selected(Message, frozen=True):
 
 
 class ConfirmBinding(Message, frozen=True):
-    """The backend answered: bind the client to it, or touch the binding it has."""
+    """The backend accepted the client: bind the client to it, or renew the binding."""
 
     client: str
     backend_id: str
 
 
 class Unbind(Message, frozen=True):
-    """End a client's binding, if it is (still) to this backend; give it back the one it had before, if any."""
+    """End a client's binding if it is still to this backend, and restore the `former` one, if any."""
 
     client: str
     backend_id: str
@@ -193,7 +193,7 @@ class ClientLeft(Message, frozen=True):
 
 
 class ReplaceLimits(Message, frozen=True):
-    """The limits of each client at each frontend that has any."""
+    """Replace the per-client limits, by frontend."""
 
     rules: Mapping[str, LimitRules]
 
@@ -209,14 +209,14 @@ class CopyBindings(Request[list[Binding]], frozen=True):
 
 
 class DescribeBinding(Request[Binding | None], frozen=True):
-    """Look a client's binding up, and change nothing."""
+    """Look up a client's binding without renewing it."""
 
     client: str
     """See app.domain.client.client_key."""
 
 
 class BindingCounts(Message, frozen=True):
-    """`bindings` held now, `shards` of the table, `evictions` since the start."""
+    """Present `bindings`, `shards` of the table, `evictions` since the start."""
 
     bindings: int
     shards: int
@@ -247,24 +247,24 @@ class BackendConnected(Message, frozen=True):
 
 
 class ConnectionClosed(Message, frozen=True):
-    """A client's connection has ended, with this termination state."""
+    """A client connection has ended with this termination state."""
 
     state: str
 
 
 class TrafficMoved(Message, frozen=True):
-    """What the whole process did since the last such message."""
+    """The traffic of the whole process since the last such message."""
 
     accepted: Mapping[str, int]
     """Connections, by frontend."""
     bytes_moved: Mapping[tuple[str, str], tuple[int, int]]
     """Bytes sent to clients and received from them, by (pool, backend id)."""
     requests: Mapping[Labels, HistogramView]
-    """HTTP requests and how long they took, by the labels of the request metrics."""
+    """HTTP requests and their durations, by the labels of the request metrics."""
 
 
 class Forget(Message, frozen=True):
-    """Drop the series of every backend, and of every frontend, that is not among these."""
+    """Drop the series of all backends and frontends except these."""
 
     backends: frozenset[tuple[str, str]]
     """(pool, backend id)."""
@@ -272,7 +272,7 @@ class Forget(Message, frozen=True):
 
 
 class ReadCounters(Request[Mapping[str, Mapping[Labels, float]]], frozen=True):
-    """Copy some counters, by metric and label values: far less than everything."""
+    """Copy these counters only, by metric and label values, which is far cheaper than a snapshot."""
 
     metrics: tuple[str, ...]
 

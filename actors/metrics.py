@@ -17,14 +17,14 @@ from app.domain.measures import Labels, Measures
 
 
 class MetricsActor(GeventActor):
-    """The measures are handed in, because they outlive a crash of the actor."""
+    """Translates messages. The measures are an argument, because they outlive a crash of the actor."""
 
     def __init__(self, measures: Measures) -> None:
         super().__init__()
         self._measures = measures
         self._backends: frozenset[tuple[str, str]] | None = None
         self._frontends: frozenset[str] | None = None
-        """Those that have not vanished; None until told."""
+        """The present ones; None before the first Forget."""
 
     def handle(self, message: object) -> object:
         measures = self._measures
@@ -46,8 +46,8 @@ class MetricsActor(GeventActor):
                 self._backends, self._frontends = backends, frontends
                 for metric in names.BY_BACKEND:
                     measures.keep_only(metric, slice(2), backends)
-                for metric, place in names.BY_FRONTEND.items():
-                    measures.keep_only(metric, place, frontends)
+                for metric, position in names.BY_FRONTEND.items():
+                    measures.keep_only(metric, position, frontends)
             case ReadCounters(metrics):
                 return measures.read(metrics)
             case TakeSnapshot():
@@ -63,7 +63,7 @@ class MetricsActor(GeventActor):
         for backend, (sent, received) in message.bytes_moved.items():
             measures.count(names.BYTES_SENT, (), sent)
             measures.count(names.BYTES_RECEIVED, (), received)
-            if backend[1] and self._exists(backend):  # the edge's own answers are nobody's
+            if backend[1] and self._exists(backend):  # responses of the edge itself have no backend
                 measures.count(names.BACKEND_BYTES_SENT, backend, sent)
                 measures.count(names.BACKEND_BYTES_RECEIVED, backend, received)
         for labels, observed in message.requests.items():
@@ -73,5 +73,5 @@ class MetricsActor(GeventActor):
                 measures.add(names.REQUEST_SECONDS, labels[:-1], observed)
 
     def _exists(self, backend: Labels) -> bool:
-        """Say whether to count for a backend: a dial that ends after it vanished would bring its series back."""
+        """Return whether to count for a backend: a dial that ends after its removal must not restore its series."""
         return self._backends is None or backend in self._backends

@@ -1,4 +1,4 @@
-"""The vocabulary of the registrations actor. Every message is a request, so that none is lost."""
+"""The messages of the registrations actor. All are requests, so that none is lost."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from app.domain.registration import Registration
 
 
 class RenewRegistration(Request[bool], frozen=True):
-    """A service says what it said before; False when it is not kept like that."""
+    """Renew a registration. The reply is False if there is no equal, unexpired entry."""
 
     registration: Registration
 
 
-class EnterRegistration(Request[None], frozen=True):
-    """This stands in the routing database."""
+class AddRegistration(Request[None], frozen=True):
+    """Add a registration that is now in the routing database."""
 
     registration: Registration
 
 
-class EndRegistrations(Request[None], frozen=True):
-    """These stand there no more."""
+class RemoveRegistrations(Request[None], frozen=True):
+    """Remove registrations that are no longer in the routing database, by backend id."""
 
     ids: tuple[str, ...]
 
 
-class AdoptRegistrations(Request[None], frozen=True):
-    """These stand there, by id, and no others."""
+class ReplaceRegistrations(Request[None], frozen=True):
+    """Replace all registrations by those in the routing database, by backend id."""
 
     found: Mapping[str, Registration]
 
 
 class FindExpired(Request[list[Registration]], frozen=True):
-    """Which have not been renewed in time? They stay until they are ended."""
+    """Return the registrations that were not renewed in time. They stay until they are removed."""

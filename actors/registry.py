@@ -38,9 +38,9 @@ _BETWEEN_SLICES_SECONDS: Final = 0.001
 
 
 class RegistryActor(GeventActor):
-    """Built afresh after a crash: from the pools planned, the backends known and the leases held now.
+    """Translates messages. After a crash it is rebuilt from the planned pools, the known backends and the leases held.
 
-    `make_election` makes what a plan asks for; `leases` are (pool, lease id, backend).
+    `make_selector` makes the selector for a plan; `leases` are (pool, lease id, backend).
     """
 
     def __init__(
@@ -59,28 +59,28 @@ class RegistryActor(GeventActor):
         now = time.monotonic()
         self._replace_pools(plans, now)
         for pool, found in backends.items():
-            self._on(pool).replace(found, now)
+            self._pool(pool).replace(found, now)
         for pool, lease_id, backend in leases:
-            self._on(pool).restore(lease_id, backend, now)
+            self._pool(pool).restore(lease_id, backend, now)
 
     def handle(self, message: object) -> object:  # noqa: PLR0912 - one arm a message
         match message:
             case LeaseBackend(lease_id, pool, frontend, client, preferred, excluded):
-                return self._on(pool).lease(lease_id, frontend, client, preferred, excluded, time.monotonic())
+                return self._pool(pool).lease(lease_id, frontend, client, preferred, excluded, time.monotonic())
             case ReleaseLease(pool, lease_id):
-                self._on(pool).release(lease_id)
+                self._pool(pool).release(lease_id)
             case TrafficFailed(pool, backend, cause):
-                self._on(pool).traffic_failed(backend, cause, time.monotonic())
+                self._pool(pool).traffic_failed(backend, cause, time.monotonic())
             case TrafficSucceeded(pool, backend):
-                self._on(pool).traffic_succeeded(backend, time.monotonic())
+                self._pool(pool).traffic_succeeded(backend, time.monotonic())
             case BackendProbed(pool, backend, failure):
-                self._on(pool).probed(backend, failure, time.monotonic())
+                self._pool(pool).probed(backend, failure, time.monotonic())
             case RestoreLease(pool, lease_id, backend):
-                self._on(pool).restore(lease_id, backend, time.monotonic())
+                self._pool(pool).restore(lease_id, backend, time.monotonic())
             case ReplacePools(plans):
                 self._replace_pools(plans, time.monotonic())
             case ReplaceBackends(pool, backends):
-                self._replacing[pool] = self._on(pool).replacing(backends, time.monotonic())
+                self._replacing[pool] = self._pool(pool).replace_in_slices(backends, time.monotonic())
                 self._continue_replacing(pool)
             case ContinueReplacing(pool):
                 self._continue_replacing(pool)
@@ -89,13 +89,13 @@ class RegistryActor(GeventActor):
             case ReadGenerations():
                 return {name: pool.generation(time.monotonic()) for name, pool in self._pools.items()}
             case DescribePool(pool, first, count):
-                return self._on(pool).view(time.monotonic(), first, count)
+                return self._pool(pool).view(time.monotonic(), first, count)
             case _:
                 return super().handle(message)
         return None
 
-    def _on(self, name: str) -> Pool:
-        """Return a pool; one that is gone is an empty one."""
+    def _pool(self, name: str) -> Pool:
+        """Return a pool; an unknown one is an empty pool."""
         pool = self._pools.get(name)
         return pool if pool is not None else self._new_pool(name)
 
@@ -103,21 +103,21 @@ class RegistryActor(GeventActor):
         return Pool(lambda change: self._health_changed(name, change), lambda is_open: self._failed_open(name, is_open))
 
     def _replace_pools(self, plans: Iterable[PoolPlan], now: float) -> None:
-        """Take over what the configuration says of pools and elections; what did not change is kept."""
+        """Apply the configured pools and selectors; unchanged ones keep their state."""
         before, self._pools = self._pools, {}
         for plan in plans:
             pool = self._pools[plan.name] = before.get(plan.name) or self._new_pool(plan.name)
-            pool.adopt(plan.rules, now)
-            pool.hold(plan.selectors, self._make_selector)
+            pool.set_rules(plan.rules, now)
+            pool.set_selectors(plan.selectors, self._make_selector)
 
     def _continue_replacing(self, pool: str) -> None:
         for _ in self._replacing.get(pool, ()):
-            # Told at once, the note would be the next message, and the loop none the freer.
-            gevent.spawn_later(_BETWEEN_SLICES_SECONDS, self._note_to_continue, pool)
+            # Sent at once, the message would be the next one, and the event loop would get no turn.
+            gevent.spawn_later(_BETWEEN_SLICES_SECONDS, self._send_continue, pool)
             return
         self._replacing.pop(pool, None)
 
-    def _note_to_continue(self, pool: str) -> None:
+    def _send_continue(self, pool: str) -> None:
         with suppress(ActorDead):  # a successor starts from the whole set
             self.actor_ref.tell(ContinueReplacing(pool))
 
@@ -133,7 +133,9 @@ class RegistryActor(GeventActor):
 
     def _failed_open(self, pool: str, is_open: bool) -> None:
         if is_open:
-            logger.bind(pool=pool).error("pool {}: every backend is down, all that the database allows serve", pool)
+            logger.bind(pool=pool).error(
+                "pool {}: every backend is down, so all that are healthy in the database serve", pool
+            )
             tell(self._metrics, Count(names.FAIL_OPENS, (pool,)))
         else:
             logger.bind(pool=pool).info("pool {}: healthy backends serve again", pool)

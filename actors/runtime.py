@@ -1,9 +1,9 @@
-"""The gevent-native actor runtime: the only file that imports pykka.
+"""The actor runtime on gevent: the only file that imports pykka.
 
-pykka 4 ships a threaded runtime alone. `GeventActor` rebuilds it on pykka's three extension points (inbox, future,
-loop) with gevent's own primitives, which halves the price of an ask. On top stand the two verbs that the rest of the
-house uses: `ask`, a typed request with a reply and a deadline, and `tell`. Both go to an `Address`, the published
-name of an actor, which outlives the actor: after a crash the supervisor publishes the successor there.
+pykka 4 has a threaded runtime only. `GeventActor` replaces its three extension points (inbox, future, loop) with
+gevent's own primitives, which halves the cost of an ask. The rest of the program uses two functions: `ask`, a typed
+request with a reply and a deadline, and `tell`. Both take an `Address`, the published name of an actor. It outlives the
+actor: after a crash the supervisor publishes the successor there.
 """
 
 from __future__ import annotations
@@ -30,47 +30,47 @@ _REPUBLISH_POLL_SECONDS: Final = 0.01
 
 
 class Message(msgspec.Struct, frozen=True):
-    """Base of every message. A struct, because a frozen dataclass takes five times as long to make: 0.5 µs."""
+    """Base of every message. It is a struct because a frozen dataclass takes 0.5 µs to make, five times as long."""
 
 
 class Request(Message, Generic[R], frozen=True):
-    """Base of every message that is answered, with an R."""
+    """Base of every message with a reply, of type R."""
 
 
 class Crash(Request[None], frozen=True):
-    """Ends the actor that receives it, as a broken invariant would. For tests of the supervision."""
+    """Ends the actor that receives it, like a broken invariant. For tests of supervision."""
 
 
 class Ping(Request[bool], frozen=True):
-    """Answered by every actor once it is up."""
+    """Every actor replies to it once it has started."""
 
 
 class AskTimeoutError(Exception):
-    """The actor did not answer within the deadline. The request may still be carried out."""
+    """The actor did not reply within the deadline. The request may still be carried out."""
 
 
 class InvariantBrokenError(Exception):
-    """The actor's state contradicts itself: the actor ends, and the supervisor starts a successor."""
+    """The actor's state is inconsistent: the actor ends, and the supervisor starts a successor."""
 
 
 class Inbox:
-    """An actor's queue of envelopes: any greenlet of the thread puts, one greenlet, the actor's, gets.
+    """An actor's queue of envelopes: any greenlet of the thread puts, only the actor's greenlet gets.
 
-    Who asks lends the actor its turn: the switch goes straight to the parked actor and, when the inbox is empty again,
-    straight back. A handler never waits, so the answer is there then, and neither the event loop nor a timer was
-    needed: an ask costs 2.2 µs instead of 3.8. A tell leaves the turn where it is.
+    A greenlet that asks switches straight to the waiting actor, which switches straight back when its inbox is empty
+    again. A handler never waits, so the reply is there by then, without the event loop or a timer: an ask costs 2.2 µs
+    instead of 3.8. A tell does not switch: the event loop resumes the actor.
     """
 
-    __slots__ = ("_lender", "_messages", "_parked", "_wake_up")
+    __slots__ = ("_asker", "_messages", "_parked", "_wake_up")
 
     def __init__(self) -> None:
         self._messages: deque[Any] = deque()
         self._parked: Any = None
-        """The actor's greenlet, while it waits for a message."""
-        self._lender: Any = None
-        """Who goes on when the inbox is empty again."""
+        """The actor's greenlet while it waits for a message."""
+        self._asker: Any = None
+        """The greenlet that resumes when the inbox is empty again."""
         self._wake_up: Any = None
-        """The loop's callback that will switch to the parked actor."""
+        """The event loop's callback that will switch to the waiting actor."""
 
     def put(self, envelope: Any) -> None:
         self._messages.append(envelope)
@@ -85,28 +85,28 @@ class Inbox:
             self._wake_up.stop()
             self._wake_up = None
         self._parked = None
-        self._lender = getcurrent()
+        self._asker = getcurrent()
         try:
             parked.switch()
-        except BaseException:  # thrown in because a handler waits after all: the turn is not to be given back
-            self._lender = None
+        except BaseException:  # thrown into the asker because a handler waits after all: do not resume it again
+            self._asker = None
             raise
 
     def get(self) -> Any:
         while not self._messages:
             self._parked = getcurrent()
-            lender, self._lender = self._lender, None
+            asker, self._asker = self._asker, None
             try:
-                (lender or get_hub()).switch()
+                (asker or get_hub()).switch()
             finally:
                 self._parked = self._wake_up = None
         return self._messages.popleft()
 
-    def give_turn_back(self) -> None:
-        """The actor has ended: whoever lent it a turn goes on."""
-        lender, self._lender = self._lender, None
-        if lender is not None:
-            get_hub().loop.run_callback(lender.switch)
+    def resume_asker(self) -> None:
+        """Resume the greenlet that asked last, because the actor has ended."""
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            get_hub().loop.run_callback(asker.switch)
 
     def empty(self) -> bool:
         return not self._messages
@@ -116,12 +116,12 @@ class Inbox:
 
 
 class GeventFuture(pykka.Future[R]):
-    """A pykka future that one greenlet at a time may wait for.
+    """A pykka future for which one greenlet at a time may wait.
 
-    Constructible without arguments and settable once, as pykka requires. It wakes its waiter by the loop, like Inbox.
+    It is constructible without arguments and can be set once, as pykka requires. The event loop wakes the waiter.
     """
 
-    # Defaults of the class, because there are two futures a connection and an __init__ costs 0.5 µs.
+    # Class attributes as defaults: there are two futures per connection, and setting them in __init__ costs 0.5 µs.
     _get_hook: Any = None
     _is_set = False
     _value: Any = None
@@ -139,7 +139,7 @@ class GeventFuture(pykka.Future[R]):
         super().set_get_hook(func)
 
     def get(self, *, timeout: float | None = None) -> R:
-        """Return the value or raise the exception that was set; `pykka.Timeout` after `timeout` seconds."""
+        """Return the value or raise the exception that was set. Raises `pykka.Timeout` after `timeout` seconds."""
         if self._get_hook is not None:
             return super().get(timeout=timeout)
         if not self._is_set:
@@ -151,7 +151,7 @@ class GeventFuture(pykka.Future[R]):
 
     def _wait(self, timeout: float | None) -> None:
         if self._waiter is not None:
-            raise RuntimeError("another greenlet waits for this future")
+            raise RuntimeError("another greenlet is already waiting for this future")
         hub = get_hub()
         timer = None
         self._waiter = getcurrent()
@@ -193,10 +193,10 @@ class GeventFuture(pykka.Future[R]):
 
 
 class GeventActor(pykka.Actor):
-    """An actor in a greenlet. Subclasses implement `handle`, usually one `match` with one call an arm.
+    """An actor in a greenlet. Subclasses implement `handle`, usually one `match` with one call per arm.
 
-    A message whose handling fails is logged and counted and the actor lives on (the asker gets the exception); only
-    InvariantBrokenError ends it. A handler that cannot answer yet returns a GeventFuture and sets it later.
+    If handling a message fails, this is logged and counted, the asker gets the exception, and the actor continues. Only
+    InvariantBrokenError ends it. A handler whose reply is not available yet returns a GeventFuture and sets it later.
     """
 
     @staticmethod
@@ -209,11 +209,11 @@ class GeventActor(pykka.Actor):
 
     def _start_actor_loop(self) -> None:
         greenlet = gevent.spawn(self._actor_loop)
-        greenlet.link(self._bury)
+        greenlet.link(self._clean_up)
         cast(Any, self.actor_ref).greenlet = greenlet
 
-    def _bury(self, _greenlet: object) -> None:
-        """Make sure that nobody waits for an actor that has ended in a way pykka does not see (a killed greenlet)."""
+    def _clean_up(self, _greenlet: object) -> None:
+        """Fail the pending asks of an actor that ended in a way that pykka does not notice (a killed greenlet)."""
         pykka.ActorRegistry.unregister(self.actor_ref)
         self.actor_stopped.set()
         while not self.actor_inbox.empty():
@@ -221,12 +221,12 @@ class GeventActor(pykka.Actor):
             if envelope.reply_to is not None:
                 error = pykka.ActorDeadError(f"{self} has ended")
                 envelope.reply_to.set_exception((pykka.ActorDeadError, error, None))
-        cast(Inbox, self.actor_inbox).give_turn_back()
+        cast(Inbox, self.actor_inbox).resume_asker()
 
     def handle(self, message: Any) -> Any:
-        """Carry out one message; the return value answers it. Never waits for anything.
+        """Carry out one message; the return value is the reply. Must not wait for anything.
 
-        Subclasses hand on what they do not know.
+        Subclasses call the base class for messages that they do not handle.
         """
         match message:
             case Ping():
@@ -234,18 +234,18 @@ class GeventActor(pykka.Actor):
             case Crash():
                 raise InvariantBrokenError("crashed on request")
             case _:
-                raise TypeError(f"{type(self).__name__} does not understand {message!r}")
+                raise TypeError(f"{type(self).__name__} has no handler for {message!r}")
 
     def on_receive(self, message: Any) -> Any:
         try:
             return self.handle(message)
         except InvariantBrokenError:
-            # pykka drops an ended actor's inbox; unasked questions in it are answered with ActorDeadError.
+            # pykka drops the inbox of an ended actor; pending asks in it fail with ActorDeadError.
             self._stop()
             raise
         except BaseException as error:
-            # A BaseException that left a handler (a leaked gevent.Timeout, a GreenletExit) would make pykka stop every
-            # actor of the process.
+            # A BaseException that leaves a handler (a leaked gevent.Timeout, a GreenletExit) would make pykka stop
+            # every actor of the process.
             name = type(self).__name__
             logger.opt(exception=error).error("{} failed to handle {}", name, type(message).__name__)
             hook = getattr(self.actor_ref, "on_handler_error", None)
@@ -258,12 +258,12 @@ class GeventActor(pykka.Actor):
 
 
 class Address:
-    """The published name of an actor, of which there is one incarnation at a time."""
+    """The published name of an actor, which has one incarnation at a time."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.epoch = 0
-        """How many incarnations were published; a change between two reads means a restart between them."""
+        """The number of incarnations published. A change between two reads means that the actor was restarted."""
         self._ref: pykka.ActorRef[Any] | None = None
 
     def publish(self, actor: pykka.ActorRef[Any]) -> None:
@@ -273,7 +273,7 @@ class Address:
     @property
     def ref(self) -> pykka.ActorRef[Any]:
         if self._ref is None:
-            raise pykka.ActorDeadError(f"{self.name} was never started")
+            raise pykka.ActorDeadError(f"actor {self.name} was not started")
         return self._ref
 
     @property
@@ -288,53 +288,53 @@ def on_handler_error(actor: pykka.ActorRef[Any], callback: Callable[[str], None]
 
 
 def on_death(actor: pykka.ActorRef[Any], callback: Callable[[], None]) -> None:
-    """Call back when an actor has ended, in whichever way: a broken invariant, a failed start, a kill, a stop."""
+    """Call back when an actor has ended for any reason: a broken invariant, a failed start, a kill or a stop."""
     cast(Any, actor).greenlet.link(lambda _greenlet: callback())
 
 
 def ask(address: Address, message: Request[R], *, timeout_s: float) -> R:
-    """Send a request and wait for its reply: for its turn, that is, because no handler waits.
+    """Send a request and wait for its reply.
 
-    When the actor is found dead its successor is asked, within the same deadline: a request must be safe to repeat.
-    One that itself ended the actor is not repeated.
+    If the actor is dead, its successor is asked within the same deadline, so a request must be safe to repeat. A
+    request that itself ended the actor is not repeated.
 
-    Raises AskTimeoutError; RuntimeError when the handler failed; InvariantBrokenError when that ended the actor.
+    Raises AskTimeoutError; RuntimeError if the handler failed; InvariantBrokenError if that ended the actor.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             reply = address.ref.ask(message, timeout=timeout_s)
-            if isinstance(reply, GeventFuture):  # answered later
+            if isinstance(reply, GeventFuture):  # set later by the actor
                 reply = reply.get(timeout=max(0.0, deadline - time.monotonic()))
             return reply  # type: ignore[return-value]
         except pykka.Timeout:
-            raise AskTimeoutError(f"{address.name} did not answer {type(message).__name__}") from None
+            raise AskTimeoutError(f"actor {address.name} did not reply to {type(message).__name__} in time") from None
         except pykka.ActorDeadError:
             timeout_s = deadline - time.monotonic()
             if timeout_s <= 0:
-                raise AskTimeoutError(f"{address.name} is down") from None
+                raise AskTimeoutError(f"actor {address.name} is down") from None
             gevent.sleep(min(_REPUBLISH_POLL_SECONDS, timeout_s))
 
 
 def tell(address: Address, message: object) -> bool:
-    """Send a message without waiting; says whether there was an actor to take it.
+    """Send a message without waiting; return whether there was an actor to receive it.
 
-    One that meets a dead actor is dropped: its successor starts from the facts.
+    A message to a dead actor is dropped: the successor starts from present facts.
     """
     try:
         address.ref.tell(message)
     except pykka.ActorDeadError:
-        logger.debug("{} is down, dropped {}", address.name, type(message).__name__)
+        logger.debug("actor {} is down, dropped {}", address.name, type(message).__name__)
         return False
     return True
 
 
 def stop(addresses: Iterable[Address], *, timeout_s: float) -> None:
-    """Stop the actors at these addresses, each after what is in its inbox."""
+    """Stop the actors at these addresses, each after the messages in its inbox."""
     for address in addresses:
         try:
             address.ref.stop(timeout=timeout_s)
         except pykka.ActorDeadError:
             pass
         except pykka.Timeout:
-            logger.warning("{} did not stop in {} s", address.name, timeout_s)
+            logger.warning("actor {} did not stop within {} s", address.name, timeout_s)

@@ -1,7 +1,7 @@
-"""Starts the actors, watches them, restarts the fallen with back-off, and gives up loudly.
+"""Starts and watches the actors, restarts dead ones with back-off, and gives up after too many restarts.
 
-It listens at the link on each actor's greenlet, which sees every kind of death: a broken invariant, a failed start,
-a kill. pykka has dropped the dead actor's inbox by then, so the successor is built from what is known to be true now.
+A link on each actor's greenlet reports every kind of death: a broken invariant, a failed start, a kill. By then pykka
+has dropped the actor's inbox, so the successor is built from present facts.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from loguru import logger
 from actors.runtime import Address, Ping, ask, on_death, on_handler_error
 
 MAX_RESTARTS: Final = 10
-"""More restarts than this of one actor within RESTART_WINDOW_SECONDS and the supervisor gives up."""
+"""The supervisor gives up after more restarts than this of one actor within RESTART_WINDOW_SECONDS."""
 RESTART_WINDOW_SECONDS: Final = 60.0
-LONGEST_BACKOFF_SECONDS: Final = 5.0
+MAX_BACKOFF_SECONDS: Final = 5.0
 FIRST_BACKOFF_SECONDS: Final = 0.05
-"""Before the second restart within the window; the first is immediate. Doubles each time."""
+"""Wait before the second restart within the window; it doubles each time. The first restart is immediate."""
 
 EXIT_CODE: Final = 70
-"""Of the process when the supervisor gives up (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of the process when the supervisor gives up (EX_SOFTWARE of sysexits.h)."""
 
 
 @dataclass
 class Child:
-    """An actor under supervision. `start` builds it from the facts of the moment and must not switch greenlets."""
+    """An actor under supervision. `start` builds it from present facts and must not switch greenlets."""
 
     address: Address
     start: Callable[[], Any]
@@ -55,23 +55,23 @@ class Supervisor:
         self.children: list[Child] = []
 
     def supervise(self, address: Address, start: Callable[[], Any], *, timeout_s: float = 5.0) -> None:
-        """Start an actor under an address and wait until it answers."""
+        """Start an actor under an address and wait until it replies."""
         child = Child(address, start)
         self.children.append(child)
         self._start(child)
         ask(address, Ping(), timeout_s=timeout_s)
 
     def dismiss(self, address: Address) -> None:
-        """Let the actor at an address end; no successor follows."""
+        """Stop supervising the actor at an address; it gets no successor."""
         self.children = [child for child in self.children if child.address is not address]
 
     def stop(self) -> None:
-        """Let the actors end from now on."""
+        """Restart no actor from now on."""
         self._is_stopping = True
 
     def _start(self, child: Child) -> None:
-        # Nothing may switch greenlets between the building from the facts and the publishing: a message sent in
-        # between would go neither into the facts nor to the successor.
+        # Nothing may switch greenlets between building and publishing: a message sent in between would reach neither
+        # the facts nor the successor.
         ref = child.start()
         child.address.publish(ref)
         child.started_at = time.monotonic()
@@ -90,7 +90,7 @@ class Supervisor:
             return
         recent = len(child.restarts)
         child.restarts.append(now)
-        wait = min(FIRST_BACKOFF_SECONDS * 2 ** (recent - 1), LONGEST_BACKOFF_SECONDS) if recent else 0.0
+        wait = min(FIRST_BACKOFF_SECONDS * 2 ** (recent - 1), MAX_BACKOFF_SECONDS) if recent else 0.0
         gevent.spawn_later(wait, self._restart, child)
 
     def _restart(self, child: Child) -> None:

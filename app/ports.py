@@ -1,10 +1,12 @@
-"""What the domain expects of the outside. The seeds have four ports; two are Protocols here.
+"""The ports: what the domain requires of the outside. The seeds have four ports; two are Protocols here.
 
-BackendRepository and GeoResolver have adapters in app.outbound. The other two are kept by actors, and their messages
+BackendRepository and GeoResolver have adapters in app.outbound. The other two are actors, whose messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
-TakeSnapshot for the metrics; leases and live counts for the registry. BackendStore is where people change backends: the
-routing database, an edge that has it, or etcd; Registrar is where services do so themselves; ReplicaStore keeps a POP's
-copy of etcd. ServiceConnection is the gateway's: what its service actors keep pools of, an adapter for each engine.
+TakeSnapshot for the metrics; leases and live counts for the registry.
+
+Operators change backends through a BackendStore: the routing database, an edge that has it, or etcd. Services register
+through a Registrar. A ReplicaStore holds a POP's copy of etcd. The gateway's service actors pool ServiceConnections;
+each engine has an adapter.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from app.domain.replica import BadRecord, Changes, Record
 
 
 class RepositoryError(Exception):
-    """The backends cannot be read now: the file is missing, locked, corrupt, or has no such table."""
+    """The backends cannot be read now: the file is missing, locked or corrupt, or lacks the table."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSet:
-    """What one load found: good rows (warnings name oddities among them) and refused ones."""
+    """The result of one load: good rows, refused rows, and warnings about good rows."""
 
     backends: tuple[Backend, ...] = ()
     refused: tuple[BadBackend, ...] = ()
@@ -32,10 +34,10 @@ class BackendSet:
 
 
 class BackendRepository(Protocol):
-    """Where backends are kept. All calls block and come from one thread."""
+    """Reads the backends. All calls block and come from one thread."""
 
     def has_changed(self) -> bool:
-        """Say cheaply whether a load would find something new. Raises RepositoryError."""
+        """Return cheaply whether a load would find a change. Raises RepositoryError."""
         ...
 
     def load(self) -> BackendSet:
@@ -46,24 +48,24 @@ class BackendRepository(Protocol):
 
 
 class BackendStore(Protocol):
-    """What backends are changed through: the routing database, an edge that has it, or etcd.
+    """Changes backends: in the routing database, through an edge that has it, or in etcd.
 
-    Where ids are given KeyError names those that have no row, and nothing is changed then.
+    Methods that take ids raise KeyError with the ids that have no row, and then change nothing.
     """
 
     def save(self, backends: Iterable[Backend], *, replaces_all: bool = False) -> None:
-        """Insert or replace backends, all or none; with `replaces_all` remove every other.
+        """Insert or replace backends, all or none. With `replaces_all` remove all others.
 
-        Where they are replicated, they are changed a hundred at a time, each hundred all or none.
+        Replicated backends are changed in batches of a hundred, each batch all or none.
         """
         ...
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return every row as it stands, bad ones too."""
+        """Return every row unparsed, including bad ones."""
         ...
 
     def drain(self, ids: Sequence[str], deadline_seconds: float | None) -> None:
-        """Give these backends no new connections, and end open ones after so long."""
+        """Send these backends no new connections, and close open ones after the deadline (None = never)."""
         ...
 
     def undrain(self, ids: Sequence[str]) -> None: ...
@@ -72,42 +74,42 @@ class BackendStore(Protocol):
 
 
 class BackendTable(BackendStore, Protocol):
-    """A BackendStore that takes new backends too: what stands behind the admin API. Raises RepositoryError."""
+    """A BackendStore that also inserts, as the admin API needs it. Raises RepositoryError."""
 
     def insert(self, backend: Backend) -> None:
-        """Insert a new backend. Raises KeyError when there is one of that id."""
+        """Insert a new backend. Raises KeyError if its id exists."""
         ...
 
 
 class Registrar(Protocol):
-    """Where services register themselves. Raises RepositoryError."""
+    """Stores the registrations of services. Raises RepositoryError."""
 
     def register(self, registration: Registration) -> Granted:
-        """Let a service serve for so long, from now on. Raises KeyError when its id is a backend's of another kind."""
+        """Add or renew a registration. Raises KeyError if its id belongs to a backend that did not register itself."""
         ...
 
     def deregister(self, backend_id: str) -> None:
-        """End a registration. Raises KeyError when there is none of that id."""
+        """End a registration. Raises KeyError if there is none with that id."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a replica follows: which cluster, and the revision of the last change that it has."""
+    """The position of a replica: the cluster that it follows, and the revision of the last change that it has."""
 
     cluster: int
     revision: int
 
 
 class ReplicaStore(Protocol):
-    """Keeps a replica. All calls block and come from one thread; they raise RepositoryError."""
+    """Stores a replica. All calls block and come from one thread; they raise RepositoryError."""
 
     def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
-        """Return how far it follows, None before the first snapshot, and everything in it."""
+        """Return the position (None before the first snapshot), the records and the bad records."""
         ...
 
     def apply(self, changes: Changes, position: Position) -> None:
-        """Write changes and how far they bring it, all or nothing."""
+        """Write changes together with the new position, all or nothing."""
         ...
 
     def is_same_file(self) -> bool:
@@ -118,28 +120,28 @@ class ReplicaStore(Protocol):
 
 
 class GeoResolver(Protocol):
-    """Where an address is."""
+    """Locates addresses."""
 
     def resolve(self, address: str) -> GeoInfo | None:
-        """Return the location of an IP address, None when unknown. Never raises, never blocks."""
+        """Return the location of an IP address, None if unknown. Never raises, never blocks."""
         ...
 
 
 class ServiceConnection(Protocol):
-    """A connection to a service of the gateway, used by one greenlet at a time. All calls may wait, none blocks.
+    """A connection to a service of the gateway, used by one greenlet at a time. Calls may wait but never block.
 
-    Whatever is thrown into the greenlet during a call (a timeout, an end) passes through; `close` is all that may be
-    called then.
+    An exception thrown into the greenlet during a call (a timeout, a kill) passes through. After that, only `close` may
+    be called.
     """
 
     def call(self, operation: object) -> object:
-        """Carry out one of app.domain.service_calls. Raises OperationRefused, ConnectionLost."""
+        """Execute an operation of app.domain.service_calls. Raises OperationRefused, ConnectionLost."""
         ...
 
     def is_stale(self) -> bool:
-        """Say, without asking the service, whether it has ended the connection while nobody used it."""
+        """Return, without asking the service, whether it has closed the connection while it was idle."""
         ...
 
     def close(self) -> None:
-        """End it, whatever its state. Raises nothing."""
+        """Close the connection in any state. Never raises."""
         ...

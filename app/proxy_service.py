@@ -1,4 +1,4 @@
-"""The use case: a client gets a lease on a backend. Asks the actors through futures; knows no socket."""
+"""The use case: lease a backend to a client. Asks the actors through futures and uses no sockets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from app.ports import GeoResolver
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
 _MAX_BROKEN_BINDINGS: Final = 3
-"""How often one connection asks again because the backend it was bound to had gone meanwhile."""
+"""How often one connection asks again because the backend that it was bound to is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Actors:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How the clients of a frontend get to backends: its pool, and whether they are bound and limited."""
+    """The route of a frontend: its pool, and whether its clients are bound to backends and limited."""
 
     frontend: str
     pool: str
@@ -59,9 +59,9 @@ class Route:
 
 
 class ProxyService:
-    """Leases backends to the clients of one frontend and tells the actors what became of the leases.
+    """Leases backends to the clients of one frontend, and reports the outcome of leases to the actors.
 
-    `lease_ids` are the process's: no two leases have the same id. `ipv6_prefix` as in app.domain.client.client_key.
+    `lease_ids` are unique in the process. `ipv6_prefix` is that of app.domain.client.client_key.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ProxyService:
         self._lease_ids = lease_ids
 
     def client(self, address: str) -> Client:
-        """Say who is behind an address."""
+        """Return the client for an address, with its key and location."""
         return Client(
             address,
             client_key(self.route.pool, address, self._ipv6_prefix),
@@ -82,13 +82,13 @@ class ProxyService:
         )
 
     def next_lease_id(self) -> int:
-        """Return an id for the next lease; the caller writes it down before it asks."""
+        """Return an id for the next lease. The caller records it before it asks for the lease."""
         return next(self._lease_ids)
 
     def admit(self, client: Client, admission: int) -> None:
-        """Count a connection against its client's limits, under a number of its own.
+        """Count a connection against its client's limits. `admission` is a unique number for the connection.
 
-        Raises DownstreamError (over a limit), AskTimeoutError.
+        Raises DownstreamError (a limit is exceeded), AskTimeoutError.
         """
         message = AdmitClient(self.route.frontend, client.key, admission)
         refusal = ask(self._actors.bindings, message, timeout_s=ASK_TIMEOUT_SECONDS)
@@ -97,9 +97,9 @@ class ProxyService:
             raise DownstreamError(State.CLIENT_LIMIT, refusal)
 
     def lease(self, lease_id: int, client: Client, tried: tuple[str, ...]) -> Lease:
-        """Lease the backend the client is bound to, or the best one for it.
+        """Lease the backend that the client is bound to, or the best one for it.
 
-        `tried` are backends this connection could not reach. Raises NoBackendError, AskTimeoutError.
+        `tried` are ids of backends that this connection could not reach. Raises NoBackendError, AskTimeoutError.
         """
         if not self.route.has_affinity:
             return self._settle(self._ask_registry(lease_id, client, None, tried), was_bound=False)
@@ -118,7 +118,7 @@ class ProxyService:
         return ask(self._actors.bindings, FindBinding(client.key, excluded), timeout_s=ASK_TIMEOUT_SECONDS)
 
     def _select(self, lease_id: int, client: Client, excluded: tuple[str, ...]) -> Lease | Unleased:
-        """Hold the election that other connections of the client may be waiting for."""
+        """Select a backend as the leader: other connections of the client may be waiting for the result."""
         backend_id = None
         try:
             response = self._ask_registry(lease_id, client, None, excluded)
@@ -138,13 +138,12 @@ class ProxyService:
                 LeaseBackend(lease_id, self.route.pool, self.route.frontend, client, preferred, excluded),
                 timeout_s=ASK_TIMEOUT_SECONDS,
             )
-        except BaseException:  # also thrown in from outside: the request may still be carried out
+        except BaseException:  # including one thrown into the greenlet: the request may still be carried out
             self.release(lease_id)
             raise
         if registry.epoch != epoch and isinstance(response, Lease):
-            tell(
-                registry, RestoreLease(self.route.pool, lease_id, response.backend)
-            )  # the granter may be dead, its successor unaware
+            # The actor that granted the lease may have died, and its successor may not know of it.
+            tell(registry, RestoreLease(self.route.pool, lease_id, response.backend))
         return response
 
     def _settle(self, response: Lease | Unleased, *, was_bound: bool) -> Lease:
@@ -156,19 +155,19 @@ class ProxyService:
         return response
 
     def connected(self, lease: Lease, client: Client, seconds: float) -> None:
-        """The leased backend took a connection after `seconds`."""
+        """Report that the leased backend accepted a connection after `seconds`, and bind the client to it."""
         tell(self._actors.metrics, BackendConnected(self.route.pool, lease.backend.id, lease.affinity, seconds))
         self.keep(lease, client)
 
     def keep(self, lease: Lease, client: Client) -> None:
-        """Bind the client to the backend that serves it now, or keep its binding alive."""
+        """Bind the client to the backend that serves it, or renew its binding."""
         if self.route.has_affinity and lease.affinity is not Affinity.OVERFLOW:
             tell(self._actors.bindings, ConfirmBinding(client.key, lease.backend.id))
 
     def dial_failed(self, lease: Lease, client: Client, reason: str, former: str | None = None) -> None:
-        """The leased backend did not answer: its lease ends and its health suffers.
+        """Report that the leased backend could not be reached: release the lease and count the failure.
 
-        The client stays bound where it was before this connection (`former`), until another backend answers.
+        The client keeps the binding that it had before this connection (`former`) until another backend accepts.
         """
         self.traffic_failed(lease.backend, reason)
         self.release(lease.lease_id)
@@ -176,12 +175,12 @@ class ProxyService:
             tell(self._actors.bindings, Unbind(client.key, lease.backend.id, former))
 
     def traffic_failed(self, backend: Backend, reason: str) -> None:
-        """What a connection met speaks against its backend."""
+        """Report a failure of the backend in traffic."""
         tell(self._actors.registry, TrafficFailed(self.route.pool, backend, reason))
         self._count(metric_names.BACKEND_ERRORS, self.route.pool, backend.id, reason)
 
     def traffic_succeeded(self, lease: Lease) -> None:
-        """The leased backend has served somebody: failures remembered of it are forgotten."""
+        """Report that the leased backend has served a client, which clears the failures on its record."""
         if not lease.is_spotless:
             tell(self._actors.registry, TrafficSucceeded(self.route.pool, lease.backend))
 
@@ -189,7 +188,7 @@ class ProxyService:
         tell(self._actors.registry, ReleaseLease(self.route.pool, lease_id))
 
     def closed(self, client: Client | None, admission: int, state: State) -> None:
-        """A connection has ended, which counted against its client's limits as `admission` (0 = never did)."""
+        """Report the end of a connection. `admission` is its number in `admit`, 0 if it was not admitted."""
         tell(self._actors.metrics, ConnectionClosed(state))
         if admission and client is not None:
             tell(self._actors.bindings, ClientLeft(self.route.frontend, client.key, admission))

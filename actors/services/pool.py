@@ -136,7 +136,7 @@ class ServicePool:
         finally:
             timeout.close()
             if connection is not None:
-                self._end(connection)
+                self._close_connection(connection)
         return time.monotonic() - began
 
     def counts(self) -> ServiceCounts:
@@ -267,9 +267,9 @@ class ServicePool:
 
     def _discard(self, connection: ServiceConnection) -> None:
         self._connected -= 1
-        self._end(connection)
+        self._close_connection(connection)
 
-    def _end(self, connection: ServiceConnection) -> None:
+    def _close_connection(self, connection: ServiceConnection) -> None:
         """Close a connection within CLOSE_SECONDS."""
         with gevent.Timeout(CLOSE_SECONDS, False):
             try:

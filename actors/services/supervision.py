@@ -87,8 +87,8 @@ class Services:
         """
         address, slot = self._find(name)
         spec = slot.pool.spec
-        patience = spec.connect_timeout_seconds + spec.timeout_seconds + ASK_SECONDS
-        return ask(address, TestService(), timeout_s=patience)
+        timeout = spec.connect_timeout_seconds + spec.timeout_seconds + ASK_SECONDS
+        return ask(address, TestService(), timeout_s=timeout)
 
     def test_spec(self, spec: ServiceSpec) -> float:
         """Test settings that no service uses yet. Raises ServiceDown."""

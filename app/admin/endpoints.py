@@ -16,11 +16,11 @@ from app.admin.api import Api, Model, set_audit_target, with_whole_numbers
 from app.admin.problems import Problem
 from app.domain.endpoints import (
     ID_PATTERN,
-    LONGEST_RULE,
-    LONGEST_TIMEOUT_SECONDS,
+    MAX_BODY_BYTES,
+    MAX_CONCURRENCY,
+    MAX_RULE_CHARACTERS,
+    MAX_TIMEOUT_SECONDS,
     METHODS,
-    MOST_BODY_BYTES,
-    MOST_CONCURRENCY,
     BadEndpoint,
     Endpoint,
     EndpointConflict,
@@ -46,14 +46,14 @@ _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 _PathId = Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 _Path = Annotated[
     Any,
-    WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9_-]+)*/(<[a-z]+>)?$", "maxLength": LONGEST_RULE}),
+    WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9_-]+)*/(<[a-z]+>)?$", "maxLength": MAX_RULE_CHARACTERS}),
 ]
 _Name = Annotated[Any, _or_null(type="string", pattern="^[!-~]{1,200}$")]
 _Domain = Annotated[Any, _or_null(type="string", pattern=r"^(\*\.)?([a-z0-9]{1,20}\.){0,9}[a-z0-9]{1,20}$")]
 _Methods = Annotated[Any, _or_null(type="array", items={"enum": list(METHODS)}, minItems=1)]
-_Seconds = Annotated[Any, _or_null(type="number", exclusiveMinimum=0, maximum=LONGEST_TIMEOUT_SECONDS)]
-_Concurrency = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MOST_CONCURRENCY)]
-_Bytes = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MOST_BODY_BYTES)]
+_Seconds = Annotated[Any, _or_null(type="number", exclusiveMinimum=0, maximum=MAX_TIMEOUT_SECONDS)]
+_Concurrency = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MAX_CONCURRENCY)]
+_Bytes = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MAX_BODY_BYTES)]
 _Flag = Annotated[Any, _or_null(type="boolean")]
 
 

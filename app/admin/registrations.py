@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 from app.admin.api import Api, Model, skip_audit, with_whole_numbers
 from app.admin.backends import Address, BackendPath, Number, Port, Text, parsed
 from app.admin.problems import Problem
-from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS, Registration
+from app.domain.registration import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, MIN_TTL_SECONDS, Registration
 from app.domain.tokens import Scope
 from app.ports import Registrar
 
@@ -33,7 +33,7 @@ class RegistrationBody(Model):
     weight: Number = Field(default=None, description="Share of the clients; null counts as 1")
     soft_limit: Number = Field(default=None, description="Connections at full load; null and 0 count as 100")
     hard_limit: Number = Field(default=None, description="Maximum number of connections; null and 0: no limit")
-    ttl_seconds: Annotated[int, Field(strict=True, ge=SHORTEST_TTL_SECONDS, le=LONGEST_TTL_SECONDS), _WHOLE] = Field(
+    ttl_seconds: Annotated[int, Field(strict=True, ge=MIN_TTL_SECONDS, le=MAX_TTL_SECONDS), _WHOLE] = Field(
         default=DEFAULT_TTL_SECONDS,
         description="Time after which it is removed unless it renews; renew three times as often",
     )

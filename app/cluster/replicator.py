@@ -198,7 +198,7 @@ class Replicator:
             stored, records, bad = self._run(store.load)
             if stored is None and not records and self.replica.records:
                 stored = self.position if self.position is not None and not self.is_held else _NOWHERE
-                self._run(store.apply, self.replica.everything(), stored)
+                self._run(store.apply, self.replica.as_changes(), stored)
                 logger.info("replica: rewritten with {} backends", len(self.replica.records))
             else:
                 self.replica = Replica(records, bad)

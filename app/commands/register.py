@@ -22,7 +22,7 @@ from loguru import logger
 from app.commands.caller import Caller, api_options, exit_code
 from app.commands.output import EXIT_FAILED
 from app.domain.model import BadBackend
-from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS
+from app.domain.registration import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
 from app.outbound.child_process import ChildProcess
 from app.registration.client import DEFAULT_DRAIN_SECONDS, DEFAULT_HOST, RegistrationClient
 
@@ -62,7 +62,7 @@ def service_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--ttl",
     "ttl_seconds",
-    type=click.IntRange(SHORTEST_TTL_SECONDS, LONGEST_TTL_SECONDS),
+    type=click.IntRange(MIN_TTL_SECONDS, MAX_TTL_SECONDS),
     default=DEFAULT_TTL_SECONDS,
     show_default=True,
     help="Seconds after which the registration expires; it is renewed three times as often.",

@@ -1,1 +1,1 @@
-"""The rules, pure: no I/O, no clock and no randomness of their own (both are arguments), no third-party import."""
+"""The pure rules: no I/O and no third-party imports; the time and the random source are arguments."""

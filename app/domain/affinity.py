@@ -1,8 +1,8 @@
-"""Which backend a client is bound to, with a sliding time to live.
+"""The bindings of clients to backends, with a sliding time to live.
 
-The table holds up to a million clients, and the event loop may not pause for it. Hence its shape: many small shards,
-because a dict of a million keys takes 30-60 ms to grow; and in each shard two dicts of plain strings and floats,
-which the garbage collector does not track at all. Insertion order is age order, so the oldest is always at the front.
+The table holds up to a million clients and must not pause the event loop. It is split into many small shards, because
+a dict of a million keys takes 30-60 ms to grow. Each shard has two dicts of plain strings and floats, which the garbage
+collector does not track. Insertion order is age order, so the oldest binding is always at the front.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SHARD_CLIENTS: Final = 4096
 
 
 class Binding(NamedTuple):
-    """A client (see `client_key`), the id of its backend, and when that ends in monotonic seconds."""
+    """A client (see `client_key`), the id of its backend, and when the binding expires, in monotonic seconds."""
 
     client: str
     backend_id: str
@@ -32,9 +32,9 @@ class _Shard:
 
 
 class AffinityTable:
-    """Client -> backend. `ttl_seconds` slides with every `bind`; above `capacity` the oldest binding goes.
+    """Maps clients to backends. Every `bind` renews the `ttl_seconds`; above `capacity` the oldest binding is evicted.
 
-    Up to SHARD_CLIENTS clients "oldest" is exact; above that it is the oldest of the newcomer's shard.
+    With a capacity of up to SHARD_CLIENTS "oldest" is exact; above that it is the oldest in the new client's shard.
     """
 
     def __init__(self, ttl_seconds: float, capacity: int) -> None:
@@ -45,7 +45,7 @@ class AffinityTable:
         self.evictions = 0
 
     def __len__(self) -> int:
-        """Bindings held, the expired that no sweep has met yet included."""
+        """Return the number of bindings held, including expired ones that no sweep has removed yet."""
         return self._size
 
     def _shard(self, client: str) -> _Shard:
@@ -63,11 +63,11 @@ class AffinityTable:
         return Binding(client, backend_id, self._shard(client).expiry_of[client]) if backend_id is not None else None
 
     def bind(self, client: str, backend_id: str, now: float) -> None:
-        """Bind a client, or touch the binding it has."""
+        """Bind a client, or renew its binding."""
         self.restore(Binding(client, backend_id, now + self._ttl))
 
     def restore(self, binding: Binding) -> None:
-        """Bind a client until a given time. Bindings come in the order of their expiry."""
+        """Bind a client until a given time. Bindings must be restored in the order of their expiry."""
         client, backend_id, expires_at = binding
         if self._capacity <= 0:
             return
@@ -80,7 +80,7 @@ class AffinityTable:
         shard.expiry_of[client] = expires_at
 
     def _evict(self, shard: _Shard) -> bool:
-        """Drop the oldest binding of a shard, or of the first shard that has any."""
+        """Drop the oldest binding of a shard, or of the first shard that is not empty; return False if all are."""
         victim = shard if shard.expiry_of else next((s for s in self._shards if s.expiry_of), None)
         if victim is None:
             return False
@@ -96,7 +96,7 @@ class AffinityTable:
             self._size -= 1
 
     def sweep(self, now: float, shard_number: int) -> int:
-        """Free the expired bindings of one shard (numbered modulo the number of shards); returns how many."""
+        """Free the expired bindings of one shard (its number is taken modulo the shard count); return how many."""
         shard = self._shards[shard_number % len(self._shards)]
         expired = []
         for client, expiry in shard.expiry_of.items():

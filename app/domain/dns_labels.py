@@ -1,4 +1,4 @@
-"""Labels of the internal DNS: how the text of an app, a region or an id becomes one, and who has it when several do."""
+"""Labels of the internal DNS: how apps, regions and ids become labels, and which of several texts wins a label."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-LONGEST_LABEL: Final = 63
+MAX_LABEL_CHARACTERS: Final = 63
 """RFC 1035 section 2.3.4."""
 
-_NO_LABEL: Final = re.compile(r"[^a-z0-9_-]+")
+_NOT_IN_LABEL: Final = re.compile(r"[^a-z0-9_-]+")
 
 
 def label_of(text: str) -> str:
-    """Return a text as a label: in lower case, with a hyphen for what is no letter, digit, hyphen or underscore.
+    """Return a text as a label: in lower case, a hyphen replacing each run of other characters than a-z, 0-9, - and _.
 
-    Hyphens at both ends are cut, for resolvers refuse them. Empty where nothing is left or the label is too long.
+    Leading and trailing hyphens are removed because resolvers refuse them. The result is empty if nothing is left or
+    the label is too long.
     """
-    label = _NO_LABEL.sub("-", text.lower()).strip("-")
-    return label if len(label) <= LONGEST_LABEL else ""
+    label = _NOT_IN_LABEL.sub("-", text.lower()).strip("-")
+    return label if len(label) <= MAX_LABEL_CHARACTERS else ""
 
 
-def claims(texts: Iterable[str]) -> dict[str, str]:
-    """Return which text has which label.
+def texts_by_label(texts: Iterable[str]) -> dict[str, str]:
+    """Map each label to its text.
 
-    Of several that come to one label it is the one that is written like it, else the first by alphabet.
+    If several texts become one label, the text equal to the label gets it, otherwise the first in alphabetical order.
     """
-    claimed: dict[str, str] = {}
+    labelled: dict[str, str] = {}
     for text in sorted(texts):
         label = label_of(text)
-        if label and (label not in claimed or text == label):
-            claimed[label] = text
-    return claimed
+        if label and (label not in labelled or text == label):
+            labelled[label] = text
+    return labelled

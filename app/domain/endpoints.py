@@ -1,4 +1,4 @@
-"""What an endpoint is: the requests it takes by domain, path and method, its limits, and the one validation of it."""
+"""Endpoints: the requests that each takes (by domain, path and method), its limits, and its validation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from app.domain.path_rules import path_faults, shape_of
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
-LONGEST_TIMEOUT_SECONDS: Final = 3600.0
+MAX_TIMEOUT_SECONDS: Final = 3600.0
 DEFAULT_CONCURRENCY: Final = 100
-MOST_CONCURRENCY: Final = 1_000_000
+MAX_CONCURRENCY: Final = 1_000_000
 DEFAULT_BODY_BYTES: Final = 1 << 20
-MOST_BODY_BYTES: Final = 1 << 30
-LONGEST_RULE: Final = 500
+MAX_BODY_BYTES: Final = 1 << 30
+MAX_RULE_CHARACTERS: Final = 500
 
 ID_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
@@ -29,10 +29,10 @@ _DOMAIN: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Requests that one handler answers, validated.
+    """A validated endpoint: the requests for one handler.
 
-    `domain` is a host name, `*.` and a host name for everything below it, or None for every host. `path` is a rule
-    without a slash at its end: a request may have one or not. GET takes HEAD too. `max_concurrency` 0 is unlimited.
+    `domain` is a host name, `*.` followed by a host name for all its subdomains, or None for every host. `path` is a
+    rule without a trailing slash; a request may have one. GET includes HEAD. `max_concurrency` 0 is unlimited.
     """
 
     id: str
@@ -47,12 +47,12 @@ class Endpoint:
 
     @property
     def shape(self) -> str:
-        """The path without the names of its parameters: two rules of one shape match the same paths."""
+        """The path without parameter names: two rules of the same shape match the same paths."""
         return shape_of(self.path)
 
     @property
     def effective_methods(self) -> frozenset[str]:
-        """The methods, and HEAD where GET is among them."""
+        """The methods, plus HEAD if GET is among them."""
         return frozenset(self.methods) | ({"HEAD"} if "GET" in self.methods else set())
 
 
@@ -60,7 +60,7 @@ COLUMNS: Final = tuple(column.name for column in dataclasses.fields(Endpoint))
 
 
 class BadEndpoint(ValueError):
-    """What was given is no endpoint. `faults` names everything wrong with it, at least one."""
+    """An endpoint is invalid. `faults` lists everything that is wrong, at least one entry."""
 
     def __init__(self, endpoint_id: object, faults: tuple[Fault, ...]) -> None:
         super().__init__(f"endpoint {endpoint_id!r}: " + "; ".join(map(str, faults)))
@@ -69,7 +69,7 @@ class BadEndpoint(ValueError):
 
 
 class EndpointConflict(ValueError):
-    """Two endpoints would take the same requests: `endpoint_id` what `taken_by` has already."""
+    """Two endpoints would take the same requests: `endpoint_id` claims what `taken_by` already has."""
 
     def __init__(self, endpoint_id: str, taken_by: str, methods: Iterable[str]) -> None:
         self.endpoint_id = endpoint_id
@@ -81,14 +81,14 @@ class EndpointConflict(ValueError):
 
 
 class Match(NamedTuple):
-    """Which endpoint takes a request, and what its path says."""
+    """The endpoint that takes a request, and the parameters in its path."""
 
     endpoint_id: str
     params: Mapping[str, Any]
 
 
 class MethodNotAllowed(NamedTuple):
-    """The path is an endpoint's, the method is not: these are (the Allow header, RFC 9110, section 10.2.1)."""
+    """An endpoint has the path but not the method. `methods` are for the Allow header (RFC 9110, section 10.2.1)."""
 
     methods: tuple[str, ...]
 
@@ -97,12 +97,12 @@ class Routes(Protocol):
     """Finds the endpoint that takes a request."""
 
     def match(self, host: str, path: str, method: str) -> Match | MethodNotAllowed | None:
-        """`host` as in the Host header, `path` as in the request line, without the query. Never raises."""
+        """Match a request: `host` as in the Host header, `path` as in the request line without query. Never raises."""
         ...
 
 
 def check_conflicts(endpoints: Iterable[Endpoint]) -> None:
-    """Raise EndpointConflict, if two endpoints have the same domain, the same shape of path and a method in common."""
+    """Raise EndpointConflict if two endpoints have the same domain, the same path shape and a method in common."""
     taken: dict[tuple[str | None, str, str], str] = {}
     for endpoint in endpoints:
         place, methods = (endpoint.domain, endpoint.shape), endpoint.effective_methods
@@ -114,9 +114,9 @@ def check_conflicts(endpoints: Iterable[Endpoint]) -> None:
 
 
 def parse_endpoint(given: Mapping[str, object]) -> Endpoint:
-    """Make an Endpoint of what an operator or the database says; what is absent or None has its default.
+    """Make an Endpoint from an operator's input or a database row. Absent and None values take their defaults.
 
-    `id` and `path` have none; `name` is the id by default. Raises BadEndpoint with every fault.
+    `id` and `path` are required; `name` defaults to the id. Raises BadEndpoint with every fault.
     """
     reader = _Reader(given)
     endpoint_id = reader.id()
@@ -127,8 +127,8 @@ def parse_endpoint(given: Mapping[str, object]) -> Endpoint:
         domain=reader.domain(),
         methods=reader.methods(),
         timeout_seconds=reader.seconds(),
-        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, MOST_CONCURRENCY),
-        max_body_bytes=reader.number("max_body_bytes", DEFAULT_BODY_BYTES, MOST_BODY_BYTES),
+        max_concurrency=reader.number("max_concurrency", DEFAULT_CONCURRENCY, MAX_CONCURRENCY),
+        max_body_bytes=reader.number("max_body_bytes", DEFAULT_BODY_BYTES, MAX_BODY_BYTES),
         is_enabled=reader.flag("is_enabled", True),
     )
     for key in given:
@@ -141,7 +141,7 @@ def parse_endpoint(given: Mapping[str, object]) -> Endpoint:
 
 @dataclass
 class _Reader:
-    """Reads one field after the other, collecting every fault; a faulty field yields a placeholder."""
+    """Reads the fields one by one and collects every fault; a faulty field yields a placeholder."""
 
     given: Mapping[str, object]
     faults: list[Fault] = field(default_factory=list)
@@ -153,7 +153,7 @@ class _Reader:
         value = self.given.get("id")
         if isinstance(value, str) and _ID.fullmatch(value):
             return value
-        self.fault("id", "must be 1 to 63 of a-z, 0-9, - and _, the first a letter or digit")
+        self.fault("id", "must be 1 to 63 characters of a-z, 0-9, - and _, starting with a letter or digit")
         return ""
 
     def name(self, default: str) -> str:
@@ -176,8 +176,8 @@ class _Reader:
 
     def path(self) -> str:
         value = self.given.get("path")
-        if not isinstance(value, str) or not value.startswith("/") or len(value) > LONGEST_RULE:
-            self.fault("path", f"must be text that begins with / and has at most {LONGEST_RULE} characters")
+        if not isinstance(value, str) or not value.startswith("/") or len(value) > MAX_RULE_CHARACTERS:
+            self.fault("path", f"must start with / and have at most {MAX_RULE_CHARACTERS} characters")
             return "/"
         for wrong in path_faults(value):
             self.fault("path", wrong)
@@ -191,16 +191,16 @@ class _Reader:
             methods = {str(one).upper() for one in value}
             if methods <= set(METHODS):
                 return tuple(sorted(methods))
-        self.fault("methods", f"must be a list of at least one of {', '.join(METHODS)}")
+        self.fault("methods", f"must be a list with at least one of {', '.join(METHODS)}")
         return ()
 
     def seconds(self) -> float:
         value = self.given.get("timeout_seconds")
         if value is None:
             return DEFAULT_TIMEOUT_SECONDS
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_TIMEOUT_SECONDS:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_TIMEOUT_SECONDS:
             return float(value)
-        self.fault("timeout_seconds", f"must be seconds, more than 0 and at most {LONGEST_TIMEOUT_SECONDS:.0f}")
+        self.fault("timeout_seconds", f"must be a number of seconds, above 0 and at most {MAX_TIMEOUT_SECONDS:.0f}")
         return 0.0
 
     def number(self, key: str, default: int, highest: int) -> int:

@@ -1,4 +1,4 @@
-"""The one error tree of a connection's life: which side failed and how it ended."""
+"""The exceptions that end a connection: which side failed, and how."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from app.domain.outcome import State
 
 
 class ConnectionEnded(Exception):
-    """A connection ended otherwise than by both sides closing it.
+    """A connection ended in another way than both sides closing it.
 
-    `state` is the termination state of the access log; `reason` a short stable word for it.
+    `state` is the termination state in the access log; `reason` is a short, stable word for it.
     """
 
     def __init__(self, state: State, reason: str) -> None:
@@ -18,24 +18,24 @@ class ConnectionEnded(Exception):
 
 
 class DownstreamError(ConnectionEnded):
-    """The client's side failed: its PROXY header, its limits, or it went away."""
+    """The client side failed: a bad PROXY header, a limit, or a client that disconnected."""
 
 
 class UpstreamError(ConnectionEnded):
-    """The backend's side failed."""
+    """The backend side failed."""
 
 
 class ResponseError(UpstreamError):
-    """The backend gave no proper answer to an HTTP request."""
+    """The backend gave no valid response to an HTTP request."""
 
 
 class DialError(UpstreamError):
-    """No connection to the backend came about. No byte was sent, so another backend may be tried."""
+    """Connecting to the backend failed. No byte was sent, so another backend may be tried."""
 
 
 class NoBackendError(UpstreamError):
-    """The registry leased nobody."""
+    """The registry had no backend to lease."""
 
 
 class Killed(ConnectionEnded):
-    """We ended it: a timeout of ours, a drain, an operator. Thrown into the connection's greenlet."""
+    """The edge ended the connection: a timeout, a drain or an operator. Thrown into the connection's greenlet."""

@@ -1,4 +1,4 @@
-"""Why a client would land where: every backend with its tier, its score and what keeps it in or out."""
+"""Explains a selection: every backend with its tier, its score and the reason it is a candidate or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.domain.selection import score
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One backend as a client sees it. `load` and so `score` are those of `connections` live connections."""
+    """One backend as judged for a client. `load` and `score` are for `connections` live connections."""
 
     backend: Backend
     tier: int
@@ -34,7 +34,7 @@ TIER_MEANING = (
 
 
 def explain(backends: Iterable[Backend], client: GeoInfo | None, pop_region: str | None) -> list[Verdict]:
-    """Judge every backend for a client at zero connections, best first, those out last."""
+    """Judge every backend for a client at zero connections; best first, backends that are out last."""
     verdicts = [_judge(backend, client, pop_region) for backend in backends]
     return sorted(verdicts, key=lambda v: (not v.is_candidate, v.tier, v.load, -v.backend.weight, v.backend.id))
 
@@ -60,7 +60,7 @@ def _obstacle(backend: Backend) -> str | None:
     if not backend.is_healthy:
         return "unhealthy in the database"
     if not backend.host:
-        return f"its name {backend.host_name} is not resolved"
+        return f"host name {backend.host_name} is not resolved"
     if backend.weight == 0:
         return "weight 0: bound clients only"
     return None

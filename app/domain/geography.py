@@ -1,4 +1,4 @@
-"""Where a country lies: the one table from ISO 3166-1 alpha-2 codes to the seven regions of the edge.
+"""Maps countries (ISO 3166-1 alpha-2 codes) to the seven regions of the edge.
 
 The source is the United Nations' M49 standard (unstats.un.org/unsd/methodology/m49): each line of the table
 is one M49 sub-region, and each sub-region belongs to exactly one of our regions.
@@ -9,13 +9,13 @@ from typing import Final
 
 from app.domain.model import GeoInfo
 
-# M49 decides every case, also where habit says otherwise, so that the table can be held against its source:
+# M49 decides every case, even against common usage, so that the table can be checked against its source:
 # - Egypt and Sudan are Northern Africa (af). Iran, like Afghanistan and Pakistan, is Southern Asia (ap).
 # - Cyprus, Turkey, Georgia, Armenia and Azerbaijan are Western Asia (me), Russia is Eastern Europe (eu).
 # - The Americas split between sa, South America, and us, the rest: Mexico and Panama are us.
 # - Outlying territories follow M49, not their sovereign: BV and GS are sa, IO and TF af, HM and UM oc.
-# M49 leaves two cases open. It does not list Taiwan (TW) apart: Eastern Asia. Kosovo (XK) is a user-assigned
-# code outside ISO 3166-1 that geo databases answer all the same: Southern Europe, with its neighbours.
+# M49 leaves two cases open. It does not list Taiwan (TW) separately: Eastern Asia. Kosovo (XK) is a user-assigned
+# code outside ISO 3166-1 that geo databases nevertheless return: Southern Europe, with its neighbours.
 # Antarctica (AQ) has no region in M49, so it has none here.
 _COUNTRIES_OF_REGION: Final[Mapping[str, str]] = {
     "sa": "AR BO BR BV CL CO EC FK GF GS GY PE PY SR UY VE",  # 005 South America
@@ -60,12 +60,12 @@ REGION_OF_COUNTRY: Final[Mapping[str, str]] = {
 
 
 def region_of(country: str | None) -> str | None:
-    """Name the region of a country, one of REGIONS, or None where the country is unknown.
+    """Return the region of a country, one of REGIONS, or None if the country is unknown.
 
-    `country` is an ISO 3166-1 alpha-2 code in either case. Some geo databases answer '' or the text 'None'
-    for an address they do not know: that is None here, never a default region.
+    `country` is an ISO 3166-1 alpha-2 code in either case. Some geo databases return '' or the text 'None' for an
+    unknown address: that is None here, never a default region.
     """
-    # Upper-casing makes ASCII of some other letters: the ligature "fi" would become Finland.
+    # Upper-casing turns some other letters into ASCII: the ligature "fi" would become Finland.
     if country is None or not country.isascii():
         return None
     return REGION_OF_COUNTRY.get(country.upper())
@@ -74,9 +74,9 @@ def region_of(country: str | None) -> str | None:
 def geo_tier(
     backend_country: str | None, backend_region: str | None, client: GeoInfo | None, pop_region: str | None
 ) -> int:
-    """Return how far a backend is: 0 the client's country, 1 the client's region, 2 this POP's region, 3 the rest.
+    """Return the tier of a backend: 0 the client's country, 1 the client's region, 2 this POP's region, 3 the rest.
 
-    Of a client without a location only tiers 2 and 3 apply (seed: architecture, "Scoring"; behaviour.md).
+    For a client without a location only tiers 2 and 3 apply (seed: architecture, "Scoring").
     """
     if client is not None:
         if client.country is not None and client.country == backend_country:

@@ -1,8 +1,8 @@
-"""Which version of which handler serves, which ones drain, and how many requests each has: acquire, release, swap.
+"""The table of handler versions: which one serves each endpoint, which ones drain, and their requests in flight.
 
-A request holds a grant from its match to the last byte of its answer. The grant names one version, so a request is
-answered wholly by it. Granting counts in the same step as it looks who serves: a version that has begun to drain is not
-found any more, and one that drains is dropped when its count is nought, so no request slips in after that.
+A request holds a grant from its match to the last byte of its response. The grant names one version, which handles the
+whole request. Looking up the serving version and counting the request are one step. So a draining version gets no new
+requests, and none can arrive after it has been dropped at a count of 0.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Final, NamedTuple
 from app.domain.endpoints import Endpoint, MethodNotAllowed, Routes
 
 Handler = Callable[[Any, Any], Any]
-"""Takes a request and a context, returns an answer."""
+"""Takes a request and a context, returns a response."""
 
 RETRY_AFTER_SECONDS: Final = 1
-"""What a client that met the limit of an endpoint is told to wait."""
+"""Sent as Retry-After when an endpoint is at its concurrency limit."""
 
 
 class Version(NamedTuple):
-    """A version of a handler's source: its number within the endpoint, SHA-256 in hex, Unix seconds of its swap."""
+    """A version of a handler: its number within the endpoint, the SHA-256 of its source in hex, Unix seconds."""
 
     number: int
     checksum: str
@@ -29,7 +29,7 @@ class Version(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A request's permission to run one version of a handler. `params` are those of the path."""
+    """A request's permission to run one version of a handler. `params` are the path parameters."""
 
     grant_id: int
     endpoint: Endpoint
@@ -39,17 +39,17 @@ class Grant(NamedTuple):
 
 
 class NoEndpoint(NamedTuple):
-    """No endpoint takes such a request."""
+    """No endpoint matches the request."""
 
 
 class NotDeployed(NamedTuple):
-    """The endpoint takes such a request and has no handler."""
+    """The matching endpoint has no handler."""
 
     endpoint_id: str
 
 
 class Busy(NamedTuple):
-    """The endpoint has as many requests as it may have at once."""
+    """The matching endpoint is at its concurrency limit."""
 
     endpoint_id: str
     retry_after_seconds: int
@@ -59,7 +59,7 @@ Acquired = Grant | NoEndpoint | MethodNotAllowed | NotDeployed | Busy
 
 
 class Dropped(NamedTuple):
-    """A version that nobody refers to any more but, until they go on, those who read this."""
+    """A version that the table no longer refers to: once the caller is done with this record, it is garbage."""
 
     endpoint_id: str
     version: Version
@@ -67,7 +67,7 @@ class Dropped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VersionView:
-    """A version in memory. `draining_since` in Unix seconds, None when it serves."""
+    """A version in memory. `draining_since` is Unix seconds, None while it serves."""
 
     version: Version
     active: int
@@ -78,9 +78,9 @@ class VersionView:
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
-    """An endpoint and what its versions in memory do. The counts are over all versions since the start.
+    """An endpoint and its versions in memory. The counts cover all versions since the start.
 
-    `served` counts requests that have ended, `errors` those of them that the handler failed, `refused` those over
+    `served` counts finished requests, `errors` those of them in which the handler failed, `refused` the requests over
     `max_concurrency`.
     """
 
@@ -94,7 +94,7 @@ class EndpointView:
 
 
 @dataclass(slots=True, eq=False)
-class _Loaded:
+class _LoadedVersion:
     """A version in memory."""
 
     version: Version
@@ -109,12 +109,12 @@ class _Loaded:
 
 
 @dataclass(slots=True, eq=False)
-class _Desk:
+class _EndpointState:
     """An endpoint with its versions in memory."""
 
     endpoint: Endpoint
-    serving: _Loaded | None = None
-    draining: list[_Loaded] = field(default_factory=list)
+    serving: _LoadedVersion | None = None
+    draining: list[_LoadedVersion] = field(default_factory=list)
     active: int = 0
     served: int = 0
     errors: int = 0
@@ -132,103 +132,103 @@ class _Desk:
         )
 
 
-class _Held(NamedTuple):
-    """A grant that was not released yet."""
+class _ActiveGrant(NamedTuple):
+    """A grant that has not been released."""
 
     grant: Grant
-    desk: _Desk
-    loaded: _Loaded
+    state: _EndpointState
+    loaded: _LoadedVersion
 
 
 class HandlerTable:
-    """The versions in memory of every endpoint. `now` is Unix seconds throughout."""
+    """The versions in memory of every endpoint. `now` is always Unix seconds."""
 
     def __init__(self, routes: Routes) -> None:
-        """`routes` are those of no endpoints."""
+        """`routes` must be empty: there are no endpoints yet."""
         self._routes = routes
-        self._desks: dict[str, _Desk] = {}
-        self._held: dict[int, _Held] = {}
+        self._endpoints: dict[str, _EndpointState] = {}
+        self._active_grants: dict[int, _ActiveGrant] = {}
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint], routes: Routes, now: float) -> list[Dropped]:
-        """Take requests for these endpoints and no others from now on; versions of those that stay stay.
+        """Serve exactly these endpoints from now on. Endpoints that remain keep their versions.
 
-        Those of an endpoint that is gone drain.
+        The versions of removed endpoints drain. Returns the versions dropped at once.
         """
-        before, self._desks = self._desks, {}
+        before, self._endpoints = self._endpoints, {}
         for endpoint in endpoints:
-            desk = before.pop(endpoint.id) if endpoint.id in before else _Desk(endpoint)
-            self._desks[endpoint.id] = desk
-            desk.endpoint = endpoint
+            state = before.pop(endpoint.id) if endpoint.id in before else _EndpointState(endpoint)
+            self._endpoints[endpoint.id] = state
+            state.endpoint = endpoint
         self._routes = routes
-        return [dropped for desk in before.values() for dropped in _drain(desk, now)]
+        return [dropped for state in before.values() for dropped in _drain(state, now)]
 
     def acquire(self, grant_id: int, host: str, path: str, method: str) -> Acquired:
-        """Grant a request the version that serves, and count it.
+        """Grant a request the serving version, and count the request.
 
-        Safe to repeat under the same `grant_id`, which the request chose: it gets what it has.
+        Safe to repeat with the same `grant_id`, which the request chose: the existing grant is returned.
         """
-        if grant_id in self._held:
-            return self._held[grant_id].grant
+        if grant_id in self._active_grants:
+            return self._active_grants[grant_id].grant
         match = self._routes.match(host, path, method)
         if match is None:
             return NoEndpoint()
         if isinstance(match, MethodNotAllowed):
             return match
-        desk = self._desks[match.endpoint_id]
-        loaded, endpoint = desk.serving, desk.endpoint
+        state = self._endpoints[match.endpoint_id]
+        loaded, endpoint = state.serving, state.endpoint
         if loaded is None:
             return NotDeployed(endpoint.id)
-        if 0 < endpoint.max_concurrency <= desk.active:
-            desk.refused += 1
+        if 0 < endpoint.max_concurrency <= state.active:
+            state.refused += 1
             return Busy(endpoint.id, RETRY_AFTER_SECONDS)
-        desk.active += 1
+        state.active += 1
         loaded.active += 1
         grant = Grant(grant_id, endpoint, match.params, loaded.version, loaded.handler)
-        self._held[grant_id] = _Held(grant, desk, loaded)
+        self._active_grants[grant_id] = _ActiveGrant(grant, state, loaded)
         return grant
 
     def release(self, grant_id: int, failed: bool) -> Dropped | None:
-        """Take a grant back, once however often it is told; returns the version that was waiting for that."""
-        held = self._held.pop(grant_id, None)
-        if held is None:
+        """Release a grant; repeated releases have no effect. Return the version that was dropped, if any."""
+        active = self._active_grants.pop(grant_id, None)
+        if active is None:
             return None
-        _, desk, loaded = held
-        for counts in (desk, loaded):
+        _, state, loaded = active
+        for counts in (state, loaded):
             counts.active -= 1
             counts.served += 1
             counts.errors += failed
         if loaded.active or loaded.draining_since is None:
             return None
-        desk.draining.remove(loaded)
-        return Dropped(desk.endpoint.id, loaded.version)
+        state.draining.remove(loaded)
+        return Dropped(state.endpoint.id, loaded.version)
 
     def swap(self, endpoint_id: str, version: Version, handler: Handler, now: float) -> list[Dropped]:
-        """Let a version serve from now on; the former one drains, and is dropped at once when it has no requests.
+        """Serve this version from now on. The former one drains, or is dropped at once if it has no requests.
 
-        Safe to repeat with the same handler. Raises KeyError: there is no such endpoint.
+        Safe to repeat with the same handler. Raises KeyError if there is no such endpoint.
         """
-        desk = self._desks[endpoint_id]
-        if desk.serving is not None and desk.serving.handler is handler:
+        state = self._endpoints[endpoint_id]
+        if state.serving is not None and state.serving.handler is handler:
             return []
-        dropped = _drain(desk, now)
-        desk.serving = _Loaded(version, handler)
+        dropped = _drain(state, now)
+        state.serving = _LoadedVersion(version, handler)
         return dropped
 
     def undeploy(self, endpoint_id: str, now: float) -> list[Dropped]:
-        """Let no version serve from now on; the one that did drains. Raises KeyError: there is no such endpoint."""
-        return _drain(self._desks[endpoint_id], now)
+        """Serve no version from now on; the present one drains. Raises KeyError if there is no such endpoint."""
+        return _drain(self._endpoints[endpoint_id], now)
 
     def views(self) -> list[EndpointView]:
-        """Return every endpoint, by id."""
-        return [self._desks[endpoint_id].view() for endpoint_id in sorted(self._desks)]
+        """Return every endpoint, sorted by id."""
+        return [self._endpoints[endpoint_id].view() for endpoint_id in sorted(self._endpoints)]
 
 
-def _drain(desk: _Desk, now: float) -> list[Dropped]:
-    loaded, desk.serving = desk.serving, None
+def _drain(state: _EndpointState, now: float) -> list[Dropped]:
+    loaded, state.serving = state.serving, None
     if loaded is None:
         return []
     if not loaded.active:
-        return [Dropped(desk.endpoint.id, loaded.version)]
+        return [Dropped(state.endpoint.id, loaded.version)]
     loaded.draining_since = now
-    desk.draining.append(loaded)
+    state.draining.append(loaded)
     return []

@@ -1,4 +1,4 @@
-"""A backend's health: one state machine for what active probes find and what its connections show.
+"""A backend's health: one state machine for the results of active probes and of its own traffic.
 
 ::
 
@@ -10,9 +10,9 @@
        │     or success └────────────────▶ EJECTED ────────────────┘
        └── first probe fails ──▶ DOWN
 
-A backend that nobody probes begins UP; a probed one begins UNKNOWN, and its first probe decides alone. UNKNOWN serves
-when nobody is UP, DOWN and EJECTED when there is nobody else at all: that is the pool's rule, as is how many may be
-ejected at once (app.domain.pool). Pure: times are monotonic seconds handed in.
+A backend without probes starts UP. A probed one starts UNKNOWN, and its first probe alone decides. The pool
+(app.domain.pool) decides which states serve: UNKNOWN if no backend is UP, DOWN and EJECTED only if there is no other.
+The pool also limits how many backends may be ejected at once. All times are arguments, in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-LONGEST_COOLDOWN_SECONDS: Final = 300.0
+MAX_COOLDOWN_SECONDS: Final = 300.0
 
 
 class HealthState(StrEnum):
-    """What is believed of a backend (`state` in events and metrics)."""
+    """The health of a backend (`state` in events and metrics)."""
 
     UP = "up"
     UNKNOWN = "unknown"
-    """To be probed, but not yet."""
+    """Probed, but the first probe has not ended."""
     DOWN = "down"
     """Active probes fail."""
     EJECTED = "ejected"
-    """Its connections failed: cooling down."""
+    """Cooling down after failures in traffic."""
 
 
 RANK: Final = {HealthState.UP: 0, HealthState.UNKNOWN: 1, HealthState.DOWN: 2, HealthState.EJECTED: 2}
-"""Who goes first: a lower rank serves before a higher one."""
+"""Precedence: backends of a lower rank serve before those of a higher one."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthRules:
-    """When a backend's state changes. Thresholds count in a row; the cool-down doubles with each ejection."""
+    """When a backend's state changes. Thresholds are consecutive events; the cool-down doubles with each ejection."""
 
     is_probed: bool = False
     unhealthy_threshold: int = 3
@@ -51,7 +51,7 @@ class HealthRules:
 
 
 class Health:
-    """The state of one backend, and what it was judged by."""
+    """The state of one backend, and the evidence for it."""
 
     __slots__ = (
         "consecutive_failures",
@@ -65,29 +65,29 @@ class Health:
 
     def __init__(self, rules: HealthRules) -> None:
         self.rules = rules
-        self.start_over()
+        self.reset()
 
-    def start_over(self) -> None:
-        """Forget everything: the backend has another address, or was taken out."""
+    def reset(self) -> None:
+        """Forget everything, because the backend has a new address or has left the pool."""
         self.consecutive_failures = 0
         """In traffic."""
         self.probe_streak = 0
-        """Probes in a row that passed, or (below 0) failed."""
+        """Consecutive probes that passed (above 0) or failed (below 0)."""
         self.ejections = 0
         self.ejected_until: float | None = None
         self._become(HealthState.UNKNOWN if self.rules.is_probed else HealthState.UP)
 
-    def adopt(self, rules: HealthRules) -> None:
-        """Go on under other rules; what only probes can end does not outlive them."""
+    def set_rules(self, rules: HealthRules) -> None:
+        """Use other rules from now on. Without probes, a state that only a probe can end is reset."""
         self.rules = rules
         if not rules.is_probed and self.state in (HealthState.UNKNOWN, HealthState.DOWN):
-            self.start_over()
+            self.reset()
 
     def _become(self, state: HealthState) -> None:
         self.state = state
         self.rank = RANK[state]
 
-    # What probes say
+    # Probes
 
     def probe_passed(self) -> None:
         self.probe_streak = max(self.probe_streak, 0) + 1
@@ -102,7 +102,7 @@ class Health:
             self.ejected_until = None
             self._become(HealthState.DOWN)
 
-    # What traffic says
+    # Traffic
 
     @property
     def is_ejected(self) -> bool:
@@ -110,35 +110,35 @@ class Health:
 
     @property
     def is_spotless(self) -> bool:
-        """No failure in traffic is remembered."""
+        """Whether no failure in traffic is on record."""
         return self.consecutive_failures == 0 and self.ejections == 0
 
     @property
     def wants_ejection(self) -> bool:
-        """Only of one that is UP: UNKNOWN is for the first probe to end, and a cool-down would end as UP, unproven."""
+        """Whether failures suffice for an ejection. Never if UNKNOWN: a cool-down would end in UP without a probe."""
         return self.state is HealthState.UP and self.consecutive_failures >= self.rules.unhealthy_threshold
 
     def traffic_failed(self) -> None:
         self.consecutive_failures += 1
 
     def traffic_succeeded(self) -> None:
-        """Forget the failures and end an ejection. DOWN stays: probes must say otherwise."""
+        """Forget the failures and end an ejection. DOWN remains: only probes can end it."""
         self.consecutive_failures = self.ejections = 0
         if self.is_ejected:
             self.ejected_until = None
             self._become(HealthState.UP)
 
     def eject(self, now: float) -> float:
-        """Cool down from `now`; returns when that ends. Each ejection without a success between doubles the time."""
-        doublings = min(self.ejections, 10)  # enough for the longest; a power without end overflows after 1,024
-        cooldown = min(self.rules.cooldown_seconds * 2**doublings, LONGEST_COOLDOWN_SECONDS)
+        """Start to cool down, and return when that ends. The time doubles until traffic succeeds."""
+        doublings = min(self.ejections, 10)  # enough to reach the maximum; an unbounded power overflows after 1,024
+        cooldown = min(self.rules.cooldown_seconds * 2**doublings, MAX_COOLDOWN_SECONDS)
         self.ejections += 1
         self.ejected_until = now + cooldown
         self._become(HealthState.EJECTED)
         return self.ejected_until
 
     def readmit(self) -> None:
-        """The cool-down is over: serve again, on probation (the doubling is kept until a success)."""
+        """Serve again after the cool-down. The doubling is kept until traffic succeeds."""
         self.ejected_until = None
         self.consecutive_failures = 0
         self._become(HealthState.UP)

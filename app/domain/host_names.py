@@ -1,7 +1,7 @@
-"""Which address each host name of a backend stands for, and when it is to be asked for again.
+"""Which address is used for each host name of a backend, and when the name is looked up again.
 
-A name of several addresses stands for one of them, and for that one as long as it is among those to be used: clients
-are not moved without need. A name that cannot be resolved any more keeps the address it had.
+If a name has several addresses, one of them is used for as long as it is among the usable ones, so that clients are not
+moved without need. A name that no longer resolves keeps its last address.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Final
 
 from app.domain.model import Backend
 
-LEAST_SECONDS: Final = 1.0
-"""An answer is kept for so long, even if its time to live is less."""
+MIN_SECONDS: Final = 1.0
+"""Minimum time between lookups of a name, even if its time to live is shorter."""
 RETRY_SECONDS: Final = 5.0
-"""After a failure."""
+"""Time to the next lookup after a failure."""
 
 
 class NameState(StrEnum):
-    """How it stands with a name; a label of the metrics."""
+    """The state of a host name; a label in the metrics."""
 
     RESOLVED = "resolved"
     STALE = "stale"
-    """It had an address, which is kept, but was not found the last time."""
+    """The last lookup failed; the last address is kept."""
     UNRESOLVED = "unresolved"
 
 
@@ -33,26 +33,26 @@ class _Name:
     address: str = ""
     failure: str | None = None
     due_at: float = float("-inf")
-    is_being_asked: bool = False
+    is_being_looked_up: bool = False
 
 
 class HostNames:
-    """The names of the backends there are. All times are monotonic seconds handed in."""
+    """The host names of the present backends. All times are arguments, in monotonic seconds."""
 
     def __init__(self) -> None:
         self._names: dict[str, _Name] = {}
         self._filled: dict[Backend, Backend] = {}
 
-    def want(self, backends: Iterable[Backend]) -> None:
-        """Know the names of these backends, and no others. New ones are due at once."""
+    def watch(self, backends: Iterable[Backend]) -> None:
+        """Resolve the names of exactly these backends. New names are due at once."""
         rows = {backend for backend in backends if backend.host_name is not None}
         wanted = {row.host_name for row in rows if row.host_name is not None}
         if wanted != self._names.keys():
             self._names = {name: self._names.get(name) or _Name() for name in wanted}
         self._filled = {row: filled for row, filled in self._filled.items() if row in rows}
 
-    def filled(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-        """Return the backends with the addresses of their names; where there is none yet, the host stays empty."""
+    def with_addresses(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+        """Return the backends with the addresses of their names. The host stays empty until a name is resolved."""
         if not self._names:
             return backends
         return tuple(self._fill(backend) for backend in backends)
@@ -66,47 +66,47 @@ class HostNames:
             known = self._filled[backend] = replace(backend, host=name.address)
         return known
 
-    def take_due(self, now: float, most: int) -> list[str]:
-        """Return names that are to be asked for now, at most so many, those that have waited longest.
+    def take_due(self, now: float, limit: int) -> list[str]:
+        """Return up to `limit` names that are due for a lookup, longest overdue first.
 
-        The caller tells what comes of each.
+        The caller looks them up and reports each by `resolved` or `failed`.
         """
-        due = [text for text, name in self._names.items() if name.due_at <= now and not name.is_being_asked]
-        due = sorted(due, key=lambda text: self._names[text].due_at)[:most]
+        due = [text for text, name in self._names.items() if name.due_at <= now and not name.is_being_looked_up]
+        due = sorted(due, key=lambda text: self._names[text].due_at)[:limit]
         for text in due:
-            self._names[text].is_being_asked = True
+            self._names[text].is_being_looked_up = True
         return due
 
-    def learned(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
-        """Take in what a name may stand for, the best first, good for `seconds`; says whether it is news."""
+    def resolved(self, text: str, addresses: Sequence[str], seconds: float, now: float) -> bool:
+        """Record the usable addresses of a name, best first, valid for `seconds`; return whether anything changed."""
         name = self._names.get(text)
         if name is None:
             return False
         before = name.address, name.failure
         if name.address not in addresses:
             name.address = addresses[0]
-        name.failure, name.is_being_asked = None, False
-        name.due_at = now + max(seconds, LEAST_SECONDS)
+        name.failure, name.is_being_looked_up = None, False
+        name.due_at = now + max(seconds, MIN_SECONDS)
         return before != (name.address, None)
 
     def failed(self, text: str, reason: str, now: float) -> bool:
-        """Note why a name was not found; says whether that is news."""
+        """Record why a lookup failed; return whether the reason is new."""
         name = self._names.get(text)
         if name is None:
             return False
         before, name.failure = name.failure, reason
-        name.due_at, name.is_being_asked = now + RETRY_SECONDS, False
+        name.due_at, name.is_being_looked_up = now + RETRY_SECONDS, False
         return before != reason
 
     def address(self, text: str) -> str:
-        """Return the address of a name, empty while there is none."""
+        """Return the address of a name, empty if there is none."""
         name = self._names.get(text)
         return name.address if name is not None else ""
 
     def counts(self) -> dict[NameState, int]:
-        """Return how many names are in each state; one that was not asked for yet is unresolved."""
+        """Return how many names are in each state; a name not looked up yet is unresolved."""
         counts = dict.fromkeys(NameState, 0)
         for name in self._names.values():
-            is_found = NameState.RESOLVED if name.failure is None else NameState.STALE
-            counts[is_found if name.address else NameState.UNRESOLVED] += 1
+            state = NameState.RESOLVED if name.failure is None else NameState.STALE
+            counts[state if name.address else NameState.UNRESOLVED] += 1
         return counts

@@ -1,4 +1,4 @@
-"""Per-client limits: connections open at once, and new connections a second (a token bucket)."""
+"""Per-client limits: concurrent connections, and new connections per second (a token bucket)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from app.domain.outcome import Refusal
 
-_SWEPT_AN_ENTRY = 2
-"""Clients looked at for each new one, so that the table cannot grow faster than it is swept."""
+_SWEPT_PER_NEW_CLIENT = 2
+"""Clients swept for each new one, so that the table cannot grow faster than it is swept."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitRules:
-    """What one client may have at one frontend; 0 switches a limit off.
+    """The limits of one client at one frontend; 0 disables a limit.
 
     `connections_per_second` is also the size of the burst (at least 1).
     """
@@ -22,7 +22,7 @@ class LimitRules:
     connections_per_second: float = 0.0
 
     @property
-    def are_on(self) -> bool:
+    def are_enabled(self) -> bool:
         return self.max_connections > 0 or self.connections_per_second > 0
 
 
@@ -36,30 +36,30 @@ class _Client:
 
 
 class ClientLimits:
-    """Admits or refuses a client's next connection; with both limits off nothing is remembered.
+    """Admits or refuses new connections of clients. With both limits disabled it stores nothing.
 
-    Clients with nothing open and a full bucket are forgotten by `sweep`.
+    `sweep` removes clients that have no open connection and a full bucket.
     """
 
     def __init__(self, rules: LimitRules) -> None:
         self._clients: dict[str, _Client] = {}
         self._sweep_order: list[str] = []
-        self.adopt(rules)
+        self.set_rules(rules)
 
-    def adopt(self, rules: LimitRules) -> None:
-        """Go by other rules from now on; what is open stays counted."""
-        self._are_on = rules.are_on
+    def set_rules(self, rules: LimitRules) -> None:
+        """Apply other rules from now on; open connections stay counted."""
+        self._are_enabled = rules.are_enabled
         self._max = rules.max_connections
         self._rate = rules.connections_per_second
         self._burst = max(1.0, rules.connections_per_second)
 
     def admit(self, client: str, connection: int, now: float) -> Refusal | None:
-        """Count a new connection of a client, or say why not. A connection that is counted already stays counted."""
-        if not self._are_on:
+        """Count a new connection of a client, or return why it is refused. Repeating it for a connection is safe."""
+        if not self._are_enabled:
             return None
         entry = self._clients.get(client)
         if entry is None:
-            self.sweep(now, _SWEPT_AN_ENTRY)
+            self.sweep(now, _SWEPT_PER_NEW_CLIENT)
             entry = self._clients[client] = _Client(self._burst, now)
         if connection in entry.open:
             return None
@@ -83,7 +83,7 @@ class ClientLimits:
                 del self._clients[client]
 
     def recount(self, connections: Iterable[tuple[str, int]]) -> None:
-        """Start over from the (client, connection) pairs open now: messages were lost in a crash."""
+        """Replace the counts by the (client, connection) pairs open now, because a crash lost messages."""
         for entry in self._clients.values():
             entry.open.clear()
         for client, connection in connections:
@@ -92,25 +92,25 @@ class ClientLimits:
                 counted.open.add(connection)
 
     def sweep(self, now: float, at_most: int) -> None:
-        """Forget up to `at_most` clients that have nothing open and a bucket long full again."""
+        """Check up to `at_most` clients, and remove those without open connections whose bucket has refilled."""
         if not self._sweep_order:
             self._sweep_order = list(self._clients)
         for client in self._sweep_order[-at_most:]:
             entry = self._clients.get(client)
-            if entry is not None and not entry.open and self._has_long_been_full(entry, now):
+            if entry is not None and not entry.open and self._has_refilled(entry, now):
                 del self._clients[client]
         del self._sweep_order[-at_most:]
 
-    def _has_long_been_full(self, entry: _Client, now: float) -> bool:
+    def _has_refilled(self, entry: _Client, now: float) -> bool:
         return self._rate <= 0 or (now - entry.refilled_at) * self._rate >= self._burst
 
 
-def adopt_all(limits: dict[str, ClientLimits], rules: Mapping[str, LimitRules]) -> None:
-    """Make these the limits, by frontend; those of a frontend that stays keep what they have counted."""
+def replace_limits(limits: dict[str, ClientLimits], rules: Mapping[str, LimitRules]) -> None:
+    """Replace the limits by these rules per frontend. Frontends that remain keep their counts."""
     for frontend in [frontend for frontend in limits if frontend not in rules]:
         del limits[frontend]
     for frontend, rule in rules.items():
         if frontend in limits:
-            limits[frontend].adopt(rule)
+            limits[frontend].set_rules(rule)
         else:
             limits[frontend] = ClientLimits(rule)

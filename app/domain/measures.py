@@ -1,4 +1,4 @@
-"""Counters and histograms by name and label values: what the metrics actor owns. Others format them."""
+"""Counters and histograms by metric name and label values. The metrics actor owns them; exporters format them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Labels = tuple[str, ...]
 
 
 class Histogram:
-    """Observations in buckets; `counts` are per bucket, not cumulative, the last one above every bound."""
+    """Observations in buckets. `counts` are per bucket, not cumulative; the last bucket has no upper bound."""
 
     __slots__ = ("counts", "total")
 
@@ -37,7 +37,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class HistogramView:
-    """A copy of one histogram: the counts per bucket, the last one above every bound, and the sum."""
+    """A copy of one histogram: the count per bucket, the last one without an upper bound, and the sum."""
 
     counts: tuple[int, ...]
     total: float
@@ -47,20 +47,20 @@ class HistogramView:
         return sum(self.counts)
 
     def cumulative(self) -> list[tuple[float, int]]:
-        """Return (upper bound, count up to it) pairs; the last bound is infinite."""
+        """Return pairs of an upper bound and the count up to it; the last bound is infinite."""
         return list(zip((*RTT_BUCKETS_SECONDS, inf), accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy of everything counted, by metric name and label values."""
+    """A copy of all counters and histograms, by metric name and label values."""
 
     counters: Mapping[str, Mapping[Labels, float]]
     histograms: Mapping[str, Mapping[Labels, HistogramView]]
 
 
 class Measures:
-    """The store. A metric exists from its first count on; label values come in a fixed order per metric."""
+    """Stores the metrics. A series exists from its first count on; each metric has a fixed order of labels."""
 
     def __init__(self) -> None:
         self._counters: dict[str, dict[Labels, float]] = {}
@@ -81,14 +81,14 @@ class Measures:
         """Add observations made elsewhere to a histogram."""
         self._histograms.setdefault(metric, {}).setdefault(labels, Histogram()).add(observed)
 
-    def keep_only(self, metric: str, place: int | slice, remaining: Collection[object]) -> None:
-        """Drop the series of a metric whose label, or labels, at this place are not among those that remain."""
+    def keep_only(self, metric: str, position: int | slice, remaining: Collection[object]) -> None:
+        """Drop the series of a metric whose label (or labels) at `position` are not in `remaining`."""
         for series in (self._counters.get(metric), self._histograms.get(metric)):
-            for labels in [labels for labels in series or () if labels[place] not in remaining]:
+            for labels in [labels for labels in series or () if labels[position] not in remaining]:
                 del series[labels]  # type: ignore[union-attr]
 
     def read(self, metrics: Iterable[str]) -> dict[str, dict[Labels, float]]:
-        """Copy these counters alone; one that has not counted yet is empty."""
+        """Copy these counters only; a counter that has no series yet is empty."""
         return {metric: dict(self._counters.get(metric, ())) for metric in metrics}
 
     def snapshot(self) -> Snapshot:

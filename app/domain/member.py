@@ -1,4 +1,4 @@
-"""A backend in its pool: its row, its live connections and its health, and whether it may be sent clients now."""
+"""A member of a pool: a backend with its live connections and its health. It tells whether it may get clients."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from app.domain.health import Health, HealthRules, HealthState
 from app.domain.model import Backend
 
 HISTORY_LENGTH: Final = 16
-"""Changes of health that are remembered of each member."""
+"""Health changes kept for each member."""
 
 
 class Floor:
-    """How low a pool stoops: members whose health ranks up to `rank` serve (see app.domain.health.RANK)."""
+    """The worst health that serves in a pool: members of a rank up to `rank` serve (see app.domain.health.RANK)."""
 
     __slots__ = ("rank",)
 
@@ -21,7 +21,7 @@ class Floor:
 
 
 class Member:
-    """One backend of one pool. The pool alone changes it; elections read it."""
+    """One backend of one pool. Only the pool changes it; selectors read it."""
 
     __slots__ = ("backend", "changed_at", "connections", "counted_as", "floor", "has_left", "health", "history")
 
@@ -31,22 +31,22 @@ class Member:
         self.connections = 0
         self.health = Health(rules)
         self.changed_at = now
-        """When its health changed last, in monotonic seconds."""
+        """When its health last changed, in monotonic seconds."""
         self.history: tuple[tuple[float, HealthState], ...] = ((now, self.health.state),)
-        """Its last states with when each began, the present one last."""
+        """Its last states, each with its start, the present one last."""
         self.has_left = False
-        """The row is gone; only leases that still run keep the member."""
+        """The row is gone; the member exists only until its leases end."""
         self.counted_as: HealthState | None = None
-        """The state under which the pool counts it among those that may take new clients."""
+        """The state under which the pool's tally counts it; None if it may not take new clients."""
 
-    def note_change(self, now: float) -> None:
-        """Remember that its health has changed."""
+    def record_change(self, now: float) -> None:
+        """Record that its health has changed."""
         self.changed_at = now
         self.history = (*self.history, (now, self.health.state))[-HISTORY_LENGTH:]
 
     @property
     def is_available(self) -> bool:
-        """In the database, healthy there, not deleted, and as healthy as the pool asks for."""
+        """Whether it is in the database, healthy there, not deleted, and as healthy as the pool requires."""
         return self.health.rank <= self.floor.rank and self.backend.is_serving and not self.has_left
 
     @property
@@ -55,7 +55,7 @@ class Member:
 
     @property
     def takes_new_clients(self) -> bool:
-        """Available, with room, and of some weight. Written out: every election asks several times."""
+        """Whether it is available, below its hard limit and of positive weight. Inlined: every selection reads it."""
         backend = self.backend
         return (
             self.health.rank <= self.floor.rank
@@ -69,11 +69,11 @@ class Member:
 
     @property
     def soft_limit(self) -> int:
-        """The backend's soft limit; a lower hard limit takes its place."""
+        """The backend's soft limit, or its hard limit if that is lower."""
         backend = self.backend
         return min(backend.soft_limit, backend.hard_limit) if backend.hard_limit else backend.soft_limit
 
     @property
     def load(self) -> float:
-        """connections / soft_limit / weight: the load term of the seed's score. 0 weight counts as 1."""
+        """connections / soft_limit / weight: the load term of the seed's score. Weight 0 counts as 1."""
         return self.connections / self.soft_limit / (self.backend.weight or 1)

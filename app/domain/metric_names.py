@@ -1,4 +1,4 @@
-"""Every metric of the edge: its name, its help text, its labels. The exporter and the documentation use this table."""
+"""Every metric of the edge: name, help text and labels. The exporter and the documentation use this table."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ HISTOGRAM: Final = "histogram"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`name` is without the `_total` that a counter gets when it is exposed."""
+    """A metric. `name` lacks the suffix `_total` that a counter has when it is exposed."""
 
     name: str
     kind: str
@@ -78,55 +78,55 @@ ALL: Final = (
     Metric(CONNECTIONS, COUNTER, "Client connections accepted.", ("frontend",)),
     Metric(CONNECTIONS_ACTIVE, GAUGE, "Client connections open now.", ("frontend",)),
     Metric(CONNECTIONS_ENDED, COUNTER, "Client connections ended, by termination state.", ("state",)),
-    Metric(CONNECTIONS_REFUSED, COUNTER, "Client connections refused before an election.", ("reason",)),
+    Metric(CONNECTIONS_REFUSED, COUNTER, "Client connections refused before a backend was selected.", ("reason",)),
     Metric(BYTES_SENT, COUNTER, "Bytes sent to clients."),
     Metric(BYTES_RECEIVED, COUNTER, "Bytes received from clients."),
-    Metric(REQUESTS, COUNTER, "HTTP requests answered.", ("pool", "backend", "frontend", "code", "method")),
-    Metric(REQUEST_SECONDS, HISTOGRAM, "Time to answer an HTTP request.", ("pool", "backend", "frontend", "code")),
+    Metric(REQUESTS, COUNTER, "HTTP requests completed.", ("pool", "backend", "frontend", "code", "method")),
+    Metric(REQUEST_SECONDS, HISTOGRAM, "Duration of HTTP requests.", ("pool", "backend", "frontend", "code")),
     Metric(BACKEND_CONNECTIONS, COUNTER, "Connections established to a backend.", ("pool", "backend")),
-    Metric(BACKEND_ACTIVE, GAUGE, "Leases held on a backend now.", ("pool", "backend")),
+    Metric(BACKEND_ACTIVE, GAUGE, "Leases on a backend now.", ("pool", "backend")),
     Metric(BACKEND_ERRORS, COUNTER, "Failures of a backend in traffic.", ("pool", "backend", "reason")),
     Metric(BACKEND_RTT, HISTOGRAM, "Time to establish a connection to a backend.", ("pool", "backend")),
-    Metric(BACKEND_AVAILABLE, GAUGE, "1 when a backend may be elected or keep its clients.", ("pool", "backend")),
-    Metric(BACKEND_BYTES_SENT, COUNTER, "Bytes of a backend sent to clients.", ("pool", "backend")),
-    Metric(BACKEND_BYTES_RECEIVED, COUNTER, "Bytes of clients sent to a backend.", ("pool", "backend")),
-    Metric(HEALTH_CHANGES, COUNTER, "Changes of a backend's health, by the new state.", ("pool", "backend", "state")),
+    Metric(BACKEND_AVAILABLE, GAUGE, "1 if a backend may serve new or bound clients.", ("pool", "backend")),
+    Metric(BACKEND_BYTES_SENT, COUNTER, "Bytes from a backend sent to clients.", ("pool", "backend")),
+    Metric(BACKEND_BYTES_RECEIVED, COUNTER, "Bytes from clients sent to a backend.", ("pool", "backend")),
+    Metric(HEALTH_CHANGES, COUNTER, "Health changes of a backend, by new state.", ("pool", "backend", "state")),
     Metric(PROBES, COUNTER, "Active probes of a backend, by result.", ("pool", "backend", "result")),
-    Metric(FAIL_OPENS, COUNTER, "How often a pool began to serve though all its backends were down.", ("pool",)),
-    Metric(LEASES, COUNTER, "Lease requests, by what the client's binding did or why nobody was leased.", ("outcome",)),
+    Metric(FAIL_OPENS, COUNTER, "Times a pool failed open because all its backends were down.", ("pool",)),
+    Metric(LEASES, COUNTER, "Lease requests, by affinity, or by reason if none was granted.", ("outcome",)),
     Metric(BINDINGS, GAUGE, "Clients bound to a backend."),
     Metric(BINDINGS_EVICTED, COUNTER, "Bindings dropped because the table was full."),
     Metric(RELOADS, COUNTER, "Loads of the routing database, by result.", ("result",)),
-    Metric(ROWS_REFUSED, GAUGE, "Rows refused in the routing database as loaded last."),
-    Metric(ROUTING_STALE, GAUGE, "1 while the routing database cannot be read and the last good set serves."),
-    Metric(REPLICA_AGE, GAUGE, "Since the routing database was last known to be as etcd has the backends."),
-    Metric(REPLICA_RECORDS, GAUGE, "Records of backends in the replica, by state: good, suspect, bad.", ("state",)),
+    Metric(ROWS_REFUSED, GAUGE, "Rows refused in the last load of the routing database."),
+    Metric(ROUTING_STALE, GAUGE, "1 while the routing database cannot be read and the last good set is used."),
+    Metric(REPLICA_AGE, GAUGE, "Time since the replica was last known to match etcd."),
+    Metric(REPLICA_RECORDS, GAUGE, "Backend records in the replica, by state: good, suspect or bad.", ("state",)),
     Metric(CONFIG_RELOADS, COUNTER, "Reloads of the configuration file, by result.", ("result",)),
-    Metric(CONFIG_RELOAD_SUCCESS, GAUGE, "1 while the configuration file as it is now is the one that serves."),
-    Metric(GEO_RELOADS, COUNTER, "Loads of a replaced country database, by result.", ("result",)),
+    Metric(CONFIG_RELOAD_SUCCESS, GAUGE, "1 if the present configuration file is in force."),
+    Metric(GEO_RELOADS, COUNTER, "Reloads of the country database, by result.", ("result",)),
     Metric(GEO_BUILT, GAUGE, "When the country database was built (Unix time)."),
     Metric(HANDLER_REQUESTS, COUNTER, "Requests of an endpoint: answered, failed or busy.", ("endpoint", "outcome")),
-    Metric(HANDLER_ACTIVE, GAUGE, "Requests that a handler of an endpoint has now.", ("endpoint",)),
-    Metric(HANDLER_BLOCKS, COUNTER, "How often a handler held the event loop for 0.1 s or longer.", ("endpoint",)),
-    Metric(VERSIONS_DRAINING, GAUGE, "Versions of a handler that end their last requests.", ("endpoint",)),
+    Metric(HANDLER_ACTIVE, GAUGE, "Requests in the handler of an endpoint now.", ("endpoint",)),
+    Metric(HANDLER_BLOCKS, COUNTER, "Times a handler blocked the event loop for 0.1 s or longer.", ("endpoint",)),
+    Metric(VERSIONS_DRAINING, GAUGE, "Former versions of a handler with unfinished requests.", ("endpoint",)),
     Metric(DEPLOYMENTS, COUNTER, "Deployments and rollbacks of handlers, by result.", ("result",)),
-    Metric(SERVICE_CALLS, COUNTER, "Calls of a service: served, error, timeout, busy or down.", ("service", "outcome")),
-    Metric(SERVICE_WAITING, GAUGE, "Calls that wait for a connection of a service.", ("service",)),
-    Metric(SERVICE_CONNECTIONS, GAUGE, "Connections of a service that stand.", ("service",)),
-    Metric(SERVICE_IN_USE, GAUGE, "Connections of a service that carry a call now.", ("service",)),
-    Metric(SERVICE_UP, GAUGE, "1 while a service can be reached.", ("service",)),
-    Metric(ADMIN_REQUESTS, COUNTER, "Requests that the admin API answered, by status.", ("code",)),
-    Metric(ACCEPT_ERRORS, COUNTER, "Errors of accept, by errno.", ("errno",)),
-    Metric(INTERNAL_ERRORS, COUNTER, "Unexpected exceptions, by where.", ("where",)),
+    Metric(SERVICE_CALLS, COUNTER, "Calls to a service: served, error, timeout, busy or down.", ("service", "outcome")),
+    Metric(SERVICE_WAITING, GAUGE, "Calls waiting for a connection to a service.", ("service",)),
+    Metric(SERVICE_CONNECTIONS, GAUGE, "Open connections to a service.", ("service",)),
+    Metric(SERVICE_IN_USE, GAUGE, "Connections to a service with a call in progress.", ("service",)),
+    Metric(SERVICE_UP, GAUGE, "1 if a service can be reached.", ("service",)),
+    Metric(ADMIN_REQUESTS, COUNTER, "Requests to the admin API, by status.", ("code",)),
+    Metric(ACCEPT_ERRORS, COUNTER, "Errors of accept(), by errno.", ("errno",)),
+    Metric(INTERNAL_ERRORS, COUNTER, "Unexpected exceptions, by place.", ("where",)),
     Metric(ACTOR_RESTARTS, COUNTER, "Restarts of an actor by its supervisor.", ("actor",)),
-    Metric(MAILBOX_DEPTH, GAUGE, "Messages waiting in an actor's inbox.", ("actor",)),
+    Metric(MAILBOX_DEPTH, GAUGE, "Messages in an actor's inbox.", ("actor",)),
     Metric(LOOP_PAUSE, GAUGE, "Longest pause of the event loop in the last minute."),
-    Metric(HOST_NAMES, GAUGE, "Host names of backends: resolved, stale or unresolved.", ("state",)),
+    Metric(HOST_NAMES, GAUGE, "Host names of backends, by state: resolved, stale or unresolved.", ("state",)),
     Metric(DNS_RESPONSES, COUNTER, "Responses of the internal DNS, by response code.", ("rcode",)),
-    Metric(LOG_LINES_DROPPED, COUNTER, "Log lines lost to a full disk or a stalled reader."),
+    Metric(LOG_LINES_DROPPED, COUNTER, "Log lines lost because a disk was full or a reader stalled."),
 )
 
 BY_BACKEND: Final = frozenset(m.name for m in ALL if m.kind != GAUGE and m.labels[:2] == ("pool", "backend"))
-"""Metrics of the actor whose first labels name a backend: they go when it goes."""
+"""Metrics of the actor whose first labels name a backend: its series are dropped when it leaves."""
 BY_FRONTEND: Final = {m.name: m.labels.index("frontend") for m in ALL if m.kind != GAUGE and "frontend" in m.labels}
-"""Metrics of the actor with a frontend among their labels, and its place: they go when it goes."""
+"""Metrics of the actor with a frontend label, and its position: its series are dropped when it is removed."""

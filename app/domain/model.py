@@ -1,4 +1,4 @@
-"""The nouns of the routing domain (Backend, GeoInfo, Lease), and the one validation of a backend row."""
+"""The nouns of routing (Backend, GeoInfo, Lease), and the validation of a backend row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from app.domain.outcome import Affinity, NoLease
 
 DEFAULT_SOFT_LIMIT: Final = 100
 DEFAULT_WEIGHT: Final = 1
-LONGEST_TEXT: Final = 255
-"""Characters of an id and the like: they are in every log line, label of a metric, and answer."""
-MOST_SHOWN: Final = 300
-"""Characters of what is no such value."""
+MAX_TEXT_CHARACTERS: Final = 255
+"""Maximum length of an id and other texts, because they appear in log lines, metric labels and API responses."""
+MAX_SHOWN_CHARACTERS: Final = 300
+"""Maximum length at which an invalid value is quoted in an error."""
 
 BACKEND_COLUMNS: Final = (
     "id",
@@ -33,15 +33,15 @@ BACKEND_COLUMNS: Final = (
 """The columns of the seed's `backends` table, in its order."""
 
 DRAIN_DEADLINE: Final = "drain_deadline"
-"""A further column of ours: Unix seconds at which a deleted backend's open connections are closed; NULL = never."""
+"""An additional column: Unix seconds at which a deleted backend's open connections are closed; NULL = never."""
 
 DRAINING: Final = "draining"
-"""A further column of ours: 1 where a service that registered itself wants no new connections; as if deleted."""
+"""An additional column: 1 if a self-registered service wants no new connections; it has the effect of `deleted`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeoInfo:
-    """Where an address is: ISO 3166-1 alpha-2 country and our region, each None when unknown."""
+    """The location of an address: ISO 3166-1 alpha-2 country and our region, each None if unknown."""
 
     country: str | None
     region: str | None
@@ -49,11 +49,11 @@ class GeoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One row of the routing database, validated.
+    """One validated row of the routing database.
 
-    `host` is an IP address in canonical text. A row may give a `host_name` instead: the host is empty then until the
-    name has been resolved. `soft_limit` > 0 and counts connections; `hard_limit` 0 is unlimited;
-    `weight` 0 takes no new clients. `country` is upper case, `region` lower case, each None when not given.
+    `host` is an IP address in canonical text. If the row has a `host_name` instead, the host is empty until the name
+    has been resolved. Limits count connections: `soft_limit` is above 0, `hard_limit` 0 is unlimited. A backend of
+    `weight` 0 takes no new clients. `country` is upper case, `region` lower case, each None if not given.
     """
 
     id: str
@@ -72,15 +72,15 @@ class Backend:
 
     @property
     def is_serving(self) -> bool:
-        """The database calls it healthy and not deleted, and its address is known."""
+        """Whether it is healthy and not deleted in the database, and its address is known."""
         return self.is_healthy and not self.is_deleted and self.host != ""
 
 
 class Lease(NamedTuple):
     """A reserved place on a backend.
 
-    `tier` is the geo tier 0-3, None when the algorithm is not geo; `is_spotless` says that no failure of the backend in
-    traffic is remembered.
+    `tier` is the geo tier 0-3, None if the algorithm is not geo. `is_spotless` means that no failure of the backend in
+    traffic is on record.
     """
 
     lease_id: int
@@ -92,28 +92,28 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unleased:
-    """The answer of an election that found nobody."""
+    """The reply to a lease request for which no backend was available."""
 
     reason: NoLease
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with one column of a row: its name, the value found, and the rule it breaks."""
+    """A fault in one column of a row: its name, the value found, and the rule that it breaks."""
 
     column: str
     value: object
     rule: str
 
     def __str__(self) -> str:
-        return f"{self.column}={self.value!r:.{MOST_SHOWN}}: {self.rule}"
+        return f"{self.column}={self.value!r:.{MAX_SHOWN_CHARACTERS}}: {self.rule}"
 
 
 class BadBackend(ValueError):
-    """A row that is no backend. `faults` names every column at fault, at least one."""
+    """An invalid backend row. `faults` has an entry for every faulty column, at least one."""
 
     def __init__(self, backend_id: object, faults: tuple[Fault, ...]) -> None:
-        super().__init__(f"backend {backend_id!r:.{MOST_SHOWN}}: " + "; ".join(map(str, faults)))
+        super().__init__(f"backend {backend_id!r:.{MAX_SHOWN_CHARACTERS}}: " + "; ".join(map(str, faults)))
         self.backend_id = backend_id
         self.faults = faults
 
@@ -125,10 +125,10 @@ class BadBackend(ValueError):
 
 
 def parse_backend(row: Mapping[str, object]) -> Backend:
-    """Make a Backend of a row of the `backends` table; absent columns count as NULL.
+    """Make a Backend from a row of the `backends` table. Absent columns count as NULL.
 
-    NULL means: id, wg_ip, port: refused; healthy 1; weight 1; soft_limit 100; hard_limit 0; deleted 0; draining 0; app,
-    region, country, drain_deadline: none. A soft_limit of 0 counts as 100.
+    NULL in id, wg_ip or port is refused. Elsewhere it means healthy 1, weight 1, soft_limit 100, hard_limit 0,
+    deleted 0, draining 0, and none for app, region, country and drain_deadline. A soft_limit of 0 counts as 100.
 
     Raises BadBackend with every fault of the row.
     """
@@ -155,14 +155,16 @@ def parse_backend(row: Mapping[str, object]) -> Backend:
 
 
 def limit_warning(backend: Backend) -> str | None:
-    """Say what is odd about the limits of a row that is accepted all the same, if anything is."""
+    """Return a warning about the limits of an accepted row, None if there is none."""
     if 0 < backend.hard_limit < backend.soft_limit:
-        return f"hard_limit {backend.hard_limit} is below soft_limit {backend.soft_limit}: soft counts as hard"
+        return (
+            f"hard_limit {backend.hard_limit} is below soft_limit {backend.soft_limit}: the hard limit counts for both"
+        )
     return None
 
 
 class _RowReader:
-    """Reads the columns of one row, collecting every fault; a faulty column yields a placeholder."""
+    """Reads the columns of one row and collects every fault; a faulty column yields a placeholder."""
 
     def __init__(self, row: Mapping[str, object]) -> None:
         self._row = row
@@ -177,13 +179,13 @@ class _RowReader:
             if is_required:
                 self._fault(column, "must not be empty")
             return None
-        if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
-            self._fault(column, f"must be printable text of at most {LONGEST_TEXT} characters")
+        if not isinstance(value, str) or not value.isprintable() or len(value) > MAX_TEXT_CHARACTERS:
+            self._fault(column, f"must be printable text of at most {MAX_TEXT_CHARACTERS} characters")
             return None
         return value.strip()
 
     def host(self, column: str) -> tuple[str, str | None]:
-        """Return an address, or no address and a host name."""
+        """Return an address and None, or an empty text and a host name."""
         value = self.text(column, is_required=True)
         if value is None:
             return "", None

@@ -1,20 +1,20 @@
-"""The vocabulary of how things end: termination states, lease outcomes, refusals. Logs and metric labels use these.
+"""Outcomes: termination states, lease outcomes and refusals, as logs and metric labels have them.
 
-A termination state has two letters, in the spirit of HAProxy's. The first says who ended the connection, the second
-in which phase it was.
+A termination state has two letters, like HAProxy's. The first letter is the cause of the end, the second the phase of
+the connection.
 
 ====== ======================================================================================
-first  who
+first  cause
 ====== ======================================================================================
-``-``  nobody: both sides closed
-``C``  the client: reset or gone
-``S``  the server (backend): refused, reset or unreachable
+``-``  none: both sides closed
+``C``  the client: it reset the connection or disconnected
+``S``  the server (backend): it refused, reset or was unreachable
 ``P``  the proxy itself: a limit, a bad PROXY header, no backend
-``K``  killed by us: drain time over, backend's drain deadline, an operator
+``K``  killed by the edge: drain timeout, a backend's drain deadline, an operator
 ``I``  an internal error; the log has its traceback
 ``c``  a timeout while waiting for the client
 ``s``  a timeout while waiting for the server
-``t``  the idle or linger timeout, which watches both sides together
+``t``  the idle or linger timeout, which covers both sides together
 ====== ======================================================================================
 
 ====== ======================================================================================
@@ -23,11 +23,11 @@ second phase
 ``A``  admission: the PROXY header
 ``L``  admission: a limit on connections
 ``R``  reading the head of an HTTP request
-``E``  election: asking the actors for a backend
+``E``  electing, that is selecting, a backend
 ``C``  connecting to the backend
-``W``  waiting for the head of an HTTP answer
+``W``  waiting for the head of an HTTP response
 ``D``  data: bytes were being copied
-``H``  half-closed: one direction had ended
+``H``  half-closed: one direction has ended
 ``-``  after the end of both directions
 ====== ======================================================================================
 """
@@ -69,33 +69,33 @@ class State(StrEnum):
 
 
 class Affinity(StrEnum):
-    """What the client's binding did for a lease (`affinity` in the access log, label of leases_total)."""
+    """How the client's binding affected a lease (`affinity` in the access log, label of leases_total)."""
 
     HIT = "hit"
     """The bound backend was a candidate and got the connection."""
     NEW = "new"
-    """No binding: an election."""
+    """The client had no binding: a backend was selected."""
     REBIND = "rebind"
-    """The bound backend is gone, down, drained or did not answer: an election, and the binding moves."""
+    """The bound backend is gone, down, drained or unreachable: another was selected, and the binding moves to it."""
     OVERFLOW = "overflow"
-    """The bound backend is full: this connection goes elsewhere, the binding stays."""
+    """The bound backend is full: this connection goes to another one, and the binding stays."""
 
 
 class NoLease(StrEnum):
-    """Why an election gave nobody (`reason` in the access log, label `outcome` of leases_total)."""
+    """Why no backend was leased (`reason` in the access log, label `outcome` of leases_total)."""
 
     EMPTY = "no_backends"
-    """The pool has no backend at all, or only deleted ones."""
+    """The pool has no backends, or only deleted ones."""
     DOWN = "none_available"
     """Every backend is unhealthy, ejected, or has weight 0."""
     FULL = "all_full"
-    """Every backend that could serve is at its hard limit, or was tried already for this connection."""
+    """Every backend that could serve is at its hard limit or has already been tried for this connection."""
     BINDING_BROKEN = "binding_broken"
-    """The bound backend cannot serve any more. Never final: the client is elected a new one and bound to it."""
+    """The bound backend can no longer serve. Never final: another is selected, and the client is bound to it."""
 
 
 class Refusal(StrEnum):
-    """Why a connection was refused before an election (`reason`, label of connections_refused)."""
+    """Why a connection was refused before a selection (`reason`, label of connections_refused)."""
 
     MAX_CONNECTIONS = "max_connections"
     CLIENT_CONNECTIONS = "client_connections"

@@ -1,7 +1,7 @@
 """Path rules of endpoints: `/users/<int:id>/files/<path:name>`, in werkzeug's syntax.
 
-Of that syntax only what cannot go wrong later is accepted: one parameter a segment, one of kind `path` a rule, and
-arguments that the parameter's kind knows. So a rule that was accepted can be routed, in time that grows as the path.
+Only the safe part of that syntax is accepted: one parameter per segment, one parameter of kind `path` per rule, and
+arguments that the kind knows. So every accepted rule can be routed, in time proportional to the length of the path.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-_LARGEST_COUNT: Final = 10_000
-"""Of what a parameter's argument may count: characters, digits."""
+_MAX_COUNT: Final = 10_000
+"""Maximum value of an argument that counts characters or digits."""
 
 _LITERAL: Final = re.compile(r"[^<>%?#|\\\s]*")
 _SEGMENT: Final = re.compile(
@@ -24,7 +24,7 @@ _ARGUMENT: Final = re.compile(
 )
 _COUNTS: Final = ("fixed_digits", "minlength", "maxlength", "length")
 _KINDS: Final[Mapping[str, frozenset[str]]] = {
-    # kind of parameter: the arguments it knows, as werkzeug's converters do; `any` takes words instead
+    # kind of parameter: the arguments of werkzeug's converter; `any` takes words instead
     "string": frozenset({"minlength", "maxlength", "length"}),
     "int": frozenset({"fixed_digits", "min", "max", "signed"}),
     "float": frozenset({"min", "max", "signed"}),
@@ -36,7 +36,7 @@ _NOT_WORDS: Final = ("True", "False", "None")
 
 
 def path_faults(rule: str) -> list[str]:
-    """Say what is wrong with a path rule that begins with a slash."""
+    """Return what is wrong with a path rule that begins with a slash."""
     faults: list[str] = []
     names: list[str] = []
     kinds: list[str] = []
@@ -50,14 +50,14 @@ def path_faults(rule: str) -> list[str]:
         found = _SEGMENT.fullmatch(segment)
         if found is None:
             faults.append(
-                f"{segment!r} must have one parameter such as <name> or <int:name>, its name without a first _"
+                f"{segment!r} must have one parameter such as <name> or <int:name>, whose name does not start with _"
             )
             continue
         faults += [wrong for text in (found["before"], found["after"]) if text for wrong in _literal_faults(text)]
         names.append(found["name"])
         kinds.append(found["kind"] or "string")
         faults += _kind_faults(kinds[-1], found["arguments"])
-    faults += [f"<{name}> is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    faults += [f"<{name}> occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
     if kinds.count("path") > 1:
         faults.append("only one parameter may be a path")
     return faults
@@ -67,14 +67,14 @@ def _literal_faults(text: str) -> list[str]:
     if text in ("", ".", ".."):
         return [f"a segment must not be {text!r}"]
     if not text.isprintable() or not _LITERAL.fullmatch(text):
-        return [f"{text!r} must be printable, not percent-encoded, without spaces and any of ? # | \\"]
+        return [f"{text!r} must be printable and not percent-encoded, without spaces and without ? # | \\"]
     return []
 
 
 def _kind_faults(kind: str, arguments: str | None) -> list[str]:
-    """Say what is wrong with a parameter's kind and the arguments to it."""
+    """Return what is wrong with the kind of a parameter or its arguments."""
     if kind not in _KINDS:
-        return [f"{kind!r} is no kind of parameter: {', '.join(sorted(_KINDS))}"]
+        return [f"{kind!r} is not a kind of parameter; use one of {', '.join(sorted(_KINDS))}"]
     if kind == "any":
         return _choice_faults(arguments or "")
     if arguments is None:
@@ -85,7 +85,7 @@ def _kind_faults(kind: str, arguments: str | None) -> list[str]:
         name = found["name"] if found is not None else None
         if found is None or name not in _KINDS[kind] or name in values:
             return [
-                f"{kind}({arguments}): knows {', '.join(sorted(_KINDS[kind])) or 'no arguments'}, as name=value, once"
+                f"{kind}({arguments}): takes {', '.join(sorted(_KINDS[kind])) or 'no arguments'}, once, as name=value"
             ]
         values[name] = found["value"]
     return [f"{kind}({arguments}): {wrong}" for wrong in _value_faults(kind, values)]
@@ -97,7 +97,7 @@ def _choice_faults(arguments: str) -> list[str]:
         one is not None and one["word"] in _NOT_WORDS for one in found
     ):
         return []
-    return [f'any({arguments}): needs words such as any(one,two,"in quotes")']
+    return [f'any({arguments}): must list words, such as any(one,two,"in quotes")']
 
 
 def _value_faults(kind: str, values: Mapping[str, str]) -> list[str]:
@@ -109,12 +109,12 @@ def _value_faults(kind: str, values: Mapping[str, str]) -> list[str]:
                 faults.append("signed must be True or False")
         elif value in ("True", "False") or (kind != "float" and not is_whole(value)):
             faults.append(f"{name} must be a {'number' if kind == 'float' else 'whole number'}")
-        elif name in _COUNTS and not 1 <= int(value) <= _LARGEST_COUNT:
-            faults.append(f"{name} must be from 1 to {_LARGEST_COUNT}")
+        elif name in _COUNTS and not 1 <= int(value) <= _MAX_COUNT:
+            faults.append(f"{name} must be from 1 to {_MAX_COUNT}")
     if faults:
         return faults
     if "length" in values and len(values) > 1:
-        return ["length goes alone"]
+        return ["length must be the only argument"]
     for low, high in (("minlength", "maxlength"), ("min", "max")):
         if low in values and high in values and float(values[low]) > float(values[high]):
             return [f"{low} is above {high}"]
@@ -122,12 +122,12 @@ def _value_faults(kind: str, values: Mapping[str, str]) -> list[str]:
 
 
 def shape_of(rule: str) -> str:
-    """Return a rule without the names of its parameters: two of one shape match the same paths."""
+    """Return a rule without parameter names. Two rules of the same shape match the same paths."""
     return "/".join(map(_shape, rule.split("/")))
 
 
 def _shape(segment: str) -> str:
-    """Return a segment with nothing of its parameter but kind and arguments, in one order."""
+    """Return a segment with only the kind and the sorted arguments of its parameter."""
     found = _SEGMENT.fullmatch(segment)
     if found is None:
         return segment

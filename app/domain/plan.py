@@ -1,4 +1,4 @@
-"""What the configuration makes of a pool: by which rules its health is judged, and who elects in it."""
+"""The planned form of a pool: its health rules and its selectors, as configured."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from app.domain.health import HealthRules
 
 @dataclass(frozen=True, slots=True)
 class SelectorPlan:
-    """How a frontend elects. Equal plans keep their election, with whose turn it is."""
+    """How a frontend selects backends. A selector whose plan is unchanged is kept, with its state."""
 
     frontend: str
     algorithm: str
-    """A key of app.domain.selection.ALGORITHMS."""
+    """One of app.domain.selection.ALGORITHMS."""
     spills_at_soft_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """A pool and the elections held in it, one a frontend."""
+    """A pool and its selectors, one for each frontend."""
 
     name: str
     rules: HealthRules

@@ -1,11 +1,11 @@
-"""One pool: its backends, their live connections, their health and the leases on them. Electing reserves.
+"""A pool: its backends, their live connections, their health and the leases on them.
 
-A lease is counted the moment it is granted and uncounted exactly once, so a hard limit holds under any burst. Leases
-go by ids that connections choose, and doing a thing twice under one id does it once: a message may be sent again.
+Selecting a backend reserves it: a lease is counted when it is granted and uncounted exactly once, so a hard limit holds
+under any burst. Connections choose the lease ids. Operations are idempotent per id, so a message may be sent again.
 
-Who is healthy enough to serve is a matter of who else there is: while anybody is UP, only those serve; else those not
-probed yet; and when every backend is down or ejected, all that the database calls healthy serve (fail open), because
-a proxy that refuses everybody helps nobody. `Floor` is that line.
+The health that suffices to serve depends on the other backends. While any backend is UP, only those serve; otherwise
+those not probed yet. If every backend is down or ejected, all that are healthy in the database serve (fail open),
+because refusing every client would help no one. `Floor` holds that threshold.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
 from app.domain.selection import Selector
 
-CHANGES_A_SLICE: Final = 1000
-"""Backends taken in or out at once: 4 ms."""
+CHANGES_PER_SLICE: Final = 1000
+"""Backends added or removed at a time, which takes 4 ms."""
 
 _FAIL_OPEN_RANK: Final = RANK[HealthState.DOWN]
 
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """What a snapshot says of one member. `ejected_for` is seconds still to cool down, 0 when not ejected."""
+    """A snapshot of one member. `ejected_for` is the remaining cool-down in seconds, 0 if not ejected."""
 
     backend: Backend
     connections: int
@@ -40,15 +40,15 @@ class MemberView:
     """See Member.load."""
     state: HealthState
     changed_at: float
-    """When `state` changed last, in monotonic seconds."""
+    """When `state` last changed, in monotonic seconds."""
     history: tuple[tuple[float, HealthState], ...]
-    """The last states with when each began, the present one last."""
+    """The last states, each with its start, the present one last."""
     consecutive_failures: int
     ejected_for: float
     is_available: bool
     takes_new_clients: bool
     has_left: bool
-    """It is in the set no more; connections keep it."""
+    """It is no longer in the set; it exists until its connections end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,18 @@ class Transition:
     before: HealthState
     after: HealthState
     cause: str
-    """What decided: the probe's or the dial's reason, or what time has done."""
+    """The reason of the probe or the dial, or the passing of time."""
     seconds: float
-    """How long it cools down, when it was ejected."""
+    """Cool-down of an ejection, 0 otherwise."""
 
 
 class Pool:
-    """The members of one pool and the elections held over them. All times are monotonic seconds handed in."""
+    """The members of one pool and its selectors. All times are arguments, in monotonic seconds."""
 
     def __init__(
         self, on_change: Callable[[Transition], None] | None = None, on_fail_open: Callable[[bool], None] | None = None
     ) -> None:
-        """`on_change` is told of every change of health, `on_fail_open` when failing open begins and ends."""
+        """`on_change` is called for every health change, `on_fail_open` when failing open begins (True) and ends."""
         self._on_change = on_change or (lambda _change: None)
         self._on_fail_open = on_fail_open or (lambda _is_open: None)
         self._rules = HealthRules()
@@ -79,30 +79,30 @@ class Pool:
         self._load_selectors: tuple[Selector, ...] = ()
         self._floor = Floor()
         self._tally = dict.fromkeys(HealthState, 0)
-        """Members that may take new clients once they are healthy and have room, by state."""
+        """Members by health state: those that may take new clients, health and hard limit aside."""
         self._members: dict[str, Member] = {}
         self._leases: dict[int, Member] = {}
         self._cooling: list[tuple[float, int, Member]] = []
         self._sequence = count()
         self._serving = 0
-        """Members that the database calls healthy and has not deleted."""
-        self._nobody: NoLease | None = None
-        """Why an election would give nobody, while nothing changes."""
+        """Members that are healthy and not deleted in the database."""
+        self._no_lease: NoLease | None = None
+        """Why a selection finds no backend: cached until something changes."""
         self._generation = 0
 
-    # The elections
+    # Selectors
 
-    def hold(self, plans: Iterable[SelectorPlan], make_selector: Callable[[SelectorPlan], Selector]) -> None:
-        """Let these, and no others, elect among the members from now on; an equal plan keeps its election."""
+    def set_selectors(self, plans: Iterable[SelectorPlan], make_selector: Callable[[SelectorPlan], Selector]) -> None:
+        """Use exactly these selectors from now on. A selector whose plan is unchanged is kept."""
         wanted = {plan.frontend: plan for plan in plans}
         for frontend, plan in wanted.items():
             if self._plans.get(frontend) != plan:
-                self._selectors[frontend] = self._inaugurate(make_selector(plan))
+                self._selectors[frontend] = self._with_members(make_selector(plan))
         self._selectors = {frontend: self._selectors[frontend] for frontend in wanted}
-        self._load_selectors = tuple(e for e in self._selectors.values() if e.ranks_by_load)
+        self._load_selectors = tuple(s for s in self._selectors.values() if s.ranks_by_load)
         self._plans = wanted
 
-    def _inaugurate(self, selector: Selector) -> Selector:
+    def _with_members(self, selector: Selector) -> Selector:
         for member in self._members.values():
             if not member.has_left:
                 selector.add(member)
@@ -111,95 +111,95 @@ class Pool:
     # The set of backends
 
     def replace(self, backends: Iterable[Backend], now: float) -> None:
-        """Serve exactly these backends from now on; counts, health and leases of those that stay are kept."""
-        for _ in self.replacing(backends, now):
+        """Serve exactly these backends from now on. Backends that remain keep their counts, health and leases."""
+        for _ in self.replace_in_slices(backends, now):
             pass
 
-    def replacing(self, backends: Iterable[Backend], now: float) -> Iterator[None]:
-        """Do the work of `replace` in slices of CHANGES_A_SLICE, those that come first.
+    def replace_in_slices(self, backends: Iterable[Backend], now: float) -> Iterator[None]:
+        """Do the work of `replace` in slices of CHANGES_PER_SLICE, additions first.
 
-        Between slices the pool serves the old set as far as it is not replaced yet. A later `replacing` supersedes one
-        that was not finished.
+        Between slices the pool serves the set as far as it has been replaced. A later call supersedes an unfinished
+        one.
         """
         wanted = {backend.id: backend for backend in backends}
-        changed = [backend for backend in wanted.values() if self._is_news(backend)]
+        changed = [backend for backend in wanted.values() if self._is_changed(backend)]
         for number, backend in enumerate(changed, start=1):
-            self._take_in(backend, now)
-            if number % CHANGES_A_SLICE == 0:
+            self._add(backend, now)
+            if number % CHANGES_PER_SLICE == 0:
                 yield
         leaving = [m for m in self._members.values() if not m.has_left and m.backend.id not in wanted]
         for number, member in enumerate(leaving, start=1):
-            self._take_out(member)
-            if number % CHANGES_A_SLICE == 0:
+            self._remove(member)
+            if number % CHANGES_PER_SLICE == 0:
                 yield
         self._lift_excess_ejections(now)
 
-    def adopt(self, rules: HealthRules, now: float) -> None:
-        """Judge health by other rules from now on."""
+    def set_rules(self, rules: HealthRules, now: float) -> None:
+        """Apply other health rules from now on."""
         if rules == self._rules:
             return
         self._rules = rules
         for member in self._members.values():
             before = member.health.state
-            member.health.adopt(rules)
-            self._judged(member, before, "rules_changed", now)
+            member.health.set_rules(rules)
+            self._health_judged(member, before, "rules_changed", now)
 
-    def _is_news(self, backend: Backend) -> bool:
+    def _is_changed(self, backend: Backend) -> bool:
         known = self._members.get(backend.id)
-        # Rows that did not change are parsed once: mostly it is the same object.
+        # An unchanged row is not parsed again, so it is usually the same object.
         return known is None or known.has_left or (known.backend is not backend and known.backend != backend)
 
-    def _take_in(self, backend: Backend, now: float) -> None:
+    def _add(self, backend: Backend, now: float) -> None:
         member = self._members.get(backend.id)
         if member is None:
             member = self._members[backend.id] = Member(backend, self._rules, self._floor, now)
         elif member.has_left:
-            member.health.start_over()  # the rules may have changed since it left
-            member.note_change(now)
+            member.health.reset()  # the rules may have changed since it left
+            member.record_change(now)
         elif (member.backend.host, member.backend.port) != (backend.host, backend.port):
-            self._start_over(member, now)
+            self._reset(member, now)
         member.backend, member.has_left = backend, False
         self._generation += 1
         for selector in self._selectors.values():
             selector.add(member)
-        self._nobody = None
-        self._count(member)
+        self._no_lease = None
+        self._update_tally(member)
 
-    def _take_out(self, member: Member) -> None:
+    def _remove(self, member: Member) -> None:
         member.has_left = True
-        member.health.start_over()
+        member.health.reset()
         self._generation += 1
         for selector in self._selectors.values():
             selector.remove(member)
-        self._nobody = None
-        self._count(member)
+        self._no_lease = None
+        self._update_tally(member)
         if member.connections == 0:
             self._members.pop(member.backend.id, None)
 
-    def _start_over(self, member: Member, now: float) -> None:
+    def _reset(self, member: Member, now: float) -> None:
         before = member.health.state
-        member.health.start_over()
-        self._judged(member, before, "address_changed", now)
+        member.health.reset()
+        self._health_judged(member, before, "address_changed", now)
 
     def _rank(self, member: Member) -> None:
-        """Let the elections know that a member's connections or health changed."""
+        """Tell every selector that a member's connections or health changed."""
         self._generation += 1
-        self._nobody = None
+        self._no_lease = None
         if not member.has_left:
             for selector in self._selectors.values():
                 selector.update(member)
 
     def _rank_load(self, member: Member) -> None:
-        """Let those elections know of a member's connections whose choice depends on them."""
-        self._nobody = None
+        """Tell the selectors that depend on load that a member's connections changed."""
+        self._no_lease = None
         if member.backend.hard_limit:  # it may be full now, or no longer
             self._rank(member)
         elif not member.has_left:
             for selector in self._load_selectors:
                 selector.update(member)
 
-    def _count(self, member: Member) -> None:
-        """Keep the tally by state, and draw the floor where the best that there are stand."""
+    def _update_tally(self, member: Member) -> None:
+        """Count a member under its present state, and move the floor to the best state that has members."""
         is_open = member.backend.is_serving and member.backend.weight > 0 and not member.has_left
         counts_as = member.health.state if is_open else None
         if counts_as is member.counted_as:
@@ -209,9 +209,9 @@ class Pool:
         if counts_as is not None:
             self._tally[counts_as] += 1
         member.counted_as = counts_as
-        self._draw_floor()
+        self._update_floor()
 
-    def _draw_floor(self) -> None:
+    def _update_floor(self) -> None:
         lowest = min((RANK[state] for state, count in self._tally.items() if count), default=0)
         before, self._floor.rank = self._floor.rank, lowest
         if lowest > before:
@@ -231,18 +231,18 @@ class Pool:
         excluded: Collection[str],
         now: float,
     ) -> Lease | Unleased:
-        """Reserve a place on the backend the client is bound to, or on the one that the frontend's election gives it.
+        """Reserve a place on the backend the client is bound to, or on one that the frontend's selector chooses.
 
-        `preferred` is the backend the client is bound to: honoured past its soft limit and at weight 0; when it is
-        full this connection overflows to another; when it cannot serve at all the answer is BINDING_BROKEN.
-        `excluded` are the ids this connection has tried already.
+        `preferred` is the id of the bound backend. It is used even above its soft limit and at weight 0. If it is
+        full, this connection overflows to another; if it cannot serve at all, the reply is BINDING_BROKEN.
+        `excluded` are the ids this connection has already tried.
         """
         self._readmit(now)
         selector = self._selectors.get(frontend)
         if selector is None:
             return Unleased(NoLease.EMPTY)
         held = self._leases.get(lease_id)
-        if held is not None:  # the question was asked again
+        if held is not None:  # the request was sent again
             if preferred is None:
                 return self._granted(lease_id, selector, held, client, Affinity.NEW)
             is_hit = held.backend.id == preferred
@@ -258,7 +258,7 @@ class Pool:
             affinity = Affinity.OVERFLOW
         member = selector.select(client, excluded)
         if member is None:
-            return Unleased(self._why_nobody())
+            return Unleased(self._no_lease_reason())
         self._reserve(lease_id, member)
         return self._granted(lease_id, selector, member, client, affinity)
 
@@ -268,7 +268,7 @@ class Pool:
         return Lease(lease_id, member.backend, tier, affinity, member.health.is_spotless)
 
     def restore(self, lease_id: int, backend: Backend, now: float) -> None:
-        """Count a lease granted before this pool was built, whether or not its backend is still in the set."""
+        """Count a lease granted before this pool was built, even if its backend is no longer in the set."""
         if lease_id in self._leases:
             return
         member = self._members.get(backend.id)
@@ -278,7 +278,7 @@ class Pool:
         self._reserve(lease_id, member)
 
     def release(self, lease_id: int) -> None:
-        """Give a lease back; unknown ids are none of ours any more."""
+        """Release a lease. An unknown id has been released already."""
         member = self._leases.pop(lease_id, None)
         if member is None:
             return
@@ -292,12 +292,12 @@ class Pool:
         member.connections += 1
         self._rank_load(member)
 
-    def _why_nobody(self) -> NoLease:
-        if self._nobody is None:
-            self._nobody = self._look_why_nobody()
-        return self._nobody
+    def _no_lease_reason(self) -> NoLease:
+        if self._no_lease is None:
+            self._no_lease = self._find_no_lease_reason()
+        return self._no_lease
 
-    def _look_why_nobody(self) -> NoLease:
+    def _find_no_lease_reason(self) -> NoLease:
         present = [m for m in self._members.values() if not m.has_left and not m.backend.is_deleted]
         if not present:
             return NoLease.EMPTY
@@ -308,7 +308,7 @@ class Pool:
     # Health
 
     def traffic_failed(self, backend: Backend, cause: str, now: float) -> None:
-        """Count a failed dial, or whatever else a connection met that speaks against its backend."""
+        """Count a failed dial or another failure of the backend that a connection met."""
         self._readmit(now)
         member = self._find(backend)
         if member is None:
@@ -318,15 +318,15 @@ class Pool:
             before = member.health.state
             until = member.health.eject(now)
             heappush(self._cooling, (until, next(self._sequence), member))
-            self._judged(member, before, cause, now)
+            self._health_judged(member, before, cause, now)
 
     def traffic_succeeded(self, backend: Backend, now: float) -> None:
-        """A success forgets failures and ends an ejection."""
+        """Record a success, which clears failures and ends an ejection."""
         member = self._find(backend)
         if member is not None and not member.health.is_spotless:
             before = member.health.state
             member.health.traffic_succeeded()
-            self._judged(member, before, "traffic_succeeded", now)
+            self._health_judged(member, before, "traffic_succeeded", now)
 
     def probed(self, backend: Backend, failure: str | None, now: float) -> None:
         """Count a probe that passed (`failure` None) or failed."""
@@ -339,35 +339,35 @@ class Pool:
             member.health.probe_passed()
         else:
             member.health.probe_failed()
-        self._judged(member, before, failure or "probe_passed", now)
+        self._health_judged(member, before, failure or "probe_passed", now)
 
     def _find(self, backend: Backend) -> Member | None:
-        """Return the member that the news is about, unless it has left or moved to another address meanwhile."""
+        """Return the member for this backend, None if it has left or changed its address meanwhile."""
         member = self._members.get(backend.id)
         if member is None or member.has_left:
             return None
         is_same = (member.backend.host, member.backend.port) == (backend.host, backend.port)
         return member if is_same else None
 
-    def _judged(self, member: Member, before: HealthState, cause: str, now: float) -> None:
-        """Write a change of a member's state down, and rank it anew."""
+    def _health_judged(self, member: Member, before: HealthState, cause: str, now: float) -> None:
+        """Record and report a change of a member's state, if there was one, and rank the member again."""
         after = member.health.state
         if after is before:
             return
-        member.note_change(now)
+        member.record_change(now)
         seconds = (member.health.ejected_until or now) - now
         self._on_change(Transition(member.backend.id, before, after, cause, seconds))
-        self._count(member)
+        self._update_tally(member)
         self._rank(member)
 
     @property
     def fails_open(self) -> bool:
-        """Everybody is down or ejected, and served all the same."""
+        """Whether every backend is down or ejected, and all serve nevertheless."""
         return self._floor.rank == _FAIL_OPEN_RANK
 
     def _may_eject(self, member: Member) -> bool:
-        """Never more than half of the serving backends (rounded down), never the last that takes new clients."""
-        # Counted among the few that cool down: in an outage of thousands this is asked for every failed dial.
+        """Allow at most half of the serving backends (rounded down), and never the last that takes new clients."""
+        # Counts only members that cool down, which are few: in an outage of thousands every failed dial comes here.
         ejected = sum(m.health.ejected_until == until and m.backend.is_serving for until, _, m in self._cooling)
         peers = sum(count for state, count in self._tally.items() if RANK[state] <= self._floor.rank)
         if member.counted_as is not None:
@@ -375,7 +375,7 @@ class Pool:
         return ejected < self._serving // 2 and peers > 0 and not self.fails_open
 
     def _lift_excess_ejections(self, now: float) -> None:
-        """Readmit, soonest first, those whose ejection the set as it is now would not have allowed."""
+        """Readmit members while more are ejected than the present set allows, shortest remaining cool-down first."""
         serving = [m for m in self._members.values() if m.backend.is_serving and not m.has_left]
         self._serving = len(serving)
         ejected = [m for m in serving if m.health.is_ejected]
@@ -391,12 +391,12 @@ class Pool:
 
     def _end_ejection(self, member: Member, cause: str, now: float) -> None:
         member.health.readmit()
-        self._judged(member, HealthState.EJECTED, cause, now)
+        self._health_judged(member, HealthState.EJECTED, cause, now)
 
-    # Looking in
+    # Views
 
     def view(self, now: float, first: int = 0, count: int | None = None) -> list[MemberView]:
-        """Describe members, those that left but still have connections included: all, or a page of `count`."""
+        """Describe all members, or a page of `count`, including those that have left but still have connections."""
         self._readmit(now)
         return [
             MemberView(
@@ -416,12 +416,12 @@ class Pool:
         ]
 
     def generation(self, now: float) -> int:
-        """Return a number that grows with every change of who may serve; one of connections alone is none."""
+        """Return a number that grows whenever the set of serving members may change; connections alone do not count."""
         self._readmit(now)
         return self._generation
 
     def counts(self, now: float) -> tuple[int, int, bool]:
-        """Return how many members there are, how many take new clients, and whether the pool fails open."""
+        """Return the number of members, the number that take new clients, and whether the pool fails open."""
         self._readmit(now)
         candidates = sum(member.takes_new_clients for member in self._members.values())
         return len(self._members), candidates, self.fails_open

@@ -1,4 +1,4 @@
-"""What is asked of a backend to learn whether it is healthy: the check, and one backend that it is asked of."""
+"""Active probes: the check, and a backend to which it applies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.domain.model import Backend
 
 @dataclass(frozen=True, slots=True)
 class ProbeSpec:
-    """An active check. For `http` a GET of `path` must give one of `expected_statuses`, with `body` in its body."""
+    """An active check. `http` sends GET `path` and expects one of `expected_statuses`, and `body` within the body."""
 
     kind: Literal["tcp", "http"]
     interval_seconds: float
@@ -23,7 +23,7 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend to be probed, in its pool."""
+    """A backend of a pool that is probed."""
 
     pool: str
     backend: Backend

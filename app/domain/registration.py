@@ -8,8 +8,8 @@ from typing import Final
 from app.domain.model import Backend
 
 DEFAULT_TTL_SECONDS: Final = 15
-SHORTEST_TTL_SECONDS: Final = 2
-LONGEST_TTL_SECONDS: Final = 3600
+MIN_TTL_SECONDS: Final = 2
+MAX_TTL_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)

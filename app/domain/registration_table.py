@@ -1,7 +1,7 @@
-"""The registration table: the registrations of one edge as they were sent last, and when each expires.
+"""The registrations that one edge holds: the last registration of each service, and when it expires.
 
-Times are those of a monotonic clock. The routing database is known here only by what is entered and adopted. A
-heartbeat with other content is no renewal: the registrar must write it to the database.
+Times are monotonic seconds. The table does not read the routing database: `add` and `replace_all` tell it what is
+there. A heartbeat that differs from the entry is not a renewal; the registrar then consults the database.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from app.domain.registration import Registration
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Entry:
     registration: Registration
     expires_at: float
 
 
 class RegistrationTable:
-    """Holds registrations by the id of their backend."""
+    """Registrations by backend id."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def renew(self, registration: Registration, now: float) -> bool:
-        """Extend a registration by its time to live; returns False if it is unknown, different or expired."""
-        kept = self._kept.get(registration.backend.id)
-        if kept is None or kept.registration != registration or kept.expires_at <= now:
+        """Renew a registration. Return False if the table has no equal entry, or an expired one."""
+        entry = self._entries.get(registration.backend.id)
+        if entry is None or entry.registration != registration or entry.expires_at <= now:
             return False
-        kept.expires_at = now + registration.ttl_seconds
+        entry.expires_at = now + registration.ttl_seconds
         return True
 
-    def enter(self, registration: Registration, now: float) -> None:
-        """Add or replace a registration that was written to the routing database."""
-        self._kept[registration.backend.id] = _Kept(registration, now + registration.ttl_seconds)
+    def add(self, registration: Registration, now: float) -> None:
+        """Add a registration that is in the routing database from now on."""
+        self._entries[registration.backend.id] = _Entry(registration, now + registration.ttl_seconds)
 
-    def leave(self, ids: Iterable[str]) -> None:
-        """Remove the registrations of these backends."""
+    def remove(self, ids: Iterable[str]) -> None:
+        """Remove registrations by backend id."""
         for backend_id in ids:
-            self._kept.pop(backend_id, None)
+            self._entries.pop(backend_id, None)
 
-    def adopt(self, found: Mapping[str, Registration], now: float) -> None:
-        """Hold exactly the registrations of the routing database; unknown ones get their whole time to live."""
-        known = self._kept
-        self._kept = {
-            backend_id: _Kept(
+    def replace_all(self, found: Mapping[str, Registration], now: float) -> None:
+        """Replace the table by the content of the routing database; new entries get their full time to live."""
+        known = self._entries
+        self._entries = {
+            backend_id: _Entry(
                 registration,
                 known[backend_id].expires_at if backend_id in known else now + registration.ttl_seconds,
             )
             for backend_id, registration in found.items()
         }
 
-    def due(self, now: float) -> list[Registration]:
-        """Return the expired registrations, which no heartbeat renews any more."""
-        return [kept.registration for kept in self._kept.values() if kept.expires_at <= now]
+    def expired(self, now: float) -> list[Registration]:
+        """Return the expired registrations, which a heartbeat can no longer renew."""
+        return [entry.registration for entry in self._entries.values() if entry.expires_at <= now]

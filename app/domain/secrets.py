@@ -1,4 +1,4 @@
-"""Hides what must not be shown: values under names that sound secret, credentials in URLs and headers."""
+"""Masks secrets: values under names that suggest a secret, and credentials in URLs and headers."""
 
 from __future__ import annotations
 

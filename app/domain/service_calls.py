@@ -1,6 +1,6 @@
-"""What a service can be asked to do: the operations of databases, caches, storage and email, and what they answer.
+"""The operations of services (databases, caches, storage, email) and their results.
 
-Named tuples, because they are made for every call and a frozen dataclass takes three times as long.
+They are named tuples, because one is made for every call and a frozen dataclass takes three times as long.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ Row = Mapping[str, object]
 
 
 class Ping(NamedTuple):
-    """Ask whether the service answers. Every kind understands it; answers None."""
+    """Check that the service responds. Every kind supports it. Returns None."""
 
 
 # Databases
 
 
 class Query(NamedTuple):
-    """A statement that answers rows: list[dict]. Marks of parameters are the database's own: ? in SQLite, else %s."""
+    """A statement that returns rows: list[dict]. Placeholders are the database's own: ? in SQLite, else %s."""
 
     sql: str
     parameters: tuple[object, ...] = ()
 
 
 class Execute(NamedTuple):
-    """A statement that answers how many rows it changed (0 for one that changes none)."""
+    """A statement that returns the number of rows it changed (0 if it changes none)."""
 
     sql: str
     parameters: tuple[object, ...] = ()
 
 
 class Transaction(NamedTuple):
-    """Several statements, all or none. Answers a list: what each of them alone would."""
+    """Several statements, all or none. Returns the list of their results."""
 
     statements: tuple[Query | Execute, ...]
 
@@ -44,13 +44,13 @@ class Transaction(NamedTuple):
 
 
 class CacheGet(NamedTuple):
-    """Answers bytes, None for a key that is not there."""
+    """Returns bytes, None if the key does not exist."""
 
     key: str
 
 
 class CacheSet(NamedTuple):
-    """Answers None. Without `ttl_seconds` the value stays until the cache needs the room."""
+    """Returns None. Without `ttl_seconds` the value stays until the cache needs the space."""
 
     key: str
     value: bytes
@@ -58,15 +58,15 @@ class CacheSet(NamedTuple):
 
 
 class CacheDelete(NamedTuple):
-    """Answers whether the key was there."""
+    """Returns whether the key existed."""
 
     key: str
 
 
 class CacheIncrement(NamedTuple):
-    """Answers the number after adding `by`, which may be negative; an absent key counts as 0.
+    """Returns the number after adding `by`, which may be negative; an absent key counts as 0.
 
-    memcached knows no numbers below 0: it stops there.
+    memcached has no numbers below 0: it stops there.
     """
 
     key: str
@@ -74,7 +74,7 @@ class CacheIncrement(NamedTuple):
 
 
 class CacheExpire(NamedTuple):
-    """Let a key live for so long from now. Answers whether the key was there."""
+    """Expire a key `ttl_seconds` from now. Returns whether the key existed."""
 
     key: str
     ttl_seconds: float
@@ -84,13 +84,13 @@ class CacheExpire(NamedTuple):
 
 
 class GetObject(NamedTuple):
-    """Answers bytes, None for a key that is not there."""
+    """Returns bytes, None if the key does not exist."""
 
     key: str
 
 
 class PutObject(NamedTuple):
-    """Answers None."""
+    """Returns None."""
 
     key: str
     data: bytes
@@ -98,13 +98,13 @@ class PutObject(NamedTuple):
 
 
 class DeleteObject(NamedTuple):
-    """Answers None, whether or not the key was there: S3 does not say."""
+    """Returns None, whether or not the key existed: S3 does not tell."""
 
     key: str
 
 
 class ListObjects(NamedTuple):
-    """Answers list[ObjectInfo], by key, at most `limit`; `after` is the last key of the page before."""
+    """Returns list[ObjectInfo], sorted by key, at most `limit`; `after` is the last key of the previous page."""
 
     prefix: str = ""
     limit: int = 1000
@@ -112,14 +112,14 @@ class ListObjects(NamedTuple):
 
 
 class HeadObject(NamedTuple):
-    """Answers ObjectInfo, None for a key that is not there."""
+    """Returns ObjectInfo, None if the key does not exist."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What storage knows of an object. `modified_at` is seconds since 1970; a listing says no content type."""
+    """The metadata of an object. `modified_at` is Unix seconds; a listing has no content type."""
 
     key: str
     size_bytes: int
@@ -132,12 +132,12 @@ class ObjectInfo:
 
 
 class SendEmail(NamedTuple):
-    """Answers a mapping of the recipients that the server refused, with its words; raises when it refused all."""
+    """Returns the refused recipients with the server's reason for each; raises if it refused all."""
 
     recipients: tuple[str, ...]
     subject: str
     text: str
     html: str | None = None
     sender: str | None = None
-    """None = the one of the service's settings."""
+    """None = the sender in the service's settings."""
     reply_to: str | None = None

@@ -1,16 +1,16 @@
-"""What may go wrong with a service, in classes that a handler can tell apart."""
+"""The errors of services, in classes that a handler can tell apart."""
 
 from __future__ import annotations
 
 
 class NoSuchService(LookupError):
-    """No service of this name, or none of this kind, is configured."""
+    """No service of this name, or of this name and kind, is configured."""
 
 
 class ServiceError(Exception):
-    """The service answered, and the answer is no: bad SQL, a broken constraint, an object too large.
+    """The service refused the operation: bad SQL, a violated constraint, an object too large.
 
-    `service` is its name; `reason` a clear text for people, without secrets.
+    `service` is its name; `reason` is a readable text without secrets.
     """
 
     def __init__(self, service: str, reason: str) -> None:
@@ -20,7 +20,7 @@ class ServiceError(Exception):
 
 
 class ServiceDown(ServiceError):
-    """The service cannot be reached. With `may_have_happened` the connection was lost during the call itself."""
+    """The service cannot be reached. With `may_have_happened` the connection was lost during the call."""
 
     def __init__(self, service: str, reason: str, *, may_have_happened: bool = False) -> None:
         super().__init__(service, reason)
@@ -28,11 +28,11 @@ class ServiceDown(ServiceError):
 
 
 class ServiceBusy(ServiceError):
-    """Every connection is in use and the backlog is full: nothing was begun."""
+    """Every connection is in use and the backlog is full. Nothing was sent."""
 
 
 class ServiceTimeout(ServiceError):
-    """The deadline has passed. With `may_have_happened` the call was under way by then."""
+    """The deadline has passed. With `may_have_happened` the call was already in progress."""
 
     def __init__(self, service: str, reason: str, *, may_have_happened: bool = False) -> None:
         super().__init__(service, reason)
@@ -40,8 +40,8 @@ class ServiceTimeout(ServiceError):
 
 
 class OperationRefused(Exception):
-    """A connection's word for: the service said no, and the connection is as good as before."""
+    """Raised by a connection: the service refused the operation, and the connection is still usable."""
 
 
 class ConnectionLost(Exception):
-    """A connection's word for: it cannot be opened, or is of no use any more."""
+    """Raised by a connection: it cannot be opened, or is no longer usable."""

@@ -1,4 +1,4 @@
-"""Services that handlers use: what each is made of, and the one validation of it. Secrets never show in a repr."""
+"""The specification of services that handlers use, and its validation. Secrets never appear in a repr."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Final
 from app.domain.model import Fault
 
 MASK: Final = "********"
-"""Stands for a secret wherever people look. Written back in an update it means: the secret as it was."""
+"""Replaces a secret wherever it is displayed. In an update it means: keep the present secret."""
 
 DEFAULT_MAX_ROWS: Final = 10_000
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
-"""To sign as much takes 13 ms, for which the event loop is held."""
+"""Signing this much takes 13 ms, during which the event loop is blocked."""
 
 NAME_PATTERN: Final = "^[A-Za-z0-9_.-]{1,63}$"
 
@@ -28,7 +28,7 @@ _REQUIRED: Final = object()
 
 
 class Secret:
-    """A text that shows itself only when told to."""
+    """A text that is hidden in a repr; `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -49,7 +49,7 @@ class Secret:
 
 
 class BadService(ValueError):
-    """Facts that make no service. `faults` names every one of them, at least one; secrets are masked."""
+    """An invalid service specification. `faults` has every fault, at least one; secrets are masked."""
 
     def __init__(self, name: object, faults: tuple[Fault, ...]) -> None:
         super().__init__(f"service {name!r}: " + "; ".join(map(str, faults)))
@@ -58,18 +58,18 @@ class BadService(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """A service that handlers may use: made by `parse_service` alone, so every setting is there and valid."""
+    """A service that handlers may use. Only `parse_service` makes it, so every setting is present and valid."""
 
     name: str
     kind: str
     """database, cache, storage or email."""
     engine: str
-    """What speaks: sqlite, postgresql, mysql; redis, memcached; s3; smtp."""
+    """The protocol or product: sqlite, postgresql, mysql; redis, memcached; s3; smtp."""
     settings: Mapping[str, Any] = field(hash=False)
 
     @property
     def connections(self) -> int:
-        """How many connections are held, and so how many calls are under way at once."""
+        """How many connections are kept open, which is also the number of concurrent calls."""
         return int(self.settings["connections"])
 
     @property
@@ -79,7 +79,7 @@ class ServiceSpec:
 
     @property
     def timeout_seconds(self) -> float:
-        """For a call, waiting included, that asks for no less."""
+        """The timeout of a call, including its wait for a connection, unless the call asks for a shorter one."""
         return float(self.settings["timeout_seconds"])
 
     @property
@@ -87,16 +87,16 @@ class ServiceSpec:
         return float(self.settings["connect_timeout_seconds"])
 
     def secret(self, name: str) -> str | None:
-        """Return a secret in clear, None where it was not given."""
+        """Return a secret in clear text, None if it was not given."""
         value = self.settings[name]
         return value.reveal() if isinstance(value, Secret) else None
 
     def masked(self) -> dict[str, object]:
-        """Return all of it as people may see it, ready for JSON."""
+        """Return the specification with masked secrets, ready for JSON."""
         return self._as_row({name: _masked(value) for name, value in self.settings.items()})
 
     def stored(self) -> dict[str, object]:
-        """Return all of it with its secrets in clear, ready for JSON, as parse_service reads it."""
+        """Return the specification with secrets in clear text, ready for JSON, as parse_service reads it."""
         clear = {name: v.reveal() if isinstance(v, Secret) else v for name, v in self.settings.items()}
         return self._as_row(clear)
 
@@ -110,26 +110,26 @@ def _masked(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class ServiceCounts:
-    """What a service's connections did since they were set up, and how things stand."""
+    """The state of a service's connections, and counts since they were set up."""
 
     is_up: bool
     reason: str
     """Why it is down; empty while it is up."""
     connected: int
-    """Connections that stand."""
+    """Open connections."""
     in_use: int
     depth: int
-    """Calls that wait for a connection."""
+    """Calls waiting for a connection."""
     served: int
     errors: int
-    """Calls that the service answered with an error."""
+    """Calls that the service refused."""
     timeouts: int
     busy: int
     """Calls refused because the backlog was full."""
     down: int
     """Calls that failed because the service could not be reached."""
     opened: int
-    """Connections opened, first ones and replacements."""
+    """Connections opened, including replacements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class ServiceView:
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("must be printable text, not empty")
+        raise ValueError("must be non-empty printable text")
     return value.strip()
 
 
@@ -154,7 +154,7 @@ def _secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be text, not empty")
+        raise ValueError("must be non-empty text")
     return Secret(value)
 
 
@@ -207,7 +207,7 @@ def _one_of(*words: str) -> Callable[[object], str]:
 def _path(value: object) -> str:
     text = _text(value)
     if text.startswith(":") or text.startswith("file:"):
-        raise ValueError("must be the path of a file: a database in memory would be another one on each connection")
+        raise ValueError("must be the path of a file: each connection would have its own database in memory")
     return text
 
 
@@ -218,7 +218,7 @@ class Setting:
     read: Callable[[object], object]
     default: object = _REQUIRED
     needs: str | None = None
-    """The setting that this one is nothing without."""
+    """Another setting that this one requires."""
 
     @property
     def is_required(self) -> bool:
@@ -239,7 +239,7 @@ _USER: Final = {"user": Setting(_text, None)}
 _LOGIN: Final = _USER | {"password": Setting(_secret, None, needs="user")}
 _ROWS: Final = {"max_rows": Setting(_whole(1, 1_000_000), DEFAULT_MAX_ROWS)}
 _TLS: Final = Setting(_one_of("off", "require", "verify"), "off")
-"""require encrypts without asking who the server is; verify checks its certificate against the system's authorities."""
+"""require encrypts without authentication; verify checks the certificate against the system's authorities."""
 
 
 def _server(port: int) -> dict[str, Setting]:
@@ -268,8 +268,8 @@ ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
     "storage": {
         "s3": _COMMON
         | {
-            "endpoint": Setting(_matching(_ENDPOINT, "must be http:// or https://, a host and perhaps a port")),
-            "bucket": Setting(_matching(_BUCKET, "must be 3 to 63 small letters, digits, dots and hyphens")),
+            "endpoint": Setting(_matching(_ENDPOINT, "must be http:// or https://, a host and an optional port")),
+            "bucket": Setting(_matching(_BUCKET, "must be 3 to 63 lower-case letters, digits, dots and hyphens")),
             "region": Setting(_matching(_NAME, "must be a region's name"), "us-east-1"),
             "access_key": Setting(_text, None, needs="secret_key"),
             "secret_key": Setting(_secret, None, needs="access_key"),
@@ -291,19 +291,23 @@ ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
 
 
 def parse_service(row: Mapping[str, object], former: ServiceSpec | None = None) -> ServiceSpec:
-    """Make a ServiceSpec of name, kind and settings (the engine among them, where a kind has several).
+    """Make a ServiceSpec from name, kind and settings, which include the engine if the kind has several.
 
-    An absent or null setting takes its default. A secret given as its mask is the `former` spec's. Raises BadService
-    with every fault.
+    An absent or null setting takes its default. A masked secret is taken from the `former` spec. Raises BadService with
+    every fault.
     """
-    faults = [Fault(key, row[key], "is not known") for key in row if key not in ("name", "kind", "settings")]
+    faults = [
+        Fault(key, row[key], "is unknown; known: name, kind, settings")
+        for key in row
+        if key not in ("name", "kind", "settings")
+    ]
     name, kind, given = row.get("name"), row.get("kind"), row.get("settings", {})
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         faults.append(Fault("name", name, "must be 1 to 63 letters, digits, dots, hyphens and underscores"))
     if not isinstance(kind, str) or kind not in ENGINES:
         faults.append(Fault("kind", kind, f"must be one of {', '.join(ENGINES)}"))
     if not isinstance(given, Mapping):
-        faults.append(Fault("settings", "…", "must be names and values"))
+        faults.append(Fault("settings", "…", "must be a mapping"))
     if faults or not isinstance(given, Mapping):
         raise BadService(name, tuple(faults))
     engines = ENGINES[str(kind)]
@@ -321,7 +325,7 @@ def _read_settings(
     known: Mapping[str, Setting], given: Mapping[object, object], former: ServiceSpec | None
 ) -> tuple[dict[str, object], list[Fault]]:
     faults = [
-        Fault(str(key), _shown(key, given[key]), f"is not known; there are {', '.join(known)}")
+        Fault(str(key), _shown(key, given[key]), f"is unknown; known: engine, {', '.join(known)}")
         for key in given
         if key not in known and key != "engine"
     ]
@@ -337,7 +341,7 @@ def _read_settings(
             continue
         try:
             if setting.is_secret and value == MASK:
-                raise ValueError("is a mask, and there is no secret of before that it could stand for")
+                raise ValueError("is the mask, but there is no former secret to keep; give the secret")
             settings[key] = setting.read(value)
         except ValueError as error:
             faults.append(Fault(key, MASK if setting.is_secret else value, str(error)))
@@ -349,6 +353,6 @@ def _read_settings(
 
 
 def _shown(key: object, value: object) -> object:
-    """Return a value as a fault may show it: a misspelt secret is one all the same."""
-    is_telling = isinstance(value, str) and not re.search("user|host|port|path|name|engine", str(key))
-    return MASK if is_telling else value
+    """Return the value of an unknown setting as an error may show it: it may be a secret under a misspelt name."""
+    may_be_secret = isinstance(value, str) and not re.search("user|host|port|path|name|engine", str(key))
+    return MASK if may_be_secret else value

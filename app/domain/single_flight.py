@@ -1,4 +1,4 @@
-"""One election for all of a client's connections that arrive unbound at once: one holds it, the rest wait."""
+"""One selection for all unbound connections of a client that arrive together: one of them leads, the others wait."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from typing import Final, Generic, TypeVar
 
 W = TypeVar("W")
 
-LEADER_PATIENCE_SECONDS: Final = 1.0
-"""How long the others wait for an elector that never reports before the next of them elects."""
+LEADER_TIMEOUT_SECONDS: Final = 1.0
+"""How long the others wait for a leader that does not report before the next connection becomes the leader."""
 
 
 class SingleFlight(Generic[W]):
-    """Elections under way, by client, with those who wait for each. A waiter is whatever the caller hands in."""
+    """The selections in progress, by client, with their waiters. A waiter is any object of the caller."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, tuple[float, list[W]]] = {}
+        self._selections: dict[str, tuple[float, list[W]]] = {}
 
     def join(self, client: str, waiter: W, now: float) -> bool:
-        """Wait for the client's election. False: there is none under way, the caller has just become the elector."""
-        flight = self._flights.get(client)
-        if flight is not None and now < flight[0]:
-            flight[1].append(waiter)
+        """Add a waiter to the client's selection. Return False if none is in progress: the caller is now the leader."""
+        selection = self._selections.get(client)
+        if selection is not None and now < selection[0]:
+            selection[1].append(waiter)
             return True
-        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, flight[1] if flight else [])
+        self._selections[client] = (now + LEADER_TIMEOUT_SECONDS, selection[1] if selection else [])
         return False
 
-    def land(self, client: str) -> list[W]:
-        """End the client's election; returns those who waited."""
-        flight = self._flights.pop(client, None)
-        return flight[1] if flight else []
+    def finish(self, client: str) -> list[W]:
+        """End the client's selection; return its waiters."""
+        selection = self._selections.pop(client, None)
+        return selection[1] if selection else []
 
-    def pass_on(self, client: str, now: float) -> W | None:
-        """Make the first who waits the client's elector and return it; with nobody the election ends."""
-        flight = self._flights.pop(client, None)
-        if flight is None or not flight[1]:
+    def replace_leader(self, client: str, now: float) -> W | None:
+        """Make the first waiter the leader and return it. Without waiters, end the selection and return None."""
+        selection = self._selections.pop(client, None)
+        if selection is None or not selection[1]:
             return None
-        leader, *others = flight[1]
-        self._flights[client] = (now + LEADER_PATIENCE_SECONDS, others)
+        leader, *others = selection[1]
+        self._selections[client] = (now + LEADER_TIMEOUT_SECONDS, others)
         return leader
 
-    def pass_on_all(self, now: float) -> list[W]:
-        """Pass on every election, because the reports of the electors may be lost; returns the new electors."""
-        leaders = [self.pass_on(client, now) for client in list(self._flights)]
+    def replace_leaders(self, now: float) -> list[W]:
+        """Replace the leader of every selection, because their reports may be lost; return the new leaders."""
+        leaders = [self.replace_leader(client, now) for client in list(self._selections)]
         return [leader for leader in leaders if leader is not None]

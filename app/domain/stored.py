@@ -1,4 +1,4 @@
-"""What the gateway keeps on disk, as its store hands it out: versions of sources, services."""
+"""The records of the gateway's store: versions of sources, and services."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 
 class StoreError(Exception):
-    """The gateway's store cannot be read or written now: locked, full, damaged."""
+    """The gateway's store cannot be read or written now: it is locked, full or damaged."""
 
 
 class StoredVersion(NamedTuple):
-    """A version of an endpoint's source. `deployed_at` is when it was last put to serve; times are Unix seconds."""
+    """A version of an endpoint's source. `deployed_at` is its last deployment; times are Unix seconds."""
 
     endpoint_id: str
     number: int
@@ -23,7 +23,7 @@ class StoredVersion(NamedTuple):
 
 
 class ServiceRow(NamedTuple):
-    """A service as it is kept."""
+    """A service as it is stored."""
 
     name: str
     kind: str

@@ -1,8 +1,7 @@
-"""Who may do what over the admin API: tokens, their scopes, and how many wrong ones an address may show.
+"""Access to the admin API: tokens, their scopes, and a limit on wrong tokens per address.
 
-A token is 32 random bytes in text, so its plain SHA-256 is what is kept: salt and stretching (bcrypt, argon2) make up
-for secrets that people choose, and against 256 bits of chance a dictionary is no help. What is kept cannot be used as
-a token.
+A token is 32 random bytes as text, and its plain SHA-256 is stored. Salt and stretching (bcrypt, argon2) protect
+secrets that people choose; against 256 random bits a dictionary is useless. The digest cannot be used as a token.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Final
 
 SECRET_BYTES: Final = 32
 PREFIX: Final = "edge_"
-"""So that scanners of leaked secrets can know a token when they see one."""
-LONGEST_PRESENTED: Final = 256
+"""Lets scanners for leaked secrets recognize a token."""
+MAX_TOKEN_CHARACTERS: Final = 256
 
 
 class Scope(StrEnum):
     """What a token allows. No scope includes another."""
 
     READ = "read"
-    """Look at everything."""
+    """Read everything."""
     OPERATE = "operate"
     """Change what serves: backends, connections, bindings, reload, tokens."""
     DEPLOY = "deploy"
@@ -37,7 +36,7 @@ ALL_SCOPES: Final = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as it is kept. `digest` is hexadecimal SHA-256 of its text; `created_at` Unix seconds."""
+    """A token as it is stored. `digest` is the SHA-256 of its text in hex; `created_at` is Unix seconds."""
 
     name: str
     digest: str
@@ -46,20 +45,20 @@ class Token:
 
 
 def token_text(secret: bytes) -> str:
-    """Return the text of a token made of random bytes. Raises ValueError when they are too few."""
+    """Return the text of a token made from random bytes. Raises ValueError if they are too few."""
     if len(secret) < SECRET_BYTES:
         raise ValueError(f"a token needs {SECRET_BYTES} random bytes")
     return PREFIX + urlsafe_b64encode(secret).rstrip(b"=").decode()
 
 
 def digest_of(text: str) -> str:
-    """Return what is kept of a token."""
+    """Return the digest under which a token is stored."""
     return sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def find_token(presented: str, tokens: Iterable[Token]) -> Token | None:
-    """Return the token that this is the text of. Takes as long whichever it is, and if it is none."""
-    digest = digest_of(presented[:LONGEST_PRESENTED])
+    """Return the token with this text, if any. Takes the same time whichever token matches, or none."""
+    digest = digest_of(presented[:MAX_TOKEN_CHARACTERS])
     found = None
     for token in tokens:
         if hmac.compare_digest(token.digest, digest):
@@ -68,29 +67,29 @@ def find_token(presented: str, tokens: Iterable[Token]) -> Token | None:
 
 
 class FailureLimit:
-    """Says which addresses have shown too many wrong tokens: a bucket of `burst`, refilled at `per_second`.
+    """Limits wrong tokens per address by a token bucket of size `burst`, refilled at `per_second`.
 
-    Remembers `most_addresses` at most; the one that has been quiet for longest is forgotten.
+    It holds at most `max_addresses`; the one whose last failure is oldest is dropped.
     """
 
-    def __init__(self, burst: int = 10, per_second: float = 0.2, most_addresses: int = 4096) -> None:
+    def __init__(self, burst: int = 10, per_second: float = 0.2, max_addresses: int = 4096) -> None:
         self._burst = burst
         self._per_second = per_second
-        self._most_addresses = most_addresses
+        self._max_addresses = max_addresses
         self._buckets: dict[str, tuple[float, float]] = {}
-        """Failures still free and when that was so, in monotonic seconds; the latest address last."""
+        """Failures still allowed, and at which time (monotonic seconds); the latest address last."""
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def fail(self, address: str, now: float) -> float:
-        """Count a failure; return 0 when it was within the limit, else the seconds until the next one is."""
+        """Count a failure. Return 0 if it is within the limit, otherwise the seconds until the next one is allowed."""
         free, since = self._buckets.pop(address, (float(self._burst), now))
         free = min(float(self._burst), free + (now - since) * self._per_second)
         is_within = free >= 1
         if is_within:
             free -= 1
-        while len(self._buckets) >= self._most_addresses:
+        while len(self._buckets) >= self._max_addresses:
             del self._buckets[next(iter(self._buckets))]
         self._buckets[address] = (free, now)
         return 0.0 if is_within else (1 - free) / self._per_second

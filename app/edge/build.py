@@ -51,7 +51,7 @@ from app.outbound.routing_database import open_repository
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
 from app.registration.registrar import DatabaseRegistrar
-from app.wire.dns_answer import Responder
+from app.wire.dns_response import Responder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

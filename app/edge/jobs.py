@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from actors.bindings import SHARDS_A_SWEEP
+from actors.bindings import SHARDS_PER_SWEEP
 from actors.messages import StartDueProbes, SweepBindings
 from actors.runtime import tell
 from app.domain import metric_names as names
@@ -28,7 +28,7 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
         return Job(name, lambda: seconds, work)
 
     config, actors, connections = parts.config(), parts.actors, parts.connections
-    turn_seconds = config.binding_gc_interval_secs / -(-parts.bindings.shard_count // SHARDS_A_SWEEP)
+    turn_seconds = config.binding_gc_interval_secs / -(-parts.bindings.shard_count // SHARDS_PER_SWEEP)
     yield Job("connection sweep", parts.sweeper.seconds, parts.sweeper.sweep)
     yield every(turn_seconds, "binding sweep", partial(tell, actors.bindings, SweepBindings()))
     collect = partial(garbage.collect_when_idle, lambda: not connections)

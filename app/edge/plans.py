@@ -112,4 +112,4 @@ def limit_rules(config: Config) -> dict[str, LimitRules]:
         )
         for frontend in config.frontends
     }
-    return {name: rule for name, rule in rules.items() if rule.are_on}
+    return {name: rule for name, rule in rules.items() if rule.are_enabled}

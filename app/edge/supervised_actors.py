@@ -13,7 +13,7 @@ from actors.metrics import MetricsActor
 from actors.registrations import RegistrationsActor
 from actors.registry import RegistryActor
 from actors.runtime import GeventFuture, stop, tell
-from app.domain.limits import ClientLimits, adopt_all
+from app.domain.limits import ClientLimits, replace_limits
 from app.domain.measures import Measures
 from app.domain.plan import SelectorPlan
 from app.domain.probe import Target
@@ -57,20 +57,20 @@ class SupervisedActors:
         return RegistryActor.start(self._make_selector, metrics, pools.plans, pools.backends, leases)
 
     def _start_bindings(self) -> object:
-        adopt_all(self._limits, self._parts.pools.limits())
+        replace_limits(self._limits, self._parts.pools.limits())
         for frontend, limit in self._limits.items():
             limit.recount(self._parts.connections.admissions(frontend))
         return BindingsActor.start(self._parts.bindings, self._limits, self._selections)
 
     def _start_health(self) -> object:
         actors, targets = self._parts.actors, self._parts.pools.targets()
-        return HealthActor.start(self._start_probe, actors.registry, actors.metrics, targets, chance=random.Random())
+        return HealthActor.start(self._start_probe, actors.registry, actors.metrics, targets, rng=random.Random())
 
     def _make_selector(self, plan: SelectorPlan) -> Selector:
         return make_selector(
             plan.algorithm,
             pop_region=self._parts.config().region or None,
-            chance=random.Random(),
+            rng=random.Random(),
             spills_at_soft_limit=plan.spills_at_soft_limit,
         )
 

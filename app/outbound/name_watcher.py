@@ -54,11 +54,11 @@ class NameWatcher:
         """Resolve the names of these backends from now on, and no others."""
         named = [backend for backend in backends if backend.host_name is not None]
         self._users = {backend.host_name: backend for backend in named if backend.host_name is not None}
-        self._names.want(named)
+        self._names.watch(named)
 
     def resolved(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
         """Return the backends with the addresses of their names filled in, where known."""
-        return self._names.filled(backends)
+        return self._names.with_addresses(backends)
 
     def counts(self) -> dict[NameState, int]:
         return self._names.counts()
@@ -91,7 +91,7 @@ class NameWatcher:
             logger.exception("looking up {} failed unexpectedly", name)
             self._failed(name, repr(error))
         else:
-            if self._names.learned(name, found.addresses, found.seconds, time.monotonic()):
+            if self._names.resolved(name, found.addresses, found.seconds, time.monotonic()):
                 self._has_changed = True
                 logger.info("host name {} resolves to {}", name, self._names.address(name))
 

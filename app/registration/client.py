@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 from loguru import logger
 
 from app.domain.model import parse_backend
-from app.domain.registration import DEFAULT_TTL_SECONDS, LONGEST_TTL_SECONDS, SHORTEST_TTL_SECONDS
+from app.domain.registration import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, MIN_TTL_SECONDS
 from app.outbound.admin_api import DEFAULT_URL, AdminApi, ApiError, is_token, segment
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -80,8 +80,8 @@ class RegistrationClient:
         columns = {"app": app, "port": port, "region": region, "country": country, "weight": weight}
         limits = {"soft_limit": soft_limit, "hard_limit": hard_limit}
         parse_backend({"id": self.id, "wg_ip": host, **columns, **limits})
-        if not SHORTEST_TTL_SECONDS <= ttl_seconds <= LONGEST_TTL_SECONDS:
-            raise ValueError(f"ttl_seconds must be from {SHORTEST_TTL_SECONDS} to {LONGEST_TTL_SECONDS}")
+        if not MIN_TTL_SECONDS <= ttl_seconds <= MAX_TTL_SECONDS:
+            raise ValueError(f"ttl_seconds must be from {MIN_TTL_SECONDS} to {MAX_TTL_SECONDS}")
         self._service = {"host": host, **columns, **limits, "ttl_seconds": ttl_seconds}
         self._renewal_seconds = ttl_seconds / 3
         self._drain_seconds = drain_seconds

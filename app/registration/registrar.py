@@ -15,11 +15,11 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.registration_messages import (
-    AdoptRegistrations,
-    EndRegistrations,
-    EnterRegistration,
+    AddRegistration,
     FindExpired,
+    RemoveRegistrations,
     RenewRegistration,
+    ReplaceRegistrations,
 )
 from actors.runtime import Address, ask
 from app.domain.registration import Granted, Registration
@@ -102,7 +102,7 @@ class DatabaseRegistrar:
             return Granted(registration.ttl_seconds, is_new=False, is_renewal=True)
         with self._turn:
             is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
-            ask(self._actor, EnterRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
+            ask(self._actor, AddRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
         self._routing.check()
         backend = registration.backend
         logger.bind(backend=backend.id).info(
@@ -120,7 +120,7 @@ class DatabaseRegistrar:
         with self._turn:
             if not self._stored(lambda store: store.deregister(backend_id)):
                 raise KeyError(backend_id)
-            ask(self._actor, EndRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
+            ask(self._actor, RemoveRegistrations((backend_id,)), timeout_s=ASK_TIMEOUT_SECONDS)
         self._routing.check()
         logger.bind(backend=backend_id).info("registration {}: ended by its service", backend_id)
 
@@ -143,7 +143,7 @@ class DatabaseRegistrar:
                 return False
             ids = tuple(one.backend.id for one in expired)
             self._stored(lambda store: store.expire(ids))
-            ask(self._actor, EndRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
+            ask(self._actor, RemoveRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
         for one in expired:
             logger.bind(backend=one.backend.id).warning(
                 "registration {}: expired, nothing was heard for {} s", one.backend.id, one.ttl_seconds
@@ -155,7 +155,7 @@ class DatabaseRegistrar:
         if current is self._adopted:
             return
         found = self._run(lambda: self._read() if self._is_there() else {})
-        ask(self._actor, AdoptRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
+        ask(self._actor, ReplaceRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
         self._adopted = current
 
     def _stored(self, work: Callable[[RegistrationStore], T], *, makes_store: bool = False) -> T | None:

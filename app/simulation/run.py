@@ -50,8 +50,8 @@ class Simulation:
         self._numbers = {backend_id: number for number, backend_id in enumerate(self._backends)}
         self._selectors: dict[str, Selector] = {}
         self._pool = Pool()
-        self._pool.adopt(plan.rules, _NOW)
-        self._pool.hold(plan.selectors, self._make_selector)
+        self._pool.set_rules(plan.rules, _NOW)
+        self._pool.set_selectors(plan.selectors, self._make_selector)
         self._pool.replace(self._backends.values(), _NOW)
         # One entry per client, indexed by its lease id.
         self._addresses: list[str] = []
@@ -66,7 +66,7 @@ class Simulation:
         selector = self._selectors[plan.frontend] = make_selector(
             plan.algorithm,
             pop_region=self._pop_region,
-            chance=self._chance,
+            rng=self._chance,
             spills_at_soft_limit=plan.spills_at_soft_limit,
         )
         return selector

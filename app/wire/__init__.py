@@ -1,1 +1,1 @@
-"""Bytes to meaning and back, one protocol a file. No I/O here: whoever owns the socket does that."""
+"""Parsers and serializers, one protocol per file. They do no I/O: the owner of the socket does."""

@@ -1,7 +1,8 @@
-"""A POP's configuration of exabgp: prefixes announced while /ready answers 200, withdrawn within three seconds else.
+"""Writes a POP's exabgp configuration: it announces the prefixes while /ready returns 200, else withdraws them in 3 s.
 
-exabgp's own healthcheck asks: twice a second, and after a first bad or good answer five times a second. Two in a row
-decide; an edge that hangs has 0.8 s for each. So the worst case is 0.5 + 0.8 + 0.2 + 0.8 seconds and a little.
+exabgp's own healthcheck polls /ready twice a second, and five times a second after a first changed result. Two equal
+results in a row decide. Each poll of an edge that hangs times out after 0.8 s, so the worst case is slightly more than
+0.5 + 0.8 + 0.2 + 0.8 seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 from app.domain.mesh.anycast import Announcement, Neighbour, Version
 
 HOLD_SECONDS: Final = 9
-"""After so long without a word from a POP its neighbours withdraw what it announced."""
+"""Neighbours withdraw the prefixes of a POP that has been silent for this long."""
 
 _PACE: Final = "--interval 0.5 --fast-interval 0.2 --timeout 1 --rise 2 --fall 2"
 
@@ -34,12 +35,12 @@ def _process(
     announcement: Announcement, version: Version, neighbours: tuple[Neighbour, ...], ready_url: str
 ) -> Iterator[str]:
     prefixes = " ".join(f"--ip {prefix}" for prefix in announcement.prefixes_of(version))
-    told = " ".join(f"--neighbor {neighbour.address}" for neighbour in neighbours)
+    neighbors = " ".join(f"--neighbor {neighbour.address}" for neighbour in neighbours)
     yield f"process ready-ipv{version} {{"
     check = f"curl -fs -m 0.8 -o /dev/null {ready_url}"
     yield (
         f"    run /usr/bin/env python3 -m exabgp healthcheck --name ready-ipv{version} --no-syslog {_PACE}"
-        f' --debounce --withdraw-on-down --no-ip-setup {prefixes} {told} --cmd "{check}";'
+        f' --debounce --withdraw-on-down --no-ip-setup {prefixes} {neighbors} --cmd "{check}";'
     )
     yield "    encoder text;"
     yield "}"

@@ -1,9 +1,9 @@
-"""HTTP/1.1 heads: bytes to meaning and back (RFC 9112, RFC 9110).
+"""HTTP/1.1 heads: parses and writes them (RFC 9112, RFC 9110).
 
-llhttp, through httptools, reads the bytes: it refuses control bytes, bare CR and LF, obs-fold, malformed names and
-numbers. What it lets pass although RFC 9112 does not is refused here: a request line with more than single spaces,
-versions other than 1.0 and 1.1, missing and repeated Host, targets in the wrong form, codings beside chunked. What
-comes back is unambiguous: both sides of the proxy read the same message in it.
+llhttp parses the bytes, through httptools. It refuses control bytes, bare CR and LF, obs-fold, and malformed names and
+numbers. This module refuses what llhttp accepts against RFC 9112: a request line with other separators than single
+spaces, versions other than 1.0 and 1.1, a missing or repeated Host, targets in the wrong form, and codings besides
+chunked. The result is unambiguous: both sides of the proxy read the same message.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Headers = list[tuple[bytes, bytes]]
 HOP_BY_HOP: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade")
 )
-"""The fields that speak to the next hop alone, in lower case: an intermediary removes them, and those that
-Connection lists, before it forwards (RFC 9110 7.6.1). Trailer is none of them: trailers are passed on."""
+"""The fields for the next hop only, in lower case. An intermediary removes them, and those listed in Connection, before
+it forwards a message (RFC 9110 7.6.1). Trailer is not one of them: trailers are forwarded."""
 
 
 @dataclass(slots=True)
 class RequestHead:
     """A request that may be forwarded.
 
-    `target` is in origin-form, or "*" for OPTIONS: an absolute-form one is taken apart, and its authority stands in
-    `host` and in the one Host header (RFC 9112 3.2.2). `host` is empty only where HTTP/1.0 named none. `headers` have
+    `target` is in origin-form, or "*" for OPTIONS. An absolute-form target is split, and its authority becomes `host`
+    and the only Host header (RFC 9112 3.2.2). `host` is empty only if an HTTP/1.0 request has none. `headers` have
     their names as received and their values without surrounding white space. `version` is 1.0 or 1.1.
-    `content_length` (bytes) counts with framing LENGTH, and is positive then. `upgrade`, in lower case, is None
+    `content_length` (bytes) is valid with framing LENGTH, and is positive then. `upgrade`, in lower case, is None
     unless Connection lists it (RFC 9110 7.8). `expects_continue`: the client waits for 100 before it sends the body
-    (RFC 9110 10.1.1). `connection_tokens` are the fields that Connection lists, in lower case, without close and
+    (RFC 9110 10.1.1). `connection_tokens` are the fields listed in Connection, in lower case, without close and
     keep-alive, and without Host and Content-Length, which no sender may make hop-by-hop.
     """
 
@@ -62,10 +62,9 @@ class RequestHead:
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response that may be forwarded: fields as RequestHead has them. `status` is 100-599.
+    """A response that may be forwarded, with fields as in RequestHead. `status` is 100-599.
 
-    `is_persistent` is never true of a body that only the end of the connection ends. A 101 has framing NONE: what
-    follows is no longer HTTP.
+    `is_persistent` is false if the body ends with the connection. A 101 has framing NONE: what follows is not HTTP.
     """
 
     status: int
@@ -80,9 +79,9 @@ class ResponseHead:
 
 
 def parse_request(head: bytes) -> RequestHead:
-    """Read one head, from the first byte of its request line to its empty line. Raises BadMessage.
+    """Parse one head, from the first byte of its request line to its empty line. Raises BadMessage.
 
-    Empty lines before it are the caller's to skip (RFC 9112 2.2).
+    The caller skips empty lines before it (RFC 9112 2.2).
     """
     line = _REQUEST_LINE.match(head)
     if line is None:
@@ -91,8 +90,8 @@ def parse_request(head: bytes) -> RequestHead:
         raise refused("incomplete_head")
     method, target, version = line.groups()
     fields = _Fields()
-    # A parser costs 0.25 µs. One kept for the next head would save that, and would have to be known to stand at the
-    # beginning of a message: after one with a body, an upgrade or an error it does not.
+    # A new parser costs 0.25 µs. Reusing one would save that, but only if it is at the start of a message: after a
+    # body, an upgrade or an error it is not.
     try:
         HttpRequestParser(fields).feed_data(head)
     except HttpParserUpgrade:
@@ -117,7 +116,7 @@ def parse_request(head: bytes) -> RequestHead:
         framing,
         length,
         is_persistent,
-        # In HTTP/1.0 it is ignored (RFC 9110 10.1.1).
+        # Expect is ignored in HTTP/1.0 (RFC 9110 10.1.1).
         known.get(b"expect", b"").lower() == b"100-continue" and version == b"1.1" and framing is not Framing.NONE,
         upgrade_of(known, options, version),
         options - _NEVER_HOP_BY_HOP,
@@ -125,7 +124,7 @@ def parse_request(head: bytes) -> RequestHead:
 
 
 def parse_response(head: bytes, method: bytes) -> ResponseHead:
-    """Read the head of an answer to a request with this method, 1xx included. Raises BadMessage, always with 502."""
+    """Parse the head of a response, 1xx included, to a request with this method. Raises BadMessage, always with 502."""
     try:
         return _parse_response(head, method)
     except BadMessage as fault:
@@ -144,12 +143,12 @@ def next_response(received: bytes, method: bytes, limit: int) -> tuple[ResponseH
 
 
 def request_bytes(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write a head, in HTTP/1.1. Nothing is checked: parts come from parse_request or from the configuration."""
+    """Return a request head in HTTP/1.1. Nothing is checked: the parts are from parse_request or the configuration."""
     return _head_bytes(b"%b %b HTTP/1.1" % (method, target), headers)
 
 
 def response_bytes(status: int, reason: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write a head, in HTTP/1.1 whatever the request's version (RFC 9110 2.5). Nothing is checked."""
+    """Return a response head, in HTTP/1.1 whatever the version of the request (RFC 9110 2.5). Nothing is checked."""
     return _head_bytes(b"HTTP/1.1 %d %b" % (status, reason), headers)
 
 
@@ -160,23 +159,23 @@ _READ_OF_A_RESPONSE: Final = _READ_OF_A_REQUEST - {b"host", b"expect"}
 _NEVER_HOP_BY_HOP: Final = frozenset((b"", b"close", b"keep-alive", b"host", b"content-length"))
 _SLASH: Final = ord("/")
 
-# The parser reads it too, but skips repeated spaces, and takes a bare LF for the end of an HTTP/0.9 line: "GET /\nX:
-# HTTP/1.1" would be a header to it. Without "#": a fragment is the client's own (RFC 9110 4.2.5). Without bytes
-# above ASCII: no URI has one, and the parser refuses them.
+# The parser reads this line too, but skips repeated spaces and takes a bare LF for the end of an HTTP/0.9 line: in
+# "GET /\nX: HTTP/1.1" it would see a header. "#" is excluded because a fragment is never sent (RFC 9110 4.2.5), bytes
+# above ASCII because no URI has them and the parser refuses them.
 _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!\"$-~]+) HTTP/(1\.[01])\r\n")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
-# A registered name or IPv4 address (RFC 3986 3.2.2), or an IPv6 address, and a port. No user information: RFC 9110
-# 4.2.4 has it treated as an error.
+# A registered name, IPv4 address (RFC 3986 3.2.2) or IPv6 address, and a port. User information is an error (RFC 9110
+# 4.2.4).
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+(?::[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{0,5})?"
 )
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]+)(/[^?#]*)?(\?[^#]*)?")
-# The reason phrase and the space before it may be missing: servers leave them out, and nobody reads them.
+# The reason phrase and the space before it may be missing: some servers omit them, and clients ignore them.
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 
 
 class _Fields:
-    """What httptools calls back: it takes the header lines, in their order."""
+    """Collects the header lines in order, as the callback object of httptools."""
 
     __slots__ = ("headers",)
 
@@ -188,7 +187,7 @@ class _Fields:
 
 
 def _request_line_fault(head: bytes) -> str:
-    """Name what is wrong with a request line that _REQUEST_LINE does not match, or with the ends of the lines."""
+    """Return the fault in a request line that _REQUEST_LINE does not match, or in the line ends."""
     if reason := header_fault(head):
         return reason
     parts = head[: head.find(b"\r\n")].split(b" ")
@@ -203,21 +202,21 @@ def _request_line_fault(head: bytes) -> str:
 
 
 def _parser_fault(error: HttpParserError, head: bytes, method: bytes, version: bytes) -> str:
-    """Name what the parser refused in a request, whose line _REQUEST_LINE matched."""
+    """Return the fault for which the parser refused a request whose line matches _REQUEST_LINE."""
     if isinstance(error, HttpParserInvalidURLError):
         return "target"
     if reason := header_fault(head) or framing_fault(head, version):
         return reason
-    # The parser knows other protocols' methods, and HTTP/2's greeting, and has a text of its own for each.
+    # The parser has separate error texts for methods of other protocols and for the preface of HTTP/2.
     if "method" in str(error) or method == b"PRI":
         return "method_not_implemented" if TOKEN.fullmatch(method) else "request_line"
     return "malformed"
 
 
 def _without_trailing_space(head: bytes, headers: Headers) -> Headers:
-    """Strip what the parser leaves at the end of a value (RFC 9112 5.1).
+    """Strip the white space that the parser leaves at the end of values (RFC 9112 5.1).
 
-    Two searches of the whole head tell whether there is any: hardly ever, and a loop over all values costs more.
+    There is hardly ever any, and two searches of the whole head cost less than a loop over all values.
     """
     if b" \r\n" in head or b"\t\r\n" in head:
         return [(name, value.rstrip(b" \t")) for name, value in headers]
@@ -225,7 +224,7 @@ def _without_trailing_space(head: bytes, headers: Headers) -> Headers:
 
 
 def _known(headers: Headers, names: frozenset[bytes]) -> dict[bytes, bytes]:
-    """Collect the header lines with these names, which are in lower case."""
+    """Collect the header lines with these names, given in lower case."""
     known: dict[bytes, bytes] = {}
     for header in headers:
         if (name := header[0].lower()) in names:
@@ -246,7 +245,7 @@ def _host(known: dict[bytes, bytes], version: bytes) -> bytes:
 
 
 def _target(method: bytes, target: bytes, host: bytes, headers: Headers) -> tuple[bytes, bytes]:
-    """Read a target that is not in origin-form; return it in origin-form, and its host. Replaces the Host header."""
+    """Convert a target in absolute-form to origin-form and host, and replace the Host header; accept asterisk-form."""
     if target == b"*" and method == b"OPTIONS":
         return target, host
     absolute = _ABSOLUTE_FORM.fullmatch(target)
@@ -256,7 +255,7 @@ def _target(method: bytes, target: bytes, host: bytes, headers: Headers) -> tupl
     if not _AUTHORITY.fullmatch(authority):
         raise refused("host_invalid")
     headers[:] = [(b"Host", authority), *(header for header in headers if header[0].lower() != b"host")]
-    # RFC 9112 3.2.4: the last proxy before the origin writes the asterisk for a URI without path and query.
+    # RFC 9112 3.2.4: for a URI without path and query the last proxy before the origin sends the asterisk.
     is_asterisk = method == b"OPTIONS" and not path and not query
     return b"*" if is_asterisk else (path or b"/") + query, authority
 
@@ -274,8 +273,8 @@ def _parse_response(head: bytes, method: bytes) -> ResponseHead:
     except HttpParserUpgrade:
         pass
     except HttpParserError:
-        otherwise = "switching_without_upgrade" if status == 101 else "malformed"
-        raise refused(header_fault(head) or framing_fault(head, version) or otherwise) from None
+        default = "switching_without_upgrade" if status == 101 else "malformed"
+        raise refused(header_fault(head) or framing_fault(head, version) or default) from None
     headers = _without_trailing_space(head, fields.headers)
     known = _known(headers, _READ_OF_A_RESPONSE)
     framing, length = framing_of(known, version)

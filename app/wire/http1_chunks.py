@@ -1,7 +1,7 @@
-"""HTTP/1.1 chunked bodies: where they end, and what they carry (RFC 9112 7.1).
+"""HTTP/1.1 chunked bodies: finds their end and their payload (RFC 9112 7.1).
 
-This is not left to httptools: it cannot say at which byte of the data a chunked body ends, and what follows is the
-next message. The data of a chunk is passed over by arithmetic; only the lines between are looked at.
+httptools cannot be used: it does not report the byte at which a chunked body ends and the next message begins. The data
+of a chunk is skipped by arithmetic; only the lines between chunks are parsed.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Final
 
 from app.wire.http1_faults import TOKEN, refused
 
-_LONGEST_SIZE_LINE: Final = 256  # bytes with the CRLF: extensions, which nobody is known to use, included
-_LONGEST_TRAILERS: Final = 8192  # bytes with all CRLFs
-_MOST_DIGITS: Final = 15  # 60 bits, which every origin's integers hold
+_MAX_SIZE_LINE: Final = 256  # bytes with the CRLF and extensions, which no known peer uses
+_MAX_TRAILERS: Final = 8192  # bytes with all CRLFs
+_MAX_DIGITS: Final = 15  # 60 bits, which fit into the integers of every origin
 
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-# No white space around ";" and "=" (RFC 9112 7.1.1 has a recipient take it): implementations differ in what they
-# make of it, and requests were smuggled by that.
+# No white space around ";" and "=", although RFC 9112 7.1.1 requires a recipient to accept it: implementations differ
+# in how they parse it, which has been used to smuggle requests.
 _SIZE_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,%d})(?:;%b(?:=(?:%b|%b))?)*\r\n" % (_MOST_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
+    rb"([0-9A-Fa-f]{1,%d})(?:;%b(?:=(?:%b|%b))?)*\r\n" % (_MAX_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
 )
 _TRAILER_LINE: Final = re.compile(rb"(?:(%b):[\t -~\x80-\xff]*)?\r\n" % TOKEN.pattern)
 _DATA_END: Final = re.compile(rb"\r\n")
-# What nearly always stands between two chunks, in one look. It does nothing that the lines one by one do not, and
-# costs a quarter: a peer that sends a byte a chunk has less of us.
-_BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,%d})\r\n" % _MOST_DIGITS)
-# RFC 9110 6.5.1: framing, routing, authentication, and what says how the content is to be read. Whoever merged one of
-# these into the head would have another message than we saw; that goes for what only proxies may say, too.
+# A fast path for the usual bytes between two chunks. It has the same effect as matching the lines one by one at a
+# quarter of the cost, which matters for a peer that sends one byte per chunk.
+_BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,%d})\r\n" % _MAX_DIGITS)
+# RFC 9110 6.5.1: framing, routing, authentication and content format, plus fields that only proxies may set. A
+# recipient that merged one of these into the head would read another message than we did.
 _FORBIDDEN_TRAILERS: Final = frozenset(
     b"content-length transfer-encoding host connection keep-alive proxy-connection te trailer upgrade expect"
     b" max-forwards authorization proxy-authorization cookie set-cookie content-encoding content-type"
@@ -37,7 +37,7 @@ _FORBIDDEN_TRAILERS: Final = frozenset(
 
 
 class _Part(Enum):
-    """Which line comes next."""
+    """The kind of the next line."""
 
     SIZE = auto()
     DATA_END = auto()
@@ -46,28 +46,28 @@ class _Part(Enum):
 
 _LINES: Final = {_Part.SIZE: _SIZE_LINE, _Part.DATA_END: _DATA_END, _Part.TRAILER: _TRAILER_LINE}
 _FAULTS: Final = {_Part.SIZE: "bad_chunk_size", _Part.DATA_END: "bad_chunk_end", _Part.TRAILER: "bad_trailer"}
-# A line that is not whole yet is good if one of these makes it whole: so that no byte of a bad one is let through
-# before the rest has come.
+# An incomplete line is acceptable if one of these endings completes it. So no byte of a bad line is forwarded before
+# the rest has arrived.
 _ENDINGS: Final = (b"\r\n", b"\n", b"0\r\n", b'0"\r\n', b":\r\n")
 
 
 class ChunkScanner:
-    """Follow one chunked body through the pieces that it arrives in. A scanner that raised is not used again."""
+    """Follows one chunked body through the pieces in which it arrives. Do not reuse a scanner that has raised."""
 
     __slots__ = ("_data_left", "_line", "_part", "_trailer_bytes", "is_complete")
 
     def __init__(self) -> None:
         self.is_complete = False
         self._part = _Part.SIZE
-        self._line = b""  # the beginning of a line whose end has not come
+        self._line = b""  # the beginning of an incomplete line
         self._data_left = 0  # bytes of the current chunk
         self._trailer_bytes = 0
 
     def scan(self, data: bytes | memoryview, payload: list[bytes | memoryview] | None = None) -> int:
-        """Take a piece; return how many of its bytes belong to the body: all of them, unless it ends within.
+        """Scan a piece; return how many of its bytes belong to the body: all of them, unless the body ends within.
 
-        Slices of the data that the chunks carry are appended to `payload`. Raises BadMessage for a byte that no good
-        body can have there; nothing of the piece is to be forwarded then.
+        Slices with the data of the chunks are appended to `payload`. Raises BadMessage at a byte that no valid body can
+        have there; the caller must then forward nothing of the piece.
         """
         at, end = 0, len(data)
         while at < end and not self.is_complete:
@@ -85,7 +85,7 @@ class ChunkScanner:
         return at
 
     def _scan_line(self, data: bytes | memoryview, start: int) -> int:
-        """Take a line, or the beginning of one; return how many bytes of the data it has."""
+        """Scan a line, or the beginning of one; return how many bytes of the data belong to it."""
         limit = self._limit() - len(self._line)
         piece = bytes(data[start : start + limit])
         size = piece.find(b"\n") + 1
@@ -118,19 +118,19 @@ class ChunkScanner:
             raise refused("forbidden_trailer")
 
     def _limit(self) -> int:
-        """Return how long the current line may become, in bytes with its CRLF."""
+        """Return the maximum length of the current line, in bytes with its CRLF."""
         if self._part is _Part.TRAILER:
-            return _LONGEST_TRAILERS - self._trailer_bytes
-        return _LONGEST_SIZE_LINE if self._part is _Part.SIZE else 2
+            return _MAX_TRAILERS - self._trailer_bytes
+        return _MAX_SIZE_LINE if self._part is _Part.SIZE else 2
 
     def _check_beginning(self, line: bytes, *, is_full: bool) -> None:
-        """Check a line whose LF has not come, although it may be as long as it is allowed to be."""
+        """Check an incomplete line. `is_full`: it has its maximum length."""
         if not any(_LINES[self._part].fullmatch(line + ending) for ending in _ENDINGS):
             raise refused(self._fault(line))
         if is_full:
             raise refused("trailer_too_long" if self._part is _Part.TRAILER else "chunk_line_too_long")
 
     def _fault(self, line: bytes) -> str:
-        if self._part is _Part.SIZE and re.match(rb"[0-9A-Fa-f]{%d}" % (_MOST_DIGITS + 1), line):
+        if self._part is _Part.SIZE and re.match(rb"[0-9A-Fa-f]{%d}" % (_MAX_DIGITS + 1), line):
             return "chunk_size_too_large"
         return _FAULTS[self._part]

@@ -1,6 +1,6 @@
-"""Which word of http1_faults names what the HTTP parser refused.
+"""Finds the reason in http1_faults for which the HTTP parser refused a head.
 
-The parser's own texts cover several faults each. Nothing is accepted or refused here: the head is refused already.
+The parser's own texts cover several faults each. Nothing is accepted or refused here: the head is already refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CONTROL: Final = re.compile(rb"[^\t -~\x80-\xff]")
 
 
 def header_fault(head: bytes) -> str | None:
-    """Name the first fault in the shape of the header lines, or in the ends of any line."""
+    """Return the first fault in the syntax of the header lines, or in the end of any line."""
     if _BARE_LF.search(head):
         return "bare_lf"
     if _BARE_CR.search(head):
@@ -38,7 +38,7 @@ def header_fault(head: bytes) -> str | None:
 
 
 def framing_fault(head: bytes, version: bytes) -> str | None:
-    """Name the fault in what the headers say of the body; the head has none that header_fault names."""
+    """Return the fault in the headers that frame the body. The head must have no fault that header_fault finds."""
     known: dict[bytes, bytes] = {}
     try:
         for line in head[:-4].split(b"\r\n")[1:]:

@@ -1,6 +1,6 @@
-"""What the headers of an HTTP/1.1 message say of its body's end and of its connection (RFC 9112 6.3, 9.3).
+"""Reads how the body of an HTTP/1.1 message ends and whether its connection persists (RFC 9112 6.3, 9.3).
 
-`known` are a message's header lines by name in lower case, collected by add_field: those that are read here at least.
+`known` are header lines by name in lower case, collected by add_field. It must contain at least those read here.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from app.wire.http1_faults import TOKEN, refused
 
 
 class Framing(Enum):
-    """What ends the body on the wire (RFC 9112 6.3)."""
+    """How the end of the body is determined (RFC 9112 6.3)."""
 
-    NONE = auto()  # there is none: nothing follows the head, whatever the headers say
+    NONE = auto()  # no body: nothing follows the head, whatever the headers say
     LENGTH = auto()
     CHUNKED = auto()
-    UNTIL_CLOSE = auto()  # of responses alone
+    UNTIL_CLOSE = auto()  # in responses only
 
 
 NO_BODY: Final = (Framing.NONE, 0)
@@ -25,7 +25,7 @@ _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 
 
 def add_field(known: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Take a header line; a repeated one continues the list in the first (RFC 9110 5.3), where it may be a list."""
+    """Add a header line. A repeated one extends the list of the first (RFC 9110 5.3) if the field may be a list."""
     if name not in known:
         known[name] = value
     elif name == b"host":
@@ -37,7 +37,7 @@ def add_field(known: dict[bytes, bytes], name: bytes, value: bytes) -> None:
 
 
 def framing_of(known: dict[bytes, bytes], version: bytes) -> tuple[Framing, int]:
-    """Tell how the body ends, by the two headers that say so (RFC 9112 6.3). Raises BadMessage."""
+    """Return the framing of the body and its length, from the two framing headers (RFC 9112 6.3). Raises BadMessage."""
     coding = known.get(b"transfer-encoding")
     length = known.get(b"content-length")
     if coding is None:
@@ -58,15 +58,15 @@ def framing_of(known: dict[bytes, bytes], version: bytes) -> tuple[Framing, int]
 
 
 def _content_length(value: bytes) -> int:
-    # 63 bits: the parser takes 64, and an origin with signed numbers would read the upper half as negative. The
-    # length is looked at first because int() of long texts is slow, or an error of its own.
+    # 63 bits: the parser accepts 64, but an origin with signed integers would read the upper half as negative. The
+    # number of digits is checked first because int() of a long text is slow or raises.
     if not value.isdigit() or len(value) > 19 or (count := int(value)) >= 1 << 63:
         raise refused("content_length")
     return count
 
 
 def connection_of(value: bytes | None, version: bytes) -> tuple[bool, frozenset[bytes]]:
-    """Tell whether the connection persists (RFC 9112 9.3), and which options Connection lists, in lower case."""
+    """Return whether the connection persists (RFC 9112 9.3), and the options in Connection, in lower case."""
     if value is None:
         return version == b"1.1", _NO_OPTIONS
     options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))

@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: a proxy tells the next one the client's address.
 
-The source of every rule is HAProxy's specification (haproxy/doc/proxy-protocol.txt, 2020/03/05), named by
-section below. Where it leaves a choice to the receiver, the choice and its reason stand beside the code.
+The source of every rule is HAProxy's specification (haproxy/doc/proxy-protocol.txt, 2020/03/05), cited by section.
+Where it leaves a choice to the receiver, a comment gives the choice and its reason.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 Address = tuple[str, int]
 
-_V1_LONGEST: Final = 107  # bytes with the CRLF (§2.1)
+_V1_MAX_BYTES: Final = 107  # bytes with the CRLF (§2.1)
 _V1_OPENINGS: Final = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN ", b"PROXY UNKNOWN\r\n")
 _V1_ALPHABET: Final = b"0123456789abcdefABCDEF:. "
 _V1_PORT: Final = re.compile("0|[1-9][0-9]{0,4}")
@@ -35,9 +35,9 @@ _V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 class ProxyProtocolError(ValueError):
-    """Bytes that are not, and cannot become, a PROXY protocol header.
+    """The bytes are not, and cannot become, a PROXY protocol header.
 
-    `reason` is one of a fixed set of texts, without any of the peer's bytes: fit for a log or a metric label.
+    `reason` is one of a fixed set of texts, without bytes of the peer, so it is safe in a log or a metric label.
     """
 
     def __init__(self, reason: str) -> None:
@@ -47,10 +47,10 @@ class ProxyProtocolError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A whole header: `size` in bytes, and the end points it names as (IP address, port 0-65535).
+    """A complete header: its `size` in bytes, and its end points as (IP address, port 0-65535).
 
-    Both end points are None where the header names none that we can use (LOCAL, UNKNOWN, UNSPEC, UNIX): the
-    socket's own peer is the client then. Addresses are in canonical text; IPv4-mapped ones stay IPv6.
+    Both end points are None if the header has none that we can use (LOCAL, UNKNOWN, UNSPEC, UNIX): then the socket's
+    own peer is the client. Addresses are in canonical text; IPv4-mapped ones stay IPv6.
     """
 
     size: int
@@ -59,13 +59,12 @@ class Header:
 
 
 def parse(data: bytes | bytearray | memoryview) -> Header | None:
-    """Read the header at the start of `data`; None while more bytes are needed.
+    """Parse the header at the start of `data`; return None if more bytes are needed, at most MAX_HEADER in all.
 
-    Raises ProxyProtocolError as soon as no further bytes could make it valid, except that v1 addresses and
-    v2 TLVs are only looked at when the header is complete (§2.1, §2.2). More than MAX_HEADER bytes are never
-    needed.
+    Raises ProxyProtocolError as soon as no further bytes could make the header valid, except that v1 addresses and v2
+    TLVs are checked only when it is complete (§2.1, §2.2).
     """
-    start = bytes(data[:_V1_LONGEST])
+    start = bytes(data[:_V1_MAX_BYTES])
     if start.startswith(_V2_SIGNATURE):
         return _parse_v2(data)
     if start.startswith(_V1_OPENINGS):
@@ -78,11 +77,11 @@ def parse(data: bytes | bytearray | memoryview) -> Header | None:
 
 
 def encode(version: Literal[1, 2], source: Address, destination: Address) -> bytes:
-    """Write the header that names these end points: (IP address, port 0-65535) each.
+    """Return the header with these end points, each an (IP address, port 0-65535).
 
-    IPv4-mapped addresses are sent as IPv4. When only one side is IPv4, both go as IPv6, that one mapped.
-    Scope ids (fe80::1%eth0) mean nothing to another machine and are left out. Raises ValueError for anything
-    else than an IP address and a port.
+    IPv4-mapped addresses are sent as IPv4. If only one side is IPv4, both are sent as IPv6, with that one mapped. Scope
+    ids (fe80::1%eth0) mean nothing to another machine and are left out. Raises ValueError if an end point is not an IP
+    address and a port.
     """
     source_ip, destination_ip = _packed(source[0]), _packed(destination[0])
     if len(source_ip) != len(destination_ip):
@@ -115,16 +114,16 @@ def _widened(packed: bytes) -> bytes:
 
 
 def _parse_v1(line: bytes) -> Header | None:
-    """Read a line with a valid opening, cut to its longest possible length."""
+    """Parse a line with a valid opening, cut to the maximum length."""
     end = line.find(b"\r\n")
     is_unknown = line.startswith(b"PROXY UNKNOWN")
-    # What follows UNKNOWN is ignored, whatever it is (§2.1).
+    # Everything after UNKNOWN is ignored (§2.1).
     if not is_unknown:
         so_far = line[11:end] if end >= 0 else line[11:].removesuffix(b"\r")
         if so_far.translate(None, _V1_ALPHABET):
             raise ProxyProtocolError("v1: a byte that is not part of any address or port")
     if end < 0:
-        if len(line) == _V1_LONGEST:
+        if len(line) == _V1_MAX_BYTES:
             raise ProxyProtocolError("v1: no CRLF within 107 bytes")
         return None
     if is_unknown:
@@ -142,10 +141,10 @@ def _parse_v1(line: bytes) -> Header | None:
 
 
 def _v1_address(family: int, text: str) -> str:
-    """Check an address of the stated family, and bring it into canonical form.
+    """Check an address of the stated family, and return it in canonical form.
 
-    A dotted tail in IPv6 (::ffff:192.0.2.1) is no part of §2.1's grammar, but every sender that prints with
-    inet_ntop writes it, HAProxy and ourselves among them.
+    A dotted tail in IPv6 (::ffff:192.0.2.1) is not in the grammar of §2.1, but every sender that uses inet_ntop writes
+    it, including HAProxy and ourselves.
     """
     try:
         return inet_ntop(family, inet_pton(family, text))
@@ -160,10 +159,10 @@ def _v1_port(text: str) -> int:
 
 
 def _parse_v2(data: bytes | bytearray | memoryview) -> Header | None:
-    """Read a header with a valid signature.
+    """Parse a header with a valid signature.
 
-    The block of a LOCAL or UNSPEC header is skipped unread: §2.2 says to discard it, with the family, and its
-    address part has no known size after which TLVs could begin.
+    The block of a LOCAL or UNSPEC header is skipped unread: §2.2 says to discard it together with the family, and the
+    size of its address part is unknown, so TLVs cannot be located.
     """
     if len(data) > 12:
         _check_v2_command(data[12])
@@ -198,10 +197,10 @@ def _check_v2_command(version_and_command: int) -> None:
 
 
 def _check_v2_family(family_and_protocol: int) -> None:
-    """Check the 14th byte: a family of UNSPEC, INET, INET6, UNIX; a protocol of UNSPEC, STREAM.
+    """Check the 14th byte: the family must be UNSPEC, INET, INET6 or UNIX, the protocol UNSPEC or STREAM.
 
-    §2.2 lets a receiver without UDP either keep the socket's peer or refuse. We refuse: no datagram can come
-    over this TCP connection, so the sender is misconfigured, and its address would pass for the client's.
+    §2.2 lets a receiver without UDP either use the socket's peer or refuse. We refuse: no datagram can arrive over this
+    TCP connection, so the sender is misconfigured, and its address would be taken for the client's.
     """
     if family_and_protocol >> 4 > 3:
         raise ProxyProtocolError("v2: unassigned address family")
@@ -212,7 +211,7 @@ def _check_v2_family(family_and_protocol: int) -> None:
 
 
 def _check_v2_tlvs(header: bytes, offset: int) -> None:
-    """Walk the TLVs from `offset` to the header's end: each must fit, and a checksum must hold (§2.2.3)."""
+    """Check the TLVs from `offset` to the end of the header: each must fit, and a checksum must match (§2.2.3)."""
     checksum_at = None
     while offset < len(header):
         value_at = offset + _TLV.size
@@ -223,7 +222,7 @@ def _check_v2_tlvs(header: bytes, offset: int) -> None:
         if offset > len(header):
             raise ProxyProtocolError("v2: TLV goes past the end of the header")
         if kind == _TLV_CRC32C:
-            # With two of them it would be open which bytes to take as zero.
+            # With two checksums it would be undefined which bytes to zero.
             if length != 4 or checksum_at is not None:
                 raise ProxyProtocolError("v2: not exactly one CRC32C of four bytes")
             checksum_at = value_at
@@ -243,7 +242,7 @@ _CRC32C_TABLE: Final = tuple(map(_crc32c_of_byte, range(256)))
 
 
 def _crc32c(data: bytes) -> int:
-    """Compute the checksum of RFC 4960 appendix B: some 0.15 µs a byte, so MAX_HEADER is small."""
+    """Compute the checksum of RFC 4960 appendix B. It takes about 0.15 µs per byte, hence the small MAX_HEADER."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC32C_TABLE[(crc ^ byte) & 0xFF]

@@ -1,4 +1,4 @@
-"""A POP's WireGuard configuration, as wg-quick(8) reads it. It has no secret: the private key stays in its own file."""
+"""Writes a POP's WireGuard configuration for wg-quick(8). It has no secrets: the private key is in a separate file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from app.domain.mesh.tunnels import Peer, peers_of
 
 INTERFACE: Final = "edge0"
 KEY_FILE: Final = "/etc/wireguard/%i.key"
-"""Of the POP's private key; wg-quick puts the interface in the place of %i."""
+"""The file with the POP's private key; wg-quick replaces %i by the interface."""
 
 
 def wireguard_conf(plan: Plan, pop: Pop) -> str:
-    """Return the configuration of one POP of a plan without faults, every public key known."""
+    """Return the configuration of one POP. The plan must have no faults, and every public key must be known."""
     sections = ["\n".join(_interface(plan, pop))]
     sections += ["\n".join(_peer(peer)) for peer in peers_of(plan, pop)]
     return "\n\n".join(sections) + "\n"
@@ -33,16 +33,16 @@ def _interface(plan: Plan, pop: Pop) -> Iterator[str]:
     yield f"MTU = {plan.mtu}"
     yield f"PostUp = wg set %i private-key {KEY_FILE}"
     if plan.keepalive_seconds:
-        # Only now: as PersistentKeepalive of the peer it would say its first word before there is a key, which the peer
-        # drops, and the next one REKEY_TIMEOUT (5 s) later.
+        # Set only after the key: with PersistentKeepalive in the peer's section the first packet would be sent before
+        # there is a key, the peer would drop it, and the next would follow REKEY_TIMEOUT (5 s) later.
         for peer in peers_of(plan, pop):
             if peer.pop.endpoint is not None:
                 yield f"PostUp = wg set %i peer {peer.pop.public_key} persistent-keepalive {plan.keepalive_seconds}"
     for network in pop.networks:
-        # Else packets to addresses that nobody has would leave by the default route, or go round by way of the hub.
+        # Without this route, packets to unassigned addresses would leave by the default route or loop through the hub.
         family = "-6" if isinstance(network, IPv6Network) else "-4"
         yield f"PostUp = ip {family} route replace unreachable {network}"
-        yield f"PostDown = ip {family} route del unreachable {network} || true"  # a new plan's was never there
+        yield f"PostDown = ip {family} route del unreachable {network} || true"  # a new network has no route
     if plan.topology == "hub" and pop.is_hub:
         for address in pop.addresses:
             is_ipv6 = isinstance(address, IPv6Address)

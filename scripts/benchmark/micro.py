@@ -84,7 +84,7 @@ def make_backends(count: int) -> list[Backend]:
 def selection_us(count: int, chance: random.Random) -> float:
     """Return the µs to select, reserve and release in a pool of `count` backends."""
     pool = Pool()
-    pool.hold(PLAN.selectors, selectors_by(chance))
+    pool.set_selectors(PLAN.selectors, selectors_by(chance))
     pool.replace(make_backends(count), 0.0)
     client = Client("90.0.0.1", "bench 90.0.0.1", GeoInfo("FR", "eu"))
 

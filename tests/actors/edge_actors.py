@@ -37,7 +37,7 @@ def backend(name: str, **columns: object) -> Backend:
 def make_for_brazil(plan: SelectorPlan) -> Selector:
     """Make the election that a plan asks for, at an edge in sa."""
     return make_selector(
-        plan.algorithm, pop_region="sa", chance=random.Random(1), spills_at_soft_limit=plan.spills_at_soft_limit
+        plan.algorithm, pop_region="sa", rng=random.Random(1), spills_at_soft_limit=plan.spills_at_soft_limit
     )
 
 
@@ -63,7 +63,7 @@ class EdgeActors:
         self.lease_ids = count(1)
         self.table = AffinityTable(ttl_seconds, capacity=10_000)
         rules = LimitRules(max_connections_per_client, connections_per_second)
-        self.limits = {FRONTEND: ClientLimits(rules)} if rules.are_on else {}
+        self.limits = {FRONTEND: ClientLimits(rules)} if rules.are_enabled else {}
         self.selectors: SingleFlight[GeventFuture[Bound | Select]] = SingleFlight()
         self.measures = Measures()
         self.addresses.metrics.publish(MetricsActor.start(self.measures))

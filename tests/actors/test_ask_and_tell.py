@@ -135,7 +135,7 @@ def test_an_ask_of_a_busy_actor_times_out_and_is_carried_out_all_the_same():
     gate = Gate()
     actor = Named.start("first", gate)
     address.publish(actor)
-    with pytest.raises(AskTimeoutError, match="desk did not answer WhoAreYou"):
+    with pytest.raises(AskTimeoutError, match="actor desk did not reply to WhoAreYou"):
         ask(address, WhoAreYou(), timeout_s=0.02)
     gate.open()
     assert ask(address, WhoAreYou(), timeout_s=5) == "first"
@@ -171,7 +171,7 @@ def test_waiting_for_a_successor_and_for_its_later_answer_share_one_deadline():
 def test_a_tell_to_a_dead_actor_is_dropped_without_an_error(logged):
     address = dead()
     tell(address, WhoAreYou())
-    assert "DEBUG: desk is down, dropped WhoAreYou\n" in logged
+    assert "DEBUG: actor desk is down, dropped WhoAreYou\n" in logged
 
 
 def test_a_tell_to_a_name_that_was_never_published_is_dropped_without_an_error():

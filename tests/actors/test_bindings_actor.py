@@ -82,7 +82,7 @@ def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
 
 
 def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_second_lands_them_all(monkeypatch):
-    monkeypatch.setattr(single_flight, "LEADER_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(single_flight, "LEADER_TIMEOUT_SECONDS", 0.05)
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     early = asking(edge, "ana", 3)
@@ -172,7 +172,7 @@ def test_a_refused_connection_neither_elects_nor_waits():
     edge = EdgeActors(max_connections_per_client=1)
     assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
     assert edge.find("ana") == Select(), "nobody holds an election"
-    assert edge.selectors.land("ana") == []
+    assert edge.selectors.finish("ana") == []
 
 
 def test_a_frontend_without_limits_admits_everybody_and_remembers_nobody():

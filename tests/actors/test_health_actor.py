@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.health import GRACE_SECONDS, JITTER, MAX_AT_ONCE, SAYS_NOTHING, HealthActor, ProbeSchedule
+from actors.health import GRACE_SECONDS, INCONCLUSIVE, JITTER, MAX_AT_ONCE, HealthActor, ProbeSchedule
 from actors.messages import BackendProbed, Count, ProbeEnded, ReplaceTargets, StartDueProbes
 from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, Ping, ask, tell
 from app.domain import metric_names as names
@@ -59,7 +59,7 @@ class Stage:
     def start(self, *targets):
         chance = random.Random(1)
         actor = HealthActor.start(
-            self.start_probe, self.registry, self.metrics, targets, chance=chance, clock=lambda: self.now
+            self.start_probe, self.registry, self.metrics, targets, rng=chance, clock=lambda: self.now
         )
         self.health.publish(actor)
 
@@ -102,7 +102,7 @@ def test_the_registry_and_the_metrics_hear_of_it(failure):
 
 @pytest.mark.parametrize("failure", ["no_resources", "internal_error"])
 def test_by_a_failure_of_ours_no_backend_is_judged(failure):
-    assert failure in SAYS_NOTHING
+    assert failure in INCONCLUSIVE
     stage = Stage(target())
     stage.end(*stage.due(), failure=failure)
     assert (stage.to_registry, stage.to_metrics) == ([], [Count(names.PROBES, ("web", "a", failure))])
@@ -211,7 +211,7 @@ def test_a_probe_that_never_ends_is_given_up_and_its_room_used_again(logged):
     assert stage.due(0.2)[0] == target(f"b{MAX_AT_ONCE}")
     assert stage.to_registry == []
     assert Counter(message.labels[2] for message in stage.to_metrics) == {"given_up": MAX_AT_ONCE}
-    assert "WARNING: the probe of backend b0 of pool web never ended\n" in logged
+    assert "WARNING: the probe of backend b0 in pool web did not end and was given up\n" in logged
     stage.end(*stage.started)
     stage.to_registry.clear()
     begun = {one for _ in range(12) for one in stage.due(1.0)}

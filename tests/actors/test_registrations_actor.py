@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from actors.registration_messages import (
-    AdoptRegistrations,
-    EndRegistrations,
-    EnterRegistration,
+    AddRegistration,
     FindExpired,
+    RemoveRegistrations,
     RenewRegistration,
+    ReplaceRegistrations,
 )
 from actors.registrations import RegistrationsActor
 from actors.runtime import Address, Crash, InvariantBrokenError, Ping, ask
@@ -34,30 +34,30 @@ def actor():
 
 def test_it_keeps_what_is_entered_until_it_is_ended(actor):
     assert actor(RenewRegistration(ONE)) is False
-    actor(EnterRegistration(ONE))
+    actor(AddRegistration(ONE))
     assert actor(RenewRegistration(ONE)) is True
-    actor(EndRegistrations(("one", "nobody")))
+    actor(RemoveRegistrations(("one", "nobody")))
     assert actor(RenewRegistration(ONE)) is False
 
 
 def test_it_keeps_what_it_adopts_and_nothing_else(actor):
-    actor(EnterRegistration(ONE))
-    actor(AdoptRegistrations({"other": OTHER}))
+    actor(AddRegistration(ONE))
+    actor(ReplaceRegistrations({"other": OTHER}))
     assert (actor(RenewRegistration(ONE)), actor(RenewRegistration(OTHER))) == (False, True)
 
 
 def test_what_has_expired_stays_expired_until_it_is_ended(actor):
-    actor(EnterRegistration(LATE))
-    actor(EnterRegistration(ONE))
+    actor(AddRegistration(LATE))
+    actor(AddRegistration(ONE))
     assert actor(FindExpired()) == [LATE]
     assert actor(RenewRegistration(LATE)) is False
     assert actor(FindExpired()) == [LATE]
-    actor(EndRegistrations(("late",)))
+    actor(RemoveRegistrations(("late",)))
     assert actor(FindExpired()) == []
 
 
 def test_a_crash_forgets_nothing(actor):
-    actor(EnterRegistration(ONE))
+    actor(AddRegistration(ONE))
     with pytest.raises(InvariantBrokenError):
         actor(Crash())
     assert actor(Ping())

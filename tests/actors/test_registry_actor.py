@@ -27,7 +27,7 @@ from app.domain.health import HealthRules, HealthState
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import PoolPlan, SelectorPlan
-from app.domain.pool import CHANGES_A_SLICE
+from app.domain.pool import CHANGES_PER_SLICE
 from tests.actors.edge_actors import FRONTEND, PLAN, POOL, EdgeActors, backend, make_for_brazil
 from tests.harness import PATIENCE_SECONDS, eventually
 
@@ -320,32 +320,32 @@ def crowd(name: str, count: int) -> tuple[Backend, ...]:
 
 
 def test_others_get_their_turn_while_a_large_set_is_taken_over_and_there_is_always_somebody():
-    edge = EdgeActors(crowd("old", 2 * CHANGES_A_SLICE))
-    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("new", 2 * CHANGES_A_SLICE)))
+    edge = EdgeActors(crowd("old", 2 * CHANGES_PER_SLICE))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("new", 2 * CHANGES_PER_SLICE)))
     seen = set()
     with gevent.Timeout(PATIENCE_SECONDS):
         while 2 not in seen:
             gevent.sleep(0)
             assert isinstance(lease(edge, next(edge.lease_ids)), Lease)
             counts = ask(edge.addresses.registry, CountCandidates(), timeout_s=5)[POOL]
-            seen.add(counts.candidates // CHANGES_A_SLICE)
+            seen.add(counts.candidates // CHANGES_PER_SLICE)
     assert seen == {2, 3, 4}, "asked in the middle of it"
 
 
 def test_a_set_that_comes_while_another_is_taken_over_supersedes_it():
     edge = EdgeActors()
-    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 3 * CHANGES_A_SLICE)))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 3 * CHANGES_PER_SLICE)))
     tell(edge.addresses.registry, ReplaceBackends(POOL, (backend("last"),)))
     eventually(lambda: edge.leases() == {"last": 0})
 
 
 def test_a_pool_that_goes_while_its_set_is_taken_over_takes_the_rest_along(logged):
     edge = EdgeActors()
-    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 2 * CHANGES_A_SLICE)))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 2 * CHANGES_PER_SLICE)))
     tell(edge.addresses.registry, ReplacePools((WEB,)))
-    tell(edge.addresses.registry, ReplaceBackends("web", crowd("web", 2 * CHANGES_A_SLICE)))
+    tell(edge.addresses.registry, ReplaceBackends("web", crowd("web", 2 * CHANGES_PER_SLICE)))
     eventually(
-        lambda: ask(edge.addresses.registry, CountCandidates(), timeout_s=5)["web"].members == 2 * CHANGES_A_SLICE
+        lambda: ask(edge.addresses.registry, CountCandidates(), timeout_s=5)["web"].members == 2 * CHANGES_PER_SLICE
     )
     assert edge.leases() == {}
     assert not any(line.startswith("ERROR") for line in logged)
@@ -353,7 +353,7 @@ def test_a_pool_that_goes_while_its_set_is_taken_over_takes_the_rest_along(logge
 
 def test_an_actor_that_ends_while_a_set_is_taken_over_ends_in_peace(logged):
     edge = EdgeActors()
-    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 2 * CHANGES_A_SLICE)))
+    tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("first", 2 * CHANGES_PER_SLICE)))
     with pytest.raises(InvariantBrokenError):
         ask(edge.addresses.registry, Crash(), timeout_s=5)
     edge.start_registry([backend("a")])

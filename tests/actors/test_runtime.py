@@ -137,7 +137,7 @@ def test_messages_of_many_senders_are_all_handled_each_once():
 
 def test_a_message_that_an_actor_does_not_know_is_an_error_that_names_it():
     address = started()
-    with pytest.raises(RuntimeError, match="Notebook does not understand"):
+    with pytest.raises(RuntimeError, match="Notebook has no handler for"):
         ask(address, Request(), timeout_s=5)
     assert numbers_of(address) == []
 
@@ -170,7 +170,7 @@ def test_an_exception_may_be_the_later_answer():
 
 def test_a_later_answer_that_never_comes_times_out():
     address = started()
-    with pytest.raises(AskTimeoutError, match="notebook did not answer Later"):
+    with pytest.raises(AskTimeoutError, match="actor notebook did not reply to Later"):
         ask(address, Later(), timeout_s=0.02)
     assert numbers_of(address) == []
 

@@ -48,7 +48,7 @@ def test_the_registry_gives_the_same_answers(spills):
     registry.publish(
         RegistryActor.start(
             lambda plan: make_selector(
-                plan.algorithm, pop_region="eu", chance=chance, spills_at_soft_limit=plan.spills_at_soft_limit
+                plan.algorithm, pop_region="eu", rng=chance, spills_at_soft_limit=plan.spills_at_soft_limit
             ),
             Address("metrics"),
             [plan],

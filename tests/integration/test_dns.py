@@ -20,7 +20,7 @@ from dnslib import RCODE, DNSRecord
 from actors.runtime import Crash, tell
 from app.inbound.dns import server as dns_server
 from app.inbound.listener import BindError
-from app.wire.dns_answer import Responder
+from app.wire.dns_response import Responder
 from tests.edge_in_process import edge_in_process
 from tests.harness import ROOT, EdgeProcess, eventually, pool, row, write_backends
 from tests.harness import frontend as front
@@ -358,7 +358,7 @@ def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_ot
         answered.append(message[:2])
         return answer(self, message, is_datagram=is_datagram)
 
-    monkeypatch.setattr(Responder, "answer", noted)
+    monkeypatch.setattr(Responder, "respond", noted)
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
         (address,) = inside.parts.dns.server.addresses
         clients = [socket.create_connection((address.host, address.port), 10) for _ in range(2)]

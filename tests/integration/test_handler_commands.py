@@ -130,7 +130,7 @@ def test_there_are_no_services(file):
         (("--request", "-"), '{"headers": ["a"]}', "headers an object"),
         (("--request", "-"), '{"path": 7}', "must be text"),
         (("--request", "-"), '{"body": 7}', "body must be text"),
-        (("GET", "/", "--rule", "nowhere"), "", "path='nowhere': must be text that begins with /"),
+        (("GET", "/", "--rule", "nowhere"), "", "path='nowhere': must start with /"),
         (("GET", "/a", "--rule", "/b"), "", "/a does not match /b"),
     ],
 )

@@ -149,7 +149,7 @@ def test_everything_at_fault_is_named_and_nothing_written(mesh, tmp_path):
     save(database, [row("lost", 80, wg_ip="10.0.0.1", region="ap")])
     done = mesh.run("plan", "--db", database)
     assert done.returncode == 2
-    assert done.stderr == "mesh: backend lost: no pop's network has 10.0.0.1, and region ap has 0 pops\n"
+    assert done.stderr == "mesh: backend lost: no pop's network contains 10.0.0.1, and region ap has 0 pops\n"
     database.write_text("no database " * 100)
     assert mesh.run("plan", "--db", database).returncode == 2
     assert not mesh.plans.exists()

@@ -58,20 +58,20 @@ class PoolUnderTest:
         self.fail_opens: list[bool] = []
         self.made: list[Selector] = []
         self.pool = Pool(self.changes.append, self.fail_opens.append)
-        self.pool.adopt(rules or HealthRules(), self.now)
+        self.pool.set_rules(rules or HealthRules(), self.now)
         self.plan(SelectorPlan(FRONTEND, "geo", spills))
         self.replace(backends)
 
     def plan(self, *plans: SelectorPlan) -> None:
         """Let these elections be held from now on."""
-        self.pool.hold(plans, self._make_selector)
+        self.pool.set_selectors(plans, self._make_selector)
 
     def _make_selector(self, plan: SelectorPlan) -> Selector:
         self.made.append(
             make_selector(
                 plan.algorithm,
                 pop_region=self._pop_region,
-                chance=self._chance,
+                rng=self._chance,
                 spills_at_soft_limit=plan.spills_at_soft_limit,
             )
         )

@@ -22,7 +22,7 @@ def client(number: int) -> Client:
 
 
 def selector(algorithm: str, *, pop_region: str | None = "sa", seed: int = 1) -> Selector:
-    return make_selector(algorithm, pop_region=pop_region, chance=random.Random(seed), spills_at_soft_limit=False)
+    return make_selector(algorithm, pop_region=pop_region, rng=random.Random(seed), spills_at_soft_limit=False)
 
 
 class SelectorUnderTest:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.dns_labels import claims, label_of
+from app.domain.dns_labels import label_of, texts_by_label
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,12 @@ def test_a_text_becomes_a_label(text: str, label: str) -> None:
     ],
 )
 def test_of_several_texts_one_has_the_label(texts: list[str], owners: dict[str, str]) -> None:
-    assert claims(texts) == claims(reversed(texts)) == owners
+    assert texts_by_label(texts) == texts_by_label(reversed(texts)) == owners
 
 
 @given(st.lists(st.text(max_size=70)))
 def test_every_label_is_one_that_resolvers_take(texts: list[str]) -> None:
-    for label, text in claims(texts).items():
+    for label, text in texts_by_label(texts).items():
         assert label == label_of(text)
         assert 1 <= len(label) <= 63
         assert label.isascii() and label == label.lower() == label.strip("-")

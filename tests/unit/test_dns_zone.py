@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from app.domain.dns_zone import MOST_PLACES, MOST_REGIONS, Labels, Zone, make_zone, nearest
+from app.domain.dns_zone import MAX_BACKENDS, MAX_REGIONS, Labels, Zone, make_zone, nearest
 from tests.unit.pools import PoolUnderTest, backend
 
 
@@ -22,7 +22,7 @@ def web(backend_id: str, place: str = "BR/sa", **fields: Any) -> Any:
 
 def at(found: Zone, *name: str) -> list[str]:
     """Return who stands at a name, best first."""
-    return [place.address.removeprefix("host of ") for place in found.nodes[name].places]
+    return [one.address.removeprefix("host of ") for one in found.nodes[name].backends]
 
 
 def names(found: Zone) -> set[Labels]:
@@ -58,8 +58,8 @@ def test_near_goes_before_far_and_idle_before_busy() -> None:
     pool.hold("idle", 1)
     found = zone(pool)
     assert at(found, "web") == ["idle", "large", "busy", "far"]
-    assert [place.tier for place in found.nodes[("web",)].places] == [2, 2, 2, 3]
-    assert [p.address for p in nearest(found.nodes[("web",)].places, random.random)] == [
+    assert [one.tier for one in found.nodes[("web",)].backends] == [2, 2, 2, 3]
+    assert [p.address for p in nearest(found.nodes[("web",)].backends, random.random)] == [
         "host of idle", "host of large", "host of busy",
     ]  # fmt: skip
     assert nearest([], random.random) == []
@@ -80,7 +80,7 @@ def test_the_order_is_the_elections() -> None:
 def test_equals_come_first_as_often_as_their_weight_says() -> None:
     node = zone(PoolUnderTest([web("heavy", weight=3), web("light", weight=1)])).nodes[("web",)]
     chance = random.Random(5).random
-    first = Counter(nearest(node.places, chance)[0].address for _ in range(4000))
+    first = Counter(nearest(node.backends, chance)[0].address for _ in range(4000))
     assert 0.72 < first["host of heavy"] / 4000 < 0.78
 
 
@@ -141,7 +141,7 @@ def test_a_region_goes_before_an_id() -> None:
     assert at(found, "sa", "web") == ["gru"]
     assert set(at(found, "eu", "web")) == {"sa", "eu"}
     assert at(found, "us", "web") == ["us"]
-    own = {place.address: place.name for place in found.nodes[("web",)].places}
+    own = {one.address: one.name for one in found.nodes[("web",)].backends}
     assert own == {
         "host of gru": ("gru", "web"),
         "host of us": ("us", "web"),  # nobody else stands at its region's name
@@ -172,15 +172,15 @@ def test_regions_are_named_by_their_labels_which_are_of_bounded_length() -> None
     assert found.nodes["regions", "web"].text == "north-america,sa"
     assert found.nodes[("pops",)].text == "sa,north-america"
     assert at(found, "north-america", "web") == ["mixed"]
-    many = [web(f"b{number}", f"XX/{number:063}") for number in range(2 * MOST_REGIONS)]
+    many = [web(f"b{number}", f"XX/{number:063}") for number in range(2 * MAX_REGIONS)]
     found = zone(PoolUnderTest(many))
-    assert found.nodes["regions", "web"].text.split(",") == [f"{number:063}" for number in range(MOST_REGIONS)]
+    assert found.nodes["regions", "web"].text.split(",") == [f"{number:063}" for number in range(MAX_REGIONS)]
     assert len(found.nodes[("pops",)].text) < 64_100, "there is room for it in a message of 65,535 bytes"
 
 
 def test_an_edge_without_a_region_is_near_to_nobody() -> None:
     found = zone(PoolUnderTest([web("gru"), web("fra", "DE/eu")]), pop_region=None)
-    assert sorted(p.address for p in nearest(found.nodes[("web",)].places, random.random)) == [
+    assert sorted(p.address for p in nearest(found.nodes[("web",)].backends, random.random)) == [
         "host of fra",
         "host of gru",
     ]
@@ -190,5 +190,5 @@ def test_an_edge_without_a_region_is_near_to_nobody() -> None:
 def test_of_many_equals_a_few_stand_there_others_each_time() -> None:
     pool = PoolUnderTest([web(f"b{number}") for number in range(100)])
     one, other = zone(pool, seed=1), zone(pool, seed=2)
-    assert len(at(one, "web")) == len(at(other, "web")) == MOST_PLACES
+    assert len(at(one, "web")) == len(at(other, "web")) == MAX_BACKENDS
     assert set(at(one, "web")) != set(at(other, "web"))

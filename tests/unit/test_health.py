@@ -9,7 +9,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.domain.health import LONGEST_COOLDOWN_SECONDS, RANK, Health, HealthRules, HealthState
+from app.domain.health import MAX_COOLDOWN_SECONDS, RANK, Health, HealthRules, HealthState
 
 UP, UNKNOWN, DOWN, EJECTED = HealthState.UP, HealthState.UNKNOWN, HealthState.DOWN, HealthState.EJECTED
 PROBED = HealthRules(is_probed=True)
@@ -172,7 +172,7 @@ def test_cool_downs_double_up_to_five_minutes():
 
 
 def test_a_cool_down_configured_longer_than_the_longest_is_the_longest():
-    assert Health(HealthRules(cooldown_seconds=1e6)).eject(0.0) == LONGEST_COOLDOWN_SECONDS
+    assert Health(HealthRules(cooldown_seconds=1e6)).eject(0.0) == MAX_COOLDOWN_SECONDS
 
 
 def test_a_backend_that_is_dead_for_weeks_is_still_ejected():
@@ -183,13 +183,13 @@ def test_a_backend_that_is_dead_for_weeks_is_still_ejected():
 @pytest.mark.parametrize(("events", "state"), [("", UP), ("-", UP), ("+", UP), ("+fff", EJECTED)])
 def test_what_only_probes_can_end_does_not_outlive_them(events, state):
     health = after(events)
-    health.adopt(HealthRules())
+    health.set_rules(HealthRules())
     assert health.state is state
 
 
 def test_one_that_is_to_be_probed_from_now_on_stays_up_until_probes_say_otherwise():
     health = after("ff", HealthRules())
-    health.adopt(PROBED)
+    health.set_rules(PROBED)
     assert (health.state, health.consecutive_failures) == (UP, 2)
     for _ in range(3):
         health.probe_failed()
@@ -198,7 +198,7 @@ def test_one_that_is_to_be_probed_from_now_on_stays_up_until_probes_say_otherwis
 
 def test_other_thresholds_hold_from_the_next_event_on():
     health = after("+--")
-    health.adopt(HealthRules(is_probed=True, unhealthy_threshold=1, healthy_threshold=1))
+    health.set_rules(HealthRules(is_probed=True, unhealthy_threshold=1, healthy_threshold=1))
     assert health.state is UP
     happen(health, "probe_failed")
     assert health.state is DOWN
@@ -209,7 +209,7 @@ def test_other_thresholds_hold_from_the_next_event_on():
 @pytest.mark.parametrize("events", ["+", "-", "+ff", "+fff"])
 def test_at_another_address_everything_begins_anew(events):
     health = after(events)
-    health.start_over()
+    health.reset()
     assert (health.state, health.is_spotless, health.ejected_until, health.probe_streak) == (UNKNOWN, True, None, 0)
 
 
@@ -285,7 +285,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     @rule()
     def it_moves_to_another_address(self) -> None:
-        self.health.start_over()
+        self.health.reset()
         self.recovers()
         self.probes.clear()
         self.state = UNKNOWN if self.rules.is_probed else UP

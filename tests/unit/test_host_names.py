@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.domain.host_names import LEAST_SECONDS, RETRY_SECONDS, HostNames, NameState
+from app.domain.host_names import MIN_SECONDS, RETRY_SECONDS, HostNames, NameState
 from app.domain.model import Backend, parse_backend
 
 PLAIN = parse_backend({"id": "plain", "wg_ip": "10.0.0.9", "port": 80})
@@ -14,17 +14,17 @@ def named(name: str, backend_id: str = "a") -> Backend:
 
 def names_of(*backends: Backend) -> HostNames:
     names = HostNames()
-    names.want(backends)
+    names.watch(backends)
     return names
 
 
 def hosts(names: HostNames, *backends: Backend) -> list[str]:
-    return [backend.host for backend in names.filled(backends)]
+    return [backend.host for backend in names.with_addresses(backends)]
 
 
 def test_backends_with_addresses_are_left_as_they_are() -> None:
     backends = (PLAIN,)
-    assert names_of(PLAIN).filled(backends) is backends
+    assert names_of(PLAIN).with_addresses(backends) is backends
     assert names_of(PLAIN).take_due(0, 10) == []
 
 
@@ -33,7 +33,7 @@ def test_a_name_is_due_at_once_and_asked_for_once_whoever_has_it() -> None:
     names = names_of(one, other, PLAIN)
     assert names.take_due(0, 10) == ["x.example"]
     assert names.take_due(0, 10) == [], "it is being asked"
-    assert names.learned("x.example", ["10.0.0.1"], 30, 0)
+    assert names.resolved("x.example", ["10.0.0.1"], 30, 0)
     assert hosts(names, one, other, PLAIN) == ["10.0.0.1", "10.0.0.1", "10.0.0.9"]
     assert names.take_due(29.9, 10) == []
     assert names.take_due(30, 10) == ["x.example"]
@@ -60,18 +60,18 @@ def test_who_waits_longest_comes_first() -> None:
 def test_an_address_stays_as_long_as_it_is_among_the_answers() -> None:
     backend = named("x")
     names = names_of(backend)
-    assert names.learned("x", ["10.0.0.1", "10.0.0.2"], 30, 0)
-    assert not names.learned("x", ["10.0.0.2", "10.0.0.1"], 30, 30)
+    assert names.resolved("x", ["10.0.0.1", "10.0.0.2"], 30, 0)
+    assert not names.resolved("x", ["10.0.0.2", "10.0.0.1"], 30, 30)
     assert hosts(names, backend) == ["10.0.0.1"]
-    assert names.learned("x", ["10.0.0.2", "10.0.0.3"], 30, 60)
+    assert names.resolved("x", ["10.0.0.2", "10.0.0.3"], 30, 60)
     assert hosts(names, backend) == ["10.0.0.2"]
 
 
 def test_the_same_address_is_the_same_backend_object() -> None:
     backend = named("x")
     names = names_of(backend)
-    names.learned("x", ["10.0.0.1"], 30, 0)
-    (first,), (second,) = names.filled((backend,)), names.filled((backend,))
+    names.resolved("x", ["10.0.0.1"], 30, 0)
+    (first,), (second,) = names.with_addresses((backend,)), names.with_addresses((backend,))
     assert first is second
 
 
@@ -83,28 +83,28 @@ def test_a_failure_keeps_the_address_and_is_told_once_a_cause() -> None:
     assert not names.failed("x", "no such name", 5)
     assert names.failed("x", "no answer", 10)
     assert hosts(names, backend) == [""]
-    assert names.learned("x", ["10.0.0.1"], 30, 15)
+    assert names.resolved("x", ["10.0.0.1"], 30, 15)
     assert names.failed("x", "no answer", 45)
     assert hosts(names, backend) == ["10.0.0.1"]
     assert names.counts() == {NameState.RESOLVED: 0, NameState.STALE: 1, NameState.UNRESOLVED: 0}
     assert names.take_due(45 + RETRY_SECONDS, 10) == ["x"]
-    assert names.learned("x", ["10.0.0.1"], 30, 50), "that it is found again is news"
+    assert names.resolved("x", ["10.0.0.1"], 30, 50), "that it is found again is news"
     assert names.counts()[NameState.RESOLVED] == 1
 
 
 def test_a_time_to_live_of_nothing_is_a_second() -> None:
     names = names_of(named("x"))
     names.take_due(0, 1)
-    names.learned("x", ["10.0.0.1"], 0, 0)
-    assert names.take_due(LEAST_SECONDS / 2, 1) == []
-    assert names.take_due(LEAST_SECONDS, 1) == ["x"]
+    names.resolved("x", ["10.0.0.1"], 0, 0)
+    assert names.take_due(MIN_SECONDS / 2, 1) == []
+    assert names.take_due(MIN_SECONDS, 1) == ["x"]
 
 
 def test_a_name_that_nobody_has_any_more_is_forgotten_also_while_it_is_asked() -> None:
     names = names_of(named("x"))
     names.take_due(0, 1)
-    names.want([])
-    assert not names.learned("x", ["10.0.0.1"], 30, 0)
+    names.watch([])
+    assert not names.resolved("x", ["10.0.0.1"], 30, 0)
     assert not names.failed("x", "too late", 0)
     assert sum(names.counts().values()) == 0
 
@@ -112,9 +112,9 @@ def test_a_name_that_nobody_has_any_more_is_forgotten_also_while_it_is_asked() -
 def test_rows_that_are_no_more_are_not_kept() -> None:
     names = names_of(named("x"))
     names.take_due(0, 1)
-    names.learned("x", ["10.0.0.1"], 30, 0)
+    names.resolved("x", ["10.0.0.1"], 30, 0)
     for weight in range(2, 5):
         row = parse_backend({"id": "a", "wg_ip": "x", "port": 80, "weight": weight})
-        names.want([row])
-        assert [backend.host for backend in names.filled((row,))] == ["10.0.0.1"]
+        names.watch([row])
+        assert [backend.host for backend in names.with_addresses((row,))] == ["10.0.0.1"]
     assert len(names._filled) == 1

@@ -45,7 +45,7 @@ class LiveFrontend:
 
 def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
     live = LiveFrontend(0, 0)
-    assert not LimitRules(0, 0).are_on
+    assert not LimitRules(0, 0).are_enabled
     assert live.admitted(1000) == 1000
     live.leave("c")
     assert live.remembered() == 0
@@ -53,7 +53,7 @@ def test_without_limits_everything_is_admitted_and_nothing_remembered() -> None:
 
 @pytest.mark.parametrize("rules", [LimitRules(1, 0), LimitRules(0, 0.1), LimitRules(1, 1)])
 def test_either_limit_is_enough_to_have_any(rules: LimitRules) -> None:
-    assert rules.are_on
+    assert rules.are_enabled
 
 
 # At once
@@ -232,7 +232,7 @@ def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> N
 def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
     live = LiveFrontend(3, 0)
     live.admitted(3)
-    live.limits.adopt(LimitRules(max_connections=2))
+    live.limits.set_rules(LimitRules(max_connections=2))
     assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
     live.leave("c")
     assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
@@ -243,25 +243,25 @@ def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
 def test_a_higher_limit_counts_who_is_open_already() -> None:
     live = LiveFrontend(1, 0)
     live.admitted(1)
-    live.limits.adopt(LimitRules(max_connections=3))
+    live.limits.set_rules(LimitRules(max_connections=3))
     assert live.admitted(5) == 2
 
 
 def test_limits_switched_off_and_on_again_still_count_who_came_before() -> None:
     live = LiveFrontend(2, 0)
     live.admitted(2)
-    live.limits.adopt(LimitRules())
+    live.limits.set_rules(LimitRules())
     assert live.admit("c", 0.0) is None
-    live.limits.adopt(LimitRules(max_connections=2))
+    live.limits.set_rules(LimitRules(max_connections=2))
     assert live.admit("c", 0.0) is Refusal.CLIENT_CONNECTIONS
 
 
 def test_a_rate_that_changes_takes_effect_at_once_and_fills_no_bucket_above_its_own_burst() -> None:
     live = LiveFrontend(0, 10)
     live.admitted(1)
-    live.limits.adopt(LimitRules(connections_per_second=2))
+    live.limits.set_rules(LimitRules(connections_per_second=2))
     assert live.admitted(20) == 2
-    live.limits.adopt(LimitRules(connections_per_second=10))
+    live.limits.set_rules(LimitRules(connections_per_second=10))
     assert live.admitted(20, now=0.5) == 5
 
 
@@ -269,7 +269,7 @@ def test_who_has_left_is_forgotten_when_there_is_no_rate_to_remember_any_more() 
     live = LiveFrontend(0, 10)
     live.admitted(1)
     live.leave("c")
-    live.limits.adopt(LimitRules(max_connections=5))
+    live.limits.set_rules(LimitRules(max_connections=5))
     live.limits.sweep(0.0, 10)
     assert live.remembered() == 0
 

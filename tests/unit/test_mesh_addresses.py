@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.domain.mesh.addresses import Fields, fields_of, instance_address, network_of, pop_network
 from app.domain.mesh.names import number_of, short_name_of
-from app.domain.mesh.places import places
+from app.domain.mesh.places import assign_places
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-"
 short_names = {16: st.text(ALPHABET, max_size=3), 48: st.text(ALPHABET, max_size=9)}
@@ -79,17 +79,17 @@ def test_other_addresses_are_none_of_ours():
 @given(st.sets(names, max_size=20), st.sets(names, max_size=20), st.randoms())
 def test_places_are_kept_and_nobodys_else(first, more, chance):
     """Whoever has one keeps it; the order in which names are given changes nothing."""
-    before = places(first, 64, {})
+    before = assign_places(first, 64, {})
     shuffled = sorted(first | more)
     chance.shuffle(shuffled)
-    after = places(shuffled, 64, before)
-    assert after == places(first | more, 64, before)
+    after = assign_places(shuffled, 64, before)
+    assert after == assign_places(first | more, 64, before)
     assert {name: after[name] for name in first} == before
     assert len(set(after.values())) == len(first | more)
     assert set(after.values()) <= set(range(64))
 
 
 def test_more_names_than_places_are_refused():
-    assert set(places("abc", 3, {"a": 2}).values()) == {0, 1, 2}
-    with pytest.raises(OverflowError, match="room for 3"):
-        places("abcd", 3, {})
+    assert set(assign_places("abc", 3, {"a": 2}).values()) == {0, 1, 2}
+    with pytest.raises(OverflowError, match="only 3 fit"):
+        assign_places("abcd", 3, {})

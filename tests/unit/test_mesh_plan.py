@@ -37,7 +37,7 @@ def planned(request: MeshRequest, last: Plan | None = None) -> Plan | None:
     try:
         return make_plan(request, last)
     except PlanError as error:
-        assert all("has the number of" in fault for fault in error.faults)
+        assert all("has the same number as" in fault for fault in error.faults)
         return None
 
 
@@ -145,10 +145,10 @@ def faults(request: MeshRequest, last: Plan | None = None) -> list[str]:
 def test_names_that_meet_in_one_number_are_refused():
     one, other = sorted(meeting(16))
     assert faults(MeshRequest("x", (PopRequest(one, "eu"), PopRequest(other, "eu")))) == [
-        f"pop {other}: has the number of pop {one}: give one another name"
+        f"pop {other}: has the same number as pop {one}: rename one of them"
     ]
     assert faults(MeshRequest("x", (PopRequest("a", one), PopRequest("b", other)))) == [
-        f"region {other}: has the number of region {one}: give one another name"
+        f"region {other}: has the same number as region {one}: rename one of them"
     ]
     make_plan(MeshRequest("x", (PopRequest(one, "eu"), PopRequest(other, "sa")))), "in two regions they do not meet"
 
@@ -171,18 +171,18 @@ def test_ipv4_networks_that_pops_have_are_kept_and_checked():
     )
     assert faults(MeshRequest("x", wrong, (), "dual", WHOLE)) == [
         "pop c: 10.51.7.0/24 is not within 10.50.0.0/16",
-        "pops a, b: have the same network 10.50.7.0/24",
+        "pops a, b: all have the network 10.50.7.0/24",
     ]
 
 
 def test_no_room_is_said():
     three = tuple(PopRequest(name, "eu") for name in "abc")
     assert faults(MeshRequest("x", three, (), "ipv4", IPv4Network("10.50.0.0/23"))) == [
-        "3 pops: there is room for 2 in 10.50.0.0/23"
+        "3 pops, but only 2 fit in 10.50.0.0/23"
     ]
     many = tuple(InstanceRequest(f"i{number}", "a") for number in range(254))
     (fault,) = faults(MeshRequest("x", three, many, "ipv4", WHOLE))
-    assert fault.startswith("pop a: 254 instances, and there is room for 253 in 10.50.")
+    assert fault.startswith("pop a: 254 instances, but only 253 fit in 10.50.")
 
 
 def test_ipv4_addresses_that_instances_have_are_kept_and_checked():
@@ -196,8 +196,8 @@ def test_ipv4_addresses_that_instances_have_are_kept_and_checked():
         InstanceRequest("you", "a", IPv4Address("10.50.7.9")),
     )
     assert faults(MeshRequest("x", pops, bad, "dual", WHOLE)) == [
-        "instance one: 10.50.7.1 is not for instances: 10.50.7.2 to 10.50.7.254 are",
-        "instance you: two has 10.50.7.9 too",
+        "instance one: 10.50.7.1 is not an instance address; use 10.50.7.2 to 10.50.7.254",
+        "instance you: two also has 10.50.7.9",
     ]
 
 
@@ -253,9 +253,9 @@ def test_backends_that_could_be_anywhere_are_named_together():
     with pytest.raises(PlanError) as caught:
         homes_of([backend("a", "FR/eu"), backend("b", ""), backend("c", "/ap")], make_plan(DUAL), {})
     assert caught.value.faults == [
-        "backend a: no pop's network has 10.0.0.1, and region eu has 2 pops",
-        "backend b: no pop's network has 10.0.0.1, and it has no region",
-        "backend c: no pop's network has 10.0.0.1, and region ap has 0 pops",
+        "backend a: no pop's network contains 10.0.0.1, and region eu has 2 pops",
+        "backend b: no pop's network contains 10.0.0.1, and it has no region",
+        "backend c: no pop's network contains 10.0.0.1, and region ap has 0 pops",
     ]
 
 

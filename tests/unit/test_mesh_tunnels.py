@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from app.domain.mesh.plan import InstanceRequest, MeshRequest, Plan, Pop, PopRequest, make_plan
-from app.domain.mesh.tunnels import faults_of, home_of, peers_of
+from app.domain.mesh.tunnels import faults_of, hub_of, peers_of
 from app.wire.wireguard_conf import wireguard_conf
 
 WHOLE = IPv4Network("10.50.0.0/16")
@@ -100,7 +100,7 @@ def test_a_spoke_belongs_to_the_hub_of_its_region():
         PopRequest("d", "ap"),
     )
     plan = make_plan(MeshRequest("x", pops, topology="hub"))
-    assert [home_of(plan, plan.pops[number]).name for number in (2, 3)] == ["b", "a"]
+    assert [hub_of(plan, plan.pops[number]).name for number in (2, 3)] == ["b", "a"]
 
 
 def test_the_configuration_of_a_pop_is_what_wg_quick_reads():

@@ -79,7 +79,7 @@ def test_every_fault_is_named_at_once_with_the_value_and_the_rule() -> None:
     with pytest.raises(BadEndpoint) as caught:
         parse_endpoint(wrong)
     assert {fault.column: fault.value for fault in caught.value.faults} == wrong
-    assert "methods=['FETCH']: must be a list of at least one of DELETE, GET" in str(caught.value)
+    assert "methods=['FETCH']: must be a list with at least one of DELETE, GET" in str(caught.value)
     assert "tiemout=3: is unknown; known: id, name" in str(caught.value)
 
 

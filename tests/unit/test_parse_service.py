@@ -58,7 +58,7 @@ def test_every_fault_is_found_at_once():
     )
     assert set(found) == {"host", "port", "connections", "timeout_seconds", "colour"}
     assert found["port"] == "must be a whole number from 1 to 65535"
-    assert found["colour"].startswith("is not known; there are connections, backlog")
+    assert found["colour"].startswith("is unknown; known: engine, connections, backlog")
 
 
 def test_what_stands_around_the_settings_is_checked_too():

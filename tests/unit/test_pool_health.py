@@ -315,7 +315,7 @@ def test_a_new_address_is_probed_anew(probed: PoolUnderTest) -> None:
 def test_new_thresholds_and_cool_downs_count_from_the_next_failure_on() -> None:
     pool = PoolUnderTest(ABC)
     pool.fail("a", 1)
-    pool.pool.adopt(HealthRules(unhealthy_threshold=2, cooldown_seconds=3), pool.now)
+    pool.pool.set_rules(HealthRules(unhealthy_threshold=2, cooldown_seconds=3), pool.now)
     assert pool.fail("a", 1) == 3
     pool.now += 3
     assert pool.ejected() == set()
@@ -324,7 +324,7 @@ def test_new_thresholds_and_cool_downs_count_from_the_next_failure_on() -> None:
 def test_when_probing_ends_so_does_what_only_a_probe_could_end(probed: PoolUnderTest) -> None:
     probed.probe("a")
     probed.probe("b", "refused")
-    probed.pool.adopt(HealthRules(), probed.now)
+    probed.pool.set_rules(HealthRules(), probed.now)
     assert probed.states() == dict.fromkeys("abc", UP)
     assert served(probed) == {"a", "b", "c"}
     assert [(c.backend_id, c.before, c.cause) for c in probed.changes[2:]] == [
@@ -335,7 +335,7 @@ def test_when_probing_ends_so_does_what_only_a_probe_could_end(probed: PoolUnder
 
 def test_when_probing_begins_who_served_serves_on_and_only_newcomers_wait() -> None:
     pool = PoolUnderTest(ABC)
-    pool.pool.adopt(PROBED, pool.now)
+    pool.pool.set_rules(PROBED, pool.now)
     pool.replace([*ABC, backend("new")])
     assert pool.states() == {**dict.fromkeys("abc", UP), "new": UNKNOWN}
     assert "new" not in served(pool)
@@ -345,7 +345,7 @@ def test_who_left_while_probing_had_not_begun_is_probed_when_it_comes_back() -> 
     pool = PoolUnderTest(ABC)
     pool.hold("a", 1)
     pool.replace(ABC[1:])
-    pool.pool.adopt(PROBED, pool.now)
+    pool.pool.set_rules(PROBED, pool.now)
     pool.replace(ABC)
     assert pool.states()["a"] is UNKNOWN
 
@@ -353,7 +353,7 @@ def test_who_left_while_probing_had_not_begun_is_probed_when_it_comes_back() -> 
 def test_an_ejection_outlives_a_change_of_rules() -> None:
     pool = PoolUnderTest(ABC)
     pool.fail("a")
-    pool.pool.adopt(HealthRules(cooldown_seconds=99), pool.now)
+    pool.pool.set_rules(HealthRules(cooldown_seconds=99), pool.now)
     assert pool.ejected() == {"a"}
     pool.now += 10
     assert pool.ejected() == set()
@@ -361,7 +361,7 @@ def test_an_ejection_outlives_a_change_of_rules() -> None:
 
 def test_the_same_rules_again_change_nothing(probed: PoolUnderTest) -> None:
     probed.probe("a", "refused")
-    probed.pool.adopt(HealthRules(is_probed=True), probed.now)
+    probed.pool.set_rules(HealthRules(is_probed=True), probed.now)
     assert probed.states() == {"a": DOWN, "b": UNKNOWN, "c": UNKNOWN}
 
 

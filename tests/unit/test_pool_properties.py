@@ -102,8 +102,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.told = {name: health.state for name, health in self.health.items()}
         self.open_told = [False]
         self.pool = Pool(self._hear_of_change, self.open_told.append)
-        self.pool.adopt(self._rules(), self.now)
-        self.pool.hold(
+        self.pool.set_rules(self._rules(), self.now)
+        self.pool.set_selectors(
             [SelectorPlan("near", "geo", self.spills), SelectorPlan("turns", "round_robin")], self._make_selector
         )
         self.pool.replace(self.rows.values(), self.now)
@@ -114,7 +114,7 @@ class PoolMachine(RuleBasedStateMachine):
     def _make_selector(self, plan: SelectorPlan) -> Selector:
         chance = random.Random(self.seed)
         return make_selector(
-            plan.algorithm, pop_region=self.pop_region, chance=chance, spills_at_soft_limit=plan.spills_at_soft_limit
+            plan.algorithm, pop_region=self.pop_region, rng=chance, spills_at_soft_limit=plan.spills_at_soft_limit
         )
 
     def _hear_of_change(self, change: Transition) -> None:
@@ -310,7 +310,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(is_probed=st.booleans())
     def adopt(self, is_probed: bool) -> None:
         self.is_probed = is_probed
-        self.pool.adopt(self._rules(), self.now)
+        self.pool.set_rules(self._rules(), self.now)
         for name, health in self.health.items():
             if not is_probed and health.state in (UNKNOWN, DOWN):
                 self.health[name] = Health(is_probed)

@@ -9,7 +9,7 @@ import pytest
 from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
-from app.domain.pool import CHANGES_A_SLICE
+from app.domain.pool import CHANGES_PER_SLICE
 from tests.unit.pools import FRONTEND, PoolUnderTest, backend
 
 ABC = [backend(name) for name in "abc"]
@@ -132,42 +132,44 @@ def test_a_backend_that_leaves_and_comes_back_does_so_in_every_election(pool: Po
 # Replacing the set
 
 
-def crowd(name: str, count: int = CHANGES_A_SLICE, **fields: Any) -> list[Backend]:
+def crowd(name: str, count: int = CHANGES_PER_SLICE, **fields: Any) -> list[Backend]:
     return [backend(f"{name}{number}", **fields) for number in range(count)]
 
 
 def test_the_new_come_in_before_the_old_go_so_that_there_is_always_somebody() -> None:
-    pool = PoolUnderTest(crowd("old", 2 * CHANGES_A_SLICE))
-    for _ in pool.pool.replacing(crowd("new", 2 * CHANGES_A_SLICE), pool.now):
+    pool = PoolUnderTest(crowd("old", 2 * CHANGES_PER_SLICE))
+    for _ in pool.pool.replace_in_slices(crowd("new", 2 * CHANGES_PER_SLICE), pool.now):
         assert isinstance(pool.ask(), Lease)
     assert {view.backend.id[:3] for view in pool.pool.view(pool.now) if view.takes_new_clients} == {"new"}
 
 
 def test_a_large_set_comes_in_and_goes_in_slices() -> None:
-    pool = PoolUnderTest(crowd("old", 2 * CHANGES_A_SLICE))
+    pool = PoolUnderTest(crowd("old", 2 * CHANGES_PER_SLICE))
     sizes = [pool.pool.counts(pool.now)[0]]
-    for _ in pool.pool.replacing(crowd("new", 2 * CHANGES_A_SLICE), pool.now):
+    for _ in pool.pool.replace_in_slices(crowd("new", 2 * CHANGES_PER_SLICE), pool.now):
         sizes.append(pool.pool.counts(pool.now)[0])
     sizes.append(pool.pool.counts(pool.now)[0])
-    assert [step // CHANGES_A_SLICE for step in sizes] == [2, 3, 4, 3, 2, 2]
+    assert [step // CHANGES_PER_SLICE for step in sizes] == [2, 3, 4, 3, 2, 2]
 
 
 def test_rows_that_did_not_change_are_not_gone_through_again() -> None:
-    pool = PoolUnderTest(rows := crowd("same", 3 * CHANGES_A_SLICE))
-    assert list(pool.pool.replacing(rows, pool.now)) == []
-    assert list(pool.pool.replacing(crowd("same", 3 * CHANGES_A_SLICE), pool.now)) == [], "equal, though not identical"
+    pool = PoolUnderTest(rows := crowd("same", 3 * CHANGES_PER_SLICE))
+    assert list(pool.pool.replace_in_slices(rows, pool.now)) == []
+    assert list(pool.pool.replace_in_slices(crowd("same", 3 * CHANGES_PER_SLICE), pool.now)) == [], (
+        "equal, though not identical"
+    )
 
 
 def test_a_later_set_supersedes_one_that_was_not_finished() -> None:
     pool = PoolUnderTest(ABC)
-    next(pool.pool.replacing(crowd("half"), pool.now))
+    next(pool.pool.replace_in_slices(crowd("half"), pool.now))
     pool.replace(ABC)
     assert pool.counts() == dict.fromkeys("abc", 0)
 
 
 def test_leases_granted_between_slices_are_kept() -> None:
     pool = PoolUnderTest(ABC)
-    slices = pool.pool.replacing(crowd("new"), pool.now)
+    slices = pool.pool.replace_in_slices(crowd("new"), pool.now)
     next(slices)
     held = pool.ask(bound="a")
     assert list(slices) == []

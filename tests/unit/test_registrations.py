@@ -18,20 +18,20 @@ ONE = Registration(Backend("one", "web", None, None, "10.0.0.1", 3000), 15)
 @pytest.fixture
 def kept() -> RegistrationTable:
     found = RegistrationTable()
-    found.enter(ONE, 100.0)
+    found.add(ONE, 100.0)
     return found
 
 
 def test_it_holds_for_its_time_from_the_last_word(kept):
-    assert kept.due(114.9) == []
+    assert kept.expired(114.9) == []
     assert kept.renew(ONE, 114.9)
-    assert kept.due(129.8) == []
-    assert kept.due(129.9) == [ONE]
+    assert kept.expired(129.8) == []
+    assert kept.expired(129.9) == [ONE]
 
 
 def test_one_that_has_expired_is_not_renewed(kept):
     assert not kept.renew(ONE, 115.0)
-    assert kept.due(115.0) == [ONE]
+    assert kept.expired(115.0) == [ONE]
 
 
 @pytest.mark.parametrize(
@@ -45,35 +45,35 @@ def test_one_that_has_expired_is_not_renewed(kept):
 )
 def test_whoever_says_something_else_does_not_renew(kept, said):
     assert not kept.renew(said, 101.0)
-    assert kept.due(115.0) == [ONE], "and does not prolong"
+    assert kept.expired(115.0) == [ONE], "and does not prolong"
 
 
 def test_what_is_adopted_gets_its_whole_time_and_what_was_known_keeps_its_own(kept):
     other = replace(ONE, backend=replace(ONE.backend, id="other"))
-    kept.adopt({"one": ONE, "other": other}, 110.0)
-    assert kept.due(115.0) == [ONE]
-    assert kept.due(125.0) == [ONE, other]
+    kept.replace_all({"one": ONE, "other": other}, 110.0)
+    assert kept.expired(115.0) == [ONE]
+    assert kept.expired(125.0) == [ONE, other]
 
 
 def test_what_vanished_is_neither_renewed_nor_due(kept):
-    kept.adopt({}, 101.0)
+    kept.replace_all({}, 101.0)
     assert not kept.renew(ONE, 102.0)
-    assert kept.due(1000.0) == []
+    assert kept.expired(1000.0) == []
 
 
 def test_what_stands_there_otherwise_is_no_longer_what_was_said(kept):
-    kept.adopt({"one": replace(ONE, backend=replace(ONE.backend, weight=9))}, 101.0)
+    kept.replace_all({"one": replace(ONE, backend=replace(ONE.backend, weight=9))}, 101.0)
     assert not kept.renew(ONE, 102.0)
 
 
 @given(st.lists(st.floats(0, 14.9), max_size=20))
 def test_who_speaks_often_enough_never_expires(pauses):
     kept, now = RegistrationTable(), 0.0
-    kept.enter(ONE, now)
+    kept.add(ONE, now)
     for pause in pauses:
         now += pause
         assert kept.renew(ONE, now)
-        assert kept.due(now) == []
+        assert kept.expired(now) == []
 
 
 def test_a_row_that_drains_itself_is_as_if_deleted():

@@ -51,7 +51,7 @@ class SelectorMachine(RuleBasedStateMachine):
         self.held: list[Member] = []
         self.turns: list[Member] = []
         self.selectors = {
-            name: make_selector(name, pop_region=POP, chance=random.Random(seed), spills_at_soft_limit=False)
+            name: make_selector(name, pop_region=POP, rng=random.Random(seed), spills_at_soft_limit=False)
             for name in ALGORITHMS
         }
 

@@ -21,7 +21,7 @@ def heap_sizes(pool: PoolUnderTest) -> list[tuple[int, int]]:
     """Return (entries, members) of every group."""
     selector = pool.made[-1]
     assert isinstance(selector, GeoSelector)
-    groups = [selector._everyone, *selector._countries.values(), *selector._regions.values()]
+    groups = [selector._whole_pool, *selector._countries.values(), *selector._regions.values()]
     return [(len(group.heap), group.size) for group in groups]
 
 
@@ -73,7 +73,7 @@ def test_a_backend_that_left_is_let_go_by_the_groups_that_live_on() -> None:
         pool.visit()
     (selector,) = pool.made
     assert isinstance(selector, GeoSelector)
-    assert {entry[-1].member.backend.id for entry in selector._everyone.heap} == {"stays"}
+    assert {entry[-1].member.backend.id for entry in selector._whole_pool.heap} == {"stays"}
 
 
 @pytest.fixture

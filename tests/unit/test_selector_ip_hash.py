@@ -140,7 +140,7 @@ def test_the_circle_holds_the_points_of_those_that_stand_and_no_others(changes: 
         elif name in under_test.members:
             {"remove": under_test.remove, "off": under_test.turn_off, "on": under_test.turn_on}[change](name)
         under_test.visit(CLIENTS[len(name)])
-        standing = under_test.selector._standing  # type: ignore[attr-defined]
-        assert standing >= {member for member in under_test.members.values() if member.takes_new_clients}
-        points = sorted(p for m in standing for p in points_of(m.backend.id, m.backend.weight))
+        placed = under_test.selector._placed  # type: ignore[attr-defined]
+        assert placed >= {member for member in under_test.members.values() if member.takes_new_clients}
+        points = sorted(p for m in placed for p in points_of(m.backend.id, m.backend.weight))
         assert under_test.selector._circle == points  # type: ignore[attr-defined]

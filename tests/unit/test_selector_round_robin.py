@@ -6,7 +6,7 @@ from tests.unit.pools import backend
 from tests.unit.selectors import SelectorUnderTest, same_rows, weighted_rows
 
 
-def test_everyone_in_turn_whatever_the_weight() -> None:
+def test_whole_pool_in_turn_whatever_the_weight() -> None:
     assert SelectorUnderTest("round_robin", weighted_rows(a=5, b=1, c=1)).visits(7) == "abcabca"
 
 

@@ -71,7 +71,7 @@ def test_each_address_has_a_limit_of_its_own():
 
 
 def test_the_addresses_remembered_are_bounded_and_the_quietest_goes_first():
-    limit = FailureLimit(burst=1, per_second=0.001, most_addresses=2)
+    limit = FailureLimit(burst=1, per_second=0.001, max_addresses=2)
     for address in "xyx":
         limit.fail(address, 0.0)
     limit.fail("z", 0.0)

@@ -1,1 +1,1 @@
-"""The private network between points of presence: addresses that names decide, tunnels, and what changes in a plan."""
+"""The private network between points of presence: addresses derived from names, tunnels, and changes of a plan."""

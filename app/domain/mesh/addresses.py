@@ -1,4 +1,4 @@
-"""The bit fields of an address in the private network (6PN), and back from an address to what it is the address of.
+"""The bit fields of an address in the private network (6PN), composed from names and read back.
 
 ::
 
@@ -6,9 +6,9 @@
          | 0xfd | network | region  |  POP   | instance |
                                   /64      /80       /128
 
-The network's 40 bits (RFC 4193, section 3.2: unlikely to be anybody else's) are a hash of its name; the other fields
-are the numbers of names. Instance 1 is the point of presence itself, the others count from 2 (the number of their name
-and one); 0 is nobody.
+The network's 40 bits are a hash of its name (RFC 4193, section 3.2: a collision with another network is unlikely). The
+other fields are the numbers of names. Instance 1 is the point of presence itself; other instances have the number of
+their name plus one, so they start at 2. Instance 0 is unused.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Fields:
 
     @property
     def names(self) -> tuple[str | None, str | None, str | None]:
-        """Region, POP and instance as far as the numbers alone tell: None for a hashed name; "" for the POP itself."""
+        """Region, POP and instance as far as the numbers tell: None for a hashed name, "" for the POP itself."""
         instance = short_name_of(self.instance - 1, INSTANCE_BITS) if self.instance else None
         return short_name_of(self.region, REGION_BITS), short_name_of(self.pop, POP_BITS), instance
 
 
 def network_of(name: str) -> IPv6Network:
-    """Return the /48 of a network's name."""
+    """Return the /48 for a network's name."""
     number = int.from_bytes(hashlib.sha256(f"6pn {name}".encode()).digest()[: NETWORK_BITS // 8])
     return IPv6Network((_compose(Fields(number, 0, 0, 0)), NETWORK_PREFIX))
 
@@ -62,12 +62,12 @@ def pop_network(network: IPv6Network, region: str, pop: str) -> IPv6Network:
 
 
 def instance_address(pop: IPv6Network, instance: str) -> IPv6Address:
-    """Return the address of an instance within its POP's /80, "" being the POP itself."""
+    """Return the address of an instance within its POP's /80; "" is the POP itself."""
     return pop.network_address + 1 + number_of(instance, INSTANCE_BITS)
 
 
 def fields_of(address: IPv6Address) -> Fields:
-    """Return the fields of an address. Raises ValueError when it is no unique local one that networks are made of."""
+    """Return the fields of an address. Raises ValueError if it is not a unique local address (fd00::/8)."""
     value = int(address)
     if value >> 120 != _UNIQUE_LOCAL:
         raise ValueError(f"{address} does not begin with fd")

@@ -1,4 +1,4 @@
-"""What a POP announces by BGP, and to whom. IPv4 prefixes go to neighbours with an IPv4 address, IPv6 ones likewise."""
+"""The BGP announcements of a POP. IPv4 prefixes go to neighbours with an IPv4 address; the same holds for IPv6."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Version = Literal[4, 6]
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A router that is told; `local_address` is ours on the way to it, and the next hop of what is announced."""
+    """A BGP neighbour. `local_address` is our address towards it, and the next hop of the announced prefixes."""
 
     address: IPv4Address | IPv6Address
     as_number: int
@@ -20,7 +20,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """All that one POP announces."""
+    """The announcement of one POP."""
 
     pop: str
     as_number: int
@@ -33,5 +33,5 @@ class Announcement:
         return tuple(prefix for prefix in self.prefixes if prefix.version == version)
 
     def neighbours_of(self, version: Version) -> tuple[Neighbour, ...]:
-        """Return the neighbours that are told the prefixes of one IP version; none without such prefixes."""
+        """Return the neighbours that get the prefixes of one IP version; none if there are no such prefixes."""
         return tuple(one for one in self.neighbours if one.address.version == version and self.prefixes_of(version))

@@ -1,4 +1,4 @@
-"""Which backends of the routing database are where in the private network, and their addresses there."""
+"""Places the backends of the routing database in the private network, and finds their addresses there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Family = Literal["ipv6", "ipv4"]
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a backend is: the POP, and the instance there, "" for the POP itself. Backends may share an instance."""
+    """The home of a backend: a POP and an instance, "" for the POP itself. Backends may share an instance."""
 
     pop: str
     instance: str
@@ -25,11 +25,12 @@ class Home:
 def homes_of(
     backends: Iterable[Backend], plan: Plan, known: Mapping[str, str], last: Plan | None = None
 ) -> dict[str, Home]:
-    """Return the home of every backend by id. Raises PlanError naming those that could be in several POPs or in none.
+    """Return the home of every backend by id. Raises PlanError for backends that fit no POP or several.
 
-    A backend is at home where it is known to be (`known`: POP by id), else where its address was in the last plan, else
-    in the POP whose network has it, else in the only POP of its region. Those of one address are one instance, called
-    by the first one's id. One that has a host name in the place of an address has no home, unless it is known.
+    In this order, a backend's home is the POP in `known` (POP by backend id), the POP that had its address in the last
+    plan, the POP whose network contains its address, or the only POP of its region. Backends with the same address are
+    one instance, named by the id of the first. A backend with a host name instead of an address has a home only if it
+    is in `known`.
     """
     names = {pop.name for pop in plan.pops}
     homes: dict[str, Home] = {}
@@ -53,19 +54,19 @@ def homes_of(
             homes[backend.id] = Home(pops[0], instance, ipv4)
         else:
             where = f"region {backend.region} has {len(pops)} pops" if backend.region else "it has no region"
-            faults.append(f"backend {backend.id}: no pop's network has {backend.host}, and {where}")
+            faults.append(f"backend {backend.id}: no pop's network contains {backend.host}, and {where}")
     if faults:
         raise PlanError(faults)
     return homes
 
 
 def instances_of(homes: Mapping[str, Home]) -> tuple[InstanceRequest, ...]:
-    """Return the instances that backends need."""
+    """Return the instances that the homes of backends require."""
     return tuple(InstanceRequest(home.instance, home.pop, home.ipv4) for home in homes.values() if home.instance)
 
 
 def host_of(home: Home, plan: Plan, family: Family) -> str:
-    """Return the address of a home in a plan that has the family. Raises PlanError where it has not."""
+    """Return the address of a home in a plan. Raises PlanError if the plan lacks the address family."""
     pop = next(one for one in plan.pops if one.name == home.pop)
     holder = pop if not home.instance else next(one for one in pop.instances if one.id == home.instance)
     address = holder.ipv6 if family == "ipv6" else holder.ipv4
@@ -75,7 +76,7 @@ def host_of(home: Home, plan: Plan, family: Family) -> str:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that a host is given by, None when it is a name."""
+    """Return a host as an address, None if it is a name."""
     try:
         return ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What one plan has that another has not, a line each."""
+"""The differences between two plans, one line each."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Change:
 
 
 def changes(before: Plan | None, after: Plan) -> list[Change]:
-    """Return what is different, network first, then the POPs with their instances, each in the order of names."""
+    """Return the differences: first the network, then the POPs with their instances, sorted by name."""
     old, new = {} if before is None else _facts(before), _facts(after)
     found = [Change(what, old.get(what), new.get(what)) for what in {**new, **old} if old.get(what) != new.get(what)]
     return sorted(found, key=lambda change: (not change.what.startswith("network"), change.what))
 
 
 def _facts(plan: Plan) -> dict[str, str]:
-    """Return everything that a plan says, by the name of the thing."""
+    """Return every value of a plan by its name."""
     facts: dict[str, object] = {
         "network": plan.network,
         "network ipv6": plan.ipv6_network,

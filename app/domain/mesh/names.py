@@ -1,8 +1,8 @@
-"""A name as a number of so many bits: short names can be read back from the number alone, longer ones are hashed.
+"""Names as numbers of a fixed width: short names can be read back from the number, longer ones are hashed.
 
-Short names of a-z, 0-9 and hyphen are counted through (bijective base 37), so that no two of them share a number: up to
-three characters in 16 bits, up to nine in 48. All others get one of the numbers above those by SHA-256, whatever else
-there is; who gives numbers away checks that no two names meet.
+Short names of a-z, 0-9 and hyphen are enumerated (bijective base 37), so no two of them share a number: up to three
+characters in 16 bits, up to nine in 48. All other names get a higher number by SHA-256, without regard to other names;
+the caller checks for collisions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SHORT: Final = re.compile(r"[a-z0-9-]*")
 
 
 def number_of(name: str, bits: int) -> int:
-    """Return the number of a name, 0 for none; always below 2**bits - 1."""
+    """Return the number of a name, 0 for the empty name; always below 2**bits - 1."""
     longest, first_hashed = _short_names(bits)
     if len(name) <= longest and _SHORT.fullmatch(name):
         number = 0
@@ -29,7 +29,7 @@ def number_of(name: str, bits: int) -> int:
 
 
 def short_name_of(number: int, bits: int) -> str | None:
-    """Return the short name of a number; None when it is that of a hashed one."""
+    """Return the short name of a number, None if the number belongs to a hashed name."""
     if number >= _short_names(bits)[1]:
         return None
     characters = ""
@@ -41,7 +41,7 @@ def short_name_of(number: int, bits: int) -> str | None:
 
 @cache
 def _short_names(bits: int) -> tuple[int, int]:
-    """Return the length of the longest short names that fit, and the first number above all of them."""
+    """Return the maximum length of short names, and the first number above all of them."""
     length, count = 0, 1
     while count + len(_ALPHABET) ** (length + 1) < 1 << bits:
         length += 1

@@ -1,4 +1,4 @@
-"""Places for names where there are too few for hashes alone, as in IPv4: once given, a place is kept."""
+"""Assigns places to names in a range too small for hashes alone, as in IPv4. An assigned place is kept."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 
-def places(names: Iterable[str], size: int, taken: Mapping[str, int]) -> dict[str, int]:
-    """Give every name a place from 0 to size - 1 of its own; those that have one (`taken`) keep it.
+def assign_places(names: Iterable[str], size: int, taken: Mapping[str, int]) -> dict[str, int]:
+    """Assign every name its own place from 0 to size - 1; names in `taken` keep theirs.
 
-    A new name gets the place that its hash says or the next free one, in the order of the names. The same names and
-    the same places taken give the same answer. Raises OverflowError when there are more names than places.
+    New names, in sorted order, get the place given by their hash, or the next free one. The result depends only on the
+    arguments. Raises OverflowError if there are more names than places.
     """
-    given = dict(taken)
+    assigned = dict(taken)
     used = set(taken.values())
-    for name in sorted({*names} - given.keys()):
+    for name in sorted({*names} - assigned.keys()):
         if len(used) >= size:
-            raise OverflowError(f"there is room for {size}")
+            raise OverflowError(f"only {size} fit")
         place = int.from_bytes(hashlib.sha256(name.encode()).digest()) % size
         while place in used:
             place = (place + 1) % size
-        given[name] = place
+        assigned[name] = place
         used.add(place)
-    return given
+    return assigned

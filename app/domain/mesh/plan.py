@@ -1,4 +1,4 @@
-"""The plan of the private network: what was asked for in, every address out, with no two alike."""
+"""The plan of the private network: from a request it computes every address, each of them unique."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal
 
 from app.domain.mesh.addresses import instance_address, network_of, pop_network
-from app.domain.mesh.places import places
+from app.domain.mesh.places import assign_places
 
 Families = Literal["ipv6", "dual", "ipv4"]
 Topology = Literal["mesh", "hub"]
 
 POP_PREFIX_V4: Final = 24
 _FIRST_HOST: Final = 2
-"""Of an IPv4 /24: 1 is the POP itself, as in IPv6."""
+"""The first instance in an IPv4 /24: 1 is the POP itself, as in IPv6."""
 _HOSTS: Final = 253
 
 
 class PlanError(ValueError):
-    """There can be no such plan. `faults` has one line each."""
+    """The request cannot be planned. `faults` has one line per fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -30,7 +30,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PopRequest:
-    """A point of presence that is wanted. `endpoint` is host:port where others reach it, None behind NAT."""
+    """A requested point of presence. `endpoint` is host:port at which others reach it, None behind NAT."""
 
     name: str
     region: str
@@ -43,7 +43,7 @@ class PopRequest:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRequest:
-    """An instance that is wanted: a backend's id, and where it is. `ipv4` is an address it has already."""
+    """A requested instance: the id of a backend, and its POP. `ipv4` is the address it already has."""
 
     id: str
     pop: str
@@ -52,7 +52,7 @@ class InstanceRequest:
 
 @dataclass(frozen=True, slots=True)
 class MeshRequest:
-    """Everything that is wanted. `ipv4` is there unless the only family is ipv6; `keepalive_seconds` 0 is none."""
+    """The whole request. `ipv4` is given unless the only family is ipv6; `keepalive_seconds` 0 disables keepalives."""
 
     network: str
     pops: tuple[PopRequest, ...]
@@ -67,7 +67,7 @@ class MeshRequest:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A planned instance; the address of a family that the network does not have is None."""
+    """A planned instance. The address of a family that the network lacks is None."""
 
     id: str
     ipv6: IPv6Address | None = None
@@ -113,7 +113,7 @@ class Pop:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan, points of presence in the order of their names."""
+    """The whole plan, with points of presence sorted by name."""
 
     network: str
     ipv6_network: IPv6Network | None
@@ -129,7 +129,7 @@ class Plan:
         return tuple(one for one in (self.ipv6_network, self.ipv4_network) if one is not None)
 
     def name_of(self, address: IPv6Address | IPv4Address) -> tuple[str, str, str] | None:
-        """Return region, POP and instance ("" for the POP itself) of an address; None when nobody has it."""
+        """Return region, POP and instance ("" for the POP itself) of an address, None if it is not assigned."""
         for pop in self.pops:
             if address in pop.addresses:
                 return pop.region, pop.name, ""
@@ -140,9 +140,9 @@ class Plan:
 
 
 def make_plan(request: MeshRequest, last: Plan | None = None) -> Plan:
-    """Plan every address. IPv6 ones come of names alone; IPv4 ones that the last plan gave are kept.
+    """Plan every address. IPv6 addresses depend on names only; IPv4 addresses of the last plan are kept.
 
-    Raises PlanError when two names meet in one number, IPv4 networks overlap, or there is no room.
+    Raises PlanError if two names have the same number, IPv4 networks overlap, or addresses run out.
     """
     faults = list(_in_two_places(request.instances))
     ipv6 = network_of(request.network) if request.families != "ipv4" else None
@@ -197,7 +197,7 @@ def _in_two_places(instances: Iterable[InstanceRequest]) -> Iterator[str]:
 
 
 def _collisions(pops: Iterable[Pop]) -> Iterator[str]:
-    """Name whoever has a network or an address that another one has."""
+    """Report regions, POPs and instances whose names have the same number."""
     regions: dict[int, str] = {}
     networks: dict[IPv6Network, str] = {}
     for pop in pops:
@@ -206,76 +206,78 @@ def _collisions(pops: Iterable[Pop]) -> Iterator[str]:
         region_number = int(pop.ipv6_network.network_address) >> 64
         other_region = regions.setdefault(region_number, pop.region)
         if other_region != pop.region:
-            yield f"region {pop.region}: has the number of region {other_region}: give one another name"
+            yield f"region {pop.region}: has the same number as region {other_region}: rename one of them"
         other = networks.setdefault(pop.ipv6_network, pop.name)
         if other != pop.name:
-            yield f"pop {pop.name}: has the number of pop {other}: give one another name"
+            yield f"pop {pop.name}: has the same number as pop {other}: rename one of them"
         holders: dict[IPv6Address | None, str] = {pop.ipv6: "the POP itself"}
         for instance in pop.instances:
             holder = holders.setdefault(instance.ipv6, instance.id)
             if holder != instance.id:
-                yield f"instance {instance.id}: has the number of {holder} in {pop.name}: give one another id"
+                yield f"instance {instance.id}: has the same number as {holder} in {pop.name}: change one id"
 
 
 # IPv4
 
 
 def _ipv4_networks(request: MeshRequest, last: Plan | None, faults: list[str]) -> dict[str, IPv4Network]:
-    """Return the /24 of every POP: the one it says it has, else that of the last plan, else a free one."""
+    """Return the /24 of every POP: the requested one, else that of the last plan, else a free one."""
     whole = request.ipv4
     assert whole is not None, "validated with the families"
-    said = {pop.name: pop.ipv4 for pop in request.pops if pop.ipv4 is not None}
+    requested = {pop.name: pop.ipv4 for pop in request.pops if pop.ipv4 is not None}
     kept = {pop.name: pop.ipv4_network for pop in last.pops if pop.ipv4_network is not None} if last else {}
     users = defaultdict(list)
-    for name, network in said.items():
+    for name, network in requested.items():
         if not network.subnet_of(whole):
             faults.append(f"pop {name}: {network} is not within {whole}")
         users[network].append(name)
     faults += [
-        f"pops {', '.join(names)}: have the same network {network}" for network, names in users.items() if names[1:]
+        f"pops {', '.join(names)}: all have the network {network}" for network, names in users.items() if names[1:]
     ]
-    names = {pop.name for pop in request.pops} - said.keys()
+    names = {pop.name for pop in request.pops} - requested.keys()
     taken = {
         name: network
         for name, network in kept.items()
         if name in names and network.subnet_of(whole) and network not in users
     }
     if faults:
-        return said
+        return requested
     first = int(whole.network_address)
     size = 256
-    numbers = {name: (int(network.network_address) - first) // size for name, network in {**said, **taken}.items()}
+    numbers = {name: (int(network.network_address) - first) // size for name, network in {**requested, **taken}.items()}
     try:
-        numbers = places((pop.name for pop in request.pops), 2 ** (POP_PREFIX_V4 - whole.prefixlen), numbers)
+        numbers = assign_places((pop.name for pop in request.pops), 2 ** (POP_PREFIX_V4 - whole.prefixlen), numbers)
     except OverflowError as error:
-        faults.append(f"{len(request.pops)} pops: {error} in {whole}")
-        return said
+        faults.append(f"{len(request.pops)} pops, but {error} in {whole}")
+        return requested
     return {name: IPv4Network((first + number * size, POP_PREFIX_V4)) for name, number in numbers.items()}
 
 
 def _hosts(
     pop: str, network: IPv4Network, wanted: list[InstanceRequest], last: Plan | None, faults: list[str]
 ) -> dict[str, IPv4Address]:
-    """Return the IPv4 address of every instance of a POP, kept where it has one within the network."""
+    """Return the IPv4 address of every instance of a POP: as requested, else as in the last plan, else a free one."""
     first = network.network_address + _FIRST_HOST
     before = next((one.instances for one in last.pops if one.name == pop), ()) if last else ()
     kept = {one.id: one.ipv4 for one in before if one.ipv4 is not None and one.ipv4 in network}
-    said = {one.id: one.ipv4 for one in wanted if one.ipv4 is not None and one.ipv4 in network}
+    requested = {one.id: one.ipv4 for one in wanted if one.ipv4 is not None and one.ipv4 in network}
     ids = {one.id for one in wanted}
     numbers: dict[str, int] = {}
     used: dict[int, str] = {}
-    for id, address in sorted(said.items()) + sorted(item for item in kept.items() if item[0] in ids - said.keys()):
+    for id, address in sorted(requested.items()) + sorted(
+        item for item in kept.items() if item[0] in ids - requested.keys()
+    ):
         number = int(address) - int(first)
         holder = used.get(number)
         if not 0 <= number < _HOSTS:
-            faults.append(f"instance {id}: {address} is not for instances: {first} to {first + _HOSTS - 1} are")
+            faults.append(f"instance {id}: {address} is not an instance address; use {first} to {first + _HOSTS - 1}")
         elif holder is None:
             numbers[id], used[number] = number, id
-        elif id in said:
-            faults.append(f"instance {id}: {holder} has {address} too")
+        elif id in requested:
+            faults.append(f"instance {id}: {holder} also has {address}")
     try:
-        numbers = places(ids, _HOSTS, numbers)
+        numbers = assign_places(ids, _HOSTS, numbers)
     except OverflowError as error:
-        faults.append(f"pop {pop}: {len(ids)} instances, and {error} in {network}")
+        faults.append(f"pop {pop}: {len(ids)} instances, but {error} in {network}")
         return {}
     return {id: first + number for id, number in numbers.items()}

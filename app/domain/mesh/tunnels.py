@@ -1,4 +1,4 @@
-"""Who has a tunnel to whom, and which addresses lie behind it: everybody to everybody, or by way of hubs."""
+"""The tunnels between POPs and the networks behind them: a full mesh, or hubs and spokes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Network = IPv6Network | IPv4Network
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The far end of a tunnel, as one POP sees it: `networks` are reached through it."""
+    """The far end of a POP's tunnel. `networks` are reached through it."""
 
     pop: Pop
     networks: tuple[Network, ...]
 
 
 def faults_of(plan: Plan) -> list[str]:
-    """Name what would keep POPs apart: a tunnel needs one end that the other can reach from outside."""
+    """Return what would leave POPs unconnected: a tunnel needs one end that the other can reach from outside."""
     faults = []
     if plan.topology == "hub":
         if not any(pop.is_hub for pop in plan.pops):
@@ -38,29 +38,29 @@ def faults_of(plan: Plan) -> list[str]:
 
 
 def peers_of(plan: Plan, pop: Pop) -> tuple[Peer, ...]:
-    """Return the peers of a POP of a plan without faults, in the order of their names."""
+    """Return the peers of a POP, sorted by name. The plan must have no faults."""
     if plan.topology == "mesh":
         return tuple(Peer(other, other.networks) for other in plan.pops if other != pop)
     if not pop.is_hub:
-        return (Peer(home_of(plan, pop), plan.networks),)
+        return (Peer(hub_of(plan, pop), plan.networks),)
     return tuple(_peers_of_hub(plan, pop))
 
 
-def home_of(plan: Plan, pop: Pop) -> Pop:
+def hub_of(plan: Plan, pop: Pop) -> Pop:
     """Return the hub of a spoke: the first of its region, else the first of all."""
     hubs = _hubs(plan)
     return next((hub for hub in hubs if hub.region == pop.region), hubs[0])
 
 
 def _peers_of_hub(plan: Plan, hub: Pop) -> Iterator[Peer]:
-    """A hub has a tunnel to each of its spokes, and to every other hub for that hub's spokes too."""
+    """Yield the peers of a hub: its own spokes, and every other hub together with that hub's spokes."""
     for other in plan.pops:
         if other == hub:
             continue
         if other.is_hub:
-            spokes = [one for one in plan.pops if not one.is_hub and home_of(plan, one) == other]
+            spokes = [one for one in plan.pops if not one.is_hub and hub_of(plan, one) == other]
             yield Peer(other, tuple(network for one in (other, *spokes) for network in one.networks))
-        elif home_of(plan, other) == hub:
+        elif hub_of(plan, other) == hub:
             yield Peer(other, other.networks)
 
 

@@ -1,7 +1,7 @@
-"""Who gets the connection: one interface, one class an algorithm.
+"""Selectors: they choose the backend of a connection. One interface, one class per algorithm.
 
-An election is told of the members of a pool and of every change, and keeps what it needs to know of them to itself:
-several elections may stand over the same members. None scans the pool.
+A selector is told the members of a pool and every change, and keeps its own state: several selectors may use the same
+members. None scans the pool.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from app.domain.selection.least_connections import LeastConnectionsSelector
 from app.domain.selection.round_robin import RoundRobinSelector
 from app.domain.selection.weighted import WeightedSelector
 
-__all__ = ["ALGORITHMS", "Election", "GeoElection", "make_election", "score"]
+__all__ = ["ALGORITHMS", "GeoSelector", "Selector", "make_selector", "score"]
 
 ALGORITHMS: Final = ("geo", "round_robin", "weighted", "least_connections", "ip_hash")
-"""What they are called in the configuration."""
+"""Names in the configuration."""
 
 
 class Selector(Protocol):
-    """Chooses among the members it was told of."""
+    """Chooses among its members."""
 
     ranks_by_load: bool
-    """Its choice depends on the members' connections, beyond who is full."""
+    """Whether the choice depends on the members' connections, apart from full members."""
 
     def add(self, member: Member) -> None:
-        """Take a member in (again, when its row has changed)."""
+        """Add a member, or add it again after its row has changed."""
 
     def remove(self, member: Member) -> None:
-        """Forget a member, if it is known."""
+        """Remove a member, if it is known."""
 
     def update(self, member: Member) -> None:
-        """Learn that a member's connections or its health changed.
+        """Note that a member's connections or health changed.
 
-        That one takes new clients again must be told here; that one does no longer, elections find out themselves.
+        The call is required when a member takes new clients again. Selectors detect by themselves when it stops.
         """
 
     def select(self, client: Client, excluded: Collection[str]) -> Member | None:
-        """Return the member for a client, or None when nobody is a candidate. `excluded` are backend ids.
+        """Return the member for a client, None if there is no candidate. `excluded` are backend ids.
 
-        Nothing is reserved: the caller counts the connection and updates every election over the member.
+        Nothing is reserved: the caller counts the connection and updates every selector that has the member.
         """
 
     def tier(self, backend: Backend, client: Client) -> int | None:
-        """Return how far a backend is from a client, 0-3; None where geography does not count."""
+        """Return the geo tier of a backend for a client, 0-3; None if the algorithm ignores geography."""
 
 
 def make_selector(
-    algorithm: str, *, pop_region: str | None, chance: random.Random, spills_at_soft_limit: bool
+    algorithm: str, *, pop_region: str | None, rng: random.Random, spills_at_soft_limit: bool
 ) -> Selector:
-    """Return a new election by an algorithm of ALGORITHMS. Raises ValueError for any other name."""
+    """Return a new selector for one of ALGORITHMS. Raises ValueError for any other name."""
     match algorithm:
         case "geo":
-            return GeoSelector(pop_region, chance, spills_at_soft_limit=spills_at_soft_limit)
+            return GeoSelector(pop_region, rng, spills_at_soft_limit=spills_at_soft_limit)
         case "round_robin":
             return RoundRobinSelector()
         case "weighted":

@@ -1,16 +1,17 @@
-"""The edge's own election: nearest tier first, then least load, then chance by weight.
+"""The edge's own selector: nearest tier first, then lowest load, then at random by weight.
 
-An election must not scan the pool. Each country, each region and the pool as a whole keep a lazy heap of their
-members: whenever a member changes it is pushed again under a fresh ticket, and entries with an older ticket are
-dropped when they come to the top.
+A selection must not scan the pool. Each country, each region and the pool as a whole have a lazy heap of their members:
+whenever a member changes it is pushed again with a new ticket, and entries with an older ticket are dropped when they
+reach the top.
 
-Equals are told apart by chance, each as likely as its weight is large, also without a scan. Each entry carries an
-arrival time: the group's clock, which stands at the arrival of the member elected last, plus a wait drawn from an
-exponential distribution whose rate is the member's weight. The earliest arrival of independent exponential waits
-belongs to member i with probability weight_i / sum of weights, and the waits left over are exponential again: so every
-election among equals is a fresh draw by weight. Each group draws its own waits: were they shared, elections in a
-country would draw anew just those members that its region holds ready next, and skew the region's split. For the same
-reason an excluded member draws again, lest its arrival stay behind the clock and make it next for certain.
+Ties are broken at random in proportion to weight, also without a scan. Each entry has an arrival time: the group's
+clock, which is the arrival time of the member selected last, plus a wait from an exponential distribution whose rate is
+the member's weight. The earliest of independent exponential waits belongs to member i with probability weight_i / sum
+of weights, and the remaining waits are exponential again. So every selection among equals is a new draw by weight.
+
+Each group draws its own waits. If groups shared them, a selection in a country would draw again exactly those members
+that are next in its region, which would skew the region's distribution. For the same reason an excluded member draws
+again: otherwise its arrival time would fall behind the clock and make it the certain next choice.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from app.domain.model import Backend, GeoInfo
 
 FARTHEST_TIER: Final = 3
 _COMPACT_ABOVE: Final = 64
-"""A heap is rebuilt when it holds more than this many entries and four times as many as it has members."""
+"""A heap is rebuilt when it has more entries than this plus four times its members."""
 
 
 def score(tier: int, load: float) -> float:
-    """Return the seed's score, for display. Elections compare (tier, load), so that geography always dominates."""
+    """Return the seed's score, for display. Selectors compare (tier, load), so that geography always dominates."""
     return tier * 100 + load
 
 
-class _Entrant:
-    """A member, the groups it is in, and the ticket of its latest entries in their heaps."""
+class _Entry:
+    """A member, its groups, and the ticket of its latest entries in their heaps."""
 
     __slots__ = ("groups", "member", "ticket")
 
@@ -54,26 +55,26 @@ class _Group:
     __slots__ = ("clock", "heap", "size")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[bool, float, float, int, _Entrant]] = []
+        self.heap: list[tuple[bool, float, float, int, _Entry]] = []
         self.clock = 0.0
         self.size = 0
 
-    def push(self, is_over_soft: bool, load: float, wait: float, ticket: int, entrant: _Entrant) -> None:
+    def push(self, is_over_soft: bool, load: float, wait: float, ticket: int, entry: _Entry) -> None:
         if len(self.heap) > _COMPACT_ABOVE + 4 * self.size:
             self.heap = [entry for entry in self.heap if entry[3] == entry[4].ticket]
             heapify(self.heap)
-        heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, entrant))
+        heappush(self.heap, (is_over_soft, load, self.clock + wait, ticket, entry))
 
     def best(self, excluded: Collection[str], passed_over: list[Member]) -> tuple[bool, float, Member] | None:
-        """Return (is over its soft limit, arrival, member) of the cheapest member not excluded.
+        """Return (is over its soft limit, arrival, member) for the cheapest member not excluded.
 
-        Excluded ones that stood before it leave the heap and are added to `passed_over`.
+        Excluded members before it are removed from the heap and added to `passed_over`.
         """
         heap = self.heap
         while heap:
-            is_over_soft, _load, arrival, ticket, entrant = heap[0]
-            member = entrant.member
-            if ticket != entrant.ticket or not member.takes_new_clients:
+            is_over_soft, _load, arrival, ticket, entry = heap[0]
+            member = entry.member
+            if ticket != entry.ticket or not member.takes_new_clients:
                 heappop(heap)
             elif member.backend.id in excluded:
                 heappop(heap)
@@ -84,21 +85,21 @@ class _Group:
 
 
 class GeoSelector:
-    """Elects by geo tier, load and weight among the members it was told of.
+    """Selects by geo tier, load and weight.
 
-    `spills_at_soft_limit`: within tiers 0-2 a member under its soft limit goes before one at or over it, and tier 3
-    serves only when all the nearer ones are full.
+    With `spills_at_soft_limit`, members of tiers 0-2 below their soft limit take precedence over those at or above it,
+    and tier 3 serves only when all nearer members are full.
     """
 
     ranks_by_load = True
 
-    def __init__(self, pop_region: str | None, chance: random.Random, *, spills_at_soft_limit: bool = False) -> None:
+    def __init__(self, pop_region: str | None, rng: random.Random, *, spills_at_soft_limit: bool = False) -> None:
         self._pop_region = pop_region
-        self._chance = chance
+        self._rng = rng
         self._spills = spills_at_soft_limit
         self._tickets = count(1)
-        self._entrants: dict[Member, _Entrant] = {}
-        self._everyone = _Group()
+        self._entries: dict[Member, _Entry] = {}
+        self._whole_pool = _Group()
         self._countries: dict[str, _Group] = {}
         self._regions: dict[str, _Group] = {}
 
@@ -107,38 +108,38 @@ class GeoSelector:
 
     def add(self, member: Member) -> None:
         self.remove(member)
-        backend, groups = member.backend, [self._everyone]
+        backend, groups = member.backend, [self._whole_pool]
         if backend.country:
             groups.append(self._countries.setdefault(backend.country, _Group()))
         if backend.region:
             groups.append(self._regions.setdefault(backend.region, _Group()))
         for group in groups:
             group.size += 1
-        self._entrants[member] = _Entrant(member, tuple(groups))
+        self._entries[member] = _Entry(member, tuple(groups))
         self.update(member)
 
     def remove(self, member: Member) -> None:
-        entrant = self._entrants.pop(member, None)
-        if entrant is not None:
-            entrant.ticket = next(self._tickets)
-            for group in entrant.groups:
+        entry = self._entries.pop(member, None)
+        if entry is not None:
+            entry.ticket = next(self._tickets)
+            for group in entry.groups:
                 group.size -= 1
 
     def update(self, member: Member) -> None:
-        entrant = self._entrants.get(member)
-        if entrant is None:
+        entry = self._entries.get(member)
+        if entry is None:
             return
-        entrant.ticket = ticket = next(self._tickets)
+        entry.ticket = ticket = next(self._tickets)
         if not member.takes_new_clients:
             return
         load = member.load
         is_over_soft = self._spills and member.connections >= member.soft_limit
-        weight, chance = member.backend.weight, self._chance.random
-        for group in entrant.groups:
-            # The soft limit decides among near members only: everyone's heap serves the farthest tier.
-            is_over = is_over_soft and group is not self._everyone
-            wait = -log(1.0 - chance()) / weight  # chance.expovariate(weight) without a call more
-            group.push(is_over, load, wait, ticket, entrant)
+        weight, rng = member.backend.weight, self._rng.random
+        for group in entry.groups:
+            # The soft limit matters for near members only: the heap of the whole pool serves the farthest tier.
+            is_over = is_over_soft and group is not self._whole_pool
+            wait = -log(1.0 - rng()) / weight  # rng.expovariate(weight), without the extra call
+            group.push(is_over, load, wait, ticket, entry)
 
     def select(self, client: Client, excluded: Collection[str]) -> Member | None:
         passed_over: list[Member] = []
@@ -173,4 +174,4 @@ class GeoSelector:
                 yield 1, group
         if self._pop_region and (group := self._regions.get(self._pop_region)):
             yield 2, group
-        yield FARTHEST_TIER, self._everyone
+        yield FARTHEST_TIER, self._whole_pool

@@ -1,12 +1,12 @@
-"""A client's server by hash of its key: the same over restarts, and whatever else changes as rarely another as can be.
+"""Selection by a hash of the client's key: stable across restarts, with few clients moved when the members change.
 
-Multi-probe consistent hashing (Appleton and O'Reilly, 2015). Every server has POINTS_PER_WEIGHT points a unit of weight
-on a circle, made of its id alone. A client is hashed to PROBES places; of all the points that follow these places the
-one that follows closest is its server's. So a server that goes takes along its own clients only, each to the next
-closest, and gets them back when it returns; a server that comes takes clients from all and moves no others.
+Multi-probe consistent hashing (Appleton and O'Reilly, 2015). Every server has POINTS_PER_WEIGHT points per unit of
+weight on a circle, derived from its id only. A client is hashed to PROBES positions. The point that follows any of them
+at the shortest distance selects the server. So when a server leaves, only its own clients move, each to its next
+closest server, and they return with it. A server that joins takes clients from all others and moves no other clients.
 
-The many probes make few points even, and few points are quickly sorted. Of ten equal servers the largest share, in the
-median and in the worst of 3,000 sets of ids (exact; the test of this module computes it)::
+Many probes make the shares even with few points, and few points are sorted quickly. The largest share among ten equal
+servers, median and worst of 3,000 sets of ids (exact; the test of this module computes it)::
 
     points  probes   median  worst
        100       1   11.5 %  15.1 %   a plain ring
@@ -14,7 +14,7 @@ median and in the worst of 3,000 sets of ids (exact; the test of this module com
          4      16   10.6 %  12.9 %
          8      16   10.6 %  11.7 %   this
         16      16   10.5 %  11.3 %   twice the memory and the sorting
-         8      32   10.3 %  11.0 %   twice the time an election
+         8      32   10.3 %  11.0 %   twice the time per selection
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from app.domain.model import Backend
 
 POINTS_PER_WEIGHT: Final = 8
 PROBES: Final = 16
-HEAVIEST: Final = 256
-"""Weights above count as this much: a server's points must stay few enough to be sorted."""
+MAX_WEIGHT: Final = 256
+"""Larger weights count as this much, because a server's points must stay few enough to sort."""
 
 _CIRCUMFERENCE: Final = 2.0**32
 _POINTS: Final = Struct(f"<{POINTS_PER_WEIGHT}Q")
 _PROBES: Final = Struct(f"<{PROBES}I")
 _ONE_BY_ONE: Final = 64
-"""So many points are put in or taken out one by one; with more the circle is gone through once."""
-_DETOUR: Final = 64
-"""After so many points of members that take no clients, those are all taken off the circle."""
+"""Up to this many points are inserted or removed one by one; for more the circle is rebuilt in one pass."""
+_MAX_UNAVAILABLE: Final = 64
+"""After this many points of members that take no clients, all such members are removed from the circle."""
 
 
 def points_of(backend_id: str, weight: int) -> tuple[float, ...]:
@@ -49,26 +49,26 @@ def points_of(backend_id: str, weight: int) -> tuple[float, ...]:
     name = backend_id.encode()
     return tuple(
         point / _CIRCUMFERENCE
-        for unit in range(min(weight, HEAVIEST))
+        for unit in range(min(weight, MAX_WEIGHT))
         for point in _POINTS.unpack(blake2b(name, digest_size=_POINTS.size, salt=unit.to_bytes(2, "little")).digest())
     )
 
 
 def probes_of(key: str) -> tuple[int, ...]:
-    """Return a client's places on the circle."""
+    """Return a client's positions on the circle."""
     return _PROBES.unpack(blake2b(key.encode(), digest_size=_PROBES.size).digest())
 
 
 class IpHashSelector:
-    """Elects by the hash of the client's key."""
+    """Selects by the hash of the client's key."""
 
     ranks_by_load = False
 
     def __init__(self) -> None:
         self._points: dict[Member, tuple[float, ...]] = {}
         self._owners: dict[float, Member] = {}
-        self._standing: set[Member] = set()
-        """Whose points are on the circle, once it is settled. Some of them may take no clients meanwhile."""
+        self._placed: set[Member] = set()
+        """Members whose points are on the circle after `_apply_changes`. Some may have stopped taking clients."""
         self._circle: list[float] = []
         self._joining: set[float] = set()
         self._leaving: set[float] = set()
@@ -80,7 +80,7 @@ class IpHashSelector:
         points = points_of(member.backend.id, member.backend.weight)
         if self._points.get(member) != points:
             self.remove(member)
-            # Were two servers to share a point (1 in 10 million among 10,000 servers), the first has it.
+            # If two servers share a point (1 in 10 million among 10,000 servers), the first one keeps it.
             points = tuple(point for point in points if self._owners.setdefault(point, member) is member)
             self._points[member] = points
         self.update(member)
@@ -91,22 +91,22 @@ class IpHashSelector:
             del self._owners[point]
 
     def update(self, member: Member) -> None:
-        # One that takes no clients stays: it is passed over, and mostly it is full for a moment only.
-        if member not in self._standing and member in self._points and member.takes_new_clients:
-            self._standing.add(member)
+        # A member that takes no clients stays on the circle and is skipped: usually it is full for a moment only.
+        if member not in self._placed and member in self._points and member.takes_new_clients:
+            self._placed.add(member)
             points = set(self._points[member])
             self._joining |= points - self._leaving
             self._leaving -= points
 
     def _leave(self, member: Member) -> None:
-        if member in self._standing:
-            self._standing.remove(member)
+        if member in self._placed:
+            self._placed.remove(member)
             points = set(self._points[member])
             self._leaving |= points - self._joining
             self._joining -= points
 
-    def _settle(self) -> None:
-        """Put in and take out what changed since the last election."""
+    def _apply_changes(self) -> None:
+        """Insert and remove the points that changed since the last selection."""
         circle, joining, leaving = self._circle, self._joining, self._leaving
         if len(joining) + len(leaving) <= _ONE_BY_ONE:
             for point in leaving:
@@ -123,7 +123,7 @@ class IpHashSelector:
 
     def select(self, client: Client, excluded: Collection[str]) -> Member | None:
         if self._joining or self._leaving:
-            self._settle()
+            self._apply_changes()
         circle = self._circle
         if not circle:
             return None
@@ -145,34 +145,34 @@ class IpHashSelector:
         return self._walk(client, probes, excluded)
 
     def _walk(self, client: Client, probes: Collection[int], excluded: Collection[str]) -> Member | None:
-        """Go on from point to point, the closest to its probe first, to the first whose owner will do."""
+        """Visit the points in order of their distance to a probe, and return the first suitable owner."""
         circle = self._circle
-        ways = []
+        candidates = []
         for probe in probes:
             index = bisect_left(circle, probe)
-            ways.append((self._distance(probe, index), index, probe))
-        heapify(ways)
+            candidates.append((self._distance(probe, index), index, probe))
+        heapify(candidates)
         passed_over: set[Member] = set()
-        detour = 0
-        while len(passed_over) < len(self._standing):
-            _, index, probe = ways[0]
+        unavailable = 0
+        while len(passed_over) < len(self._placed):
+            _, index, probe = candidates[0]
             member = self._owners[circle[index % len(circle)]]
             if not member.takes_new_clients:
-                detour += 1
-                if detour > _DETOUR:
-                    self._take_off_the_idle()
+                unavailable += 1
+                if unavailable > _MAX_UNAVAILABLE:
+                    self._remove_unavailable()
                     return self.select(client, excluded)
             elif member.backend.id not in excluded:
                 return member
             passed_over.add(member)
-            heapreplace(ways, (self._distance(probe, index + 1), index + 1, probe))
+            heapreplace(candidates, (self._distance(probe, index + 1), index + 1, probe))
         return None
 
     def _distance(self, probe: int, index: int) -> float:
-        """Return how far behind a probe a point is; indexes past the last go on with the next round."""
-        rounds, place = divmod(index, len(self._circle))
-        return self._circle[place] + rounds * _CIRCUMFERENCE - probe
+        """Return the distance from a probe to a point; indexes past the last one continue with the next round."""
+        rounds, position = divmod(index, len(self._circle))
+        return self._circle[position] + rounds * _CIRCUMFERENCE - probe
 
-    def _take_off_the_idle(self) -> None:
-        for member in [member for member in self._standing if not member.takes_new_clients]:
+    def _remove_unavailable(self) -> None:
+        for member in [member for member in self._placed if not member.takes_new_clients]:
             self._leave(member)

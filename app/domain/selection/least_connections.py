@@ -1,9 +1,9 @@
 """Least connections by weight; equals take turns by weight.
 
-Equals are told apart by stride scheduling (Waldspurger and Weihl, 1995): every member has a pass, the lowest goes first
-and then moves on by 1/weight. So idle servers of weights 2:1 are elected 2:1 by connections that end before the next
-begins. The clock is the highest pass elected: who is new starts there, and who fell behind moves on from there, lest it
-win every tie until it has caught up.
+Ties are broken by stride scheduling (Waldspurger and Weihl, 1995): every member has a pass; the lowest is selected and
+then advances by 1/weight. So idle servers of weights 2:1 are selected 2:1 even if each connection ends before the next
+begins. The clock is the highest pass selected so far. A new member starts there, and a member that fell behind advances
+from there: otherwise it would win every tie until it had caught up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.domain.selection.ranking import Ranking
 
 
 class LeastConnectionsSelector:
-    """Elects the member with the lowest connections / weight."""
+    """Selects the member with the lowest connections / weight."""
 
     ranks_by_load = True
 
@@ -51,8 +51,8 @@ class LeastConnectionsSelector:
             (load, ranked_pass), member = first
             if member.takes_new_clients:
                 self._clock = max(self._clock, ranked_pass)
-                self._passes[member] = moved_on = self._clock + 1 / member.backend.weight
-                self._ranking.place(member, (load, moved_on))
+                self._passes[member] = next_pass = self._clock + 1 / member.backend.weight
+                self._ranking.place(member, (load, next_pass))
                 return member
             self._ranking.drop(member)
         return None

@@ -1,7 +1,7 @@
-"""Members in the order of their ranks, lowest first: a lazy heap, so that a member's rank may change at any time.
+"""Members ordered by rank, lowest first: a lazy heap, in which a member's rank may change at any time.
 
-A new rank is pushed beside the old one; entries that are no longer their member's latest are dropped when they come to
-the top, and all at once when there are too many of them.
+A new rank is pushed beside the old one. Outdated entries are dropped when they reach the top, and all at once when
+there are too many.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final, Generic, TypeVar
 from app.domain.member import Member
 
 _COMPACT_ABOVE: Final = 64
-"""A heap is rebuilt when it holds more than this many entries and four times as many as it has members."""
+"""A heap is rebuilt when it has more entries than this plus four times its members."""
 
 Rank = TypeVar("Rank", bound="tuple[float, ...]")
 
 
 class Ranking(Generic[Rank]):
-    """Ranks are tuples of numbers; among equals the one ranked first goes first."""
+    """Orders members by tuples of numbers; equals are in the order in which they were ranked."""
 
     __slots__ = ("_heap", "_latest", "_sequence")
 
@@ -33,7 +33,7 @@ class Ranking(Generic[Rank]):
         return len(self._latest)
 
     def place(self, member: Member, rank: Rank) -> None:
-        """Give a member its rank, in place of the one it had."""
+        """Set a member's rank, replacing its former one."""
         latest, heap = self._latest, self._heap
         if len(heap) > _COMPACT_ABOVE + 4 * len(latest):
             self._heap = heap = list(latest.values())
@@ -45,7 +45,7 @@ class Ranking(Generic[Rank]):
         self._latest.pop(member, None)
 
     def first(self, excluded: Collection[str] = ()) -> tuple[Rank, Member] | None:
-        """Return the lowest rank and whose it is, leaving out those whose backend ids are excluded."""
+        """Return the lowest rank and its member, ignoring members whose backend ids are excluded."""
         heap, latest = self._heap, self._latest
         passed_over = []
         found = None

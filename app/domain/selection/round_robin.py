@@ -1,4 +1,4 @@
-"""Plain rotation: every member that takes new clients in its turn, whatever its weight."""
+"""Plain rotation over the members that take new clients, whatever their weight."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from app.domain.model import Backend
 
 
 class RoundRobinSelector:
-    """Elects in rotation. Who joins or comes back joins at the end; who is excluded keeps its turn."""
+    """Selects in rotation. A new or returning member joins at the end; an excluded member keeps its turn."""
 
     ranks_by_load = False
 
     def __init__(self) -> None:
         self._present: set[Member] = set()
         self._turns: OrderedDict[Member, None] = OrderedDict()
-        """Those that took new clients when last looked at, the next one first."""
+        """Members that took new clients at the last check, the next one first."""
 
     def tier(self, backend: Backend, client: Client) -> None:
         return None

@@ -1,11 +1,11 @@
-"""Smooth weighted round robin: by weight, and each member's turns as far apart as can be: A A B A C A A for 5:1:1.
+"""Smooth weighted round robin: turns in proportion to weight and evenly spread, A A B A C A A for weights 5:1:1.
 
-The rule is nginx's (ngx_http_upstream_round_robin.c): at every election each member's `current` rises by its weight,
-the highest is elected and falls by the sum of all weights. Done so it would be a scan. Here a member has a key, and
-current = key + weight * elections: all currents rise by counting elections, and only the elected one's key changes.
-Members of equal weight keep their order among themselves, so only the first of each weight need be compared.
+The rule is nginx's (ngx_http_upstream_round_robin.c): at every selection each member's `current` rises by its weight,
+and the highest is selected and falls by the sum of all weights. Done literally, this would be a scan. Here a member has
+a key, and current = key + weight * selections: counting selections raises every current, and only the key of the
+selected member changes. Members of equal weight keep their order, so only the first of each weight is compared.
 
-Currents are whole numbers of any size: nothing drifts, however long it runs.
+Currents are integers of any size, so nothing drifts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.domain.selection.ranking import Ranking
 
 
 class _Turn:
-    """Where a member stands. While it is out of the running `current` is kept as it was."""
+    """The state of a member. `current` is only valid while the member is not in the running."""
 
     __slots__ = ("current", "has_run", "is_running", "key", "member", "order", "weight")
 
@@ -35,10 +35,10 @@ class _Turn:
 
 
 class WeightedSelector:
-    """Elects by smooth weighted round robin; among equals the one added first.
+    """Selects by smooth weighted round robin; among equals the member added first.
 
-    A newcomer starts at the mean of the currents, and who comes back starts where it left, at most one round from the
-    mean: so nobody is starved or flooded, and a member that is full after every election still has its share only.
+    A new member starts at the mean of the currents. A returning member starts where it left, limited to one round from
+    the mean. So no member is starved or flooded, and a member that is full after every selection gets only its share.
     """
 
     ranks_by_load = False
@@ -48,7 +48,7 @@ class WeightedSelector:
         self._by_id: dict[str, _Turn] = {}
         self._orders = count()
         self._selections = 0
-        # Of those in the running:
+        # Sums and rankings of the members in the running:
         self._rankings: dict[int, Ranking[tuple[int, int]]] = {}
         """By weight, ranked by (-key, order)."""
         self._running = 0
@@ -98,14 +98,14 @@ class WeightedSelector:
         return selected.member if selected is not None else None
 
     def _front_runner(self) -> _Turn | None:
-        """Return the one with the highest current at the next election, those dropped that take clients no more."""
+        """Return the highest current at the next selection, and take out members that no longer take clients."""
         selections = self._selections + 1
         while True:
             best: tuple[int, int] | None = None
             front_runner = None
             for weight, ranking in self._rankings.items():
                 first = ranking.first()
-                assert first is not None  # a ranking that is empty is thrown away
+                assert first is not None  # empty rankings are deleted
                 (negative_key, order), member = first
                 standing = (negative_key - weight * selections, order)
                 if best is None or standing < best:
@@ -118,7 +118,7 @@ class WeightedSelector:
             self._take_out(turn)
 
     def _mean(self) -> int:
-        """Return the mean of the currents of those in the running, rounded down; 0 of none."""
+        """Return the mean of the currents in the running, rounded down; 0 if there are none."""
         return (self._keys + self._weights * self._selections) // self._running if self._running else 0
 
     def _put_in(self, turn: _Turn) -> None:
@@ -130,7 +130,7 @@ class WeightedSelector:
         self._rank(turn)
 
     def _take_out(self, turn: _Turn) -> bool:
-        """Take a member out of the running; False when it is not in it."""
+        """Take a member out of the running; return False if it was not in it."""
         if not turn.is_running:
             return False
         turn.is_running = False

@@ -19,7 +19,7 @@ from loguru import logger
 from app.config import ListenAddress
 from app.inbound.event_loop import READ, watcher
 from app.inbound.listener import BindError, Listener
-from app.wire.dns_answer import RCODES, SERVFAIL, Responder, failure
+from app.wire.dns_response import RCODES, SERVFAIL, Responder, failure
 
 QUERIES_A_TURN: Final = 16
 """Queries answered before yielding to connections: at most 6 ms."""
@@ -88,7 +88,7 @@ class DnsServer:
     def _answer(self, message: bytes, is_datagram: bool) -> bytes | None:
         """Return the answer to any message; None if it must not be answered."""
         try:
-            answer = self._responder.answer(message, is_datagram=is_datagram)
+            answer = self._responder.respond(message, is_datagram=is_datagram)
         except Exception:
             self._log_exception()
             answer = failure(message, SERVFAIL)

@@ -1,8 +1,8 @@
-"""What the internal DNS answers: a query and the zone of the moment -> bytes. Knows the rules, not the sockets.
+"""The responses of the internal DNS: from a query and the present zone to bytes. Uses no sockets.
 
-Other opcodes are NOTIMP; what is no query is FORMERR; other classes, names outside the domain and transfers are
-REFUSED; a name that is not there is NXDOMAIN; one that has nothing of the type asked for is an empty answer (RFC 2308:
-both with the SOA record, by which they are kept); a version of EDNS that we do not speak is BADVERS.
+Opcodes other than QUERY get NOTIMP, malformed queries FORMERR. Other classes, names outside the domain and transfers
+are REFUSED. A name that does not exist is NXDOMAIN; one without records of the requested type gets an empty answer
+section. Both have the SOA record, so that they can be cached (RFC 2308). An unknown version of EDNS gets BADVERS.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Final
 
 from dnslib import AAAA, EDNS0, NS, QTYPE, RD, RR, SOA, SRV, TXT, A, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
 
-from app.domain.dns_zone import Chance, Labels, Node, Place, Zone, nearest
+from app.domain.dns_zone import DnsBackend, Labels, Node, RandomSource, Zone, nearest
 from app.wire.dns_query import HEADER_BYTES, BadQuery, Edns, Query, is_query, opcode, read_query
 
-LARGEST_DATAGRAM: Final = 1232
-"""Fits every path unfragmented; also what we say that we take (DNS flag day 2020)."""
+MAX_DATAGRAM_BYTES: Final = 1232
+"""Fits every path unfragmented; also the size that we advertise (DNS flag day 2020)."""
 
 NOERROR: Final = 0
 FORMERR: Final = 1
@@ -38,9 +38,9 @@ RCODES: Final = {
 }
 
 _VARIANTS: Final = 8
-"""Orders of equal backends that are kept of an answer; each time one of them is sent."""
-_MOST_KEPT: Final = 1024
-"""Questions whose answers are kept, 14 MB at most."""
+"""Cached responses per question, with equal backends in different orders; a random one is sent."""
+_MAX_CACHED: Final = 1024
+"""Questions whose responses are cached, 14 MB at most."""
 _IN: Final = 1
 _HINFO: Final = 13
 _TRANSFERS: Final = (QTYPE.AXFR, QTYPE.IXFR)
@@ -48,52 +48,52 @@ _ANY_ANSWER: Final = RD(b"\x07RFC8482\x00")
 _RECURSION_DESIRED: Final = 0x01
 _LARGEST_SRV_NUMBER: Final = 65535
 _LONGEST_STRING: Final = 255
-# How often another server would ask this one for changes, if there were others.
+# The SOA's times for secondary servers, of which there are none.
 _REFRESH_SECONDS, _RETRY_SECONDS, _EXPIRE_SECONDS = 3600, 1200, 604_800
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Bytes to be sent, and their response code."""
+class Response:
+    """The bytes of a response, and its response code."""
 
     message: bytes
     rcode: int
 
 
 class Responder:
-    """Answers queries for one domain from the zone that `zone()` gives.
+    """Responds to queries for one domain from the zone that `zone()` returns.
 
-    Making an answer takes 100-400 µs, most of it in dnslib. So it is kept for as long as the zone is: clients mostly
-    send the same bytes again, under another id.
+    Making a response takes 100-400 µs, mostly in dnslib. So responses are cached until the zone changes: clients mostly
+    repeat the same bytes with another id.
     """
 
-    def __init__(self, domain: str, ttl_seconds: int, zone: Callable[[], Zone], chance: Chance) -> None:
+    def __init__(self, domain: str, ttl_seconds: int, zone: Callable[[], Zone], rng: RandomSource) -> None:
         self._domain = tuple(label.encode() for label in domain.split("."))
         self._ttl_seconds = ttl_seconds
         self._zone = zone
-        self._chance = chance
-        self._kept: dict[bytes, list[Answer]] = {}
-        self._kept_of: Zone | None = None
+        self._rng = rng
+        self._cache: dict[bytes, list[Response]] = {}
+        self._cached_zone: Zone | None = None
 
-    def answer(self, message: bytes, *, is_datagram: bool) -> Answer | None:
-        """Answer a message; None for one that must not be answered. An answer by stream may be of any size."""
+    def respond(self, message: bytes, *, is_datagram: bool) -> Response | None:
+        """Return the response to a message, None if it must not get one. By stream, a response may have any size."""
         if not is_query(message):
             return None
         if not is_datagram:
             return self._make(message, None)
         zone = self._zone()
-        if zone is not self._kept_of:
-            self._kept, self._kept_of = {}, zone
-        variants = self._kept.get(message[2:], [])
+        if zone is not self._cached_zone:
+            self._cache, self._cached_zone = {}, zone
+        variants = self._cache.get(message[2:], [])
         if len(variants) == _VARIANTS:
-            variant = variants[int(self._chance() * _VARIANTS)]
-            return Answer(message[:2] + variant.message[2:], variant.rcode)
-        answer = self._make(message, LARGEST_DATAGRAM)
-        if answer.rcode == NOERROR and (variants or len(self._kept) < _MOST_KEPT):
-            self._kept.setdefault(message[2:], variants).append(answer)
-        return answer
+            variant = variants[int(self._rng() * _VARIANTS)]
+            return Response(message[:2] + variant.message[2:], variant.rcode)
+        response = self._make(message, MAX_DATAGRAM_BYTES)
+        if response.rcode == NOERROR and (variants or len(self._cache) < _MAX_CACHED):
+            self._cache.setdefault(message[2:], variants).append(response)
+        return response
 
-    def _make(self, message: bytes, largest: int | None) -> Answer:
+    def _make(self, message: bytes, largest: int | None) -> Response:
         if opcode(message) != 0:
             return failure(message, NOTIMP)
         try:
@@ -101,7 +101,7 @@ class Responder:
         except BadQuery:
             return failure(message, FORMERR)
         reply = self._reply(query)
-        return Answer(reply.pack(None if largest is None else min(query.datagram_bytes, largest)), reply.rcode)
+        return Response(reply.pack(None if largest is None else min(query.datagram_bytes, largest)), reply.rcode)
 
     def _reply(self, query: Query) -> _Reply:
         reply = _Reply(query)
@@ -132,16 +132,16 @@ class Responder:
     def _records(
         self, node: Node, name: Labels, apex: tuple[bytes, ...], type_: int, zone: Zone
     ) -> Iterator[tuple[int, RD]]:
-        """Give the type and data of every record that answers a question of `type_` at a node."""
-        if type_ == QTYPE.ANY:  # as little as the standard allows: nobody is to be flooded with our answers (RFC 8482)
+        """Yield the type and data of every record at a node that matches a question of `type_`."""
+        if type_ == QTYPE.ANY:  # as little as the standard allows, against amplification attacks (RFC 8482)
             yield _HINFO, _ANY_ANSWER
         elif type_ in (QTYPE.A, QTYPE.AAAA):
-            for place in nearest(node.places, self._chance):
-                yield from (found for found in _address(place) if found[0] == type_)
+            for backend in nearest(node.backends, self._rng):
+                yield from (found for found in _address(backend) if found[0] == type_)
         elif type_ == QTYPE.SRV:
-            for place in node.places:
-                if place.name is not None:
-                    yield type_, _srv(place, place.name, apex)
+            for backend in node.backends:
+                if backend.name is not None:
+                    yield type_, _srv(backend, backend.name, apex)
         elif type_ == QTYPE.TXT and node.text:
             yield type_, TXT([node.text[at : at + _LONGEST_STRING] for at in range(0, len(node.text), _LONGEST_STRING)])
         elif type_ == QTYPE.SOA and not name:
@@ -150,47 +150,47 @@ class Responder:
             yield type_, NS(DNSLabel(apex))
 
     def _add_addresses(self, reply: _Reply, node: Node, apex: tuple[bytes, ...]) -> None:
-        """Add the addresses of the targets, so that they need not be asked for (RFC 2782)."""
-        for place in node.places:
-            if place.name is not None:
-                for type_, data in _address(place):
-                    reply.additional.append(self._record(_below(place.name, apex), type_, data))
+        """Add the addresses of the targets, which saves the client further queries (RFC 2782)."""
+        for backend in node.backends:
+            if backend.name is not None:
+                for type_, data in _address(backend):
+                    reply.additional.append(self._record(_below(backend.name, apex), type_, data))
 
     def _record(self, name: Iterable[bytes], type_: int, data: RD) -> RR:
         return RR(DNSLabel(tuple(name)), type_, _IN, self._ttl_seconds, data)
 
     def _soa(self, apex: tuple[bytes, ...], zone: Zone) -> SOA:
-        """Return the SOA record: the domain itself stands for its server, as in RFC 6303 section 3."""
+        """Return the SOA record. The domain itself is named as its server, as in RFC 6303 section 3."""
         times = (zone.serial, _REFRESH_SECONDS, _RETRY_SECONDS, _EXPIRE_SECONDS, self._ttl_seconds)
         return SOA(DNSLabel(apex), DNSLabel((b"nobody", b"invalid")), times)
 
 
-def failure(message: bytes, rcode: int) -> Answer:
-    """Answer a message that was not understood: its header alone comes back."""
+def failure(message: bytes, rcode: int) -> Response:
+    """Return the response to a message that was not understood: only its header is sent back."""
     flags = 0x80 | message[2] & 0x78 | message[2] & _RECURSION_DESIRED
-    return Answer(message[:2] + bytes((flags, rcode)) + bytes(HEADER_BYTES - 4), rcode)
+    return Response(message[:2] + bytes((flags, rcode)) + bytes(HEADER_BYTES - 4), rcode)
 
 
 def _below(name: Labels, apex: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return (*(label.encode() for label in name), *apex)
 
 
-def _address(place: Place) -> list[tuple[int, RD]]:
-    """Return the record of a place's address: none for one of a link, which means nothing elsewhere."""
-    if "%" in place.address:
+def _address(backend: DnsBackend) -> list[tuple[int, RD]]:
+    """Return the record of a backend's address; none for a link-local address, which is useless elsewhere."""
+    if "%" in backend.address:
         return []
-    if ":" in place.address:
-        return [(QTYPE.AAAA, AAAA(tuple(ipaddress.IPv6Address(place.address).packed)))]
-    return [(QTYPE.A, A(place.address))]
+    if ":" in backend.address:
+        return [(QTYPE.AAAA, AAAA(tuple(ipaddress.IPv6Address(backend.address).packed)))]
+    return [(QTYPE.A, A(backend.address))]
 
 
-def _srv(place: Place, name: Labels, apex: tuple[bytes, ...]) -> SRV:
-    weight = min(place.weight, _LARGEST_SRV_NUMBER)
-    return SRV(place.tier, weight, place.port, DNSLabel(_below(name, apex)))
+def _srv(backend: DnsBackend, name: Labels, apex: tuple[bytes, ...]) -> SRV:
+    weight = min(backend.weight, _LARGEST_SRV_NUMBER)
+    return SRV(backend.tier, weight, backend.port, DNSLabel(_below(name, apex)))
 
 
 class _Reply:
-    """An answer while it is put together."""
+    """A response while it is built."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -201,10 +201,10 @@ class _Reply:
         self.additional: list[RR] = []
 
     def pack(self, largest: int | None) -> bytes:
-        """Return the bytes, at most `largest`.
+        """Return the bytes of the message, at most `largest`.
 
-        What is too long goes without addresses nobody asked for, else empty and marked as truncated, so that the
-        client asks again by TCP (RFC 2181 section 9).
+        If it is too long, the additional addresses are left out. If that is not enough, it is sent empty and marked as
+        truncated, so that the client asks again by TCP (RFC 2181 section 9).
         """
         message = self._pack(self.answers, self.additional)
         if largest is not None and len(message) > largest and self.additional:
@@ -231,4 +231,4 @@ class _Reply:
 
     def _options(self, edns: Edns) -> EDNS0:
         flags = "do" if edns.wants_dnssec else ""
-        return EDNS0(udp_len=LARGEST_DATAGRAM, ext_rcode=self.rcode >> 4, flags=flags)
+        return EDNS0(udp_len=MAX_DATAGRAM_BYTES, ext_rcode=self.rcode >> 4, flags=flags)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.dns_zone import Zone, make_zone
-from app.wire.dns_answer import LARGEST_DATAGRAM, RCODES, Answer, Responder, failure
+from app.wire.dns_response import MAX_DATAGRAM_BYTES, RCODES, Responder, Response, failure
 from tests.unit.pools import PoolUnderTest, backend
 
 TTL = 5
@@ -45,8 +45,8 @@ def query(name: str, kind: str = "A", *options: Any, class_: int = 1, **header: 
     return bytes(record.pack())
 
 
-def answered(message: bytes, *, by: Responder = RESPONDER, is_datagram: bool = True) -> Answer:
-    answer = by.answer(message, is_datagram=is_datagram)
+def answered(message: bytes, *, by: Responder = RESPONDER, is_datagram: bool = True) -> Response:
+    answer = by.respond(message, is_datagram=is_datagram)
     assert answer is not None
     return answer
 
@@ -200,7 +200,7 @@ def test_who_sends_no_options_gets_none() -> None:
 @pytest.mark.parametrize("flags", ["", "do"])
 def test_options_are_answered_with_ours(flags: str) -> None:
     (option,) = ask("web.internal", "A", EDNS0(udp_len=4096, flags=flags)).ar
-    assert (option.rtype, option.edns_len, option.edns_ver, option.edns_rcode) == (QTYPE.OPT, LARGEST_DATAGRAM, 0, 0)
+    assert (option.rtype, option.edns_len, option.edns_ver, option.edns_rcode) == (QTYPE.OPT, MAX_DATAGRAM_BYTES, 0, 0)
     assert option.edns_do == (flags == "do")
 
 
@@ -236,7 +236,7 @@ def test_an_answer_that_does_not_fit_is_truncated(
     message = query("many.internal", kind, *options)
     answer = answered(message)
     reply = DNSRecord.parse(answer.message)
-    assert len(answer.message) <= min(max(takes or 512, 512), LARGEST_DATAGRAM)
+    assert len(answer.message) <= min(max(takes or 512, 512), MAX_DATAGRAM_BYTES)
     assert (bool(reply.header.tc), bool(reply.rr)) == (not fits, fits)
     assert len(reply.ar) == len(options)
     whole = DNSRecord.parse(answered(message, is_datagram=False).message)
@@ -259,7 +259,7 @@ def test_nobody_is_flooded_by_any() -> None:
 
 def test_answers_and_scraps_are_not_answered() -> None:
     for message in (b"", b"x" * 11, query("web.internal", qr=1), answered(query("web.internal")).message):
-        assert RESPONDER.answer(message, is_datagram=True) is None
+        assert RESPONDER.respond(message, is_datagram=True) is None
 
 
 @pytest.mark.parametrize("opcode", [1, 2, 4, 5, 6, 15])
@@ -312,7 +312,7 @@ def test_a_failure_of_ours_is_one_of_the_server() -> None:
 
 @given(st.binary(max_size=600), st.booleans())
 def test_junk_is_answered_as_such_or_dropped(junk: bytes, is_datagram: bool) -> None:
-    answer = RESPONDER.answer(junk, is_datagram=is_datagram)
+    answer = RESPONDER.respond(junk, is_datagram=is_datagram)
     if answer is not None:
         assert answer.message[:2] == junk[:2]
         assert answer.message[2] & 0x80
@@ -324,7 +324,7 @@ def test_a_query_with_some_bytes_changed_is_answered_or_dropped(chosen: st.DataO
     for _ in range(chosen.draw(st.integers(1, 4))):
         message[chosen.draw(st.integers(0, len(message) - 1))] = chosen.draw(st.integers(0, 255))
     cut = chosen.draw(st.integers(0, len(message)))
-    answer = RESPONDER.answer(bytes(message[:cut]), is_datagram=True)
+    answer = RESPONDER.respond(bytes(message[:cut]), is_datagram=True)
     if answer is not None:
-        assert len(answer.message) <= LARGEST_DATAGRAM
+        assert len(answer.message) <= MAX_DATAGRAM_BYTES
         assert answer.rcode in RCODES
