@@ -37,7 +37,7 @@ def test_a_second_greenlet_that_would_wait_is_refused_and_the_first_gets_its_val
     future = GeventFuture()
     waiting = gevent.spawn(future.get, timeout=10)
     gevent.sleep(0)
-    with pytest.raises(RuntimeError, match="another greenlet waits"):
+    with pytest.raises(RuntimeError, match="another greenlet is already waiting"):
         future.get(timeout=10)
     future.set(42)
     assert (waiting.get(timeout=10), future.get(timeout=10)) == (42, 42)

@@ -47,8 +47,8 @@ def test_csv_rows_know_their_line() -> None:
         ("", "line 1: the column id is missing"),
         ("wg_ip,port\n10.0.0.1,80\n", "line 1: the column id is missing"),
         ("id,prt\na,80\n", "line 1: unknown column: prt"),
-        ("id,port\na\n", "line 2: not as many fields"),
-        ("id,port\na,80,81\n", "line 2: not as many fields"),
+        ("id,port\na\n", "line 2: the number of fields differs"),
+        ("id,port\na,80,81\n", "line 2: the number of fields differs"),
     ],
 )
 def test_a_csv_file_that_makes_no_sense_is_refused_with_its_line(text: str, complaint: str) -> None:

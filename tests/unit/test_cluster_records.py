@@ -29,9 +29,9 @@ def test_a_record_is_a_row_of_the_table_judged_as_one():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b"\xff", "is no JSON"),
-        (b"", "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"\xff", "is not JSON"),
+        (b"", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         ([], "is not a JSON object"),
         ({**GOOD, "schema": None}, "has schema None, which must be a whole number from 1"),
         ({**GOOD, "schema": True}, "has schema True, which must be a whole number from 1"),
@@ -39,8 +39,8 @@ def test_a_record_is_a_row_of_the_table_judged_as_one():
         ({**GOOD, "schema": 2}, "has schema 2, newer than 1"),
         ({**GOOD, "port": "x"}, "port"),
         ({**GOOD, "wg_ip": "10.0.0"}, "wg_ip"),
-        ({**GOOD, "deleted": 1, "drain_seconds": -1}, "drain_seconds=-1: must be seconds"),
-        ({**GOOD, "drain_seconds": True}, "drain_seconds=True: must be seconds"),
+        ({**GOOD, "deleted": 1, "drain_seconds": -1}, "drain_seconds=-1: must be a number of seconds"),
+        ({**GOOD, "drain_seconds": True}, "drain_seconds=True: must be a number of seconds"),
         ({**GOOD, "draining": "yes"}, "draining='yes': must be 0 or 1"),
     ],
 )

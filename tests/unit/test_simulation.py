@@ -185,6 +185,6 @@ def test_the_picture_is_svg_with_everything_on_it_and_hostile_names_are_only_tex
 
 def test_of_many_backends_the_picture_has_bars_for_the_busiest():
     picture = draw(simulate([backend(f"b{number}", hard_limit=1 + number % 3) for number in range(100)], 300), None)
-    assert "and 76 backends more, with fewer" in picture
+    assert "and 76 more backends with fewer" in picture
     assert "an edge in no region" in picture
     assert "clients" in draw(simulate([], 10), "sa")
