@@ -198,25 +198,25 @@ def test_a_success_is_reported_once_after_the_first_byte_of_the_backend(opened: 
     opened.table.sweep(now=1.0)
     relay.bytes_up = 1000
     opened.table.sweep(now=2.0)
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [], "connected, and what a client sends is no merit of the backend"
     relay.bytes_down = 1
     opened.table.sweep(now=3.0)
     relay.bytes_down = 2
     opened.table.sweep(now=4.0)
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [one.lease]
 
 
 def test_a_connection_too_short_for_a_sweep_reports_its_success_at_the_end(opened: Open) -> None:
     one = opened.connect(relay=Relay(bytes_down=1))
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [one.lease]
 
 
 def test_without_a_lease_or_a_relay_no_success_is_reported(opened: Open) -> None:
     for one in (opened.connect(to=None, relay=Relay(bytes_down=1)), opened.connect(relay=None)):
-        one.tell_success()
+        one.report_success()
     assert succeeded(WEB) == []
 
 
