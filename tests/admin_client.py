@@ -1,4 +1,4 @@
-"""A client of the admin API, as scripts are: a token, JSON, and nothing kept between two requests."""
+"""A client of the admin API, as a script would be: a token, JSON, and a new connection for each request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCOPES = ("read", "operate", "deploy")
 
 @dataclass(frozen=True)
 class HandlerResponse:
-    """What came back. Header names are lower case."""
+    """A response. Header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class HandlerResponse:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem details, after a look at what every problem has (RFC 9457)."""
+        """Check the fields that every problem has (RFC 9457) and return the problem details."""
         assert self.headers["content-type"] == "application/problem+json", self
         details = self.json
         assert details["type"] == "about:blank"
@@ -39,7 +39,7 @@ class HandlerResponse:
 
 
 class Admin:
-    """The admin API of an edge, to the bearer of `token`."""
+    """The admin API of an edge, called with `token`."""
 
     def __init__(self, address: tuple[str, int], token: str | None) -> None:
         self.address = address
@@ -66,27 +66,27 @@ class Admin:
             connection.close()
 
     def get(self, path: str) -> Any:
-        """Return the JSON of a route that must be there."""
+        """Return the JSON of a GET, which must succeed."""
         response = self.call("GET", path)
         assert response.status == 200, response
         return response.json
 
     def bearer(self, name: str, *scopes: str) -> Admin:
-        """Make a token with these scopes and return its bearer."""
+        """Create a token with these scopes and return a client with it."""
         made = self.call("POST", "/api/tokens", {"name": name, "scopes": list(scopes)})
         assert made.status == 201, made
         return Admin(self.address, made.json["token"])
 
 
 def admin_of(proxy: EdgeProcess, folder: Path) -> Admin:
-    """Return the API of an edge that was started with `admin_variables(folder)`, to the bearer of the first token."""
+    """Return a client with the first token, for an edge started with `admin_variables(folder)`."""
     head = eventually(lambda: proxy.event("listening on"))
     host, _, port = head["admin"].rpartition(":")
     return Admin((host.strip("[]"), int(port)), (folder / "admin.token").read_text().strip())
 
 
 def admin_variables(folder: Path) -> dict[str, object]:
-    """Return what an edge with an admin API is configured by."""
+    """Return the variables of an edge with an admin API."""
     return {
         "ADMIN_LISTEN_ADDR": "127.0.0.1:0",
         "ADMIN_TOKEN_FILE": folder / "admin.token",

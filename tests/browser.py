@@ -24,14 +24,14 @@ from tests.harness import PATIENCE_SECONDS, eventually
 from tests.programs import program
 
 RESPONSE_SECONDS = 60.0
-"""A browser that starts for the first time, on a busy machine, takes its time."""
+"""The first start of a browser on a busy host is slow."""
 PIPES_WHERE_IT_WANTS_THEM = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowDown": 40}
-"""What a person presses, with its code on Windows, which is what the protocol wants."""
+"""Keys by name, with their Windows codes, which the protocol uses."""
 
 
 class Page:
-    """The page in the browser. What went wrong in it, and whom it asked, is collected on the way."""
+    """The page in the browser. Collects its errors and requests."""
 
     def __init__(self, to_browser: IO[bytes], from_browser: IO[bytes]) -> None:
         self._to_browser = to_browser
@@ -40,9 +40,9 @@ class Page:
         self._session: str | None = None
         self._last_id = 0
         self.errors: list[str] = []
-        """Exceptions, errors and warnings on the console, violations of the policy."""
+        """Exceptions, console errors and warnings, CSP violations."""
         self.requests: list[str] = []
-        """Every address that was asked for."""
+        """The URL of every request."""
         target = self.command("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -93,7 +93,7 @@ class Page:
         self.command("Page.navigate", url=url)
         eventually(lambda: self.evaluate(f"location.href == {json.dumps(url)} && document.readyState == 'complete'"))
 
-    # What a person sees
+    # Seeing
 
     def text(self, selector: str) -> str:
         """Return the text shown of the first element, "" where there is none or it is not shown."""
@@ -114,7 +114,7 @@ class Page:
                 pytest.fail(f"no {text!r} in {selector}, but {self.text(selector)!r}; the browser said {self.errors}")
             gevent.sleep(0.02)
 
-    # What a person does
+    # Acting
 
     def click(self, selector: str) -> None:
         """Press the mouse's button on the middle of the first such element, once nothing around it is being changed."""
@@ -164,7 +164,7 @@ class Page:
             )
         )
 
-    # How it looks
+    # Appearance
 
     def resize(self, width: int, height: int, scale: float = 1) -> None:
         self.command(

@@ -150,7 +150,7 @@ class Connection:
         self.lease = self.last_lease = None
         self.lease_seconds = self.connect_seconds = 0.0
 
-    def tell_success(self) -> None:
+    def report_success(self) -> None:
         """Report a success of the backend, once, after its first byte: it clears the backend's counted failures."""
         if not self.has_succeeded and self.lease is not None and self.progress is not None and self.progress.bytes_down:
             self.has_succeeded = True
@@ -239,7 +239,7 @@ class Connections:
             if self.take_bytes(connection) or connection.has_noticed_half_close != progress.is_half_closed:
                 connection.has_noticed_half_close = progress.is_half_closed
                 connection.quiet_since = now
-                connection.tell_success()
+                connection.report_success()
             else:
                 self._end_if_quiet(connection, progress, now - connection.quiet_since)
 

@@ -81,7 +81,7 @@ def let_others_catch_up(wake: Callable[..., object]) -> None:
     callback = get_hub().loop.run_callback(wake)
     try:
         get_hub().switch()
-    except BaseException:  # thrown in: the callback must not wake the greenlet any more
+    except BaseException:  # thrown in: the callback must not wake the greenlet again
         callback.stop()
         raise
 

@@ -1,4 +1,4 @@
-"""Three points of presence, each with a node of one etcd, on machines of their own; backends and clients beside."""
+"""Three POPs, each with a node of one etcd, in network namespaces of their own, with backends and clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ for port in map(int, sys.argv[1:]):
     threading.Thread(target=Server(("", port), Who).serve_forever).start()
 print("ready", flush=True)
 """
-"""Servers that answer whatever they are asked with their port."""
+"""Servers that respond to everything with their port."""
 
 _CLIENT = """
 import json, socket, sys, threading, time
@@ -65,18 +65,18 @@ while not ended.wait(0.005):
         has_stayed = has_stayed and ask(staying) == first
 json.dump({"count": count, "has_stayed": has_stayed, "changes": changes, "failures": failures}, sys.stdout)
 """
-"""Asks on new connections who serves it, over and over, and now and then on one that it had first."""
+"""Repeatedly asks over new connections which backend serves it, and sometimes over its first connection."""
 
 
 def more_than_an_hour_fast() -> dict[str, str]:
-    """Return what makes the clock of a process so."""
+    """Return the environment that sets a process's clock forward."""
     program("faketime", "faketime")
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     return {"LD_PRELOAD": str(library), "FAKETIME": "+3700", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 class Client:
-    """A client in a POP's city, until it is told to stop."""
+    """A client in a POP's city; runs until `stop`."""
 
     def __init__(self, machine: Machine) -> None:
         self._process = subprocess.Popen(
@@ -84,7 +84,7 @@ class Client:
         )
 
     def stop(self) -> dict[str, Any]:
-        """Return what it saw: how often it connected, who answered from when on, when nobody did."""
+        """Stop and return its record: number of connects, the backends over time, failures."""
         said, _ = self._process.communicate(timeout=30)
         return dict(json.loads(said))
 
@@ -134,7 +134,7 @@ class Cluster:
         return {"wg_ip": self.host, "port": port, "region": "sa", "country": "BR", **columns}
 
     def service(self, port: int) -> dict[str, object]:
-        """Return what a service says of itself."""
+        """Return the body of a service's registration."""
         return {"host": self.host, "port": port, "region": "sa", "country": "BR"}
 
     def put(self, place: Place, backend_id: str, port: int) -> None:
@@ -142,13 +142,13 @@ class Cluster:
         assert status == 200, said
 
     def are_equal(self) -> bool:
-        """Say whether the replicas are, with nothing doubtful in them."""
+        """Return whether the replicas are equal, without suspects."""
         first, *others = (place.rows() for place in self.places)
         return all(rows == first for rows in others) and all(row[-1] is None for row in first)
 
     @contextmanager
     def clients(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Run a client at every POP for the block, and let it be asked at the end what each saw."""
+        """Run a client at every POP for the block. Yields a function that returns the record of each."""
         running = [Client(place.machine) for place in self.places]
         try:
             time.sleep(0.5)
@@ -160,7 +160,7 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """Run three POPs for the block, one of which has a clock that is more than an hour fast."""
+    """Run three POPs for the block, one with a clock more than an hour fast."""
     program("curl", "curl")
     with wire(*NAMES, "backends") as network:
         yield Cluster(network, folder)

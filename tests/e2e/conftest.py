@@ -1,4 +1,4 @@
-"""The admin listener's page as a person uses it: a headless Chromium before a real edge."""
+"""Fixtures for tests of the web page: a headless Chromium and a real edge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.harness import frontend, row
 from tests.traffic import named
 
 HOSTILE = "<img src=x onerror=alert(1)>/%2F\"'&amp;"
-"""What a backend may call itself."""
+"""A possible id of a backend."""
 CONFIG = {
     "frontends": [
         frontend("tcp", "cities", algorithm="geo"),
@@ -30,7 +30,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser):
-    """The page before an edge, without a token, and a look at the end: it asked nobody else, and nothing went wrong."""
+    """The page without a token. At the end, checks that it requested nothing else and logged no error."""
     browser.resize(1360, 900)
     browser.open("about:blank")
     browser.errors.clear()
@@ -40,12 +40,12 @@ def visit(browser):
         page = browser
         url = ""
         expected = ()
-        """What the console may say."""
+        """Texts of errors that the test causes."""
 
         def open(self, admin):
             self.url = "http://{}:{}/".format(*admin.address)
             browser.open(self.url)
-            browser.evaluate("sessionStorage.clear()")  # of an edge that had this port before
+            browser.evaluate("sessionStorage.clear()")  # of an earlier edge on this port
             browser.open(self.url)
 
         def sign_in(self, admin):

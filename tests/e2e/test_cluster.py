@@ -1,6 +1,6 @@
-"""Three POPs through what befalls a cluster: no connection is lost, nothing stale serves, and all agree in the end.
+"""Failures of a cluster of three POPs: no connection is lost, no stale backend serves, and all POPs agree in the end.
 
-The clock of one of them is more than an hour fast all the while.
+The clock of one POP is more than an hour fast throughout.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def three(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def settled(three: Cluster):
-    """Begin with two backends that serve everywhere."""
+    """Start with two backends that serve at every POP."""
     three.wait()
     for row in three.places[0].rows():
         if row[0] not in {"a", "b"}:
@@ -47,7 +47,7 @@ def assert_no_connection_was_lost(seen):
         assert one["has_stayed"]
 
 
-def test_what_is_written_here_serves_there_within_a_second(three: Cluster, record_property):
+def test_a_change_at_one_pop_is_applied_at_the_others_within_a_second(three: Cluster, record_property):
     here, *there = three.places
     here.api("DELETE", "/api/backends/b")
     written = []
@@ -109,7 +109,7 @@ def test_the_leader_of_etcd_is_killed_under_load(three: Cluster):
 
 
 def test_half_a_minute_without_a_quorum(three: Cluster):
-    """Services go on saying that they serve, and nobody hears them."""
+    """Services keep renewing their registrations, which cannot be stored."""
     place = three.places[0]
     service = {**three.service(9003), "ttl_seconds": 10}
     for name in ("s1", "s2"):
@@ -145,7 +145,7 @@ def test_half_a_minute_without_a_quorum(three: Cluster):
 
 
 def test_a_leader_frozen_for_longer_than_the_leases(three: Cluster):
-    """It deletes what it did not hear of when it wakes, though every service is well."""
+    """On waking it deletes leases whose renewals it missed, although every service is healthy."""
     leader = three.leader()
     place = next(one for one in three.places if one is not leader)
     for name in "ab":
@@ -187,7 +187,7 @@ def test_a_pop_is_cut_off_and_healed(three: Cluster, is_compacted):
         assert others[1].api("DELETE", "/api/backends/b")[0] == 204
         if is_compacted:
             others[0].compact()
-            away.signal_etcd(signal.SIGSTOP)  # its own node would tell what has happened, before it is compacted too
+            away.signal_etcd(signal.SIGSTOP)  # its own node would report the changes before it is compacted, too
         assert [row[0] for row in away.rows()] == ["a", "b"]
         away.heal(others)
         healed = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a person does on the admin listener's page: sign in, deploy, swap, roll back, drain."""
+"""Using the web page: sign in, deploy, swap, roll back, drain."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def deploy(page, source, outcome):
     page.wait_for("#outcome", outcome)
 
 
-def test_it_asks_for_a_token_refuses_a_wrong_one_and_shows_the_edge_to_a_good_one(town, visit, page):
+def test_it_requires_a_valid_token(town, visit, page):
     visit.open(town.admin)
     visit.expected = ["401"]
     assert page.text("#sign-in h1") == "Sign in to this edge"
@@ -59,7 +59,7 @@ def test_it_asks_for_a_token_refuses_a_wrong_one_and_shows_the_edge_to_a_good_on
     page.wait_for("#readiness", "ready")
 
 
-def test_the_token_stays_in_the_tab_until_one_signs_out(town, visit, page):
+def test_the_token_stays_in_the_tab_until_sign_out(town, visit, page):
     visit.sign_in(town.admin)
     assert page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]") == ["", 0, 1]
     assert town.admin.token not in page.evaluate("document.documentElement.outerHTML")
@@ -73,14 +73,14 @@ def test_the_token_stays_in_the_tab_until_one_signs_out(town, visit, page):
     page.wait_for("#sign-in")
 
 
-def test_a_token_that_is_revoked_is_signed_out_with_the_reason(town, visit, page):
+def test_a_revoked_token_is_signed_out_with_the_reason(town, visit, page):
     visit.sign_in(town.admin.bearer("guest", "read"))
     visit.expected = ["401"]
     assert town.admin.call("DELETE", "/api/tokens/guest").status == 204
     page.wait_for("#sign-in-error", "This token is no longer valid.")
 
 
-def test_a_token_without_a_scope_is_told_so(town, visit, page):
+def test_a_missing_scope_is_reported(town, visit, page):
     visit.expected = ["403"]
     visit.sign_in(town.admin.bearer("guest", "read"))
     page.click("[aria-label='Drain gru']")
@@ -91,7 +91,7 @@ def test_a_token_without_a_scope_is_told_so(town, visit, page):
     page.wait_for("#sign-in-error", "token deployer lacks the scope read.")
 
 
-def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, visit, page):
+def test_an_endpoint_is_created_and_its_handler_deployed_swapped_rolled_back_and_undeployed(town, visit, page):
     visit.sign_in(town.admin)
     page.wait_for("#no-endpoints", "No endpoint yet.")
     page.click("#new-endpoint summary")
@@ -121,7 +121,7 @@ def test_an_endpoint_is_made_deployed_swapped_rolled_back_and_undeployed(town, v
     page.wait_for("#endpoint-rows .pill", "none")
 
 
-def test_a_source_at_fault_shows_its_traceback_and_the_old_version_serves_on(town, visit, page, hello):
+def test_a_faulty_source_shows_its_traceback_and_the_old_version_serves(town, visit, page, hello):
     visit.expected = ["422"]
     deploy(page, says("one"), "Version 1 is serving.")
     deploy(page, BROKEN, "line 3: ValueError: invalid literal for int() with base 10: 'ten'")
@@ -133,7 +133,7 @@ def test_a_source_at_fault_shows_its_traceback_and_the_old_version_serves_on(tow
     assert town.response("/hello") == (200, "three")
 
 
-def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
+def test_compiling_stores_a_version_without_deploying_it(town, page, hello):
     deploy(page, says("one"), "Version 1 is serving.")
     page.fill("#source", says("two"))
     page.click("#compile")
@@ -144,7 +144,7 @@ def test_compiling_keeps_a_version_that_does_not_serve(town, page, hello):
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1, 2]
 
 
-def test_what_is_pressed_twice_is_done_once(town, page, hello):
+def test_a_double_click_acts_once(town, page, hello):
     page.fill("#source", says("one"))
     page.evaluate("document.getElementById('deploy').click(); document.getElementById('deploy').click()")
     page.wait_for("#outcome", "Version 1 is serving.")
@@ -152,7 +152,7 @@ def test_what_is_pressed_twice_is_done_once(town, page, hello):
     assert [one["number"] for one in town.admin.get("/api/endpoints/hello/versions")["items"]] == [1]
 
 
-def test_an_answer_that_comes_when_another_endpoint_is_in_the_box_is_told_as_its_own(town, page, hello):
+def test_a_response_for_an_endpoint_no_longer_in_the_box_names_it(town, page, hello):
     slow = "import time\ntime.sleep(1)\n" + says("slow")
     assert town.admin.call("POST", "/api/endpoints", {"id": "other", "path": "/other"}).status == 201
     page.wait_for("#endpoint-rows tr:nth-child(2)", "other")
@@ -166,7 +166,7 @@ def test_an_answer_that_comes_when_another_endpoint_is_in_the_box_is_told_as_its
     assert town.response("/other")[0] == 503
 
 
-def test_a_file_is_opened_and_a_kept_source_is_shown(town, page, hello, tmp_path):
+def test_a_file_is_opened_and_a_stored_source_is_shown(town, page, hello, tmp_path):
     (tmp_path / "hello.py").write_text(says("from a file"))
     page.choose_file("#file", tmp_path / "hello.py")
     eventually(lambda: page.evaluate("document.getElementById('source').value") == says("from a file"))
@@ -195,7 +195,7 @@ def test_a_backend_is_drained_and_undrained_by_its_button(town, visit, page, bac
     page.wait_for("#figures", "2 of 2")
 
 
-def test_what_happens_is_seen_without_a_click(town, visit, page, tmp_path):
+def test_changes_appear_without_a_click(town, visit, page, tmp_path):
     visit.sign_in(town.admin)
     with town.proxy.connect("127.0.1.1", frontend="tcp") as sock:
         bound_to = ask(sock)

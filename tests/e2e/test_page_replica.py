@@ -1,4 +1,4 @@
-"""The page where backends are etcd's: how old the copy is, and what is wrong with it."""
+"""The page with backends replicated from etcd: the age and the errors of the replica."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.harness import eventually
 from tests.integration.etcd_servers import etcd_running, pops
 
 
-def test_the_page_says_how_old_the_replica_is(visit, tmp_path):
+def test_the_page_shows_the_age_of_the_replica(visit, tmp_path):
     with etcd_running() as etcd, pops(tmp_path) as make:
         etcd.put_backend("a", 1001)
         place = make("gru", etcd.endpoints).start()
@@ -18,12 +18,12 @@ def test_the_page_says_how_old_the_replica_is(visit, tmp_path):
         (node,) = etcd.nodes
         node.kill()
         eventually(
-            lambda: page.evaluate("document.querySelector('#replica').dataset.state") == "unhealthy", 15, "is said"
+            lambda: page.evaluate("document.querySelector('#replica').dataset.state") == "unhealthy", 15, "the error is shown"
         )
         assert "refused" in page.evaluate("document.querySelector('#replica').title")
 
 
-def test_one_machine_has_no_replica_to_speak_of(visit, town):
+def test_an_edge_without_replication_shows_no_replica(visit, town):
     town.start()
     visit.sign_in(town.admin)
     assert visit.page.evaluate("document.querySelector('#replica').hidden")

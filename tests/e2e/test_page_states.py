@@ -1,4 +1,4 @@
-"""The admin listener's page in what befalls it: nothing there, the edge gone, hostile text, no mouse, little room."""
+"""States of the web page: an empty edge, an edge that is gone, hostile text, keyboard use, narrow windows."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def page(visit):
     return visit.page
 
 
-# Nothing there
+# An empty edge
 
 
-def test_an_edge_with_endpoints_alone_says_that_there_is_nothing_yet(edge, visit, page, tmp_path):
+def test_an_edge_with_endpoints_only_shows_notes_for_empty_lists(edge, visit, page, tmp_path):
     config = {"frontends": [{"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True}]}
     visit.sign_in(admin_of(edge(config=config, **admin_variables(tmp_path)), tmp_path))
     page.wait_for("#no-pools", "This edge has no pool: it serves endpoints only.")
@@ -42,7 +42,7 @@ def test_an_edge_with_endpoints_alone_says_that_there_is_nothing_yet(edge, visit
     assert "No recent client has a known location." in page.texts("#map-summary")[0]
 
 
-def test_a_pool_without_a_backend_says_how_to_make_one(edge, visit, page, tmp_path):
+def test_a_pool_without_backends_shows_how_to_add_one(edge, visit, page, tmp_path):
     config = {"frontends": [frontend("tcp", "cities", algorithm="geo")], "backends": [{"name": "cities", "app": ""}]}
     visit.sign_in(admin_of(edge([], config=config, **admin_variables(tmp_path)), tmp_path))
     page.wait_for(".pool .empty", "No backend in the routing database yet")
@@ -50,7 +50,7 @@ def test_a_pool_without_a_backend_says_how_to_make_one(edge, visit, page, tmp_pa
     assert page.text("#readiness") != "ready"
 
 
-def test_of_very_many_pools_the_first_are_shown_and_all_are_counted(edge, visit, page, tmp_path):
+def test_the_first_of_many_pools_are_shown_and_all_are_counted(edge, visit, page, tmp_path):
     config = {
         "frontends": [frontend(f"f{number}", f"p{number}") for number in range(50)],
         "backends": [pool(f"p{number}", 1, 2) for number in range(50)],
@@ -61,10 +61,10 @@ def test_of_very_many_pools_the_first_are_shown_and_all_are_counted(edge, visit,
     page.wait_for("#figures", "100 of 100")
 
 
-# The edge gone
+# An edge that is gone
 
 
-def test_an_edge_that_is_gone_is_said_with_the_age_of_what_is_shown_until_it_is_back(town, visit, page):
+def test_an_edge_that_is_gone_is_reported_with_the_age_of_the_data_until_it_is_back(town, visit, page):
     visit.sign_in(town.admin)
     visit.expected = UNREACHABLE
     town.proxy.kill()
@@ -84,7 +84,7 @@ def test_an_edge_that_is_gone_is_said_with_the_age_of_what_is_shown_until_it_is_
     assert page.text("#readiness") == "ready"
 
 
-def test_an_edge_that_was_never_there_shows_no_figures(town, visit, page):
+def test_an_edge_that_never_responded_shows_no_figures(town, visit, page):
     visit.open(town.admin)
     visit.expected = UNREACHABLE
     town.proxy.kill()
@@ -94,7 +94,7 @@ def test_an_edge_that_was_never_there_shows_no_figures(town, visit, page):
     assert page.text("#figures") == page.text("#age") == ""
 
 
-def test_an_edge_that_stands_still_is_not_called_live(town, visit, page):
+def test_a_stopped_edge_is_not_shown_as_live(town, visit, page):
     visit.sign_in(town.admin)
     town.proxy.process.send_signal(signal.SIGSTOP)
     page.wait_for("#age", " s old")
@@ -105,7 +105,7 @@ def test_an_edge_that_stands_still_is_not_called_live(town, visit, page):
 # Hostile text
 
 
-def test_what_backends_handlers_and_the_log_say_is_text_and_never_markup(town, visit, page):
+def test_names_of_backends_and_text_of_handlers_and_the_log_are_never_markup(town, visit, page):
     visit.expected = ["422"]
     admin = town.admin
     assert admin.call("POST", "/api/endpoints", {"id": "hello", "name": MARKUP, "path": "/hello"}).status == 201
@@ -129,11 +129,11 @@ def test_what_backends_handlers_and_the_log_say_is_text_and_never_markup(town, v
     assert "owned" not in page.evaluate("document.title")
 
 
-# No mouse
+# Keyboard and screen reader
 
 
 def tab_to(page, name):
-    """Press Tab until something has the focus; on the way each stop has a name and is seen."""
+    """Press Tab until an element has the focus; every stop on the way must have a name and a visible focus."""
     for _ in range(80):
         page.press("Tab")
         kind, outline = page.evaluate(STOPS)
@@ -145,7 +145,7 @@ def tab_to(page, name):
     pytest.fail(f"the keyboard does not reach {name}")
 
 
-def test_it_is_used_by_keyboard_alone(town, visit, page):
+def test_it_works_by_keyboard_alone(town, visit, page):
     visit.open(town.admin)
     page.type(town.admin.token)
     page.press("Enter")
@@ -179,8 +179,8 @@ def test_it_is_used_by_keyboard_alone(town, visit, page):
     assert page.evaluate("document.activeElement.className") == "lines"
 
 
-def test_everything_has_a_name_for_who_does_not_see_it(town, visit, page):
-    """By the accessibility tree that a screen reader is given."""
+def test_everything_has_an_accessible_name(town, visit, page):
+    """Checks the accessibility tree, which screen readers use."""
     town.admin.call("POST", "/api/endpoints", {"id": "hello", "path": "/hello"})
     visit.sign_in(town.admin)
     page.click("#endpoint-rows button")
@@ -199,7 +199,7 @@ def test_everything_has_a_name_for_who_does_not_see_it(town, visit, page):
     assert any(name.startswith("Health: ") for name in names)
 
 
-# Little room, little light
+# Narrow windows, dark colours
 
 
 def test_nothing_is_wider_than_the_window(town, visit, page):
@@ -218,7 +218,7 @@ def test_nothing_is_wider_than_the_window(town, visit, page):
         assert (width, wide) == (width, [])
 
 
-def test_it_is_dark_where_one_likes_it_dark(town, visit, page):
+def test_it_follows_the_preferred_colour_scheme(town, visit, page):
     visit.sign_in(town.admin)
     colours = {}
     for scheme in ("light", "dark"):
@@ -228,7 +228,7 @@ def test_it_is_dark_where_one_likes_it_dark(town, visit, page):
     assert colours == {"light": "rgb(245, 244, 240)", "dark": "rgb(13, 17, 22)"}
 
 
-def test_nothing_moves_for_who_wants_it_still(town, visit, page):
+def test_nothing_moves_with_reduced_motion(town, visit, page):
     visit.sign_in(town.admin)
     running = "document.getAnimations().filter((one) => one.playState === 'running').length"
     page.prefer(prefers_reduced_motion="reduce")

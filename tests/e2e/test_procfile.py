@@ -1,6 +1,6 @@
-"""The Procfile as a person runs it: honcho starts the edge and the demo, clients of five places land in five cities.
+"""The Procfile: honcho starts the edge and the demo, and clients of five places get backends in five cities.
 
-Everything happens in a copy of the project, on ports of its own.
+The tests run in a copy of the project, on other ports.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PLACES = {
     "192.0.2.1": "jnb · Johannesburg, ZA (af)",
     "2001:12ff::10": "gru · São Paulo, BR (sa)",
 }
-"""Clients of Brazil, the United States, France, Japan and nowhere, and Brazil again over IPv6."""
+"""Clients from Brazil, the United States, France, Japan, an unknown place, and from Brazil over IPv6."""
 
 
 class Project:
@@ -68,7 +68,7 @@ class Project:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """Run `honcho start` and wait until the edge lives and the processes that idle here have said so."""
+        """Run `honcho start` and wait until the edge is live and the idle processes have logged it."""
         self.honcho = subprocess.Popen(
             [sys.executable, "-m", "honcho", "start"],
             cwd=self.folder,
@@ -86,7 +86,7 @@ class Project:
         return (self.folder / "output").read_text()
 
     def get(self, port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-        """Return (status, body) of a GET; (0, "") when nobody listens."""
+        """Return (status, body) of a GET; (0, "") if nothing listens."""
         connection = http.client.HTTPConnection(host, port, timeout=10)
         try:
             connection.request("GET", path)
@@ -98,14 +98,14 @@ class Project:
             connection.close()
 
     def as_client(self, address: str) -> list[str]:
-        """Return who answered a client of that address, twice."""
+        """Return the backends of two connections of a client at an address."""
         script = str(self.folder / "scripts" / "as_client.py")
         done = run([sys.executable, script, address, "--edge", f"127.0.0.1:{self.port}", "--count", "2"])
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.splitlines()
 
     def type(self, script: str) -> str:
-        """Return what commands of a document print, typed in the folder."""
+        """Run commands of a document in the folder. Returns their output."""
         script = script.replace("as_client.py", f"as_client.py --edge 127.0.0.1:{self.port}")
         script = script.replace("localhost:8080", f"127.0.0.1:{self.port}")
         command = ["env", "-u", "EDGEPROXY_ENV_FILE", "bash", "-euo", "pipefail", "-c", script]
@@ -116,7 +116,7 @@ class Project:
         return done.stdout
 
     def stop(self) -> str:
-        """End honcho as a service manager does; returns all that was printed."""
+        """End honcho as a service manager does. Returns its output."""
         assert self.honcho is not None
         self.honcho.send_signal(signal.SIGTERM)
         self.honcho.wait(20)
@@ -179,7 +179,7 @@ def test_the_tutorial(project):
     assert_clean_end(project.stop())
 
 
-def test_without_settings_and_without_a_database_it_runs_and_says_how_to_seed_one(project):
+def test_without_settings_and_database_it_runs_and_logs_how_to_seed_one(project):
     project.start()
     eventually(lambda: "idle: DEMO is not set" in project.output(), what="the demo idles too")
     eventually(lambda: "scripts/seed_backends.py makes one" in project.output(), what="how to seed a database")

@@ -1,9 +1,9 @@
 """A peer in a process of its own, for more bytes than the test's process should touch. Run by the copying tests.
 
 ``bulk_peer.py exchange SEED BYTES [HOST PORT]`` sends BYTES made from SEED in pieces of 1 byte to 1 MiB while it
-receives to the end in bites as random, and prints the SHA-256 of what it sent and of what it received.
-``bulk_peer.py flood`` sends for ever; ``bulk_peer.py drink HOST PORT`` receives for ever.
-Without HOST PORT it listens, prints its port, and takes one connection.
+receives to the end in pieces of random size, and prints the SHA-256 of what it sent and of what it received.
+``bulk_peer.py flood`` sends without end; ``bulk_peer.py drink HOST PORT`` receives without end.
+Without HOST PORT it listens, prints its port, and accepts one connection.
 """
 
 import hashlib

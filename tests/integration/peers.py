@@ -1,8 +1,7 @@
-"""What the tests of real connections are played with: an edge before one backend that each test gives a part to.
+"""Helpers for tests of real connections: an edge with one backend whose behaviour each test sets.
 
-Starting an edge takes a second, so tests of one subject share one (`Stage`); every client comes from a loopback
-address of its own, by which its access line is found. The rest are the moves of a peer: read so much, reset, wait
-until the kernel has delivered.
+Starting an edge takes a second, so tests of one subject share one (`Stage`). Every client has its own loopback address,
+by which its access line is found. The other helpers read, reset, and wait for the kernel to deliver.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _sources = count(1)
 
 
 def fresh_address() -> str:
-    """Return a loopback address that no client of this test run has come from yet."""
+    """Return a loopback address that no client of this test run has used yet."""
     number = next(_sources)
     return f"127.1.{number >> 8}.{number & 255}"
 
@@ -42,7 +41,7 @@ def echo(sock: socket.socket) -> None:
 
 
 def named(name: str) -> Part:
-    """Return the part of a backend that says its name first, and holds the connection until the client ends it."""
+    """Return a backend's behaviour: send its name, then hold the connection until the client closes it."""
 
     def part(sock: socket.socket) -> bytes:
         sock.sendall(name.encode() + b"\n")
@@ -52,7 +51,7 @@ def named(name: str) -> Part:
 
 
 def name_heard(sock: socket.socket) -> str:
-    """Return the name a `named` backend says; "" when the connection ended or was reset without one."""
+    """Return the name that a `named` backend sends; "" if the connection ends or is reset without one."""
     try:
         said = sock.recv(100)
     except ConnectionResetError:
@@ -61,7 +60,7 @@ def name_heard(sock: socket.socket) -> str:
 
 
 def visit(edge: EdgeProcess, source: str) -> str:
-    """Connect from an address, hear who answers ("" when turned away), leave."""
+    """Connect from an address, return the backend's name ("" if refused), close."""
     try:
         with edge.connect(source) as client:
             return name_heard(client)
@@ -69,8 +68,8 @@ def visit(edge: EdgeProcess, source: str) -> str:
         return ""
 
 
-def is_turned_away(edge: EdgeProcess, source: str) -> bool:
-    """Connect from an address and wait for the end; say whether it was a reset."""
+def is_refused(edge: EdgeProcess, source: str) -> bool:
+    """Connect from an address and wait for the end. Returns whether it was a reset."""
     try:
         with edge.connect(source) as client:
             return is_reset(client)
@@ -79,7 +78,7 @@ def is_turned_away(edge: EdgeProcess, source: str) -> bool:
 
 
 def load(edge: EdgeProcess, database: Path, rows: list[dict[str, Any]]) -> None:
-    """Replace the rows of the edge's routing database by different ones, and wait until it serves them."""
+    """Replace the rows of the edge's routing database by different ones, and wait until the edge uses them."""
 
     def loads() -> int:
         return sum(line["event"].startswith("routing: ") for line in edge.log())
@@ -90,7 +89,7 @@ def load(edge: EdgeProcess, database: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """Return `size` bytes, fewer when the stream ends before."""
+    """Return `size` bytes, or fewer if the stream ends before."""
     received = bytearray()
     while len(received) < size and (data := sock.recv(size - len(received))):
         received += data
@@ -98,7 +97,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 def read_to_end(sock: socket.socket) -> bytes:
-    """Return all that comes before a clean end."""
+    """Return everything up to a clean end."""
     received = bytearray()
     while data := sock.recv(65536):
         received += data
@@ -106,7 +105,7 @@ def read_to_end(sock: socket.socket) -> bytes:
 
 
 def read_until_reset(sock: socket.socket, pause: Callable[[], object] = lambda: None) -> bytes:
-    """Return all that comes before a reset; a clean end fails the test. `pause` is called before each small bite."""
+    """Return everything up to a reset; a clean end fails the test. `pause` is called before each small read."""
     received = bytearray()
     while True:
         try:
@@ -120,7 +119,7 @@ def read_until_reset(sock: socket.socket, pause: Callable[[], object] = lambda: 
 
 
 def is_reset(sock: socket.socket) -> bool:
-    """Wait for the end of a connection that brings no byte; say whether it was a reset."""
+    """Wait for the end of a connection that brings no byte. Returns whether it was a reset."""
     try:
         data = sock.recv(1)
     except ConnectionResetError:
@@ -130,13 +129,13 @@ def is_reset(sock: socket.socket) -> bool:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with RST, which also throws away what the peer's kernel has not acknowledged."""
+    """Close with RST, which also discards what the peer's kernel has not acknowledged."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 def await_acknowledged(sock: socket.socket) -> None:
-    """Wait until the peer's kernel has all that was sent."""
+    """Wait until the peer's kernel has received everything that was sent."""
     eventually(
         lambda: struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0] == 0,
         what="all sent bytes acknowledged",
@@ -145,7 +144,7 @@ def await_acknowledged(sock: socket.socket) -> None:
 
 @contextmanager
 def paused(edge: EdgeProcess) -> Iterator[None]:
-    """Stop the edge's process meanwhile: what clients do now is there all at once when it goes on."""
+    """Stop the edge's process for the block: it then finds everything the clients did at once."""
     freeze(edge.process.pid)
     try:
         yield
@@ -155,7 +154,7 @@ def paused(edge: EdgeProcess) -> Iterator[None]:
 
 @contextmanager
 def crowd(edge: EdgeProcess, sources: Iterable[str]) -> Iterator[list[socket.socket]]:
-    """Connect one client from each source address, all of them accepted by the edge in one burst."""
+    """Connect one client from each source address; the edge accepts them in one burst."""
     with ExitStack() as stack:
         with paused(edge):
             clients = [stack.enter_context(edge.connect(source)) for source in sources]
@@ -164,7 +163,7 @@ def crowd(edge: EdgeProcess, sources: Iterable[str]) -> Iterator[list[socket.soc
 
 @contextmanager
 def hanging_backend() -> Iterator[int]:
-    """Give the port of a backend whose accept queue is full, so that the kernel ignores further connections."""
+    """Yield the port of a backend whose accept queue is full, so that the kernel ignores further connections."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -179,14 +178,14 @@ def hanging_backend() -> Iterator[int]:
 
 
 def refusing_port(stack: ExitStack) -> int:
-    """Return a port that refuses connections: bound, so that nobody else gets it, and not listened on."""
+    """Return a port that refuses connections: it is bound, so that no other process gets it, but nothing listens."""
     sock = stack.enter_context(socket.socket())
     sock.bind(("127.0.0.1", 0))
     return int(sock.getsockname()[1])
 
 
 class Stage:
-    """An edge before one backend, "a", that plays the part each test gives it."""
+    """An edge with one backend, "a", whose behaviour each test sets."""
 
     def __init__(self, folder: Path, **variables: object) -> None:
         self._part: Part = echo
@@ -209,7 +208,7 @@ class Stage:
             outcomes.put(error)
 
     def play(self, part: Part) -> Callable[[], Any]:
-        """Let the backend play `part(socket)` from now on; call the result for what it returned, or its OSError."""
+        """Let the backend run `part(socket)` from now on. Returns a function that returns its result or OSError."""
         self._part, outcomes = part, Queue()
         self._outcomes = outcomes
 
@@ -225,12 +224,12 @@ class Stage:
         return self.edge.connect(fresh_address(), timeout)
 
     def line_of(self, client: str) -> dict[str, Any]:
-        """Return the access line of the client with this address."""
+        """Return the access line of the client at an address."""
         return next(iter(lines_of(self.edge, client)))
 
 
 def lines_of(edge: EdgeProcess, client: str, at_least: int = 1) -> list[dict[str, Any]]:
-    """Return the access lines of a client, once there are so many."""
+    """Wait for `at_least` access lines of a client and return them."""
 
     def look() -> list[dict[str, Any]] | None:
         lines = [line for line in edge.access_lines() if line["client"] == client]
@@ -240,12 +239,12 @@ def lines_of(edge: EdgeProcess, client: str, at_least: int = 1) -> list[dict[str
 
 
 def address_of(client: socket.socket) -> str:
-    """Return the address a client comes from, while it is open."""
+    """Return the address of an open client connection."""
     return str(client.getsockname()[0])
 
 
 def await_idle(edge: EdgeProcess) -> dict[str, float]:
-    """Wait until the edge has no connection and no lease; return the metrics of that moment."""
+    """Wait until the edge has no connection and no lease. Returns the metrics then."""
 
     def look() -> dict[str, float] | None:
         samples = edge.metrics()

@@ -1,4 +1,4 @@
-"""Real databases, caches, object stores and mail servers, each in processes of its own: to kill, freeze and restart."""
+"""Real databases, caches, object stores and mail servers in their own processes, to kill, freeze and restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USER, PASSWORD, DATABASE, BUCKET = "edge", "s3cret-of-tests", "shop", "things"
 
 
 class Peer:
-    """A server on a port of loopback that the kernel chose, with a folder of its own."""
+    """A server on a loopback port chosen by the kernel, with its own folder."""
 
     kind = ""
     engine = ""
@@ -42,7 +42,7 @@ class Peer:
         self.prepare()
 
     def prepare(self) -> None:
-        """Make what the server needs in its folder."""
+        """Create what the server needs in its folder."""
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -51,7 +51,7 @@ class Peer:
         return {"engine": self.engine, "host": "127.0.0.1", "port": self.port}
 
     def spec(self, name: str = "main", **more: Any) -> ServiceSpec:
-        """Return a service at this server; `more` are settings."""
+        """Return the spec of a service on this server; `more` are settings."""
         return parse_service({"name": name, "kind": self.kind, "settings": {**self.settings(), **more}})
 
     def is_up(self) -> bool:
@@ -67,7 +67,7 @@ class Peer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                **self.as_whom(),
+                **self.user_arguments(),
             )
         eventually(self._has_started, self.start_seconds, f"{self.engine} is up: {self.log}")
 
@@ -76,8 +76,8 @@ class Peer:
         assert self.process.poll() is None, self.log.read_text()
         return self.is_up()
 
-    def as_whom(self) -> dict[str, Any]:
-        """Return what Popen is told of the user that the server runs as."""
+    def user_arguments(self) -> dict[str, Any]:
+        """Return the arguments of Popen that set the server's user."""
         return {}
 
     def signal(self, number: int) -> None:
@@ -120,7 +120,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
-    """Say whether a process is there and not just waiting to be collected."""
+    """Return whether a process runs, and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -128,11 +128,11 @@ def _is_running(pid: int) -> bool:
 
 
 class _Unprivileged(Peer):
-    """A server that refuses to run as root: it runs as the user of its Debian package then."""
+    """A server that refuses to run as root: it then runs as the user of its Debian package."""
 
     user = ""
 
-    def as_whom(self) -> dict[str, Any]:
+    def user_arguments(self) -> dict[str, Any]:
         if os.geteuid() != 0:
             return {}
         return {"user": self.user, "group": pwd.getpwnam(self.user).pw_gid, "extra_groups": []}
@@ -155,7 +155,7 @@ class Postgresql(_Unprivileged):
         subprocess.run(
             [initdb, "-D", str(self.folder / "data"), "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}",
              "--no-sync", "--no-locale", "-E", "UTF8", "--no-instructions"],
-            check=True, capture_output=True, cwd="/", **self.as_whom(),
+            check=True, capture_output=True, cwd="/", **self.user_arguments(),
         )  # fmt: skip
 
     def command(self) -> list[str]:
@@ -255,7 +255,7 @@ class S3(Peer):
 
 
 class Mail(Peer):
-    """aiosmtpd, keeping what it is sent."""
+    """aiosmtpd, which stores the mails it receives."""
 
     kind, engine = "email", "smtp"
 
@@ -267,7 +267,7 @@ class Mail(Peer):
         return super().settings() | {"tls": "off", "user": USER, "password": PASSWORD, "sender": "shop@example.org"}
 
     def mails(self) -> list[dict[str, Any]]:
-        """Return what was accepted so far."""
+        """Return the mails accepted so far."""
         path = self.folder / "mails"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -284,7 +284,7 @@ def running(make: Callable[[], Peer]) -> Iterator[Peer]:
 
 
 def start_up(services: Services, spec: ServiceSpec) -> None:
-    """Start a service and wait until every connection stands."""
+    """Start a service and wait until every connection is open."""
     view = services.start(spec)
     assert view.counts.is_up, view.counts.reason
     eventually(lambda: services.describe_one(spec.name).counts.connected == spec.connections)
@@ -296,7 +296,7 @@ def sqlite_spec(folder: Path, name: str = "main", **more: Any) -> ServiceSpec:
 
 
 def count_turns(during: Callable[[], object]) -> int:
-    """Return how many turns of 5 ms the event loop gave another greenlet while this ran."""
+    """Return how many turns of 5 ms another greenlet got while `work` ran."""
     turns = 0
 
     def turn() -> None:

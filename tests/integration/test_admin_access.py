@@ -1,4 +1,4 @@
-"""Who gets into the admin API, what each scope allows, what is refused and how, and what the audit log says of it."""
+"""Access to the admin API: tokens, scopes, refusals, limits, and the audit log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPERATING = {
     "DELETE /api/tokens/nobody": 404,
     "POST /api/services/nobody/test": 404,
 }
-"""What needs the scope, and the answer of a request that has it."""
+"""Requests by scope, with the status they get with that scope."""
 DEPLOYING = {
     "POST /api/endpoints": 422,
     "PUT /api/endpoints/nobody": 422,
@@ -55,7 +55,7 @@ DEPLOYING = {
     "PUT /api/services/nobody": 422,
     "DELETE /api/services/nobody": 404,
 }
-"""Likewise."""
+"""Changing requests by scope, likewise."""
 WITH_A_BODY = {
     "POST /api/backends", "PUT /api/backends", "PUT /api/backends/x", "POST /api/tokens", "POST /api/endpoints",
     "PUT /api/endpoints/nobody", "POST /api/endpoints/nobody/versions", "POST /api/endpoints/nobody/deploy",
@@ -65,7 +65,7 @@ NOTHING: dict[str, object] = {}
 
 
 def read_to_end(sock):
-    """Return what comes until the other side closes."""
+    """Return everything until the other side closes."""
     received = b""
     try:
         while chunk := sock.recv(65536):
@@ -95,7 +95,7 @@ def audit(proxy):
     return [line for line in proxy.log() if line["event"] == "admin"]
 
 
-def test_the_first_start_makes_a_token_that_only_its_owner_reads_and_says_where_it_is(proxy, tmp_path):
+def test_the_first_start_creates_a_token_file_readable_by_its_owner_only(proxy, tmp_path):
     file = tmp_path / "admin.token"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     told = proxy.event("admin: the first token is in")
@@ -105,7 +105,7 @@ def test_the_first_start_makes_a_token_that_only_its_owner_reads_and_says_where_
     assert text.encode() not in b"".join(path.read_bytes() for path in tmp_path.glob("gateway.db*"))
 
 
-def test_the_next_start_has_the_same_tokens_and_makes_none(edge, tmp_path):
+def test_a_later_start_keeps_the_tokens(edge, tmp_path):
     admin = admin_of(edge([], **admin_variables(tmp_path)), tmp_path)
     ci = admin.bearer("ci", "read")
     again = edge([], **admin_variables(tmp_path))
@@ -116,7 +116,7 @@ def test_the_next_start_has_the_same_tokens_and_makes_none(edge, tmp_path):
 
 
 @pytest.mark.parametrize("path", [*READING, "/openapi.json", "/nowhere"])
-def test_nothing_is_open_without_a_token(admin, path):
+def test_every_route_requires_a_token(admin, path):
     response = Admin(admin.address, None).call("GET", path)
     assert response.problem["status"] == 401
     assert response.headers["www-authenticate"].startswith("Bearer ")
@@ -136,15 +136,15 @@ def test_a_wrong_token_is_401_and_logged_without_it(proxy, admin, header):
     assert admin.token not in proxy.log_path.read_text()
 
 
-def test_the_scheme_is_written_as_one_likes(admin):
+def test_the_scheme_is_case_insensitive(admin):
     assert Admin(admin.address, None).call("GET", "/api/status", Authorization=f"bearer {admin.token}").status == 200
 
 
-def test_a_token_in_the_address_is_none(admin):
+def test_a_token_in_the_query_is_ignored(admin):
     assert Admin(admin.address, None).call("GET", f"/api/status?access_token={admin.token}").status == 401
 
 
-def test_failures_are_limited_and_a_good_token_passes_all_the_same(proxy, admin):
+def test_failures_are_limited_but_a_valid_token_always_passes(proxy, admin):
     stranger = Admin(admin.address, "edge_wrong")
     responses = [stranger.call("GET", "/api/status") for _ in range(15)]
     assert [response.status for response in responses] == [401] * 10 + [429] * 5
@@ -158,7 +158,7 @@ def test_failures_are_limited_and_a_good_token_passes_all_the_same(proxy, admin)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_reading_needs_its_scope_and_no_other(admin, scope):
+def test_reading_needs_only_the_scope_read(admin, scope):
     bearer = admin.bearer(scope, scope)
     for path in READING:
         response = bearer.call("GET", path)
@@ -171,7 +171,7 @@ def test_reading_needs_its_scope_and_no_other(admin, scope):
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize(("needed", "requests"), [("operate", OPERATING), ("deploy", DEPLOYING)])
-def test_changing_needs_its_scope_and_no_other(admin, needed, requests, scope):
+def test_changing_needs_only_its_own_scope(admin, needed, requests, scope):
     bearer = admin.bearer(scope, scope)
     for request, expected in requests.items():
         response = bearer.call(*request.split(), body_of(request))
@@ -188,7 +188,7 @@ def test_every_route_is_in_one_of_the_lists_above(admin):
     assert scopes.count(["read"]) == len(READING) + 6
 
 
-def test_a_token_gives_and_takes_only_what_it_has(admin):
+def test_a_token_grants_and_revokes_only_scopes_it_has(admin):
     operator = admin.bearer("operator", "operate", "read")
     refused = operator.call("POST", "/api/tokens", {"name": "more", "scopes": ["read", "deploy"]})
     assert (refused.problem["status"], "deploy" in refused.problem["detail"]) == (403, True)
@@ -198,7 +198,7 @@ def test_a_token_gives_and_takes_only_what_it_has(admin):
     assert [one["name"] for one in admin.get("/api/tokens")["items"]] == ["first", "operator"]
 
 
-def test_a_revoked_token_is_none_at_once_and_its_streams_end(admin):
+def test_a_revoked_token_is_refused_at_once_and_its_streams_end(admin):
     reader = admin.bearer("reader", "read")
     with reader.connect() as stream:
         request = f"GET /api/logs/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {reader.token}\r\n\r\n"
@@ -210,7 +210,7 @@ def test_a_revoked_token_is_none_at_once_and_its_streams_end(admin):
             pass
 
 
-def test_the_last_token_stays_and_a_name_is_taken_once(admin):
+def test_the_last_token_cannot_be_revoked_and_names_are_unique(admin):
     assert admin.call("DELETE", "/api/tokens/first").problem["status"] == 409
     assert admin.call("POST", "/api/tokens", {"name": "first", "scopes": ["read"]}).problem["status"] == 409
 
@@ -220,11 +220,11 @@ def test_the_last_token_stays_and_a_name_is_taken_once(admin):
     [{"name": "", "scopes": ["read"]}, {"name": "a b", "scopes": ["read"]}, {"name": "x", "scopes": []},
      {"name": "x", "scopes": ["conquer"]}, {"name": "x"}, {"name": "\ud800", "scopes": ["read"]}],
 )  # fmt: skip
-def test_what_is_no_token_is_refused(admin, token):
+def test_an_invalid_token_body_is_refused(admin, token):
     assert admin.call("POST", "/api/tokens", token).problem["errors"]
 
 
-def test_tokens_are_listed_without_anything_that_opens(admin):
+def test_tokens_are_listed_without_their_secrets(admin):
     reader = admin.bearer("reader", "read")
     shown = admin.call("GET", "/api/tokens").body.decode()
     for text in (admin.token, reader.token):
@@ -235,7 +235,7 @@ def test_tokens_are_listed_without_anything_that_opens(admin):
 # Problems
 
 
-def test_a_route_that_is_not_there_and_a_method_that_it_does_not_have(admin):
+def test_an_unknown_route_and_a_wrong_method(admin):
     assert admin.call("GET", "/api/nothing").problem["status"] == 404
     response = admin.call("PATCH", "/api/backends")
     assert response.problem["status"] == 405
@@ -244,27 +244,27 @@ def test_a_route_that_is_not_there_and_a_method_that_it_does_not_have(admin):
 
 
 @pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b"[" * 100_000, b'{"id": 1e999999', b"nonsense"])
-def test_what_is_no_json_is_400_and_nothing_at_all_is_422(admin, raw):
+def test_invalid_json_is_400_and_an_empty_body_is_422(admin, raw):
     response = admin.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
     assert response.problem["status"] == (400 if raw else 422)
 
 
 @pytest.mark.parametrize("body", [[], "text", 1, None, [{"id": "x"}]])
-def test_json_that_is_no_object_is_422(admin, body):
+def test_json_that_is_not_an_object_is_422(admin, body):
     import json
 
     response = admin.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
     assert response.problem["status"] == 422
 
 
-def test_another_type_of_body_is_415_and_one_where_none_belongs_400(admin):
+def test_a_wrong_content_type_is_415_and_an_unexpected_body_is_400(admin):
     response = admin.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
     assert response.problem["status"] == 415
     assert admin.call("POST", "/api/reload", {"now": True}).problem["status"] == 400
     assert admin.call("DELETE", "/api/backends/gru", {"now": True}).problem["status"] == 400
 
 
-def test_a_body_that_is_too_large_is_413_before_it_was_sent_or_when_it_turns_out_to_be(admin):
+def test_a_body_that_is_too_large_is_413_with_or_without_a_content_length(admin):
     huge = b'{"id": "' + b"x" * LARGEST_BODY_BYTES + b'"}'
     assert admin.call("POST", "/api/backends", raw=huge, Content_Type="application/json").problem["status"] == 413
     with admin.connect() as sock:
@@ -282,14 +282,14 @@ def test_a_body_that_is_too_large_is_413_before_it_was_sent_or_when_it_turns_out
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_parameters_that_break_their_schema_are_named_without_their_values(admin):
+def test_invalid_parameters_are_named_without_their_values(admin):
     response = admin.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
     assert response.status == 422
     assert [fault["where"] for fault in response.problem["errors"]] == ["first", "count", "wat"]
     assert b"hunter2" not in response.body
 
 
-def test_every_answer_forbids_to_be_kept_and_guessed_at(admin):
+def test_every_response_forbids_caching_and_sniffing(admin):
     for path in ("/api/status", "/nowhere", "/openapi.json"):
         headers = admin.call("GET", path).headers
         assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
@@ -298,7 +298,7 @@ def test_every_answer_forbids_to_be_kept_and_guessed_at(admin):
 # Limits
 
 
-def test_a_body_that_does_not_come_is_408_and_one_that_is_refused_is_not_waited_for(admin):
+def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(admin):
     head = "POST /api/backends HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
     with admin.connect() as slow, admin.connect() as stranger:
         slow.sendall(f"{head}Authorization: Bearer {admin.token}\r\n\r\n{{".encode())
@@ -309,8 +309,8 @@ def test_a_body_that_does_not_come_is_408_and_one_that_is_refused_is_not_waited_
         assert read_to_end(slow).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_silent_client_makes_room_and_many_of_them_do_not_shut_others_out(admin):
-    held = [admin.connect() for _ in range(70)]  # more than are served at once
+def test_silent_clients_are_disconnected_and_do_not_lock_others_out(admin):
+    held = [admin.connect() for _ in range(70)]  # more than the server serves at once
     try:
         assert admin.get("/api/status")
     finally:
@@ -318,7 +318,7 @@ def test_a_silent_client_makes_room_and_many_of_them_do_not_shut_others_out(admi
             sock.close()
 
 
-def test_a_header_that_never_ends_is_given_up(admin):
+def test_an_endless_header_is_abandoned(admin):
     with admin.connect() as sock:
         sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: x\r\n")
         sock.settimeout(8)
@@ -328,7 +328,7 @@ def test_a_header_that_never_ends_is_given_up(admin):
 # The audit
 
 
-def test_every_change_is_one_line_that_says_who_what_on_what_and_the_result(proxy, admin):
+def test_every_change_is_one_audit_line_with_token_action_target_and_result(proxy, admin):
     operator = admin.bearer("night-shift", "operate")
     reader = admin.bearer("reader", "read")
     operator.call("POST", "/api/backends", {"id": "new", "wg_ip": "127.0.0.1", "port": 1})
@@ -357,7 +357,7 @@ def test_every_change_is_one_line_that_says_who_what_on_what_and_the_result(prox
     assert not any(token in text for token in (admin.token, operator.token, reader.token))
 
 
-def test_the_audit_is_written_whatever_the_level_of_the_log(edge, tmp_path):
+def test_the_audit_is_written_at_every_log_level(edge, tmp_path):
     config = {"frontends": [frontend("web", "p")], "backends": [pool("p", 1)]}
     proxy = edge(config=config, **admin_variables(tmp_path))
     admin = admin_of(proxy, tmp_path)
@@ -368,14 +368,14 @@ def test_the_audit_is_written_whatever_the_level_of_the_log(edge, tmp_path):
     assert [line["action"] for line in lines] == ["reload_configuration", "revoke_token"]
 
 
-def test_a_line_cannot_be_broken_by_what_stands_in_a_path(proxy, admin):
+def test_a_path_cannot_break_an_audit_line(proxy, admin):
     admin.call("DELETE", "/api/backends/a%0A%7B%22event%22%3A%22admin%22%7D%FF")
     (line,) = eventually(lambda: audit(proxy))
     assert line["action"] == "DELETE"
     assert line["target"].startswith('/api/backends/a\n{"event":"admin"}')
 
 
-# Starting
+# The start
 
 
 def test_off_is_off(edge):
@@ -385,7 +385,7 @@ def test_off_is_off(edge):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
-def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
+def test_listening_beyond_loopback_must_be_requested(edge, tmp_path, address):
     done = edgeproxy("serve", ADMIN_LISTEN_ADDR=address, GEOIP_PATH="off")
     assert done.returncode == 2
     assert (
@@ -397,7 +397,7 @@ def test_to_listen_for_everybody_has_to_be_asked_for(edge, tmp_path, address):
     assert not proxy.event("listening on")["admin"].startswith("127.")
 
 
-def test_a_port_that_is_taken_and_a_token_that_cannot_be_written_are_one_line(tmp_path):
+def test_a_taken_port_and_an_unwritable_token_file_are_one_line(tmp_path):
     everywhere = {"LISTEN_ADDR": "127.0.0.1:0", "METRICS_LISTEN_ADDR": "127.0.0.1:0", "GEOIP_PATH": "off"}
     files = {"ADMIN_TOKEN_FILE": str(tmp_path / "token"), "GATEWAY_DB_PATH": str(tmp_path / "gateway.db")}
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -421,7 +421,7 @@ def certificate(tmp_path):
     return files
 
 
-def test_with_a_certificate_it_speaks_tls_and_nothing_else(edge, tmp_path, certificate):
+def test_with_a_certificate_it_serves_tls_only(edge, tmp_path, certificate):
     cert, key = certificate
     proxy = edge([], **admin_variables(tmp_path), ADMIN_TLS_CERT=cert, ADMIN_TLS_KEY=key)
     admin = admin_of(proxy, tmp_path)
@@ -434,12 +434,12 @@ def test_with_a_certificate_it_speaks_tls_and_nothing_else(edge, tmp_path, certi
             sock.sendall(request)
             assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
         silent.settimeout(8)
-        assert silent.recv(1) == b""  # it had its time to begin
+        assert silent.recv(1) == b""  # its time for the handshake is over
     assert not [line for line in proxy.log() if line.get("level") in ("WARNING", "ERROR") and "TLS" in line["event"]]
 
 
 @pytest.mark.parametrize("text", [None, "nonsense"])
-def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
+def test_an_unusable_certificate_is_one_line(tmp_path, text):
     cert = tmp_path / "cert.pem"
     if text is not None:
         cert.write_text(text)
@@ -451,7 +451,7 @@ def test_a_certificate_of_no_use_is_one_line(tmp_path, text):
     )
 
 
-def test_a_store_that_is_none_is_one_line(tmp_path):
+def test_an_invalid_token_database_is_one_line(tmp_path):
     store = tmp_path / "gateway.db"
     store.write_bytes(b"no database" * 100)
     done = edgeproxy("serve", LISTEN_ADDR="127.0.0.1:0", GEOIP_PATH="off", GATEWAY_DB_PATH=str(store))

@@ -1,4 +1,4 @@
-"""The description of the admin API at /openapi.json: it is one, it is true, and whatever it allows breaks nothing."""
+"""The description of the admin API at /openapi.json: it is valid and true, and no request it allows causes a fault."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tests.admin_client import SCOPES, admin_of, admin_variables
 from tests.harness import row
 
 RUN = "from schemathesis.cli import schemathesis; schemathesis()"
-"""In a process of its own: it brings threads and sockets of its own, which gevent would have to patch first."""
+"""Runs in its own process: it has threads and sockets that gevent would have to patch first."""
 OWN_CHECKS = "ignored_auth,missing_required_header,unsupported_method,allow_header_conformance"
-"""What tests/integration/test_admin_access.py looks at.
+"""Covered by tests/integration/test_admin_access.py.
 
 The calls without a token would meet the limit on failures (429 where a 401 is expected); and a backend's id may have
 slashes, so that PUT …/x/drain is a method of the backend `x/drain`.
 """
 WIDER_THAN_DESCRIBED = "negative_data_rejection"
-"""Ids and names may be any printable text, which a pattern cannot say: described is ASCII."""
+"""Ids and names may be any printable text, which a pattern cannot express: the description has ASCII."""
 
 MORE_THAN_A_SCHEMA_SAYS = """
 [[operations]]
 include-path-regex = "^/api/(services|endpoints/.*(deploy|compile|roll-back|versions))"
 checks.positive_data_acceptance.enabled = false
 """
-"""A source that is no handler and settings that no service has are refused, though they are text and an object."""
+"""A source without a handler and unknown settings are refused, although they are text and an object."""
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_it_is_openapi_3_1_with_a_scope_problems_and_an_id_for_every_operation(a
             }
 
 
-def test_every_reference_leads_somewhere(admin):
+def test_every_reference_resolves(admin):
     text = admin.call("GET", "/openapi.json").body.decode()
     described = json.loads(text)
     for part in text.split('"$ref": "')[1:]:
@@ -67,8 +67,8 @@ def test_every_reference_leads_somewhere(admin):
 
 
 @pytest.mark.timeout(300)
-def test_calls_made_up_from_it_find_no_fault(admin, tmp_path: Path):
-    """Every answer is of a status, type and schema that are described; what it calls valid is accepted."""
+def test_generated_calls_find_no_fault(admin, tmp_path: Path):
+    """Every response has a described status, type and schema; requests that match the description are accepted."""
     description = tmp_path / "openapi.json"
     (tmp_path / "schemathesis.toml").write_text(MORE_THAN_A_SCHEMA_SAYS)
     description.write_bytes(admin.call("GET", "/openapi.json").body)

@@ -1,4 +1,4 @@
-"""Endpoints and handlers through the admin API, as they then answer requests: deploy, swap, roll back, undeploy."""
+"""Endpoints and handlers through the admin API, and the responses that follow: deploy, swap, roll back, undeploy."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_endpoint_is_created_deployed_swapped_rolled_back_and_undeployed(town
         ("def answer(request, context): pass", "entry", "handle"),
     ],
 )
-def test_what_is_no_handler_is_told_with_its_line_and_the_old_version_serves(town, source, where, said):
+def test_a_source_without_a_handler_is_refused_with_its_line_and_the_old_version_serves(town, source, where, said):
     town.create()
     town.deploy(says("good"))
     refused = town.deploy(source)
@@ -90,7 +90,7 @@ def test_what_is_no_handler_is_told_with_its_line_and_the_old_version_serves(tow
     assert town.ask() == (200, "good")
 
 
-def test_what_was_deployed_serves_after_a_restart(town):
+def test_deployed_versions_serve_after_a_restart(town):
     town.create(path="/<name>")
     town.deploy(says("kept"))
     assert town.proxy.stop() == 0
@@ -98,7 +98,7 @@ def test_what_was_deployed_serves_after_a_restart(town):
     assert town.ask("/anything") == (200, "kept")
 
 
-def test_a_body_that_breaks_off_counts_as_an_error(town):
+def test_a_truncated_body_counts_as_an_error(town):
     town.create()
     breaks_off = "def handle(request, context):\n    return (str(1 // n) for n in (1, 0))\n"
     assert town.deploy(breaks_off).status == 200
@@ -109,7 +109,7 @@ def test_a_body_that_breaks_off_counts_as_an_error(town):
 
 
 @pytest.mark.parametrize("request_text", ["GET /hello HTTP/1.1\r\n", "POST /hello HTTP/1.1\r\nContent-Length: 9\r\n"])
-def test_a_client_that_goes_away_is_no_error_of_the_handler(town, request_text):
+def test_a_client_that_leaves_is_not_an_error_of_the_handler(town, request_text):
     town.create(methods=["GET", "POST"])
     town.deploy("def handle(request, context):\n    while True:\n        yield bytes(65536)\n")
     with town.proxy.connect() as sock:
@@ -119,7 +119,7 @@ def test_a_client_that_goes_away_is_no_error_of_the_handler(town, request_text):
     assert (state["served"], state["errors"]) == (1, 0)
 
 
-def test_conflicts_and_faults_are_told(town):
+def test_conflicts_and_faults_are_reported(town):
     assert town.create().status == 201
     assert town.create().problem["status"] == 409
     assert town.create("other").problem["status"] == 409, "the same requests"
@@ -133,7 +133,7 @@ def test_conflicts_and_faults_are_told(town):
     assert town.ask()[0] == 404
 
 
-def test_a_source_is_kept_compiled_and_shown_without_serving(town):
+def test_a_source_is_stored_compiled_and_shown_without_deployment(town):
     town.create()
     kept = town.admin.call("POST", "/api/endpoints/hello/versions", {"source": says("kept")})
     assert (kept.status, kept.json["deployed_at"]) == (201, None)
@@ -142,7 +142,7 @@ def test_a_source_is_kept_compiled_and_shown_without_serving(town):
     assert town.ask()[0] == 503
 
 
-def test_swaps_under_load_fail_no_request_and_each_is_answered_by_one_version(town):
+def test_swaps_under_load_fail_no_request_and_each_is_served_by_one_version(town):
     town.create()
     town.deploy(says("0"))
     responses: Counter[tuple[int, str]] = Counter()

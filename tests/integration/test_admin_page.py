@@ -1,4 +1,4 @@
-"""The page's document, and what the API gained for it: totals, health history, origins of clients, the asking token."""
+"""The page's document, and the API routes it needs: totals, health history, origins of clients, the current token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELLO = "def handle(request, context):\n    return 'hello'\n"
 
 @pytest.fixture
 def town(edge, origin, tmp_path):
-    """An edge that believes its clients where they are, a backend, and an endpoint."""
+    """An edge that trusts its clients' PROXY headers, with a backend and a gateway."""
     trusting = {"proxy_protocol_from": ["127.0.0.0/8"]}
     config = {
         "frontends": [
@@ -58,7 +58,7 @@ def town(edge, origin, tmp_path):
 # The document
 
 
-def test_the_page_needs_no_token_holds_nothing_of_the_edge_and_asks_no_other_host(town):
+def test_the_page_needs_no_token_reveals_nothing_and_uses_no_other_host(town):
     response = Admin(town.admin.address, None).call("GET", "/")
     assert (response.status, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
     text = response.body.decode()
@@ -68,7 +68,7 @@ def test_the_page_needs_no_token_holds_nothing_of_the_edge_and_asks_no_other_hos
     assert "[[" not in re.sub(r"\[\[(?=[\"'A-Za-z])", "", text.partition("<script")[0])
 
 
-def test_its_policy_lets_a_browser_run_this_script_and_no_other(town):
+def test_its_policy_allows_only_its_own_script(town):
     response = Admin(town.admin.address, None).call("GET", "/")
     policy = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
     assert (policy["default-src"], policy["connect-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "'none'")
@@ -83,17 +83,17 @@ def test_its_policy_lets_a_browser_run_this_script_and_no_other(town):
     assert response.headers["cache-control"] == "no-store"
 
 
-def test_the_page_is_only_looked_at(town):
+def test_the_page_is_read_only(town):
     assert Admin(town.admin.address, None).call("HEAD", "/").body == b""
     assert town.admin.call("POST", "/").problem["status"] == 405
     assert Admin(town.admin.address, None).call("POST", "/").problem["status"] in (401, 405)
     connection = http.client.HTTPConnection(*town.admin.address, timeout=10)
-    connection.request("GET", "/", headers={"Authorization": "Bearer nobody"})  # a browser's stale one
+    connection.request("GET", "/", headers={"Authorization": "Bearer nobody"})  # a stale header of a browser
     assert connection.getresponse().status == 200
     connection.close()
 
 
-# What it asks for
+# The routes it uses
 
 
 def test_totals_of_frontends_and_backends_grow_and_stay(town):
@@ -121,7 +121,7 @@ def test_totals_of_frontends_and_backends_grow_and_stay(town):
     eventually(lambda: town.admin.get("/api/frontends")["bytes_sent_total"] == everything)
 
 
-def test_a_backend_remembers_how_its_health_changed(edge, tmp_path):
+def test_a_backend_has_a_health_history(edge, tmp_path):
     config = {
         "frontends": [frontend("tcp", "cities", algorithm="geo")],
         "backends": [{"name": "cities", "app": "", "health_check": {"type": "tcp", "interval": "0.1s"}}],
@@ -140,7 +140,7 @@ def test_a_backend_remembers_how_its_health_changed(edge, tmp_path):
     assert ages[-1] == pytest.approx(admin.get("/api/pools/cities/backends")["items"][0]["seconds_in_state"], abs=1)
 
 
-def test_clients_are_counted_by_country_and_by_who_serves_them(town):
+def test_clients_are_counted_by_country_and_backend(town):
     town.admin.call("POST", "/api/endpoints", {"id": "hello", "path": "/hello"})
     assert town.admin.call("POST", "/api/endpoints/hello/deploy", {"source": HELLO}).status == 200
     with town.connect(BRAZILIAN) as one, town.connect(BRAZILIAN) as two, town.connect(UNKNOWN) as three:
@@ -157,7 +157,7 @@ def test_clients_are_counted_by_country_and_by_who_serves_them(town):
     assert town.admin.call("GET", "/api/clients?seconds=0").problem["status"] == 422
 
 
-def test_a_busy_log_says_how_far_back_it_goes(town):
+def test_a_busy_log_reports_the_period_it_covers(town):
     for _ in range(2100):
         with town.connect(UNKNOWN) as sock:
             ask(sock)
@@ -167,11 +167,11 @@ def test_a_busy_log_says_how_far_back_it_goes(town):
     assert 1900 < origin["recent"] <= 2000
 
 
-def test_a_token_learns_its_name_and_scopes(town):
+def test_a_token_can_read_its_name_and_scopes(town):
     own = town.admin.bearer("guest", "read").get("/api/token")
     assert (own["name"], own["scopes"]) == ("guest", ["read"])
     assert "token" not in own
 
 
-def test_the_status_says_where_the_edge_is(town):
+def test_the_status_has_the_region_of_the_edge(town):
     assert town.admin.get("/api/status")["region"] == "sa"

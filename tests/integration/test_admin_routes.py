@@ -15,7 +15,7 @@ from tests.traffic import ask, named, who
 
 @pytest.fixture
 def town(edge, origin, tmp_path):
-    """An edge with two backends that say their names, and its admin API."""
+    """An edge with two backends that send their names, and its admin API."""
     ports = {name: origin(named(name)) for name in ("gru", "scl")}
     rows = [row("gru", ports["gru"]), row("scl", ports["scl"], weight=0)]
 
@@ -31,7 +31,7 @@ def town(edge, origin, tmp_path):
 # Backends
 
 
-def test_backends_are_listed_as_they_stand_the_refused_ones_too(town, routing_db):
+def test_backends_are_listed_including_refused_ones(town, routing_db):
     with sqlite3.connect(routing_db) as database:
         database.execute("INSERT INTO backends (id, wg_ip, port) VALUES ('bad', 'no where', 0)")
         database.execute("INSERT INTO backends (id, wg_ip, port, deleted) VALUES ('old', '10.0.0.1', 1, 1)")
@@ -68,7 +68,7 @@ def test_a_backend_is_registered_serves_and_is_removed(town, origin):
     assert town.admin.call("GET", "/api/backends/new").problem["status"] == 404
 
 
-def test_a_registered_backend_is_judged_as_every_row_is(town):
+def test_a_registered_backend_is_validated_like_every_row(town):
     response = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
     assert response.status == 422
     assert {fault["where"] for fault in response.problem["errors"]} == {"id", "wg_ip", "port", "weight"}
@@ -97,19 +97,19 @@ def test_a_backend_is_drained_with_a_deadline_and_undrained(town):
     assert town.admin.get("/api/backends/gru")["drain_deadline"] is None
 
 
-def test_a_drain_without_deadline_lets_connections_be(town):
+def test_a_drain_without_deadline_ends_no_connection(town):
     assert town.admin.call("POST", "/api/backends/gru/drain").status == 204
     assert town.admin.get("/api/backends/gru")["drain_deadline"] is None
 
 
 @pytest.mark.parametrize("seconds", ["-1", "1e99", "nan", "inf", "soon"])
-def test_a_deadline_that_is_none_is_refused(town, seconds):
+def test_an_invalid_deadline_is_refused(town, seconds):
     assert town.admin.call("POST", f"/api/backends/gru/drain?deadline_seconds={seconds}").problem["status"] == 422
     assert town.admin.get("/api/backends/gru")["state"] == "serving"
 
 
 @pytest.mark.parametrize("call", ["GET X", "DELETE X", "POST X/drain", "POST X/undrain"])
-def test_what_is_not_there_is_404(town, call):
+def test_an_unknown_id_is_404(town, call):
     method, path = call.split()
     response = town.admin.call(method, "/api/backends/" + path.replace("X", "nobody"))
     assert "no such backend: nobody" in response.problem["detail"]
@@ -128,7 +128,7 @@ def test_an_id_is_what_parse_backend_allows(town, backend_id):
     assert town.admin.call("GET", path).status == 404
 
 
-def test_a_locked_database_is_503_with_a_time_to_try_again(town, routing_db):
+def test_a_locked_database_is_503_with_retry_after(town, routing_db):
     with sqlite3.connect(routing_db, isolation_level=None) as locker:
         locker.execute("BEGIN EXCLUSIVE")
         response = town.admin.call("POST", "/api/backends/gru/drain")
@@ -139,7 +139,7 @@ def test_a_locked_database_is_503_with_a_time_to_try_again(town, routing_db):
     assert town.admin.call("POST", "/api/backends/gru/drain").status == 204
 
 
-def test_a_database_that_is_gone_is_503_and_not_made_by_looking(town, routing_db):
+def test_a_missing_database_is_503_and_not_created_by_a_read(town, routing_db):
     for path in routing_db.parent.glob("routing.db*"):
         path.unlink()
     response = town.admin.call("GET", "/api/backends")
@@ -179,7 +179,7 @@ def test_open_connections_are_listed_and_one_is_dropped(town):
         assert (line["termination"], line["reason"]) == ("KD", "operator")
 
 
-def test_a_client_is_dropped_from_everywhere_and_nobody_else(town):
+def test_all_connections_of_one_client_are_dropped(town):
     with (
         town.proxy.connect("127.0.0.2") as one,
         town.proxy.connect("127.0.0.2") as two,
@@ -213,30 +213,30 @@ def test_bindings_are_listed_looked_up_and_ended(town):
     assert town.admin.get("/api/bindings")["total"] == 4
 
 
-def test_looking_a_binding_up_starts_no_election(town):
+def test_looking_a_binding_up_selects_no_backend(town):
     assert town.admin.call("GET", "/api/bindings/default/127.0.0.2").status == 404
-    assert who(town.proxy, "127.0.0.2") == "gru"  # would wait for the election that somebody else holds
+    assert who(town.proxy, "127.0.0.2") == "gru"  # would wait for the selection that another client holds
 
 
-def members(town):
+def backends(town):
     return town.admin.get("/api/pools/default/backends")["items"]
 
 
-def test_who_is_bound_where_decides_the_next_connection(town):
+def test_the_binding_decides_the_next_connection(town):
     assert who(town.proxy, "127.0.0.2") == "gru"
     columns = {"wg_ip": "127.0.0.1", "country": "BR", "region": "sa"}
     town.admin.call("PUT", "/api/backends/gru", {**columns, "port": town.ports["gru"], "weight": 0})
     town.admin.call("PUT", "/api/backends/scl", {**columns, "port": town.ports["scl"], "weight": 1})
-    eventually(lambda: [one["id"] for one in members(town) if one["takes_new_clients"]] == ["scl"])
+    eventually(lambda: [one["id"] for one in backends(town) if one["takes_new_clients"]] == ["scl"])
     assert (who(town.proxy, "127.0.0.9"), who(town.proxy, "127.0.0.2")) == ("scl", "gru")
     assert town.admin.call("DELETE", "/api/bindings/default/127.0.0.2").status == 204
     assert who(town.proxy, "127.0.0.2") == "scl"
 
 
-# The rest
+# Other routes
 
 
-def test_pools_members_and_frontends_are_as_they_are_now(town):
+def test_pools_backends_and_frontends_have_their_current_state(town):
     assert town.admin.get("/api/pools")["items"] == [
         {
             "name": "default", "app": "", "frontends": ["edge"], "health_check": "off",
@@ -263,7 +263,7 @@ def test_actors_are_listed_with_depth_restarts_and_uptime(town):
     assert all(one["restarts"] == 0 and one["uptime_seconds"] > 0 for one in actors.values())
 
 
-def test_an_address_is_explained_with_what_is_true_now(town):
+def test_an_address_is_explained_with_the_current_state(town):
     assert who(town.proxy, "127.0.0.2") == "gru"
     explained = town.admin.get("/api/explain?client=127.0.0.2")
     assert (explained["bound_to"], explained["pop_region"], explained["frontend"]) == ("gru", "sa", "edge")
@@ -274,7 +274,7 @@ def test_an_address_is_explained_with_what_is_true_now(town):
     assert town.admin.call("GET", "/api/explain?client=127.0.0.2&frontend=x").problem["status"] == 404
 
 
-def test_metrics_are_the_numbers_of_the_other_listener(town):
+def test_metrics_are_the_numbers_of_the_status_listener(town):
     assert who(town.proxy) == "gru"
     eventually(lambda: town.proxy.metrics().get('edgeproxy_connections_total{frontend="edge"}') == 1)
     metrics = {one["name"]: one for one in town.admin.get("/api/metrics")["items"]}
@@ -286,7 +286,7 @@ def test_metrics_are_the_numbers_of_the_other_listener(town):
     assert {name for name, one in metrics.items() if one["samples"] and one["kind"] != "histogram"} <= exposed
 
 
-def test_the_status_says_what_ready_says(town):
+def test_the_status_agrees_with_ready(town):
     status = town.admin.get("/api/status")
     assert status["ready"]
     assert status["details"]["candidates"] == 1
@@ -319,7 +319,7 @@ def events(file):
             fields = {}
 
 
-def test_the_log_is_followed_as_a_stream_and_taken_up_again_where_it_broke_off(town):
+def test_the_log_is_streamed_and_resumed_after_an_interruption(town):
     import http.client
 
     def open_stream(**headers):
@@ -358,7 +358,7 @@ def test_the_streams_end_when_the_edge_does(town):
     connection.close()
 
 
-def test_there_are_only_so_many_streams_at_once_and_a_closed_one_makes_room(town):
+def test_the_number_of_streams_is_limited_and_a_closed_one_is_not_counted(town):
     import http.client
 
     def stream():
@@ -375,15 +375,15 @@ def test_there_are_only_so_many_streams_at_once_and_a_closed_one_makes_room(town
         response.close()
         connection.close()
 
-    def there_is_room():
-        who(town.proxy)  # a line, which finds the readers gone
+    def can_open():
+        who(town.proxy)  # a line, with which the gone readers are noticed
         connection, response = stream()
         status = response.status
         response.close()
         connection.close()
         return status == 200
 
-    eventually(there_is_room)
+    eventually(can_open)
 
 
 def test_the_configuration_is_shown_without_its_secrets(edge, tmp_path):
@@ -406,7 +406,7 @@ def test_the_configuration_is_shown_without_its_secrets(edge, tmp_path):
     assert response.json["file"] == str(proxy.config_path)
 
 
-def test_a_reload_serves_by_the_new_file_or_says_what_is_wrong_with_it(edge, tmp_path):
+def test_a_reload_applies_the_new_file_or_reports_its_faults(edge, tmp_path):
     config = {"frontends": [frontend("web", "p")], "backends": [pool("p", 1)]}
     proxy = edge(config=config, **admin_variables(tmp_path))
     admin = admin_of(proxy, tmp_path)

@@ -1,4 +1,4 @@
-"""Services through the admin API, as handlers then use them."""
+"""Services through the admin API, and handlers that use them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_handler_uses_a_service_that_was_created_and_finds_it_after_a_restart(
     assert town.admin.call("DELETE", "/api/services/main").status == 404
 
 
-def test_faults_and_conflicts_are_told_and_secrets_are_not(town):
+def test_faults_and_conflicts_are_reported_and_secrets_are_not(town):
     faulty = town.admin.call("POST", "/api/services", {"name": "x y", "kind": "oracle"})
     assert faulty.status == 422
     assert {fault["where"] for fault in faulty.problem["errors"]} == {"name", "kind"}
@@ -83,7 +83,7 @@ def test_faults_and_conflicts_are_told_and_secrets_are_not(town):
     assert town.admin.call("PUT", "/api/services/c?even_if_down=true", other).json["settings"]["port"] == 2
 
 
-def test_half_a_character_is_refused_and_written_down_like_any_other_fault(town):
+def test_a_lone_surrogate_is_refused_and_logged_like_any_other_fault(town):
     refused = town.admin.call("POST", "/api/services", {"name": "\ud800", "kind": "cache", "settings": {}})
     assert (refused.status, [fault["where"] for fault in refused.problem["errors"]]) == (422, ["name"])
 
@@ -94,7 +94,7 @@ def test_half_a_character_is_refused_and_written_down_like_any_other_fault(town)
     assert (line["target"], line["status"]) == ("\\ud800", 422)
 
 
-def test_what_cannot_be_written_down_does_not_happen(town, tmp_path):
+def test_a_change_that_cannot_be_stored_has_no_effect(town, tmp_path):
     kept = {"name": "kept", "kind": "database", "settings": town.database["settings"]}
     assert town.admin.call("POST", "/api/services", kept).status == 201
     other = {"kind": "database", "settings": {**kept["settings"], "max_rows": 7}}

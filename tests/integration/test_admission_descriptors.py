@@ -1,4 +1,4 @@
-"""Running out of file descriptors: the derived limit keeps clear of it, and where it happens all the same it passes."""
+"""File descriptors: the derived limit avoids running out of them, and the edge recovers if it does."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ def open_descriptors(edge):
 
 
 def leave_descriptors(edge, number):
-    """Allow the running edge this many descriptors more than it has open."""
+    """Allow the running edge this many more descriptors than it has open."""
     pid = edge.process.pid
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_descriptors(edge) + number, hard))
@@ -45,7 +45,7 @@ def test_the_limit_on_connections_is_derived_from_the_descriptor_limit(edge, ori
     assert not any(name.startswith("edgeproxy_accept_errors_total{") for name in samples)
 
 
-def test_running_out_of_descriptors_harms_no_open_connection_and_passes(edge, origin):
+def test_running_out_of_descriptors_harms_no_open_connection_and_is_recovered_from(edge, origin):
     proxy = edge([row("a", origin(echo), **ECHO)])
     with ExitStack() as stack:
         early = stack.enter_context(crowd(proxy, [fresh_address() for _ in range(5)]))
@@ -82,7 +82,7 @@ def served_by(edge):
         return False
 
 
-def test_our_own_lack_of_descriptors_is_not_held_against_the_backends(edge, origin):
+def test_a_lack_of_descriptors_does_not_count_against_the_backends(edge, origin):
     port = origin(echo)
     proxy = edge([row("a", port, **ECHO), row("b", port, **ECHO)])
     leave_descriptors(proxy, 9)

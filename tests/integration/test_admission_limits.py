@@ -1,4 +1,4 @@
-"""Who is let in: the limit on all connections, and those on one client's, which hold by its real address."""
+"""Limits on all connections, and on those of one client by its real address."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from tests.integration.peers import (
     await_idle,
     crowd,
     fresh_address,
+    is_refused,
     is_reset,
-    is_turned_away,
     lines_of,
     name_heard,
     named,
@@ -25,7 +25,7 @@ def test_no_more_than_max_connections_are_open_at_once(edge, origin):
     with crowd(proxy, [fresh_address() for _ in range(8)]) as clients:
         assert sorted(name_heard(client) for client in clients) == [""] * 5 + ["a"] * 3
         source = fresh_address()
-        assert is_turned_away(proxy, source)
+        assert is_refused(proxy, source)
         line = lines_of(proxy, source)[0]
         assert (line["termination"], line["reason"], line["backend"]) == ("PL", "max_connections", None)
         assert refused(proxy, "max_connections") == 6
@@ -33,7 +33,7 @@ def test_no_more_than_max_connections_are_open_at_once(edge, origin):
     assert visit(proxy, fresh_address()) == "a"
 
 
-def test_no_more_than_so_many_connections_of_one_client_are_open_at_once(edge, origin):
+def test_the_open_connections_of_one_client_are_limited(edge, origin):
     proxy = edge([row("a", origin(named("a")))], MAX_CONNECTIONS_PER_CLIENT=2)
     source = fresh_address()
     with crowd(proxy, [source] * 6) as clients:
@@ -58,11 +58,11 @@ def test_new_connections_of_one_client_are_limited_in_rate(edge, origin):
     assert eventually(lambda: visit(proxy, source)) == "a"
 
 
-def test_a_connection_that_found_no_backend_does_not_count_for_ever(edge, routing_db):
+def test_a_connection_without_a_backend_is_no_longer_counted_after_its_end(edge, routing_db):
     proxy = edge([], MAX_CONNECTIONS_PER_CLIENT=1)
     source = fresh_address()
     for _ in range(3):
-        assert is_turned_away(proxy, source)
+        assert is_refused(proxy, source)
     assert {line["termination"] for line in lines_of(proxy, source, at_least=3)} == {"PE"}
 
 
@@ -78,15 +78,15 @@ def test_clients_behind_a_trusted_proxy_are_limited_each_by_its_own_address(edge
     assert len(lines_of(proxy, "192.0.2.1", at_least=2)) == 2
 
 
-def test_a_refused_flood_is_summed_up_in_the_log_and_counted_to_the_last(edge, routing_db):
+def test_a_refused_flood_is_summarised_in_the_log_and_counted_exactly(edge, routing_db):
     proxy = edge([])
     with crowd(proxy, [fresh_address() for _ in range(200)]) as clients:
         assert all(is_reset(client) for client in clients)
     assert proxy.metrics()['edgeproxy_leases_total{outcome="no_backends"}'] == 200
-    eventually(lambda: told_of(proxy) == 200, what="the log tells of each, alone or in a sum")
+    eventually(lambda: logged_refusals(proxy) == 200, what="the log tells of each, alone or in a sum")
     assert len(proxy.access_lines()) < 100
 
 
-def told_of(edge):
-    """Return how many refused connections the log tells of."""
+def logged_refusals(edge):
+    """Return how many refused connections the log has, as lines or in summaries."""
     return len(edge.access_lines()) + sum(line.get("refused_no_backends", 0) for line in edge.log())

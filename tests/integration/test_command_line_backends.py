@@ -174,7 +174,7 @@ def test_an_unknown_id_among_others_changes_nothing_and_is_named(database, verb)
 
 
 @pytest.mark.parametrize("deadline", ["soon", "-5s", "1d", "99999999h"])
-def test_a_deadline_that_is_none_is_refused(database, deadline):
+def test_an_invalid_deadline_is_refused(database, deadline):
     write_backends(database, [row("a", 1)])
     assert backends(database, "drain", "a", f"--deadline={deadline}").returncode == 2
     assert table(database)["a"]["deleted"] == 0

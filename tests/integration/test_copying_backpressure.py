@@ -1,4 +1,4 @@
-"""A peer that does not read stops the one that sends, at a bounded cost, and stops nobody else."""
+"""Back-pressure: a peer that does not read stops the sender, with bounded memory, and no other connection."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def resident_bytes(stage):
 
 
 def send_until_stuck(sock):
-    """Send for ever; return the bytes sent when the kernel takes no more for a second."""
+    """Send until the kernel accepts nothing for a second. Returns the number of bytes sent."""
     sent = 0
     sock.settimeout(1)
     try:
@@ -99,7 +99,7 @@ def test_a_blocked_direction_does_not_block_the_other(stage):
 
 
 def test_bulk_that_pauses_without_an_end_arrives_to_its_last_byte(stage):
-    """The backend confirms each message when it has all of it: bytes left behind in the edge are a deadlock."""
+    """The backend confirms each complete message: bytes left in the edge would be a deadlock."""
     sizes = [(3 << 20) + 311_111 * n for n in range(24)]
 
     def part(sock):

@@ -1,4 +1,4 @@
-"""What came in goes out: a gibibyte each way at once at random chunk sizes, and a hot flow that starves nobody."""
+"""Bulk: a gibibyte each way at once in random chunk sizes arrives unchanged, and a hot flow starves no other."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ GIBIBYTE = 1 << 30
 
 @contextmanager
 def bulk_peer(*arguments):
-    """Run a bulk peer beside the tests; it is ended with the block, if it has not ended itself."""
+    """Run a bulk peer for the block."""
     command = [sys.executable, "tests/integration/bulk_peer.py", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -37,7 +37,7 @@ def test_a_gibibyte_each_way_at_once_arrives_unchanged(edge):
 
 
 def test_one_hot_flow_does_not_starve_the_others(edge, origin):
-    """The first client gets the nearer backend, which takes only one, and drinks from it as fast as it can."""
+    """The first client gets the nearer backend, which takes only one, and reads from it as fast as it can."""
     with bulk_peer("flood") as server:
         hot = row("hot", int(server.stdout.readline()), hard_limit=1)
         proxy = edge([hot, row("echo", origin(echo), region="eu", country="FR")])

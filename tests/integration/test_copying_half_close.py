@@ -23,7 +23,7 @@ def test_a_server_that_speaks_first_is_heard(stage):
         assert client.recv(100) == b"220 ready\r\n"
 
 
-def test_a_client_that_has_said_all_still_gets_the_answer(stage):
+def test_a_client_that_has_sent_eof_still_gets_the_response(stage):
     def part(sock):
         request = read_to_end(sock)
         sock.sendall(MEGABYTE)
@@ -57,7 +57,7 @@ def test_a_client_may_send_on_after_the_server_has_ended(stage):
     assert (line["termination"], line["bytes_up"], line["bytes_down"]) == ("--", 1 << 20, 19)
 
 
-def test_an_end_without_a_byte_is_passed_on_both_ways(stage):
+def test_an_eof_without_a_byte_is_passed_on_both_ways(stage):
     backend = stage.play(read_to_end)
     with stage.connect() as client:
         client.shutdown(socket.SHUT_WR)
@@ -78,7 +78,7 @@ def test_a_conversation_goes_on_one_way_long_after_the_other_has_ended(stage):
     assert backend() == [b"one"] * 5
 
 
-def test_the_access_line_tells_the_connection_whole(stage):
+def test_the_access_line_has_the_whole_connection(stage):
     stage.play(lambda sock: (sock.sendall(b"hello"), read_to_end(sock)))
     with stage.connect() as client:
         source = address_of(client)

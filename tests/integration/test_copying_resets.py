@@ -1,7 +1,7 @@
 """A reset on one side arrives as a reset on the other, after everything that was read before it.
 
-SO_LINGER 0 throws queued bytes away on both machines, so a peer here resets only when its kernel has handed all of
-its bytes over to the edge's.
+SO_LINGER 0 discards queued bytes on both hosts, so a peer here resets only after the edge's kernel has received all of
+its bytes.
 """
 
 import os
@@ -80,7 +80,7 @@ def test_a_backend_that_reads_slowly_gets_all_bytes_and_then_the_reset(stage):
 
 
 def test_a_client_that_stops_reading_for_long_loses_no_byte_to_a_reset(stage):
-    """The edge may then end cleanly instead, for a reset would throw away what the client has not taken."""
+    """The edge may then close cleanly: a reset would discard what the client has not read."""
     backend = stage.play(send_and_reset)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
@@ -88,12 +88,12 @@ def test_a_client_that_stops_reading_for_long_loses_no_byte_to_a_reset(stage):
         client.bind(("127.9.9.9", 0))
         client.connect(stage.edge.address)
         backend()
-        assert stage.line_of("127.9.9.9")["termination"] == "SD"  # the edge is through with it
+        assert stage.line_of("127.9.9.9")["termination"] == "SD"  # the edge has finished with it
         assert read_to_end(client) == PAYLOAD
 
 
-def test_an_answer_given_before_the_request_was_read_reaches_a_client_that_still_sends(stage):
-    """As of an HTTP server that answers 413 and closes with unread bytes, which makes its kernel reset."""
+def test_a_response_sent_before_the_request_was_read_reaches_a_client_that_still_sends(stage):
+    """As with an HTTP server that sends 413 and closes with unread bytes, so that its kernel resets."""
     response = PAYLOAD[:100_000]
 
     def part(sock):
@@ -153,7 +153,7 @@ def test_a_client_that_resets_after_its_end_resets_the_backend_that_still_sends(
         client.shutdown(socket.SHUT_WR)
         read_exactly(client, 1_000_000)
         reset(client)
-    assert isinstance(backend(), BrokenPipeError)  # what the kernel makes of a reset after an end
+    assert isinstance(backend(), BrokenPipeError)  # how the kernel reports a reset after an EOF
     assert stage.line_of(source)["termination"] == "CH"
 
 
@@ -175,10 +175,10 @@ def test_a_backend_that_resets_at_once_resets_the_client(stage):
     with stage.connect() as client:
         source = address_of(client)
         assert is_reset(client)
-    assert stage.line_of(source)["termination"] in ("SC", "SD")  # before or after the dial was found done
+    assert stage.line_of(source)["termination"] in ("SC", "SD")  # before or after the edge notices the connect
 
 
-def test_a_backend_that_resets_after_a_word_resets_the_client(stage):
+def test_a_backend_that_resets_after_some_bytes_resets_the_client(stage):
     stage.play(lambda sock: (sock.recv(100), reset(sock)))
     with stage.connect() as client:
         source = address_of(client)

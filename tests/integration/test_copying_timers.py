@@ -1,6 +1,6 @@
-"""Silence: no timeout of the dial stays on a connection, and the idle and linger timers end only what is silent.
+"""Timeouts: the connect timeout does not stay on a connection; idle and linger timeouts end only silent connections.
 
-The sweep that looks for silence runs four times within a timeout, so a timer may fire late, but never early.
+The sweep runs four times within a timeout, so a timer may fire late, but never early.
 """
 
 import socket
@@ -29,7 +29,7 @@ def linger(tmp_path_factory):
 
 
 def ends(sock):
-    """Wait until a connection is ended, in whichever way."""
+    """Wait until a connection ends, by EOF or reset."""
     try:
         return sock.recv(1) == b""
     except ConnectionResetError:
@@ -69,7 +69,7 @@ def test_bytes_one_way_keep_the_silent_way_open(idle):
         assert backend() == b"thanks"
 
 
-def test_a_peer_that_never_answers_an_end_is_ended_after_the_linger_timeout(linger):
+def test_a_peer_that_never_closes_after_an_eof_is_closed_after_the_linger_timeout(linger):
     has_ended = Event()
     linger.play(lambda sock: (read_to_end(sock), has_ended.wait(10)))
     with linger.connect() as client:
@@ -82,7 +82,7 @@ def test_a_peer_that_never_answers_an_end_is_ended_after_the_linger_timeout(ling
     assert line["duration_ms"] >= 1000
 
 
-def test_an_answer_that_takes_long_but_never_pauses_outlives_the_linger_timeout(linger):
+def test_a_long_response_without_pauses_outlives_the_linger_timeout(linger):
     def drip(sock):
         read_to_end(sock)
         for _ in range(13):
@@ -112,7 +112,7 @@ def test_the_linger_timeout_begins_with_the_end_of_a_direction_and_not_before(li
 
 
 def test_the_kernel_probes_both_silent_peers(linger):
-    """As /proc/net/tcp shows it: a socket of the edge with timer 2 sends keepalive probes."""
+    """In /proc/net/tcp, a socket with timer 2 sends keepalive probes."""
 
     def timer(local, remote):
         ends = [f"{int.from_bytes(socket.inet_aton(host), 'little'):08X}:{port:04X}" for host, port in (local, remote)]

@@ -1,4 +1,4 @@
-"""Backends that refuse, hang or are not there: who is tried instead, for how long, and what the client is told."""
+"""Backends that refuse, hang or are missing: which ones are tried instead, for how long, and what the client gets."""
 
 import re
 from contextlib import ExitStack
@@ -10,7 +10,7 @@ from tests.integration.peers import (
     await_idle,
     fresh_address,
     hanging_backend,
-    is_turned_away,
+    is_refused,
     lines_of,
     load,
     name_heard,
@@ -24,13 +24,13 @@ FAR = {"region": "eu", "country": "FR"}
 
 @pytest.fixture
 def refusing():
-    """Give ports that refuse connections."""
+    """Yield ports that refuse connections."""
     with ExitStack() as stack:
         yield lambda: refusing_port(stack)
 
 
 def errors(edge):
-    """Return the failed dials of each backend, by (backend, reason)."""
+    """Return the failed connects by (backend, reason)."""
     found = {}
     for name, value in edge.metrics().items():
         if name.startswith("edgeproxy_backend_errors_total{"):
@@ -61,10 +61,10 @@ def test_a_hanging_backend_is_passed_over_after_the_connect_timeout(edge, origin
     assert errors(proxy) == {("near", "connect_timeout"): 1}
 
 
-def test_when_nobody_answers_the_client_is_reset_after_a_bounded_number_of_distinct_attempts(edge, refusing):
+def test_if_no_backend_accepts_the_client_is_reset_after_a_bounded_number_of_attempts(edge, refusing):
     proxy = edge([row(f"b{n}", refusing()) for n in range(6)], CONNECT_ATTEMPTS=3)
     source = fresh_address()
-    assert is_turned_away(proxy, source)
+    assert is_refused(proxy, source)
     line = lines_of(proxy, source)[0]
     assert (line["attempts"], line["termination"], line["reason"]) == (3, "SC", "econnrefused")
     assert list(errors(proxy).values()) == [1, 1, 1]
@@ -75,11 +75,11 @@ def test_all_attempts_together_take_no_longer_than_twice_the_connect_timeout(edg
     with hanging_backend() as port:
         proxy = edge([row(f"b{n}", port) for n in range(9)], CONNECT_TIMEOUT_SECS=0.4, CONNECT_ATTEMPTS=9)
         source = fresh_address()
-        assert is_turned_away(proxy, source)
+        assert is_refused(proxy, source)
     line = lines_of(proxy, source)[0]
     assert (line["termination"], line["reason"]) == ("sC", "connect_timeout")
-    assert 790 <= line["connect_ms"] < 9 * 400  # the loop's clock is a little coarser than ours
-    assert 2 <= line["attempts"] <= 3  # the last one may have got a millisecond
+    assert 790 <= line["connect_ms"] < 9 * 400  # the event loop's clock is coarser
+    assert 2 <= line["attempts"] <= 3  # the last attempt may have had a millisecond left
     await_idle(proxy)
 
 
@@ -97,7 +97,7 @@ def test_a_backend_that_fails_three_times_in_a_row_is_ejected(edge, origin, refu
 def test_no_more_than_half_of_the_backends_are_ejected_and_never_the_last(edge, refusing):
     proxy = edge([row(f"b{n}", refusing()) for n in range(3)], CONNECT_ATTEMPTS=3)
     for _ in range(5):
-        assert is_turned_away(proxy, fresh_address())
+        assert is_refused(proxy, fresh_address())
     assert proxy.ready()["candidates"] == 2
 
 
@@ -105,12 +105,12 @@ def test_the_only_backend_is_tried_again_and_again(edge, refusing):
     proxy = edge([row("only", refusing())])
     source = fresh_address()
     for _ in range(5):
-        assert is_turned_away(proxy, source)
+        assert is_refused(proxy, source)
     for line in lines_of(proxy, source, at_least=5):
         assert (line["backend"], line["attempts"], line["termination"]) == ("only", 1, "SC")
 
 
-def test_without_a_candidate_the_client_is_reset_and_the_reason_told(edge, origin, routing_db):
+def test_without_a_candidate_the_client_is_reset_and_the_reason_logged(edge, origin, routing_db):
     port = origin(named("a"))
     proxy = edge([row("a", port, deleted=1)])
     assert reason_of_refusal(proxy) == "no_backends"
@@ -130,14 +130,14 @@ def test_without_a_candidate_the_client_is_reset_and_the_reason_told(edge, origi
 
 def reason_of_refusal(edge):
     source = fresh_address()
-    assert is_turned_away(edge, source)
+    assert is_refused(edge, source)
     line = lines_of(edge, source)[0]
     assert (line["backend"], line["attempts"], line["termination"]) == (None, 0, "PE")
     return line["reason"]
 
 
 def test_the_backend_that_a_lease_was_for_is_freed_when_its_dial_fails(edge, origin, refusing):
-    """hard_limit 1: a lease that leaked would make the backend full for ever."""
+    """With hard_limit 1, a leaked lease would make the backend full for ever."""
     near = row("near", refusing(), hard_limit=1)
     proxy = edge([near, row("far", origin(named("far")), **FAR)])
     sources = [fresh_address() for _ in range(2)]

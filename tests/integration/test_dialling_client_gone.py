@@ -1,6 +1,6 @@
-"""A client that goes away while we are still busy with it costs nothing: its lease, its place and its line are settled.
+"""A client that leaves during admission or connect: its lease is released, its counts and its access line are right.
 
-The edge is stopped while clients come and go, so that it finds them gone at its very first step.
+The edge is stopped while clients connect and leave, so that it finds them gone at its first step.
 """
 
 import signal
@@ -35,7 +35,7 @@ def test_clients_that_reset_before_their_lease_leave_nothing_behind(edge, origin
     assert visit(proxy, fresh_address()) == "a"
 
 
-def test_what_a_client_said_before_it_went_still_reaches_the_backend(edge, origin):
+def test_bytes_of_a_client_that_left_still_reach_the_backend(edge, origin):
     heard = []
     proxy = edge([row("a", origin(lambda sock: heard.append(read_to_end(sock))))])
     source = fresh_address()
@@ -45,7 +45,7 @@ def test_what_a_client_said_before_it_went_still_reaches_the_backend(edge, origi
     assert heard == [b"a message in a bottle"]
 
 
-def test_a_client_that_goes_during_the_dial_leaves_nothing_behind(edge):
+def test_a_client_that_leaves_during_the_connect_leaves_nothing_behind(edge):
     with hanging_backend() as port:
         proxy = edge([row("a", port)], CONNECT_TIMEOUT_SECS=0.4)
         source = fresh_address()

@@ -1,4 +1,4 @@
-"""The internal DNS of a running edge, asked by the programs that people ask with: dig, kdig, dnsperf."""
+"""The internal DNS of a running edge, queried with dig, kdig and dnsperf."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TTL = 7
 
 
 class Dns:
-    """An edge's DNS, at one of its addresses."""
+    """The DNS of an edge at one of its addresses."""
 
     def __init__(self, proxy: EdgeProcess, number: int = 0) -> None:
         event = proxy.event("DNS for")
@@ -49,7 +49,7 @@ class Dns:
         self.host, self.port = host.strip("[]"), int(port)
 
     def run(self, name: str, package: str, *words: str) -> str:
-        """Return what a program prints that ends well."""
+        """Run a program, which must succeed. Returns its output."""
         command = [program(name, package), *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
@@ -62,7 +62,7 @@ class Dns:
         return self.dig("+short", *words).split("\n")[:-1]
 
     def udp(self, to: str = "") -> socket.socket:
-        """Return a socket that has the server for its peer: an answer from another address does not arrive."""
+        """Return a connected socket: an answer from another address does not arrive."""
         sock = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET, socket.SOCK_DGRAM)
         sock.settimeout(10)
         sock.connect((to or self.host, self.port))
@@ -72,7 +72,7 @@ class Dns:
         return socket.create_connection((self.host, self.port), 10)
 
     def ask(self, name: str, kind: str = "A", to: str = "") -> DNSRecord:
-        """Ask by UDP, again where a datagram was lost: on a busy machine the kernel drops what does not fit."""
+        """Query over UDP, and repeat lost datagrams: on a busy host the kernel drops what does not fit."""
         question = bytes(DNSRecord.question(name, kind).pack())
         with self.udp(to) as sock:
             sock.settimeout(2)
@@ -134,7 +134,7 @@ def test_dig_finds_every_kind_of_name(dns: Dns) -> None:
         (["+header-only"], "FORMERR"),
     ],
 )
-def test_dig_is_told_what_is_wrong_by_both_protocols(dns: Dns, words: list[str], expected: str) -> None:
+def test_dig_gets_errors_by_both_protocols(dns: Dns, words: list[str], expected: str) -> None:
     for protocol in ("+notcp", "+tcp"):
         answer = dns.dig(protocol, *words)
         assert status(answer) == expected
@@ -216,7 +216,7 @@ def test_an_answer_comes_from_the_address_that_was_asked(edge: Callable[..., Edg
         assert dns.ask("db.internal", to=host).rr
 
 
-def test_without_an_address_there_is_no_dns(edge: Callable[..., EdgeProcess]) -> None:
+def test_without_an_address_dns_is_off(edge: Callable[..., EdgeProcess]) -> None:
     assert edge(ROWS).event("DNS for") is None
 
 
@@ -232,7 +232,7 @@ def test_a_port_that_is_taken_stops_the_start_with_one_clear_line(tmp_path: Path
             pass
 
 
-# What it does to the edge, and the edge to it
+# The DNS and the rest of the edge
 
 
 def test_it_follows_rows_health_and_load(edge: Callable[..., EdgeProcess], routing_db: Path, origin: Any) -> None:
@@ -255,7 +255,7 @@ def test_it_follows_rows_health_and_load(edge: Callable[..., EdgeProcess], routi
     eventually(lambda: dns.ask("b.web.internal").header.rcode == RCODE.NXDOMAIN)
 
 
-def test_it_binds_nobody_and_leases_nothing(dns: Dns) -> None:
+def test_it_makes_no_binding_and_no_lease(dns: Dns) -> None:
     before = dns.proxy.metrics()
     for _ in range(50):
         assert dns.addresses("web.internal")
@@ -283,7 +283,7 @@ def test_it_answers_until_the_last_connection_has_drained(edge: Callable[..., Ed
         sock.recv(1)
 
 
-def test_it_lives_through_a_registry_that_falls(tmp_path: Path) -> None:
+def test_it_survives_a_crash_of_the_registry(tmp_path: Path) -> None:
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0", REGION="sa") as inside:
         (address,) = inside.parts.dns.server.addresses
 
@@ -301,7 +301,7 @@ def test_it_lives_through_a_registry_that_falls(tmp_path: Path) -> None:
         eventually(lambda: found() == {"10.50.1.9"})
 
 
-# Whoever asks
+# Clients
 
 
 def framed(message: bytes) -> bytes:
@@ -328,7 +328,7 @@ def test_a_tcp_client_may_send_in_any_pieces_and_several_at_once(dns: Dns) -> No
         assert stream.read() == b""
 
 
-def test_silent_and_slow_tcp_clients_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_and_slow_tcp_clients_are_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_server, "IDLE_SECONDS", 0.2)
     monkeypatch.setattr(dns_server, "MESSAGE_SECONDS", 0.2)
     monkeypatch.setattr(dns_server, "CLIENTS_AT_ONCE", 2)
@@ -348,7 +348,7 @@ def test_silent_and_slow_tcp_clients_are_sent_away(tmp_path: Path, monkeypatch: 
             assert read(sock).rr
 
 
-def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_others(
+def test_a_tcp_client_with_many_queries_shares_turns_with_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered: list[bytes] = []
@@ -364,7 +364,7 @@ def test_a_tcp_client_that_sends_many_queries_at_once_waits_its_turn_with_the_ot
         clients = [socket.create_connection((address.host, address.port), 10) for _ in range(2)]
         for client, number in zip(clients, (b"\0\1", b"\0\2"), strict=True):
             query = number + bytes(DNSRecord.question("web.internal").pack())[2:]
-            client.sendall(framed(query) * 500)  # nobody has read anything yet: this sends without waiting
+            client.sendall(framed(query) * 500)  # nothing has been read yet: this sends without waiting
         for client in clients:
             with client, client.makefile("rb") as stream:
                 for _ in range(500):
@@ -387,7 +387,7 @@ def test_junk_by_both_protocols_changes_nothing(dns: Dns) -> None:
     assert not [line for line in dns.proxy.log() if line.get("level") in ("ERROR", "CRITICAL")]
 
 
-def test_a_fault_of_ours_is_said_once_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_logged_once_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: object, **_keywords: object) -> None:
         raise RuntimeError("a bug")
 

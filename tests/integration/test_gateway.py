@@ -1,4 +1,4 @@
-"""Requests that handlers of the gateway answer, over the whole edge."""
+"""Requests to handlers of the gateway, through the whole edge."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ENDPOINTS = [
 
 
 class Scene:
-    """An edge whose gateway was given handlers before it started."""
+    """An edge with handlers stored before it starts."""
 
     def __init__(self, folder, stack):
         store = SqliteGatewayStore(folder / "gateway.db")
@@ -80,7 +80,7 @@ class Scene:
         stack.callback(self.edge.kill)
 
     def ask(self, path, method="GET", body=None, frontend="alone", **headers):
-        """Return status, headers and body of an answer."""
+        """Return status, headers and body of the response."""
         connection = http.client.HTTPConnection(*self.edge.frontends[frontend][0], timeout=10)
         try:
             connection.request(method, path, body, headers)
@@ -109,7 +109,7 @@ def reason_of(body):
     return json.loads(body)["reason"]
 
 
-def test_a_handler_answers_with_parameters_query_and_request_id(scene):
+def test_a_handler_gets_parameters_query_and_request_id(scene):
     status, headers, body = scene.ask("/hello/J%C3%BCrgen?q=1")
     said = json.loads(body)
     assert (status, headers["content-type"], said["hello"], said["query"]) == (200, "application/json", "Jürgen", "1")
@@ -131,7 +131,7 @@ def test_a_connection_is_kept_for_handlers_too_and_a_head_gets_no_body(scene):
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_comes_to_its_handler_whole(scene, size, is_chunked):
+def test_a_handler_gets_the_whole_body(scene, size, is_chunked):
     data = hashlib.sha256(b"x").digest() * 40
     body = iter([data[:size][at : at + 100] for at in range(0, size, 100)]) if is_chunked else data[:size]
     status, headers, echoed = scene.ask("/echo", "POST", body)
@@ -145,13 +145,13 @@ def test_a_body_beyond_the_endpoints_limit_is_413(scene, is_chunked):
     assert (status, reason_of(body)) == (413, "body_too_large")
 
 
-def test_another_method_is_405_and_says_which_ones(scene):
+def test_a_wrong_method_is_405_with_allow(scene):
     status, headers, body = scene.ask("/echo")
     assert (status, reason_of(body)) == (405, "method_not_allowed")
     assert {"POST", "PUT"} <= set(headers["allow"].split(", "))
 
 
-def test_what_no_endpoint_takes_goes_to_the_pool_or_is_404(scene):
+def test_a_request_without_an_endpoint_goes_to_the_pool_or_is_404(scene):
     assert scene.ask("/elsewhere", frontend="before")[2] == b"backend"
     status, _, body = scene.ask("/elsewhere")
     assert (status, reason_of(body)) == (404, "no_endpoint")
@@ -186,17 +186,17 @@ def test_beyond_its_concurrency_an_endpoint_is_busy(scene):
             assert (reason_of(body), headers["retry-after"]) == ("endpoint_busy", "1")
 
 
-def test_a_streamed_answer_comes_in_chunks(scene):
+def test_a_streamed_response_is_chunked(scene):
     status, headers, body = scene.ask("/streams")
     assert (status, headers["transfer-encoding"], body) == (200, "chunked", b"part 0 part 1 part 2 ")
 
 
-def test_a_stream_that_breaks_off_does_not_look_whole(scene):
+def test_a_truncated_stream_does_not_look_complete(scene):
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         scene.ask("/breaks-off")
 
 
-def test_after_all_that_nothing_has_failed_inside(scene):
+def test_no_internal_error_was_counted(scene):
     samples = scene.edge.metrics()
     assert not [name for name in samples if name.startswith("edgeproxy_internal_errors_total{")]
     requests = [value for name, value in samples.items() if name.startswith("edgeproxy_requests_total{")]

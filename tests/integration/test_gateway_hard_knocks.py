@@ -1,4 +1,4 @@
-"""Handlers that do what handlers should not, and clients that try to be taken for somebody else."""
+"""Misbehaving handlers, and clients that forge their identity."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Town:
         stack.callback(self.edge.kill)
 
     def exchange(self, data):
-        """Return all that comes back for some bytes, which ask for the end of the connection."""
+        """Send bytes that ask to close the connection. Returns everything received."""
         with self.edge.connect() as sock:
             sock.sendall(data)
             return b"".join(iter(lambda: sock.recv(65536), b""))
@@ -125,7 +125,7 @@ def test_a_path_is_decoded_once(town, target, rest):
     assert (seen["param"], seen["path"]) == (rest, f"/sees/{rest}")
 
 
-def test_nobody_but_a_trusted_proxy_says_who_the_client_is(town):
+def test_only_a_trusted_proxy_names_the_client(town):
     seen = town.sees(
         "/sees/x", "X-Forwarded-For: 9.9.9.9", "x_forwarded_for: 8.8.8.8", "Forwarded: for=9.9.9.9",
         "X-Forwarded-Proto: https", "X-Forwarded-Host: elsewhere", "X-Request-Id: mine", "X-Own: kept",
@@ -134,7 +134,7 @@ def test_nobody_but_a_trusted_proxy_says_who_the_client_is(town):
     assert seen["forwarding"] == ["X-Own"]
 
 
-def test_several_cookie_lines_are_one(town):
+def test_several_cookie_lines_are_joined(town):
     assert town.sees("/sees/x", "Cookie: a=1", "Cookie: b=2")["cookies"] == {"a": "1", "b": "2"}
 
 
@@ -156,7 +156,7 @@ def test_no_handler_ends_the_edge(town, name):
 
 
 @pytest.mark.parametrize("length", [4, 6])
-def test_a_body_that_is_not_as_long_as_it_said_does_not_look_whole(town, length):
+def test_a_body_of_the_wrong_length_does_not_look_complete(town, length):
     connection = http.client.HTTPConnection(*town.edge.address, timeout=10)
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         connection.request("GET", f"/promises/x?length={length}")
@@ -164,7 +164,7 @@ def test_a_body_that_is_not_as_long_as_it_said_does_not_look_whole(town, length)
     connection.close()
 
 
-def test_a_stream_without_end_leaves_the_loop_to_others(town):
+def test_an_endless_stream_does_not_block_the_loop(town):
     with town.edge.connect() as sock:
         sock.sendall(b"GET /endless/x HTTP/1.1\r\nHost: a\r\n\r\n")
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
@@ -172,12 +172,12 @@ def test_a_stream_without_end_leaves_the_loop_to_others(town):
 
 
 @pytest.mark.parametrize(("name", "end"), [("ticks", b"4\r\n0\r\n\r\n"), ("sleeps", b"awake")])
-def test_a_handler_at_work_is_no_idle_connection(town, name, end):
+def test_a_connection_with_a_running_handler_is_not_idle(town, name, end):
     response = town.exchange(f"GET /{name}/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
     assert response.endswith(end), "whole, though it took longer than the idle timeout"
 
 
-def test_a_stream_that_breaks_off_has_its_line_in_the_log(town):
+def test_a_truncated_stream_has_its_access_line(town):
     with pytest.raises(ConnectionResetError):
         town.exchange(b"GET /fails-late/x HTTP/1.1\r\nHost: a\r\n\r\n")
     lines = eventually(lambda: [one for one in town.edge.log() if one.get("target") == "/fails-late/x"])
@@ -188,5 +188,5 @@ def test_an_edge_of_handlers_alone_is_ready(town):
     assert town.edge.get("/ready")[0] == 200
 
 
-def test_after_all_that_nothing_has_failed_inside(town):
+def test_no_internal_error_was_counted(town):
     assert not [name for name in town.edge.metrics() if name.startswith("edgeproxy_internal_errors_total{")]

@@ -1,4 +1,4 @@
-"""The gateway in /metrics: every count of endpoints, services and the admin API moves as what it counts does."""
+"""The gateway in /metrics: the counts of endpoints, services and the admin API."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Town:
         self.admin = admin_of(self.proxy, folder)
 
     def deploy(self, name, source, **settings):
-        """Let a handler answer /name; return the status that the admin API answered with."""
+        """Deploy a handler at /name. Returns the status of the admin API."""
         self.admin.call("POST", "/api/endpoints", {"id": name, "path": f"/{name}", **settings})
         return self.admin.call("POST", f"/api/endpoints/{name}/deploy", {"source": source}).status
 
@@ -75,7 +75,7 @@ class Town:
             connection.close()
 
     def read(self, family, label, **others):
-        """Return the samples of a metric by the value of a label; `others` are labels with what they must be."""
+        """Return the samples of a metric by the value of a label; `others` are required label values."""
         found = {}
         for name, value in self.proxy.metrics().items():
             labels = dict(re.findall(r'(\w+)="([^"]*)"', name.removeprefix(family)))
@@ -91,7 +91,7 @@ def town(tmp_path_factory):
     town.proxy.kill()
 
 
-def test_requests_of_an_endpoint_are_counted_by_their_outcome_and_go_with_it(town):
+def test_requests_of_an_endpoint_are_counted_by_outcome_until_it_is_removed(town):
     def now(endpoint):
         return town.read("edgeproxy_handler_requests_total", "outcome", endpoint=endpoint)
 
@@ -108,7 +108,7 @@ def test_requests_of_an_endpoint_are_counted_by_their_outcome_and_go_with_it(tow
     assert not [name for name in town.proxy.metrics() if 'endpoint="fails"' in name]
 
 
-def test_requests_under_way_busy_ones_and_versions_that_drain_are_seen(town, tmp_path):
+def test_active_and_busy_requests_and_draining_versions_are_counted(town, tmp_path):
     def now():
         """Return active requests and draining versions."""
         families = ("edgeproxy_handler_requests_active", "edgeproxy_handler_versions_draining")
@@ -141,7 +141,7 @@ def test_deployments_and_rollbacks_are_counted_by_their_result(town):
     eventually(lambda: now() == [ok + 3, errors + 1])
 
 
-def test_a_handler_that_holds_the_loop_is_counted(town):
+def test_a_handler_that_blocks_the_loop_is_counted(town):
     def now():
         return town.read("edgeproxy_handler_loop_blocks_total", "endpoint")["spins"]
 
@@ -154,7 +154,7 @@ def test_a_handler_that_holds_the_loop_is_counted(town):
     )
 
 
-def test_answers_of_the_admin_api_are_counted_by_their_status(town):
+def test_responses_of_the_admin_api_are_counted_by_status(town):
     def now():
         return town.read("edgeproxy_admin_requests_total", "code")
 
@@ -174,7 +174,7 @@ def test_answers_of_the_admin_api_are_counted_by_their_status(town):
 
 def test_a_service_is_counted_from_its_first_call_to_its_end(town):
     def now():
-        """Return connections that stand, those in use, calls that wait, and whether the service is up."""
+        """Return the open connections, those in use, the waiting calls, and whether the service is up."""
         samples = town.proxy.metrics()
         return [samples.get(f'{gauge}{{service="main"}}') for gauge in GAUGES]
 

@@ -1,4 +1,4 @@
-"""The commands for authors of handlers: a file is checked, or run on one request, without an edge."""
+"""The commands for handler authors: check a file, or run it on one request, without an edge."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def run(*arguments: object, stdin: str = ""):
     return command("handler", "run", *arguments, stdin=stdin)
 
 
-def test_a_handler_is_run_as_its_author_does_it(file):
+def test_a_handler_file_is_run(file):
     done = edgeproxy("handler", "run", file, "GET", "/?name=me")
     assert (done.returncode, done.stdout) == (0, "hello me")
     assert done.stderr.splitlines() == ["200", "X-Host: localhost", "Content-Type: text/plain; charset=utf-8", ""]
 
 
-def test_a_good_file_is_good(file):
+def test_a_valid_file_passes_the_check(file):
     done = command("handler", "check", file)
     assert (done.returncode, done.stdout) == (0, f"{file}: valid\n")
 
@@ -61,7 +61,7 @@ def test_a_good_file_is_good(file):
         ("x = 1\n", "must define `def handle(request, context)`"),
     ],
 )
-def test_a_bad_file_is_named_with_its_fault(file, what, source, text):
+def test_an_invalid_file_is_reported_with_its_fault(file, what, source, text):
     file.write_text(source)
     done = command("handler", what, file, *(("GET", "/") if what == "run" else ()))
     assert done.returncode == 2
@@ -69,7 +69,7 @@ def test_a_bad_file_is_named_with_its_fault(file, what, source, text):
     assert text in done.stderr
 
 
-def test_a_file_that_is_no_text(file):
+def test_a_file_that_is_not_text(file):
     file.write_bytes(b"\xff\xfe")
     assert command("handler", "check", file).returncode == 2
 
@@ -94,7 +94,7 @@ def test_a_failure_is_shown_with_its_lines_and_exits_with_1(file):
     assert done.stderr.count("Traceback") == 1
 
 
-def test_an_abort_is_an_answer(file):
+def test_an_abort_is_a_response(file):
     done = run(file, "GET", "/gone")
     assert (done.returncode, done.stderr.splitlines()[0]) == (0, "410")
 
@@ -134,7 +134,7 @@ def test_there_are_no_services(file):
         (("GET", "/a", "--rule", "/b"), "", "/a does not match /b"),
     ],
 )
-def test_what_is_no_request(file, arguments, stdin, text):
+def test_invalid_requests_are_refused(file, arguments, stdin, text):
     done = run(file, *arguments, stdin=stdin)
     if text is None:
         assert done.returncode == 0

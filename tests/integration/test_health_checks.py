@@ -12,7 +12,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from tests.harness import EdgeProcess, eventually, frontend, pool, row
-from tests.integration.peers import is_turned_away, refusing_port, reset
+from tests.integration.peers import is_refused, refusing_port, reset
 from tests.traffic import ask, who
 
 QUICK = {"type": "tcp", "interval": "100ms", "timeout": "1s", "unhealthy_threshold": 2, "healthy_threshold": 2}
@@ -256,7 +256,7 @@ def test_probes_go_on_when_no_more_connections_are_admitted(edge, server):
     proxy = edge(config=settings, MAX_CONNECTIONS=1)
     with proxy.connect() as only:
         assert ask(only) in ("a", "b")
-        assert is_turned_away(proxy, "127.0.17.1")
+        assert is_refused(proxy, "127.0.17.1")
         before = len(a.arrivals)
         eventually(lambda: len(a.arrivals) >= before + 3)
         a.down()

@@ -1,4 +1,4 @@
-"""A log that cannot be written costs lines, which are counted, and never connections or the end of the process."""
+"""If the log cannot be written, lines are lost and counted; connections and the process are not affected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDED = 'edgeproxy_connections_ended_total{state="--"}'
 
 
 class UnloggedEdge(EdgeProcess):
-    """An edge whose log the harness cannot read for its addresses: so it is told its ports."""
+    """An edge whose log the harness cannot read: its ports are fixed by the test."""
 
     def __init__(self, database, log_path, stderr=subprocess.DEVNULL):
         port, metrics_port = free_ports(2)
@@ -49,7 +49,7 @@ class UnloggedEdge(EdgeProcess):
 
 @pytest.fixture
 def unlogged(routing_db, origin):
-    """Start edges with a log elsewhere, one backend behind each."""
+    """Start edges with a log elsewhere, each with one backend."""
     write_backends(routing_db, [row("a", origin(named("a")))])
     started = []
 
@@ -76,7 +76,7 @@ def test_a_stalled_reader_of_stderr_stalls_neither_connections_nor_the_end(unlog
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     try:
         proxy = unlogged("", stderr=writing)
-        for _ in range(60):  # some times what the pipe holds
+        for _ in range(60):  # several times the capacity of the pipe
             assert who(proxy) == "a"
         eventually(lambda: is_full(writing), what="the pipe is full, so the log's writer hangs")
         assert [who(proxy) for _ in range(20)] == ["a"] * 20
@@ -88,7 +88,7 @@ def test_a_stalled_reader_of_stderr_stalls_neither_connections_nor_the_end(unlog
 
 
 def is_full(descriptor):
-    """Whether a pipe is full."""
+    """Return whether a pipe is full."""
     return not select.select([], [descriptor], [], 0)[1]
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_from_the_start_costs_lines_and_not_connections(unlogged):
 
 
 def test_a_disk_that_fills_up_and_is_cleared_costs_exactly_the_lines_counted(edge, origin):
-    """A limit on the size of files stands for a full disk: writes come up short in the middle of a line, then fail."""
+    """A file size limit acts as a full disk: a write is cut in the middle of a line, later ones fail."""
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     limits = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""/metrics counts exactly, under the names of one table; /live and /ready say what they say and why."""
+"""/metrics counts exactly, with the names of app.domain.metric_names; /live and /ready give their reasons."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_known_traffic_is_counted_exactly(edge, origin):
 
 def test_failed_dials_and_refusals_are_counted_by_their_reason(edge, origin):
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        bound.bind(("127.0.0.1", 0))  # nothing listens there
         rows = [row("a", origin(named("a")), weight=0), row("dead", bound.getsockname()[1])]
         proxy = edge(rows, GEOIP_PATH="off", PROXY_PROTOCOL_FROM="127.0.0.5/32")
         assert who(proxy) == ""
@@ -89,7 +89,7 @@ def test_failed_dials_and_refusals_are_counted_by_their_reason(edge, origin):
     assert samples['edgeproxy_connections_ended_total{state="PA"}'] == 1
 
 
-def test_the_series_of_vanished_backends_go(edge, origin, routing_db):
+def test_the_series_of_removed_backends_are_removed(edge, origin, routing_db):
     a, b = row("a", origin(named("a"))), row("b", origin(named("b")))
     proxy = edge([a], GEOIP_PATH="off")
     assert who(proxy) == "a"
@@ -106,7 +106,7 @@ def test_a_backends_id_may_hold_any_printable_text(edge, origin):
     assert proxy.metrics()['edgeproxy_backend_connections_total{backend="a \\"quoted\\" \\\\ é",pool="default"}'] == 1
 
 
-def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
+def test_ready_names_the_candidates_or_the_reasons(edge, origin, routing_db):
     proxy = edge([row("a", origin(named("a"))), row("out", 9, healthy=0), row("bad", 0)])
     status, body = proxy.get("/ready")
     ready = json.loads(body)
@@ -126,7 +126,7 @@ def test_ready_says_who_serves_or_why_nobody_does(edge, origin, routing_db):
     }  # fmt: skip
 
 
-def test_full_backends_are_no_candidates(edge, origin):
+def test_full_backends_are_not_candidates(edge, origin):
     proxy = edge([row("a", origin(named("a")), hard_limit=1)], GEOIP_PATH="off")
     with proxy.connect() as staying:
         assert ask(staying) == "a"
@@ -151,7 +151,7 @@ def test_other_paths_and_methods_are_refused_politely(edge):
     assert request(proxy, "GET", "/metrics")[1]["Content-Type"].startswith("text/plain; version=0.0.4")
 
 
-def test_clients_that_say_nothing_cannot_keep_others_from_the_metrics(edge):
+def test_silent_clients_do_not_lock_others_out_of_the_metrics(edge):
     proxy = edge([], GEOIP_PATH="off")
     silent = [socket.create_connection(proxy.metrics_address, 10) for _ in range(80)]
     silent[0].sendall(b"GET /live HTTP/1.1\r\nHost: half")

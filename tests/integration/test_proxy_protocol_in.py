@@ -1,4 +1,4 @@
-"""PROXY headers from trusted peers tell who the client is; from anybody else they are payload."""
+"""A PROXY header from a trusted peer names the client; from any other peer it is payload."""
 
 import socket
 import struct
@@ -35,7 +35,7 @@ def v2_tcp(source, destination="192.0.2.99", tlvs=b""):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """Peers in 127.1.0.0/16 are trusted: that is where `Stage.connect` comes from."""
+    """Trusts 127.1.0.0/16, the addresses of `Stage.connect`."""
     stage = Stage(tmp_path_factory.mktemp("proxy_in"), PROXY_PROTOCOL_FROM="127.1.0.0/16,::1")
     yield stage
     stage.close()
@@ -70,7 +70,7 @@ def test_a_header_names_the_client_and_is_not_passed_on(stage, header, client):
 @pytest.mark.parametrize(
     "header", [b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN what ever 1 2\r\n", v2(0, 0, b""), v2(1, 0, b"")]
 )
-def test_a_header_that_names_nobody_keeps_the_sockets_peer(stage, header):
+def test_a_header_without_an_address_keeps_the_sockets_peer(stage, header):
     backend = stage.play(read_to_end)
     with stage.connect() as proxy:
         peer = address_of(proxy)
@@ -109,7 +109,7 @@ def test_a_server_that_speaks_first_waits_for_no_more_than_the_header(stage):
     ],
     ids=["none", "not an address", "endless", "unknown protocol", "v2 version", "v2 too short"],
 )
-def test_a_bad_or_missing_header_is_a_reset_with_its_reason_told_and_counted(stage, junk):
+def test_a_bad_or_missing_header_is_reset_logged_and_counted(stage, junk):
     before = refused(stage, "bad_proxy_header")
     with stage.connect() as proxy:
         peer = address_of(proxy)
@@ -121,7 +121,7 @@ def test_a_bad_or_missing_header_is_a_reset_with_its_reason_told_and_counted(sta
     assert refused(stage, "bad_proxy_header") == before + 1
 
 
-def test_a_peer_that_goes_within_its_header_is_told_and_counted(stage):
+def test_a_peer_that_closes_within_its_header_is_logged_and_counted(stage):
     before = refused(stage, "client_gone")
     with stage.connect() as proxy:
         peer = address_of(proxy)

@@ -1,4 +1,4 @@
-"""The edge tells backends who the client is, in either version, for either family, before the client's first byte."""
+"""The edge sends a PROXY header to backends, in both versions and families, before the client's first byte."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
 def read_v1(sock):
-    """Return (family, source, destination, source port, destination port) of a header in text."""
+    """Return (family, source, destination, source port, destination port) of a version 1 header."""
     line = b""
     while not line.endswith(b"\r\n"):
         byte = sock.recv(1)
@@ -34,7 +34,7 @@ def read_v2(sock):
 
 
 class Announcing:
-    """An edge that listens on both families, trusts 127.0.0.2, and announces clients to a backend of each."""
+    """An edge that listens on both families, trusts 127.0.0.2, and sends headers to a backend of each family."""
 
     def __init__(self, folder, version):
         self.heard = []
@@ -56,7 +56,7 @@ class Announcing:
             server.stop(timeout=0.1)
 
     def next_heard(self):
-        """Return (header, payload, the backend's address) of the next connection a backend got."""
+        """Return (header, payload, backend address) of the next connection to a backend."""
         return eventually(lambda: self.heard.pop(0) if self.heard else None, what="a backend hears")
 
 
@@ -68,7 +68,7 @@ def announcing(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("listener, family", [(0, "TCP4"), (1, "TCP6")])
-def test_backends_of_both_families_are_told_both_ends_of_the_clients_connection(announcing, listener, family):
+def test_backends_of_both_families_get_both_addresses_of_the_clients_connection(announcing, listener, family):
     told = set()
     while len(told) < 2:  # either backend may get the next one
         with socket.create_connection(announcing.edge.addresses[listener], 10) as client:
@@ -80,7 +80,7 @@ def test_backends_of_both_families_are_told_both_ends_of_the_clients_connection(
         told.add(backend)
 
 
-def test_a_client_that_sends_nothing_is_announced_all_the_same(announcing):
+def test_a_client_that_sends_nothing_is_announced_too(announcing):
     with announcing.edge.connect("127.0.0.5") as client:
         client.shutdown(socket.SHUT_WR)
         assert client.recv(1) == b""
@@ -105,7 +105,7 @@ def test_the_header_does_not_count_as_bytes_of_the_client(announcing):
     ],
     ids=["four", "six", "mapped", "mixed"],
 )
-def test_a_client_announced_to_us_is_announced_to_the_backend_with_its_own_ends(announcing, header_in, header_out):
+def test_a_client_announced_to_the_edge_is_announced_with_its_own_addresses(announcing, header_in, header_out):
     with announcing.edge.connect("127.0.0.2") as client:
         client.sendall(f"PROXY {header_in}\r\npayload".encode())
     header, payload, _ = announcing.next_heard()
@@ -113,7 +113,7 @@ def test_a_client_announced_to_us_is_announced_to_the_backend_with_its_own_ends(
     assert payload == b"payload"
 
 
-def test_a_proxy_that_announces_nobody_is_announced_itself(announcing):
+def test_a_proxy_whose_header_has_no_address_is_announced_itself(announcing):
     with announcing.edge.connect("127.0.0.2") as client:
         ours, theirs = client.getsockname(), client.getpeername()
         client.sendall(b"PROXY UNKNOWN\r\npayload")

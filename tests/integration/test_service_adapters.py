@@ -1,4 +1,4 @@
-"""The adapters without a pool before them: what each says of operations and servers that are not its own."""
+"""The service adapters without a pool: unsupported operations and failing servers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_server_that_ends_during_a_call_is_a_lost_connection(peer):
     peer.start()
 
 
-def test_a_wrong_password_is_a_connection_that_cannot_be_opened(peer):
+def test_with_a_wrong_password_no_connection_can_be_opened(peer):
     if peer.engine in ("memcached", "s3"):
         pytest.skip("asks for none here")
     with pytest.raises(ConnectionLost) as caught:
@@ -68,7 +68,7 @@ def test_a_wrong_password_is_a_connection_that_cannot_be_opened(peer):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_nobody_there_is_a_connection_that_cannot_be_opened(peer, host):
+def test_a_refused_connection_cannot_be_opened(peer, host):
     settings = peer.spec().stored()["settings"]
     (port,) = free_ports(1)
     where = {"endpoint": f"http://{host}:{port}"} if peer.engine == "s3" else {"host": host, "port": port}
@@ -77,7 +77,7 @@ def test_nobody_there_is_a_connection_that_cannot_be_opened(peer, host):
         connector(spec)()
 
 
-def test_whatever_is_thrown_into_a_call_passes_through(peer):
+def test_an_exception_thrown_into_a_call_propagates(peer):
     if peer.engine == "smtp":
         pytest.skip("the same code as the others'")
     connection = connector(peer.spec())()
@@ -106,7 +106,7 @@ def test_a_statement_without_rows_has_none_and_one_with_many_comes_whole_or_is_r
     connection.close()
 
 
-def test_a_key_that_cannot_be_one_is_refused(peer):
+def test_an_invalid_key_is_refused(peer):
     if peer.kind != "storage":
         pytest.skip("no storage")
     connection = connector(peer.spec())()
@@ -116,7 +116,7 @@ def test_a_key_that_cannot_be_one_is_refused(peer):
     connection.close()
 
 
-def test_an_sqlite_file_that_cannot_be_opened_says_where(tmp_path):
+def test_an_sqlite_file_that_cannot_be_opened_is_reported_with_its_path(tmp_path):
     with pytest.raises(ConnectionLost, match="no/such/folder"):
         connector(sqlite_spec(tmp_path, path=str(tmp_path / "no/such/folder/shop.db")))()
     (tmp_path / "shop.db").write_bytes(b"this is no database" * 1000)

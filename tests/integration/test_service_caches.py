@@ -1,4 +1,4 @@
-"""Caches behind service actors: Redis and memcached answer the same calls in the same way."""
+"""Caches behind service actors: the same calls have the same results in Redis and memcached."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache(services, peer) -> Cache:
     return client
 
 
-def test_what_is_set_is_got_until_it_is_deleted(cache):
+def test_a_value_is_stored_until_it_is_deleted(cache):
     assert cache.get("key") is None
     cache.set("key", b"\x00\xff\r\nSTORED\r\n")
     assert cache.get("key") == b"\x00\xff\r\nSTORED\r\n"
@@ -54,13 +54,13 @@ def test_a_key_may_be_any_text_without_spaces(cache):
     assert cache.get("schlüssel:1/2") == b"x"
 
 
-def test_numbers_are_counted_from_nothing_and_by_many_at_once(cache):
+def test_counters_start_at_0_and_are_incremented_concurrently(cache):
     assert [cache.incr("numbers"), cache.incr("numbers", 4), cache.incr("numbers", -2)] == [1, 5, 3]
     gevent.joinall([gevent.spawn(cache.incr, "numbers") for _ in range(100)], raise_error=True)
     assert cache.incr("numbers", 0) == 103
 
 
-def test_a_value_goes_when_its_time_is_over(cache):
+def test_a_value_expires(cache):
     cache.set("key", b"x", ttl=1)
     assert cache.expire("numbers", 1) is False
     cache.set("numbers", b"7")
@@ -74,7 +74,7 @@ def test_a_value_may_stay_longer_than_a_month(cache):
     assert cache.get("key") == b"x"
 
 
-def test_what_the_cache_refuses_is_said_and_the_service_stays_up(cache, services):
+def test_an_operation_refused_by_the_cache_is_reported_and_the_service_stays_up(cache, services):
     cache.set("key", b"no number")
     with pytest.raises(ServiceError) as caught:
         cache.incr("key")
@@ -88,7 +88,7 @@ def test_it_can_be_tested(cache, services):
     assert 0 < services.test("sessions") < 5
 
 
-def test_a_key_that_memcached_cannot_have_is_refused(services, peer, cache):
+def test_an_invalid_memcached_key_is_refused(services, peer, cache):
     if peer.engine != "memcached":
         assert cache.get("a key " + "x" * 300) is None
         return

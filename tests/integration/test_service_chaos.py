@@ -1,4 +1,4 @@
-"""Services that are killed, frozen and restarted under load: calls fail soon and clearly, and it all comes back."""
+"""Services that are killed, frozen and restarted under load: calls fail quickly with a reason, and service resumes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CALLS: dict[type[Peer], Callable[[Any], object]] = {
     S3: lambda storage: storage.put("n", b"n"),
     Mail: lambda email: email.send("ann@example.com", "x", "y"),
 }
-"""A short call of each."""
+"""A short call for each kind."""
 SLOW: dict[type[Peer], Callable[[Any], object]] = {
     Postgresql: lambda db: db.query("SELECT pg_sleep(20)"),
     Mariadb: lambda db: db.query("SELECT SLEEP(20)"),
@@ -64,7 +64,7 @@ def test_a_server_is_killed_and_comes_back(services, make):
         with pytest.raises(ServiceDown) as caught:
             call(client)
         assert caught.value.may_have_happened == (make is S3), "the end is seen before the call is sent"
-        if make is S3:  # which has connections only while it is asked
+        if make is S3:  # its client connects only for a call
             for _ in range(2):
                 with pytest.raises(ServiceDown):
                     call(client)
@@ -120,7 +120,7 @@ def test_a_server_freezes_and_thaws(services, make):
 
 
 @pytest.mark.parametrize("make", [Postgresql, Mariadb, Redis, Memcached, Mail], ids=lambda make: make.engine)
-def test_a_server_that_was_restarted_meanwhile_costs_no_call(services, make):
+def test_a_restart_of_an_idle_server_fails_no_call(services, make):
     call = CALLS[make]
     with running(make) as peer:
         start_up(services, peer.spec(connections=3))
@@ -134,7 +134,7 @@ def test_a_server_that_was_restarted_meanwhile_costs_no_call(services, make):
         assert (counts.down, counts.timeouts, counts.errors) == (0, 0, 0)
 
 
-def test_one_that_is_down_takes_nobody_else_with_it(services, tmp_path):
+def test_a_service_that_is_down_does_not_affect_others(services, tmp_path):
     with running(Redis) as redis:
         start_up(services, redis.spec("sessions"))
         start_up(services, sqlite_spec(tmp_path, "shop"))
@@ -150,7 +150,7 @@ def test_one_that_is_down_takes_nobody_else_with_it(services, tmp_path):
         gevent.joinall(stuck, timeout=10, raise_error=True)
 
 
-def test_a_query_that_nobody_waits_for_any_more_ends_on_the_server_too(services):
+def test_an_abandoned_query_ends_on_the_server_too(services):
     with running(Postgresql) as peer:
         start_up(services, peer.spec(connections=1, timeout_seconds=0.5))
         start_up(services, peer.spec("other"))

@@ -1,4 +1,4 @@
-"""Databases behind service actors: SQLite, PostgreSQL and MariaDB answer the same calls in the same way."""
+"""Databases behind service actors: the same calls have the same results in SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.service_peers import Mariadb, Peer, Postgresql, count_tur
 
 @dataclass
 class Dialect:
-    """What differs between them."""
+    """What differs between the databases."""
 
     mark: str
     slow: str
@@ -102,7 +102,7 @@ def test_a_transaction_happens_whole_or_not_at_all(shop):
     assert shop.services.describe_one("main").counts.opened == 4, "no connection was lost over it"
 
 
-def test_what_the_database_refuses_is_said_and_the_connection_stays(shop):
+def test_a_statement_refused_by_the_database_is_reported_and_the_connection_stays(shop):
     for statement in ("SELECT * FROM nowhere", "SELEKT 1", "INSERT INTO things VALUES ('x', 1), ('x', 1)"):
         with pytest.raises(ServiceError) as caught:
             shop.db.execute(statement)
@@ -121,7 +121,7 @@ def test_a_transaction_begun_by_hand_is_refused_and_not_left_to_the_next(shop):
     assert [shop.db.query("SELECT 1 AS one") for _ in range(8)] == [[{"one": 1}]] * 8
 
 
-def test_an_answer_of_too_many_rows_is_refused(shop):
+def test_a_result_with_too_many_rows_is_refused(shop):
     shop.db.transaction([shop.put(f"n{number:03}", number) for number in range(101)])
     with pytest.raises(ServiceError, match="more than 100 rows"):
         shop.db.query("SELECT * FROM things")
@@ -137,15 +137,13 @@ def test_slow_queries_overlap_and_the_event_loop_goes_on(shop):
     count = 1
     alone = one()
     count = 4
-    if (
-        shop.spec.engine == "sqlite"
-    ):  # its threads share the interpreter's lock and two cores: it is the turns that count
+    if shop.spec.engine == "sqlite":  # threads share the GIL and two cores: turns are counted, not time
         assert count_turns(one) > 10
     else:
         assert one() < 2 * alone
 
 
-def test_a_query_that_takes_too_long_is_given_up_and_its_connection_replaced(shop):
+def test_a_query_that_takes_too_long_is_abandoned_and_its_connection_replaced(shop):
     began = time.monotonic()
     with pytest.raises(ServiceTimeout) as caught:
         shop.db.query(shop.dialect.slow, timeout=0.1)
@@ -156,6 +154,6 @@ def test_a_query_that_takes_too_long_is_given_up_and_its_connection_replaced(sho
     assert (counts.timeouts, counts.is_up) == (1, True)
 
 
-def test_it_can_be_tested_without_disturbing_anybody(shop):
+def test_it_can_be_tested_without_disturbing_calls(shop):
     assert 0 < shop.services.test("main") < 5
     assert shop.services.describe_one("main").counts.opened == 4

@@ -1,4 +1,4 @@
-"""Encrypted services: `require` takes any certificate, `verify` those of authorities it knows for the very host."""
+"""Encrypted services: `require` accepts any certificate, `verify` those of known authorities for the host's name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.service_peers import Mail, Mariadb, Peer, Postgresql, Red
 
 
 class _Encrypted(Peer):
-    """A server with a certificate for 127.0.0.1 that it signed itself."""
+    """A server with a self-signed certificate for 127.0.0.1."""
 
     @property
     def certificate(self) -> Path:
@@ -33,7 +33,7 @@ class _Encrypted(Peer):
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
              "-keyout", str(self.key), "-out", str(self.certificate), "-days", "2", "-subj", "/CN=test",
              "-addext", "subjectAltName=IP:127.0.0.1"],
-            check=True, capture_output=True, **self.as_whom(),
+            check=True, capture_output=True, **self.user_arguments(),
         )  # fmt: skip
 
 
@@ -123,14 +123,14 @@ def test_a_certificate_for_another_host_is_refused(services, peer, monkeypatch):
     assert not view.counts.is_up
 
 
-def test_encryption_alone_asks_for_no_authority(services, peer):
+def test_encryption_alone_needs_no_authority(services, peer):
     if peer.kind == "email":
         pytest.skip("mail is encrypted and verified, or neither")
     start_up(services, peer.spec(tls="require"))
     use(services, peer)
 
 
-def test_a_server_that_insists_on_encryption_turns_plain_clients_away(services, peer):
+def test_a_server_that_requires_encryption_refuses_plain_clients(services, peer):
     if peer.engine == "postgresql":
         pytest.skip("it does not insist here")
     view = services.start(peer.spec(tls="off"))

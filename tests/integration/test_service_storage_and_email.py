@@ -65,7 +65,7 @@ def test_an_object_comes_back_as_it_was_put(storage):
     assert storage.get("pictures/ä b.jpg") == b"text"
 
 
-def test_what_is_not_there_is_none_and_may_be_deleted(storage):
+def test_a_missing_object_is_none_and_may_be_deleted(storage):
     assert (storage.get("nothing"), storage.head("nothing")) == (None, None)
     storage.put("something", b"")
     assert storage.get("something") == b""
@@ -83,8 +83,8 @@ def test_a_listing_comes_in_pages(storage):
     assert storage.list("no such pages/") == []
 
 
-def test_an_object_over_the_bound_is_refused_both_ways(storage, services, s3):
-    storage.put("large", bytes(6_000_000))  # larger than a part that the client would cut it into
+def test_an_object_over_the_limit_is_refused_both_ways(storage, services, s3):
+    storage.put("large", bytes(6_000_000))  # larger than a part of a multipart upload
     with pytest.raises(ServiceError, match="more than 8000000 bytes"):
         storage.put("too large", bytes(8_000_001))
     small = s3.spec("small", max_object_bytes=1000)
@@ -94,14 +94,14 @@ def test_an_object_over_the_bound_is_refused_both_ways(storage, services, s3):
     assert len(storage.get("large") or b"") == 6_000_000
 
 
-def test_objects_are_got_side_by_side(storage):
+def test_objects_are_read_concurrently(storage):
     storage.put("one", b"1")
     together = [gevent.spawn(storage.get, "one") for _ in range(30)]
     gevent.joinall(together, raise_error=True)
     assert {one.value for one in together} == {b"1"}
 
 
-def test_a_bucket_that_is_not_there_is_a_service_that_is_down(services, s3):
+def test_with_a_missing_bucket_the_service_is_down(services, s3):
     view = services.start(s3.spec("lost", bucket="elsewhere"))
     assert (view.counts.is_up, view.counts.reason) == (False, "there is no bucket elsewhere")
     with pytest.raises(ServiceDown, match="service lost: there is no bucket elsewhere"):
@@ -136,7 +136,7 @@ def test_a_refused_recipient_is_reported_and_the_others_get_theirs(email, mail_s
     assert mail_server.mails()[-1]["to"] == ["ann@example.com"]
 
 
-def test_a_mail_that_reaches_nobody_is_an_error_and_the_connection_stays(email, services):
+def test_a_mail_refused_by_all_recipients_is_an_error_and_the_connection_stays(email, services):
     with pytest.raises(ServiceError, match=r"nobody@example\.com: 550 no such mailbox"):
         email.send("nobody@example.com", "x", "y")
     assert email.send("ann@example.com", "x", "y") == {}
@@ -151,7 +151,7 @@ def test_a_line_break_in_a_header_is_refused(email, mail_server):
     assert len(mail_server.mails()) == before
 
 
-def test_a_wrong_password_is_a_service_that_is_down_and_is_not_told(services, mail_server):
+def test_with_a_wrong_password_the_service_is_down_and_the_password_is_not_shown(services, mail_server):
     view = services.start(mail_server.spec("locked", password="open sesame"))
     assert not view.counts.is_up
     assert view.counts.reason.startswith("535")

@@ -1,4 +1,4 @@
-"""Real programs through TCP frontends of one edge: Redis, PostgreSQL, iperf3, and nginx that wants a PROXY header."""
+"""Real programs through TCP frontends of one edge: Redis, PostgreSQL, iperf3, and nginx with a PROXY header."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ http {{
 
 @contextmanager
 def running(command, **options):
-    """Run a server for the block; it is asked to end by signal."""
+    """Run a server for the block; `signal` ends it."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options) as process:
         try:
             yield process
@@ -74,7 +74,7 @@ def nginx(port, folder):
 
 @contextmanager
 def postgresql(port, _folder):
-    """Run a cluster of its own, as Debian's user when we are root: it refuses to run as that."""
+    """Run a PostgreSQL cluster, as Debian's user if the test runs as root, which PostgreSQL refuses."""
     initdb = program("initdb", "postgresql", "/usr/lib/postgresql/*/bin")
     user = "postgres" if os.geteuid() == 0 else None
     folder = tempfile.mkdtemp()  # pytest's folders are closed to other users
@@ -104,7 +104,7 @@ def ports():
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory, ports):
-    """An edge with a frontend for each server; those that nobody runs are probed and found down."""
+    """An edge with a frontend for each server; probes find the servers down that do not run."""
     options = {"nginx": {"send_proxy": "v2"}, "iperf3": {"connect_timeout": f"{DIAL_SECONDS}s"}}
     config = {
         "frontends": [frontend(name, name, tcp=options.get(name, {})) for name in SERVERS],
@@ -118,7 +118,7 @@ def proxy(tmp_path_factory, ports):
 
 @pytest.fixture
 def served(proxy, ports, tmp_path):
-    """Run a server by name until the test has ended; returns the address of its frontend once it is seen to be up."""
+    """Run a server for the test. Returns the address of its frontend once its probe succeeds."""
     with ExitStack() as stack:
 
         def serve(name):
@@ -176,7 +176,7 @@ def test_iperf3_runs_longer_in_one_direction_than_a_dial_may_take(served, proxy,
     assert end["sum_sent"]["seconds"] > DIAL_SECONDS
 
 
-def test_nginx_learns_the_client_from_the_proxy_header(served):
+def test_nginx_gets_the_client_from_the_proxy_header(served):
     host, port = served("nginx")
     curl = [program("curl", "curl"), "-sS", "--interface", "127.0.4.9", f"http://{host}:{port}/"]
     assert output(*curl) == f"127.0.4.9 {port}"

@@ -44,7 +44,7 @@ def test_failures_are_counted_by_address_and_by_64_bits_of_ipv6(one, other, is_s
 @pytest.mark.parametrize(
     "header", [None, "", "Bearer", "Bearer ", "Token x", f"Basic {TEXT}", f"Bearer {TEXT} x", TEXT]
 )
-def test_what_shows_no_valid_token_is_challenged(header):
+def test_a_request_without_a_valid_token_is_challenged(header):
     with pytest.raises(Problem) as raised:
         Authenticator(lambda: [TOKEN]).authenticate(header, "192.0.2.1")
     assert raised.value.headers["WWW-Authenticate"].startswith('Bearer realm="')
@@ -52,7 +52,7 @@ def test_what_shows_no_valid_token_is_challenged(header):
     assert ("invalid_token" in raised.value.headers["WWW-Authenticate"]) == is_token
 
 
-def test_a_token_that_went_is_valid_no_more():
+def test_a_removed_token_is_no_longer_valid():
     tokens = [TOKEN]
     authenticator = Authenticator(lambda: tokens)
     assert authenticator.is_valid(authenticator.authenticate(f"BEARER  {TEXT} ", "192.0.2.1"))

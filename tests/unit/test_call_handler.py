@@ -1,4 +1,4 @@
-"""A call never raises for what a handler does: it answers, or it is a 500 or a 504 that the log explains."""
+"""A call never raises for what a handler does: it returns its response, or a 500 or 504 that the log explains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.harness import eventually
 
 
 class CannedServices:
-    """Answers with what was asked for."""
+    """Returns what was requested."""
 
     def get(self, kind: str, name: str) -> Any:
         return f"{kind}:{name}"
@@ -33,7 +33,7 @@ class CannedServices:
 
 @pytest.fixture
 def records() -> Iterator[list[Any]]:
-    """What is logged during the test."""
+    """The records logged during the test."""
     found: list[Any] = []
     sink = logger.add(lambda message: found.append(message.record), level="DEBUG", format="{message}")
     yield found
@@ -86,7 +86,7 @@ def test_services_are_found_by_kind_and_name():
     ]  # fmt: skip
 
 
-def test_a_service_that_is_not_there_is_said_by_name():
+def test_a_missing_service_is_named():
     with pytest.raises(NoSuchService, match="there is no service sessions"):
         NoServices().get("cache", "sessions")
 
@@ -123,7 +123,7 @@ def test_an_exception_is_a_500_and_a_traceback_in_the_log(records):
         "return {'a': f'{1/0}'}",
     ],
 )
-def test_whatever_it_does_is_a_500(body, records):
+def test_any_failure_is_a_500(body, records):
     assert_fault(call(body), 500, "handler_failed")
     assert len(records) == 1
 
@@ -138,14 +138,14 @@ def test_whatever_it_does_is_a_500(body, records):
         ("NoSuchService('none')", 500, "handler_failed", None),
     ],
 )
-def test_the_word_of_a_service_that_the_handler_lets_through_is_the_answer(raised, status, reason, retry, records):
+def test_an_uncaught_service_error_decides_the_response(raised, status, reason, retry, records):
     called = call(f"raise {raised}")
     assert_fault(called, status, reason)
     assert dict(called.response.headers).get("Retry-After") == retry
     assert len(records) == 1
 
 
-def test_an_abort_is_an_answer_and_no_failure(records):
+def test_an_abort_is_a_response_and_not_a_failure(records):
     called = call("abort(404, 'nothing')")
     assert (called.response.status, called.reason) == (404, None)
     assert b"nothing" in called.response.body
@@ -168,7 +168,7 @@ def test_a_body_that_is_not_json_is_the_clients_fault():
     assert call("return request.json", method="POST", data="{", content_type="application/json").response.status == 400
 
 
-def test_one_that_takes_too_long_is_a_504(records):
+def test_a_handler_that_takes_too_long_gives_a_504(records):
     called = call("import time\ntime.sleep(60)", timeout_seconds=0.05)
     assert_fault(called, 504, "handler_timeout")
     [record] = records
@@ -176,7 +176,7 @@ def test_one_that_takes_too_long_is_a_504(records):
     assert record["exception"].traceback is not None, "where it hung"
 
 
-def test_a_handler_that_catches_exceptions_does_not_catch_its_end():
+def test_a_handler_that_catches_exceptions_does_not_catch_its_timeout():
     assert_fault(
         call("import time\ntry:\n    time.sleep(60)\nexcept Exception:\n    return 'caught'", timeout_seconds=0.05),
         504,
@@ -184,7 +184,7 @@ def test_a_handler_that_catches_exceptions_does_not_catch_its_end():
     )
 
 
-def test_a_timeout_of_the_handlers_own_is_its_failure():
+def test_a_timeout_of_the_handler_itself_is_its_failure():
     assert_fault(call("import socket\nraise socket.timeout('own')"), 500, "handler_failed")
     own = "import gevent\nwith gevent.Timeout(0.01):\n    gevent.sleep(60)"
     assert_fault(call(own), 500, "handler_failed")
@@ -199,7 +199,7 @@ def test_no_timer_is_left_behind():
 
 
 def thrown_into(handler: Callable[[Any, Any], Any], error: BaseException) -> BaseException:
-    """Throw into a greenlet that waits in its handler; returns what comes out of the call."""
+    """Throw into a greenlet that waits in its handler. Returns what the call raises."""
     seen = SimpleNamespace(out=None, waits=False)
 
     def waiting(_request: Any, _context: Any) -> Any:
@@ -218,12 +218,12 @@ def thrown_into(handler: Callable[[Any, Any], Any], error: BaseException) -> Bas
     return seen.out  # type: ignore[no-any-return]
 
 
-def test_what_is_thrown_in_from_outside_passes_through():
+def test_an_exception_thrown_in_from_outside_propagates():
     error = Killed(State.KILLED, "drain")
     assert thrown_into(lambda _request, _context: gevent.sleep(60), error) is error
 
 
-def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
+def test_a_streamed_body_that_fails_is_logged_and_truncated(records):
     called = call("def parts():\n    yield 'a'\n    1 / 0\nreturn parts()")
     assert called.reason is None
     parts = iter(called.response.body)
@@ -235,7 +235,7 @@ def test_a_streamed_body_that_fails_is_logged_and_breaks_off(records):
 
 
 @pytest.mark.parametrize("error", ["GeneratorExit", "__import__('gevent').GreenletExit", "SystemExit"])
-def test_whatever_a_streamed_body_raises_is_its_own_failure(error, records):
+def test_any_exception_of_a_streamed_body_is_its_failure(error, records):
     parts = iter(call(f"yield 'a'\nraise {error}").response.body)
     assert next(parts) == b"a"  # type: ignore[comparison-overlap]
     with pytest.raises(BodyFailed):
@@ -243,7 +243,7 @@ def test_whatever_a_streamed_body_raises_is_its_own_failure(error, records):
     assert len(records) == 1
 
 
-def test_a_streamed_body_that_is_given_up_is_closed():
+def test_an_abandoned_streamed_body_is_closed():
     closed: list[str] = []
 
     def handler(_request: Any, _context: Any) -> Any:
@@ -265,7 +265,7 @@ def test_a_streamed_body_that_is_given_up_is_closed():
     assert closed == ["closed"]
 
 
-def test_an_exception_that_cannot_say_what_it_is_is_logged_all_the_same(records):
+def test_an_exception_without_a_working_str_is_logged_too(records):
     called = call(
         "class Mute(Exception):\n    def __str__(self):\n        return 1 / 0\n    __repr__ = __str__\nraise Mute"
     )
@@ -274,7 +274,7 @@ def test_an_exception_that_cannot_say_what_it_is_is_logged_all_the_same(records)
 
 
 @pytest.mark.parametrize("error", ["ValueError('closing')", "SystemExit", "BaseException"])
-def test_an_answer_that_cannot_be_closed_was_given_all_the_same(records, error):
+def test_a_response_whose_close_fails_was_sent_nevertheless(records, error):
     called = call(f"made = Response('x')\ndef close():\n    raise {error}\nmade.call_on_close(close)\nreturn made")
     assert called.reason is None
     assert called.response.on_close is not None

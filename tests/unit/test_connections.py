@@ -1,4 +1,4 @@
-"""The table of open connections: who is where, what was moved since the last report, when a backend has succeeded."""
+"""The table of open connections: counts, leases, bytes since the last report, successes of backends, timeouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDLE_SECONDS, LINGER_SECONDS = 100.0, 10.0
 
 
 class Relay:
-    """What the table sees of bytes being copied."""
+    """The progress of a connection, as the table reads it."""
 
     def __init__(self, bytes_up: int = 0, bytes_down: int = 0) -> None:
         self.bytes_up, self.bytes_down = bytes_up, bytes_down
@@ -32,7 +32,7 @@ class Relay:
 
 
 class Frontend:
-    """As much of a frontend as the table looks at; `succeeded` are the leases whose success was told."""
+    """The parts of a frontend that the table uses; `succeeded` are the leases with a reported success."""
 
     def __init__(self, name: str, pool: str) -> None:
         self.succeeded: list[Lease] = []
@@ -53,13 +53,13 @@ WEB, API = live_frontend_of("web", "big"), live_frontend_of("api", "big")
 
 
 @pytest.fixture(autouse=True)
-def nothing_told() -> None:
+def nothing_reported() -> None:
     for live in (WEB, API):
         succeeded(live).clear()
 
 
 class Ended:
-    """In the place of a connection's greenlet: remembers how it was ended."""
+    """Replaces a connection's greenlet and records the exceptions thrown."""
 
     def __init__(self) -> None:
         self.states: list[State] = []
@@ -69,7 +69,7 @@ class Ended:
 
 
 class Open:
-    """A table, and connections put into it by hand."""
+    """A table with connections added by the test."""
 
     def __init__(self) -> None:
         self.table = Connections()
@@ -98,12 +98,12 @@ def opened() -> Open:
 
 
 def states(connection: Connection) -> list[State]:
-    """Return how a connection was ended, once the loop has had its turn."""
+    """Return how a connection was ended, after a turn of the loop."""
     gevent.sleep(0)
     return cast(Ended, connection.greenlet).states
 
 
-# Who is where
+# Counts and leases
 
 
 def test_connections_are_counted_open_and_accepted_by_frontend(opened: Open) -> None:
@@ -133,7 +133,7 @@ def test_admissions_are_listed_by_frontend(opened: Open) -> None:
     assert opened.table.admissions("none") == []
 
 
-def test_a_frontend_as_it_was_lives_as_long_as_somebody_is_there_for_it(opened: Open) -> None:
+def test_a_replaced_frontend_is_listed_while_it_has_connections(opened: Open) -> None:
     live = live_frontend_of("web", "big")
     old, new = live.current, live_frontend_of("web", "big").current
     inside = opened.connect(live)
@@ -180,7 +180,7 @@ def test_bytes_are_counted_by_pool_and_backend_each_byte_once(opened: Open) -> N
     assert opened.table.totals()[1] == {("big", "a"): (50, 0)}
 
 
-def test_what_came_after_the_last_sweep_is_counted_when_the_connection_goes(opened: Open) -> None:
+def test_bytes_after_the_last_sweep_are_counted_at_the_end_of_the_connection(opened: Open) -> None:
     relay = Relay()
     one = opened.connect(relay=relay)
     opened.table.sweep(now=1.0)
@@ -192,35 +192,35 @@ def test_what_came_after_the_last_sweep_is_counted_when_the_connection_goes(open
 # Success
 
 
-def test_a_backend_has_succeeded_once_it_has_sent_a_byte_and_that_is_told_once(opened: Open) -> None:
+def test_a_success_is_reported_once_after_the_first_byte_of_the_backend(opened: Open) -> None:
     relay = Relay()
     one = opened.connect(relay=relay)
     opened.table.sweep(now=1.0)
     relay.bytes_up = 1000
     opened.table.sweep(now=2.0)
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [], "connected, and what a client sends is no merit of the backend"
     relay.bytes_down = 1
     opened.table.sweep(now=3.0)
     relay.bytes_down = 2
     opened.table.sweep(now=4.0)
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [one.lease]
 
 
-def test_a_connection_too_short_for_a_sweep_tells_of_the_success_at_its_end(opened: Open) -> None:
+def test_a_connection_too_short_for_a_sweep_reports_its_success_at_the_end(opened: Open) -> None:
     one = opened.connect(relay=Relay(bytes_down=1))
-    one.tell_success()
+    one.report_success()
     assert succeeded(WEB) == [one.lease]
 
 
-def test_without_a_lease_or_a_relay_nobody_has_succeeded(opened: Open) -> None:
+def test_without_a_lease_or_a_relay_no_success_is_reported(opened: Open) -> None:
     for one in (opened.connect(to=None, relay=Relay(bytes_down=1)), opened.connect(relay=None)):
-        one.tell_success()
+        one.report_success()
     assert succeeded(WEB) == []
 
 
-# Silence
+# Timeouts
 
 
 def test_a_connection_is_ended_when_it_has_been_quiet_for_the_time_of_its_own_frontend(opened: Open) -> None:
@@ -245,7 +245,7 @@ def test_a_half_closed_connection_has_the_linger_time_from_when_that_was_noticed
     assert states(one) == [State.LINGER_TIMEOUT]
 
 
-def test_a_sweep_over_many_connections_lets_others_have_their_turn(opened: Open) -> None:
+def test_a_sweep_over_many_connections_yields(opened: Open) -> None:
     for _ in range(3 * SWEPT_AT_ONCE):
         opened.connect(relay=Relay(bytes_up=1))
     turns: list[int] = []

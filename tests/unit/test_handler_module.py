@@ -1,4 +1,4 @@
-"""A source becomes a handler in a module of its own, or a fault with stage, line and traceback; and it goes again."""
+"""Loading a source: a handler in its own module, or an error with stage, line and traceback; and unloading."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_two_loads_of_one_source_share_nothing():
     assert one.module.__name__ != other.module.__name__
 
 
-def test_the_module_is_known_to_python_while_its_handler_is_held_and_no_longer():
+def test_the_module_is_in_sys_modules_only_while_its_handler_is_referenced():
     source = """
 from __future__ import annotations
 import sys
@@ -80,7 +80,7 @@ def test_a_source_that_fails_leaves_no_module(source):
         "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
     ],
 )
-def test_whatever_is_raised_by_an_import_is_told(error):
+def test_any_exception_of_an_import_is_reported(error):
     told = failure(f"x = 1\nraise {error}")
     assert (told.stage, told.line) == (Stage.IMPORT, 2)
     assert "raise" in told.traceback
@@ -122,7 +122,7 @@ def test_anything_that_takes_two_arguments_is_an_entry_point(source):
         ("from .. import x\n", 1, "relative imports are not possible"),
     ],
 )
-def test_what_does_not_compile(source, line, text):
+def test_a_source_that_does_not_compile(source, line, text):
     error = failure(source)
     assert (error.stage, error.line) == (Stage.COMPILE, line)
     assert text in error.message
@@ -132,14 +132,14 @@ def test_what_does_not_compile(source, line, text):
         assert source.splitlines()[line - 1].strip()[:20] in error.traceback
 
 
-def test_deep_nesting_is_a_fault_and_no_crash():
+def test_deep_nesting_is_an_error_and_not_a_crash():
     assert failure("x = " + "-" * 100_000 + "1").stage is Stage.COMPILE
     assert failure("x = " + "a." * 50_000 + "b").stage is Stage.COMPILE
     for depth in (300, 900, 1100, 2000):
         assert failure("a = 1\nx = " + "a" + ".real" * depth + "\n").stage in (Stage.COMPILE, Stage.ENTRY_POINT)
 
 
-def test_an_import_that_the_source_can_do_without_may_be_missing():
+def test_an_optional_import_may_be_missing():
     source = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def test_a_missing_part_of_an_installed_package_is_named_with_its_line():
         ("import json\n\njson.loads('{')\n", 3, "JSONDecodeError"),
     ],
 )
-def test_what_fails_in_its_import(source, line, text):
+def test_a_source_that_fails_in_its_import(source, line, text):
     error = failure(source)
     assert (error.stage, error.line) == (Stage.IMPORT, line)
     assert text in error.message
@@ -210,7 +210,7 @@ def test_the_callers_own_timeout_is_left_alone():
         ("async def handle(request, context):\n    pass\n", 1, "not `async def`"),
     ],
 )
-def test_what_is_no_entry_point(source, line, text):
+def test_an_invalid_entry_point(source, line, text):
     error = failure(source)
     assert (error.stage, error.line) == (Stage.ENTRY_POINT, line)
     assert text in error.message
@@ -235,7 +235,7 @@ def test_a_traceback_at_run_time_shows_the_lines():
     assert "line 3, in handle\n    return value['missing']" in text
 
 
-def test_who_drops_the_last_reference_frees_the_module():
+def test_dropping_the_last_reference_frees_the_module():
     loaded = load_handler("a v1", GOOD + "\nclass Thing:\n    pass\n\nthings = [Thing()]\n")
     filename = loaded.module.__file__
     module, handle, thing = map(weakref.ref, (loaded.module, loaded.module.handle, loaded.module.things[0]))

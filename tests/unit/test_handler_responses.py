@@ -1,4 +1,4 @@
-"""What a handler may return, and what becomes of it; what it must not."""
+"""The values that a handler may return, and the responses made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REQUEST = Request(EnvironBuilder("/somewhere").get_environ())
 
 
 def answered(returned: object) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and the whole body of an answer, closed as the front does it."""
+    """Return status, headers and the whole body of the response, closed as the frontend does."""
     response = response_of(returned, REQUEST)
     body = response.body if isinstance(response.body, bytes) else b"".join(response.body)
     if response.on_close is not None:
@@ -50,19 +50,19 @@ def answered(returned: object) -> tuple[int, dict[str, str], bytes]:
         ((Response("r"), 203), 203, "text/plain; charset=utf-8", b"r"),
     ],
 )
-def test_what_may_be_returned(returned, status, content_type, body):
+def test_values_that_may_be_returned(returned, status, content_type, body):
     found = answered(returned)
     assert (found[0], found[1].get("Content-Type"), found[2]) == (status, content_type, body)
 
 
-def test_json_knows_what_handlers_have_at_hand():
+def test_json_supports_common_types():
     one = uuid.UUID(int=1)
     assert answered({"at": datetime(2026, 1, 2, tzinfo=UTC), "id": one})[2] == (
         f'{{"at":"2026-01-02T00:00:00Z","id":"{one}"}}'.encode()
     )
 
 
-def test_a_response_of_werkzeug_is_itself():
+def test_a_werkzeug_response_is_used_as_it_is():
     closed: list[int] = []
     response = Response("body", status=202, headers={"X-A": "b", "Set-Cookie": "c=d"}, mimetype="text/css")
     response.set_cookie("e", "f")
@@ -76,7 +76,7 @@ def test_a_response_of_werkzeug_is_itself():
     assert closed == [1]
 
 
-def test_an_exception_of_http_is_an_answer():
+def test_an_http_exception_is_a_response():
     assert answered(NotFound("nothing here"))[0] == 404
     status, headers, body = answered(Unauthorized(response=Response("own", 403, {"X-A": "b"})))
     assert (status, headers["X-A"], body) == (403, "b", b"own")
@@ -104,25 +104,25 @@ def test_a_stream_is_passed_on_part_by_part_and_closed():
     assert steps == ["a", b"b", "closed"]
 
 
-def test_a_streamed_response_keeps_the_length_it_promised():
+def test_a_streamed_response_keeps_its_content_length():
     status, headers, body = answered(Response((part for part in ("ab", "c")), headers={"Content-Length": "3"}))
     assert (status, headers["Content-Length"], body) == (200, "3", b"abc")
     assert "Content-Length" not in answered(Response(part for part in ("ab", "c")))[1]
 
 
-def test_answers_without_a_body_have_none_whatever_was_returned():
+def test_204_and_304_never_have_a_body():
     for status in (204, 304):
         assert answered(Response("body", status))[::2] == (status, b"")
         assert answered(("body", status))[::2] == (status, b"")
 
 
 @pytest.mark.parametrize("length", ["three", "-1", "1, 1", "", "٣"])
-def test_a_length_that_is_none_is_refused(length):
+def test_an_invalid_content_length_is_refused(length):
     with pytest.raises(BadHandlerResponse):
         response_of(Response(iter(["abc"]), headers={"Content-Length": length}), REQUEST)
 
 
-def test_headers_of_the_connection_and_the_length_are_the_fronts():
+def test_connection_headers_and_the_length_are_dropped():
     own = {"Connection": "close", "transfer-encoding": "chunked", "Upgrade": "x", "Content-Length": "99", "X-A": "b"}
     assert set(answered(("body", own))[1]) == {"Content-Type", "X-A"}
     assert set(answered(Response("body", headers=own))[1]) == {"Content-Type", "X-A"}
@@ -148,19 +148,19 @@ def test_headers_may_be_repeated_and_be_numbers():
         ("a", {"X-A": "€"}), ("a", {"X-Ä": "b"}), ({"a": object()}, 200), {"a": float},
     ],
 )  # fmt: skip
-def test_what_must_not_be_returned(returned):
+def test_values_that_must_not_be_returned(returned):
     with pytest.raises(BadHandlerResponse):
         response_of(returned, REQUEST)
 
 
-def test_a_structure_that_contains_itself_is_no_answer():
+def test_a_recursive_structure_is_refused():
     endless: list[object] = []
     endless.append(endless)
     with pytest.raises(BadHandlerResponse):
         response_of(endless, REQUEST)
 
 
-def test_a_stream_of_something_else_fails_where_it_is_met():
+def test_a_stream_fails_at_its_first_invalid_part():
     response = response_of(iter(["a", 1]), REQUEST)
     assert next(iter(response.body)) == b"a"
     with pytest.raises(BadHandlerResponse):
@@ -175,7 +175,7 @@ json_like = st.recursive(
 
 
 @given(json_like | st.tuples(json_like, st.integers(0, 999), st.dictionaries(st.text(max_size=5), st.text(max_size=5))))
-def test_anything_is_an_answer_or_refused_and_no_answer_splits_its_head(returned):
+def test_any_value_is_a_response_or_refused_and_no_response_splits_its_head(returned):
     try:
         response = response_of(returned, REQUEST)
     except BadHandlerResponse:
@@ -188,7 +188,7 @@ def test_anything_is_an_answer_or_refused_and_no_answer_splits_its_head(returned
         value.encode("latin-1")
 
 
-def test_a_streamed_body_without_a_place_in_the_answer_is_closed_unread():
+def test_a_streamed_body_of_a_204_is_closed_unread():
     closed = []
 
     def parts():
@@ -207,7 +207,7 @@ def test_a_streamed_body_without_a_place_in_the_answer_is_closed_unread():
 
 
 @pytest.mark.parametrize("parts", [[], [b"abc"], [b"abc", b"def"], [b"abcdef"]])
-def test_a_body_of_another_length_than_it_promised_breaks_off_before_what_is_too_much(parts):
+def test_a_body_of_the_wrong_length_is_truncated(parts):
     response = response_of(Response(iter(parts), headers={"Content-Length": "4"}), REQUEST)
     sent = []
     with pytest.raises(BadHandlerResponse, match="the 4 bytes"):
@@ -221,6 +221,6 @@ def test_a_body_of_the_promised_length_is_passed_on():
     assert b"".join(response.body) == b"abcd"
 
 
-def test_an_exception_without_a_status_is_no_answer():
+def test_an_exception_without_a_status_is_refused():
     with pytest.raises(BadHandlerResponse, match="no status"):
         response_of(HTTPException("of no kind"), REQUEST)

@@ -1,4 +1,4 @@
-"""The request of a handler: werkzeug's, made when somebody looks at it."""
+"""The request of a handler: werkzeug's, built on first use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.gateway.lazy_request import LazyRequest
 
 
 class Maker:
-    """Makes the WSGI environment of a request, and knows how often it did."""
+    """Builds the WSGI environment of a request and counts the calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +24,7 @@ class Maker:
         return dict(builder.get_environ())
 
 
-def test_it_is_made_at_the_first_look_and_once() -> None:
+def test_it_is_built_once_on_first_use() -> None:
     make = Maker()
     request = LazyRequest(make)
     assert isinstance(request, Request)
@@ -36,7 +36,7 @@ def test_it_is_made_at_the_first_look_and_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["environ", "headers", "data", "remote_addr", "content_length", "shallow", "cookies"])
-def test_whatever_is_looked_at_first_is_as_in_a_request_of_werkzeugs(name: str) -> None:
+def test_every_attribute_is_that_of_a_werkzeug_request(name: str) -> None:
     make = Maker()
     first, second = getattr(LazyRequest(make), name), getattr(Request(make()), name)
     if name == "environ":
@@ -45,13 +45,13 @@ def test_whatever_is_looked_at_first_is_as_in_a_request_of_werkzeugs(name: str) 
     assert name == "headers" or first == second
 
 
-def test_a_handler_may_keep_things_in_it() -> None:
+def test_a_handler_may_set_attributes() -> None:
     request: Any = LazyRequest(Maker())
     request.user = "somebody"
     assert (request.user, request.method, request.user) == ("somebody", "POST", "somebody")
 
 
-def test_what_a_request_has_not_is_an_attribute_error() -> None:
+def test_an_unknown_attribute_is_an_attribute_error() -> None:
     request: Any = LazyRequest(Maker())
     for _ in range(2):
         with pytest.raises(AttributeError, match="'LazyRequest' object has no attribute 'nothing'"):

@@ -44,7 +44,7 @@ def mixed(one: Colour, other: Colour, share: float) -> Colour:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(scheme: str) -> None:
+def test_text_contrasts_with_its_background(scheme: str) -> None:
     known = colours(scheme)
     pairs = [(text, behind) for text in ("ink", "soft", "accent", "unhealthy") for behind in ("paper", "card", "code")]
     pairs += [("accent-ink", "accent"), ("paper", "ink"), ("ink", "land")]
@@ -54,7 +54,7 @@ def test_text_stands_out_from_what_is_behind_it(scheme: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_state_is_read_on_its_pill(scheme: str, state: str) -> None:
+def test_a_state_contrasts_with_its_pill(scheme: str, state: str) -> None:
     known = colours(scheme)
     behind = mixed(known[state], known["card"], PILL)
     assert contrast(known[state], behind) >= ENOUGH, contrast(known[state], behind)

@@ -1,4 +1,4 @@
-"""The router: hosts, typed parameters, the stated order where endpoints overlap, and 405."""
+"""The router: hosts, typed parameters, the precedence of overlapping endpoints, and 405."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.gateway.router import Router
 
 
 def router(**paths: Any) -> Router:
-    """Return a router of endpoints, given as id=path or id=fields."""
+    """Return a router for endpoints given as id=path or id=fields."""
     return Router(
         parse_endpoint({"id": name, **(given if isinstance(given, dict) else {"path": given})})
         for name, given in paths.items()
@@ -23,7 +23,7 @@ def router(**paths: Any) -> Router:
 
 
 def who(found: Match | MethodNotAllowed | None) -> str | None:
-    """Return the id of the endpoint that was found."""
+    """Return the id of the matching endpoint."""
     assert not isinstance(found, MethodNotAllowed)
     return found.endpoint_id if found is not None else None
 
@@ -78,7 +78,7 @@ def test_a_slash_at_the_end_makes_no_difference_and_doubled_ones_do() -> None:
         (":80", "any"),
     ],
 )
-def test_domains_by_name_go_before_wide_ones_the_longer_first_and_those_before_none(host: str, found: str) -> None:
+def test_exact_domains_precede_wildcards_the_longer_first_and_those_precede_none(host: str, found: str) -> None:
     routes = router(
         **{
             "any": {"path": "/<a>"},
@@ -90,12 +90,12 @@ def test_domains_by_name_go_before_wide_ones_the_longer_first_and_those_before_n
     assert routes.match(host, "/x", "GET") == Match(found, {"a": "x"})
 
 
-def test_what_a_nearer_domain_does_not_have_a_wider_one_may() -> None:
+def test_a_wider_domain_serves_paths_that_a_narrower_one_lacks() -> None:
     routes = router(a={"path": "/a", "domain": "api.example.com"}, b={"path": "/b", "domain": "*.example.com"}, c="/c")
     assert [who(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
 
 
-def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None:
+def test_text_precedes_parameters_and_narrow_kinds_precede_wide_ones() -> None:
     routes = router(
         text="/x/me",
         around="/x/m<a>",
@@ -111,13 +111,13 @@ def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None
     assert found == ["text", "around", "choice", "number", "uuid", "string", "path"]
 
 
-def test_from_the_left_and_back_again() -> None:
+def test_segments_are_matched_from_the_left_with_backtracking() -> None:
     routes = router(left="/a/<x>/c", right="/<x>/b/c", deep="/a/b/d")
     assert [who(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == ["left", "deep", "right"]
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
-def test_equals_go_by_id_whichever_came_first(order: tuple[str, str]) -> None:
+def test_equal_endpoints_are_ordered_by_id(order: tuple[str, str]) -> None:
     paths = {"a": "/<string(minlength=2):x>", "b": "/<string(maxlength=9):x>"}
     assert who(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
 
@@ -139,7 +139,7 @@ def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
     assert who(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
 
 
-def test_a_disabled_endpoint_takes_nothing_and_keeps_its_place() -> None:
+def test_a_disabled_endpoint_matches_nothing_but_still_conflicts() -> None:
     assert router(a={"path": "/a", "is_enabled": False}).match("h", "/a", "GET") is None
     with pytest.raises(EndpointConflict):
         router(a={"path": "/a", "is_enabled": False}, b="/a")
@@ -156,7 +156,7 @@ def test_many_hosts_take_bounded_memory() -> None:
     assert len(routes._hosts) <= 256
 
 
-def test_a_path_asked_for_again_has_the_same_answer_and_parameters_of_its_own() -> None:
+def test_a_repeated_path_has_the_same_match_and_its_own_parameters() -> None:
     routes = router(a={"path": "/a", "domain": "x.example"}, b="/b/<int:n>", c={"path": "/a", "methods": ["PUT"]})
     for _ in range(3):
         for found, wanted in (
@@ -193,7 +193,7 @@ def test_many_requests_take_bounded_memory() -> None:
         "/<any(a,aa):x>/<path:q>/raw",
     ],
 )
-def test_a_long_path_is_matched_in_a_moment(rule: str) -> None:
+def test_a_long_path_is_matched_quickly(rule: str) -> None:
     routes = router(a=rule)
     started = time.process_time()
     for path in ("x/" * 16_000, "x" * 32_000, "x/y/" * 8_000 + "!", "a/raw" * 6_000, "/x" * 16_000 + "/1/yy"):

@@ -73,7 +73,7 @@ class TcpServer:
         elif state is State.SERVER_RESET and lease is not None and progress is not None and not progress.bytes_down:
             service.traffic_failed(lease.backend, "reset_before_a_byte")
         else:
-            connection.tell_success()
+            connection.report_success()
         self._connections.remove(connection)
         if connection.lease_id:
             service.release(connection.lease_id)
