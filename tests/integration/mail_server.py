@@ -1,7 +1,7 @@
 """A mail server in a process of its own: `python mail_server.py PORT FILE USER PASSWORD [CERTIFICATE KEY MODE]`.
 
-MODE is starttls or tls. It takes mail from those who log in and writes each as a line of JSON. It refuses whoever is
-called nobody.
+MODE is starttls or tls. It accepts mail after a login and writes each message as a line of JSON. It refuses the
+recipient nobody.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 
-class Keeper:
-    """aiosmtpd's hooks."""
+class Recorder:
+    """The hooks for aiosmtpd."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -60,7 +60,7 @@ async def main() -> None:
 
     def protocol() -> SMTP:
         return SMTP(
-            Keeper(path),
+            Recorder(path),
             hostname="localhost",
             authenticator=authenticate,
             auth_required=True,

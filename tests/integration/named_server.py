@@ -1,7 +1,7 @@
-"""A server in a process of its own, to be killed and frozen: it answers every question with its name.
+"""A server in its own process, to be killed and frozen, which responds with its name.
 
-`python named_server.py NAME PORT DELAY [HOST]` listens on a port of loopback, says which on standard output, and takes
-DELAY seconds for each answer. To a GET it answers 200, so that probes of type http are content.
+`python named_server.py NAME PORT DELAY [HOST]` listens on a port of loopback, prints the port, and takes DELAY
+seconds for each response. It responds to GET with 200, so that http probes succeed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 
 def serve(sock: socket.socket, name: bytes, delay_seconds: float) -> None:
-    """Answer until the client has ended."""
+    """Respond until the client closes."""
     with sock:
         try:
             while question := sock.recv(4096):

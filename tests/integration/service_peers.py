@@ -1,4 +1,4 @@
-"""Real databases, caches, object stores and mail servers, each in processes of its own: to kill, freeze and restart."""
+"""Real databases, caches, object stores and mail servers in their own processes, to be killed, frozen and restarted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USER, PASSWORD, DATABASE, BUCKET = "edge", "s3cret-of-tests", "shop", "things"
 
 
 class Peer:
-    """A server on a port of loopback that the kernel chose, with a folder of its own."""
+    """A server on a loopback port that the kernel chose, with its own directory."""
 
     kind = ""
     engine = ""
@@ -42,7 +42,7 @@ class Peer:
         self.prepare()
 
     def prepare(self) -> None:
-        """Make what the server needs in its folder."""
+        """Create the files of the server in its directory."""
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -51,7 +51,7 @@ class Peer:
         return {"engine": self.engine, "host": "127.0.0.1", "port": self.port}
 
     def spec(self, name: str = "main", **more: Any) -> ServiceSpec:
-        """Return a service at this server; `more` are settings."""
+        """Return the spec of a service at this server, with `more` settings."""
         return parse_service({"name": name, "kind": self.kind, "settings": {**self.settings(), **more}})
 
     def is_up(self) -> bool:
@@ -60,7 +60,7 @@ class Peer:
         return False
 
     def start(self) -> None:
-        """Start the server and wait until it can be used."""
+        """Start the server and wait until it is up."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
@@ -77,7 +77,7 @@ class Peer:
         return self.is_up()
 
     def as_whom(self) -> dict[str, Any]:
-        """Return what Popen is told of the user that the server runs as."""
+        """Return the options of Popen for the user of the server."""
         return {}
 
     def signal(self, number: int) -> None:
@@ -120,7 +120,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
-    """Say whether a process is there and not just waiting to be collected."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -128,7 +128,7 @@ def _is_running(pid: int) -> bool:
 
 
 class _Unprivileged(Peer):
-    """A server that refuses to run as root: it runs as the user of its Debian package then."""
+    """A server that refuses to run as root, and then runs as the user of its Debian package."""
 
     user = ""
 
@@ -255,7 +255,7 @@ class S3(Peer):
 
 
 class Mail(Peer):
-    """aiosmtpd, keeping what it is sent."""
+    """aiosmtpd, which records the mail it receives."""
 
     kind, engine = "email", "smtp"
 
@@ -267,7 +267,7 @@ class Mail(Peer):
         return super().settings() | {"tls": "off", "user": USER, "password": PASSWORD, "sender": "shop@example.org"}
 
     def mails(self) -> list[dict[str, Any]]:
-        """Return what was accepted so far."""
+        """Return the mail accepted so far."""
         path = self.folder / "mails"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -284,7 +284,7 @@ def running(make: Callable[[], Peer]) -> Iterator[Peer]:
 
 
 def start_up(services: Services, spec: ServiceSpec) -> None:
-    """Start a service and wait until every connection stands."""
+    """Start a service and wait until all its connections are open."""
     view = services.start(spec)
     assert view.counts.is_up, view.counts.reason
     eventually(lambda: services.describe_one(spec.name).counts.connected == spec.connections)
@@ -296,7 +296,7 @@ def sqlite_spec(folder: Path, name: str = "main", **more: Any) -> ServiceSpec:
 
 
 def count_turns(during: Callable[[], object]) -> int:
-    """Return how many turns of 5 ms the event loop gave another greenlet while this ran."""
+    """Return the number of turns of 5 ms that another greenlet got from the event loop meanwhile."""
     turns = 0
 
     def turn() -> None:

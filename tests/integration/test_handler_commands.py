@@ -1,4 +1,4 @@
-"""The commands for authors of handlers: a file is checked, or run on one request, without an edge."""
+"""The commands for authors of handlers: check a file, or run it on one request, without an edge."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_bad_file_is_named_with_its_fault(file, what, source, text):
     assert text in done.stderr
 
 
-def test_a_file_that_is_no_text(file):
+def test_a_file_that_is_not_text_is_refused(file):
     file.write_bytes(b"\xff\xfe")
     assert command("handler", "check", file).returncode == 2
 
@@ -134,7 +134,7 @@ def test_there_are_no_services(file):
         (("GET", "/a", "--rule", "/b"), "", "/a does not match /b"),
     ],
 )
-def test_what_is_no_request(file, arguments, stdin, text):
+def test_an_invalid_request_is_refused(file, arguments, stdin, text):
     done = run(file, *arguments, stdin=stdin)
     if text is None:
         assert done.returncode == 0

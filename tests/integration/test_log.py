@@ -1,4 +1,4 @@
-"""The log file: flat JSON a line, one line a connection, whatever happens; rotation loses none."""
+"""The log file: one flat JSON object per line, one line per connection, and no line lost on rotation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Line(msgspec.Struct):
 
 
 def is_flat(line):
-    """Whether every value is a scalar or a list of scalars; addresses alone are told by frontend, too."""
+    """Return whether all values are scalars or lists of scalars, except addresses, which are grouped by frontend."""
     return all(
         isinstance(value, FLAT)
         or (isinstance(value, list) and all(isinstance(one, FLAT) for one in value))
@@ -56,7 +56,7 @@ def test_every_line_is_flat_json_with_a_time_and_an_event(edge, origin, routing_
     assert [line["event"] for line in lines][-1] == "stopped"
 
 
-def test_an_access_line_tells_the_story_of_a_connection(edge, origin):
+def test_an_access_line_describes_a_connection(edge, origin):
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     with proxy.connect("127.0.0.7") as client:
         assert ask(client) == "a"
@@ -75,7 +75,7 @@ def test_an_access_line_tells_the_story_of_a_connection(edge, origin):
     assert second["affinity"] == "hit"
 
 
-def test_a_connection_that_nobody_serves_has_its_line_too(edge):
+def test_a_connection_without_a_backend_is_logged(edge):
     proxy = edge([row("a", 9, deleted=1)], GEOIP_PATH="off")
     assert who(proxy) == ""
     line = eventually(proxy.access_lines)[0]
@@ -131,7 +131,7 @@ def test_the_folder_of_the_log_is_made_when_it_is_missing(tmp_path):
     assert json.loads(path.read_text()) == {"event": "first"}
 
 
-def test_sigusr1_logs_what_every_greenlet_does(edge):
+def test_sigusr1_logs_the_stacks_of_all_greenlets(edge):
     proxy = edge([], GEOIP_PATH="off")
     proxy.process.send_signal(signal.SIGUSR1)
     line = eventually(lambda: [line for line in proxy.log() if "Greenlet" in line["event"]])[0]
@@ -139,7 +139,7 @@ def test_sigusr1_logs_what_every_greenlet_does(edge):
     assert proxy.get("/live")[0] == 200
 
 
-def test_at_debug_level_a_failed_dial_is_told_and_otherwise_not(edge, origin):
+def test_a_failed_connect_is_logged_only_at_debug_level(edge, origin):
     with ExitStack() as stack:
         rows = [row("dead", refusing_port(stack)), row("alive", origin(named("alive")), region="eu", country="FR")]
         quiet, talkative = edge(rows, GEOIP_PATH="off"), edge(rows, GEOIP_PATH="off", DEBUG="true")

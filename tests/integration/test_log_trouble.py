@@ -1,4 +1,4 @@
-"""A log that cannot be written costs lines, which are counted, and never connections or the end of the process."""
+"""If the log cannot be written, lines are dropped and counted, but connections and the process are not affected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDED = 'edgeproxy_connections_ended_total{state="--"}'
 
 
 class UnloggedEdge(EdgeProcess):
-    """An edge whose log the harness cannot read for its addresses: so it is told its ports."""
+    """An edge with given ports, because the harness cannot read its log for its addresses."""
 
     def __init__(self, database, log_path, stderr=subprocess.DEVNULL):
         port, metrics_port = free_ports(2)
@@ -49,7 +49,7 @@ class UnloggedEdge(EdgeProcess):
 
 @pytest.fixture
 def unlogged(routing_db, origin):
-    """Start edges with a log elsewhere, one backend behind each."""
+    """Start edges with another log, each with one backend."""
     write_backends(routing_db, [row("a", origin(named("a")))])
     started = []
 
@@ -88,7 +88,7 @@ def test_a_stalled_reader_of_stderr_stalls_neither_connections_nor_the_end(unlog
 
 
 def is_full(descriptor):
-    """Whether a pipe is full."""
+    """Return whether a pipe is full."""
     return not select.select([], [descriptor], [], 0)[1]
 
 
@@ -100,7 +100,7 @@ def test_a_full_disk_from_the_start_costs_lines_and_not_connections(unlogged):
 
 
 def test_a_disk_that_fills_up_and_is_cleared_costs_exactly_the_lines_counted(edge, origin):
-    """A limit on the size of files stands for a full disk: writes come up short in the middle of a line, then fail."""
+    """A limit on the file size simulates a full disk: a write ends in the middle of a line, and then writes fail."""
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
     limits = resource.prlimit(proxy.process.pid, resource.RLIMIT_FSIZE)
     for _ in range(20):

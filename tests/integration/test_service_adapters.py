@@ -1,4 +1,4 @@
-"""The adapters without a pool before them: what each says of operations and servers that are not its own."""
+"""The adapters without a pool: errors for operations and servers of another kind."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_wrong_password_is_a_connection_that_cannot_be_opened(peer):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_nobody_there_is_a_connection_that_cannot_be_opened(peer, host):
+def test_an_absent_server_is_a_lost_connection(peer, host):
     settings = peer.spec().stored()["settings"]
     (port,) = free_ports(1)
     where = {"endpoint": f"http://{host}:{port}"} if peer.engine == "s3" else {"host": host, "port": port}
@@ -77,7 +77,7 @@ def test_nobody_there_is_a_connection_that_cannot_be_opened(peer, host):
         connector(spec)()
 
 
-def test_whatever_is_thrown_into_a_call_passes_through(peer):
+def test_exceptions_thrown_into_a_call_pass_through(peer):
     if peer.engine == "smtp":
         pytest.skip("the same code as the others'")
     connection = connector(peer.spec())()
@@ -116,7 +116,7 @@ def test_a_key_that_cannot_be_one_is_refused(peer):
     connection.close()
 
 
-def test_an_sqlite_file_that_cannot_be_opened_says_where(tmp_path):
+def test_an_sqlite_file_that_cannot_be_opened_is_named(tmp_path):
     with pytest.raises(ConnectionLost, match="no/such/folder"):
         connector(sqlite_spec(tmp_path, path=str(tmp_path / "no/such/folder/shop.db")))()
     (tmp_path / "shop.db").write_bytes(b"this is no database" * 1000)

@@ -1,4 +1,4 @@
-"""Caches behind service actors: Redis and memcached answer the same calls in the same way."""
+"""Caches behind service actors: Redis and memcached give the same results for the same calls."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache(services, peer) -> Cache:
     return client
 
 
-def test_what_is_set_is_got_until_it_is_deleted(cache):
+def test_a_value_can_be_read_until_it_is_deleted(cache):
     assert cache.get("key") is None
     cache.set("key", b"\x00\xff\r\nSTORED\r\n")
     assert cache.get("key") == b"\x00\xff\r\nSTORED\r\n"
@@ -60,7 +60,7 @@ def test_numbers_are_counted_from_nothing_and_by_many_at_once(cache):
     assert cache.incr("numbers", 0) == 103
 
 
-def test_a_value_goes_when_its_time_is_over(cache):
+def test_a_value_expires_after_its_ttl(cache):
     cache.set("key", b"x", ttl=1)
     assert cache.expire("numbers", 1) is False
     cache.set("numbers", b"7")
@@ -74,7 +74,7 @@ def test_a_value_may_stay_longer_than_a_month(cache):
     assert cache.get("key") == b"x"
 
 
-def test_what_the_cache_refuses_is_said_and_the_service_stays_up(cache, services):
+def test_an_operation_refused_by_the_cache_is_an_error_and_the_service_stays_up(cache, services):
     cache.set("key", b"no number")
     with pytest.raises(ServiceError) as caught:
         cache.incr("key")

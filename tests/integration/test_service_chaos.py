@@ -1,4 +1,4 @@
-"""Services that are killed, frozen and restarted under load: calls fail soon and clearly, and it all comes back."""
+"""Services that are killed, frozen and restarted under load: calls fail fast and clearly, and then recover."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_server_that_was_restarted_meanwhile_costs_no_call(services, make):
         assert (counts.down, counts.timeouts, counts.errors) == (0, 0, 0)
 
 
-def test_one_that_is_down_takes_nobody_else_with_it(services, tmp_path):
+def test_a_service_that_is_down_does_not_affect_others(services, tmp_path):
     with running(Redis) as redis:
         start_up(services, redis.spec("sessions"))
         start_up(services, sqlite_spec(tmp_path, "shop"))
@@ -150,7 +150,7 @@ def test_one_that_is_down_takes_nobody_else_with_it(services, tmp_path):
         gevent.joinall(stuck, timeout=10, raise_error=True)
 
 
-def test_a_query_that_nobody_waits_for_any_more_ends_on_the_server_too(services):
+def test_an_abandoned_query_also_ends_on_the_server(services):
     with running(Postgresql) as peer:
         start_up(services, peer.spec(connections=1, timeout_seconds=0.5))
         start_up(services, peer.spec("other"))

@@ -1,4 +1,4 @@
-"""Databases behind service actors: SQLite, PostgreSQL and MariaDB answer the same calls in the same way."""
+"""Databases behind service actors: SQLite, PostgreSQL and MariaDB give the same results for the same calls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.service_peers import Mariadb, Peer, Postgresql, count_tur
 
 @dataclass
 class Dialect:
-    """What differs between them."""
+    """The differences between engines."""
 
     mark: str
     slow: str
@@ -50,7 +50,7 @@ def services() -> Iterator[Services]:
 
 
 class Shop:
-    """A database with an empty table of things, and a client of it."""
+    """A database with an empty table, and its client."""
 
     def __init__(self, spec: ServiceSpec, services: Services, dialect: Dialect) -> None:
         self.spec = spec
@@ -102,7 +102,7 @@ def test_a_transaction_happens_whole_or_not_at_all(shop):
     assert shop.services.describe_one("main").counts.opened == 4, "no connection was lost over it"
 
 
-def test_what_the_database_refuses_is_said_and_the_connection_stays(shop):
+def test_an_error_of_the_database_is_reported_and_the_connection_stays(shop):
     for statement in ("SELECT * FROM nowhere", "SELEKT 1", "INSERT INTO things VALUES ('x', 1), ('x', 1)"):
         with pytest.raises(ServiceError) as caught:
             shop.db.execute(statement)
@@ -121,14 +121,14 @@ def test_a_transaction_begun_by_hand_is_refused_and_not_left_to_the_next(shop):
     assert [shop.db.query("SELECT 1 AS one") for _ in range(8)] == [[{"one": 1}]] * 8
 
 
-def test_an_answer_of_too_many_rows_is_refused(shop):
+def test_a_result_of_too_many_rows_is_refused(shop):
     shop.db.transaction([shop.put(f"n{number:03}", number) for number in range(101)])
     with pytest.raises(ServiceError, match="more than 100 rows"):
         shop.db.query("SELECT * FROM things")
     assert len(shop.db.query("SELECT * FROM things WHERE price < 100")) == 100
 
 
-def test_slow_queries_overlap_and_the_event_loop_goes_on(shop):
+def test_slow_queries_overlap_and_do_not_block_the_event_loop(shop):
     def one() -> float:
         began = time.monotonic()
         gevent.joinall([gevent.spawn(shop.db.query, shop.dialect.slow) for _ in range(count)], raise_error=True)

@@ -1,4 +1,4 @@
-"""Encrypted services: `require` takes any certificate, `verify` those of authorities it knows for the very host."""
+"""TLS to services: `require` accepts any certificate, `verify` those of trusted authorities for the right host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.service_peers import Mail, Mariadb, Peer, Postgresql, Red
 
 
 class _Encrypted(Peer):
-    """A server with a certificate for 127.0.0.1 that it signed itself."""
+    """A server with a self-signed certificate for 127.0.0.1."""
 
     @property
     def certificate(self) -> Path:

@@ -65,7 +65,7 @@ def test_an_object_comes_back_as_it_was_put(storage):
     assert storage.get("pictures/ä b.jpg") == b"text"
 
 
-def test_what_is_not_there_is_none_and_may_be_deleted(storage):
+def test_an_absent_object_is_none_and_can_be_deleted(storage):
     assert (storage.get("nothing"), storage.head("nothing")) == (None, None)
     storage.put("something", b"")
     assert storage.get("something") == b""
@@ -136,7 +136,7 @@ def test_a_refused_recipient_is_reported_and_the_others_get_theirs(email, mail_s
     assert mail_server.mails()[-1]["to"] == ["ann@example.com"]
 
 
-def test_a_mail_that_reaches_nobody_is_an_error_and_the_connection_stays(email, services):
+def test_a_mail_without_accepted_recipients_is_an_error_and_the_connection_stays(email, services):
     with pytest.raises(ServiceError, match=r"nobody@example\.com: 550 no such mailbox"):
         email.send("nobody@example.com", "x", "y")
     assert email.send("ann@example.com", "x", "y") == {}
@@ -151,7 +151,7 @@ def test_a_line_break_in_a_header_is_refused(email, mail_server):
     assert len(mail_server.mails()) == before
 
 
-def test_a_wrong_password_is_a_service_that_is_down_and_is_not_told(services, mail_server):
+def test_a_wrong_password_takes_the_service_down_and_is_not_shown(services, mail_server):
     view = services.start(mail_server.spec("locked", password="open sesame"))
     assert not view.counts.is_up
     assert view.counts.reason.startswith("535")

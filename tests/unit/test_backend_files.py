@@ -1,4 +1,4 @@
-"""How backend files are read before anything is validated: CSV cells, JSON lists and lines, durations."""
+"""Parsing of backend files, before validation: CSV cells, JSON lists and lines, durations."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_csv_rows_know_their_line() -> None:
         ("", "line 1: the column id is missing"),
         ("wg_ip,port\n10.0.0.1,80\n", "line 1: the column id is missing"),
         ("id,prt\na,80\n", "line 1: unknown column: prt"),
-        ("id,port\na\n", "line 2: not as many fields"),
-        ("id,port\na,80,81\n", "line 2: not as many fields"),
+        ("id,port\na\n", "line 2: the number of fields differs"),
+        ("id,port\na,80,81\n", "line 2: the number of fields differs"),
     ],
 )
 def test_a_csv_file_that_makes_no_sense_is_refused_with_its_line(text: str, complaint: str) -> None:
@@ -94,7 +94,7 @@ def test_a_duration_is_a_number_and_a_unit(text: str | None, seconds: float | No
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1d", "1 m", "1e3s", "soon", "٣s"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         duration(text)
 

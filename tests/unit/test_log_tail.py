@@ -1,4 +1,4 @@
-"""The newest log lines in memory: bounded, numbered, and fed by the log in whichever format it writes."""
+"""The newest log lines in memory: bounded, numbered, and always JSON, whatever the format of the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_lines_are_numbered_and_read_from_any_number_on():
 
 
 def test_the_oldest_go_when_there_are_too_many():
-    tail = LogTail(most_lines=2)
+    tail = LogTail(max_lines=2)
     for text in (b"a", b"b", b"c"):
         tail.append(text)
     assert tail.since(0, 10) == [(1, b"b"), (2, b"c")]
@@ -30,7 +30,7 @@ def test_the_oldest_go_when_there_are_too_many():
 
 
 def test_the_oldest_go_when_they_take_too_much_memory():
-    tail = LogTail(most_bytes=10)
+    tail = LogTail(max_bytes=10)
     for number in range(100):
         tail.append(b"%04d" % number)
     assert tail.since(0, 10) == [(98, b"0098"), (99, b"0099")]
