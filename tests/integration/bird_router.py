@@ -1,4 +1,4 @@
-"""Debian's bird2 on a machine of its own, as the router that edges announce their prefixes to."""
+"""Debian's bird2 on its own machine, as the router to which edges announce their prefixes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ AS_NUMBER = 64500
 
 
 class Router:
-    """Takes what its neighbours announce, by IPv4 and by IPv6, and forwards by it."""
+    """A router that accepts the announcements of its neighbours, IPv4 and IPv6, and forwards accordingly."""
 
     def __init__(self, machine: Machine, folder: Path, neighbours: dict[int, int], number: int) -> None:
-        """`neighbours` are autonomous systems by the number of a machine on the wire; `number` is our own there."""
+        """`neighbours` are AS numbers by the number of a machine in the network; `number` is our own."""
         program("birdc", "bird2")
         self.machine = machine
         self._socket = folder / "bird.socket"
@@ -42,7 +42,7 @@ class Router:
         eventually(lambda: "BIRD" in self._ask("show", "status"), what=f"bird runs: {self._log}")
 
     def stop(self) -> None:
-        """End bird, which takes its routes along."""
+        """End bird, which removes its routes."""
         self.process.terminate()
         self.process.wait(10)
 
@@ -50,7 +50,7 @@ class Router:
         return self.machine.run("birdc", "-s", self._socket, *words).stdout
 
     def routes(self) -> dict[str, str]:
-        """Return the prefixes announced, each with the next hop that is chosen."""
+        """Return the announced prefixes, each with its selected next hop."""
         found, prefix = {}, ""
         for line in self._ask("show", "route", "primary").splitlines():
             if match := re.match(r"(\S+/\d+)\s", line):
@@ -60,5 +60,5 @@ class Router:
         return found
 
     def neighbours_of(self, prefix: str) -> int:
-        """Return how many announce a prefix."""
+        """Return the number of neighbours that announce a prefix."""
         return self._ask("show", "route", "for", prefix).count("via ")

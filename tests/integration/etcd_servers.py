@@ -1,4 +1,4 @@
-"""Real etcd servers, one or three, each a process to freeze, kill and start again; and POPs that follow them."""
+"""Runs real etcd servers, one or three, which can be frozen, killed and restarted; and POPs that follow them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Node:
         self.process.send_signal(number)
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask this node by its JSON gateway."""
+        """Call the JSON gateway of this node."""
         headers = {"Content-Type": "application/json"}
         if self.cluster.token:
             headers["Authorization"] = self.cluster.token
@@ -90,7 +90,7 @@ class Node:
 
 
 class Etcd:
-    """A cluster of nodes on loopback. Keys and values are given as text."""
+    """A cluster of nodes on loopback. Keys and values are text."""
 
     def __init__(self, size: int = 1, options: tuple[str, ...] = (), tls: Any = None) -> None:
         self.program = program("etcd", "etcd-server")
@@ -119,7 +119,7 @@ class Etcd:
         return ",".join(node.url for node in self.nodes)
 
     def leader(self) -> Node:
-        """Return the node that leads."""
+        """Return the leader."""
 
         def look() -> Node | None:
             for node in self.nodes:
@@ -133,18 +133,18 @@ class Etcd:
         return found
 
     def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Ask the first node that answers."""
+        """Call the first node that responds."""
         for node in self.nodes:
             with suppress(OSError):
                 return node.call(path, body)
         pytest.fail(f"no node answered {path}")
 
     def log_in(self, user: str, password: str) -> None:
-        """Make these calls as a user from now on."""
+        """Authenticate all further calls as a user."""
         self.token = self.call("/v3/auth/authenticate", {"name": user, "password": password})["token"]
 
     def add_user(self, name: str, password: str, prefix: str, permission: str = "READWRITE") -> None:
-        """Add a user who may read and write what begins so, or READ alone."""
+        """Add a user who may read and write keys with a prefix, or only read (READ)."""
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         granted = {"permType": permission, "key": text64(prefix), "range_end": text64(end)}
         self.call("/v3/auth/user/add", {"name": name, "password": password})
@@ -153,7 +153,7 @@ class Etcd:
         self.call("/v3/auth/user/grant", {"user": name, "role": name})
 
     def put(self, key: str, value: object, lease: int = 0) -> int:
-        """Put a text, or anything else as JSON; returns the revision."""
+        """Put a text, or another value as JSON. Returns the revision."""
         text = value if isinstance(value, str) else json.dumps(value)
         response = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text), "lease": lease})
         return int(response["header"]["revision"])
@@ -164,7 +164,7 @@ class Etcd:
         return dict(json.loads(base64.b64decode(found["value"]))) if found else None
 
     def record(self, key: str) -> dict[str, Any]:
-        """Return all that etcd says of a key, nothing when it is not there."""
+        """Return the record of a key, empty if it is absent."""
         found = self.call("/v3/kv/range", {"key": text64(key)}).get("kvs")
         return dict(found[0]) if found else {}
 
@@ -175,7 +175,7 @@ class Etcd:
         self.call("/v3/kv/deleterange", {"key": text64("/"), "range_end": text64("0")})
 
     def grant(self, ttl_seconds: int) -> int:
-        """Make a lease; returns its id."""
+        """Grant a lease. Returns its id."""
         return int(self.call("/v3/lease/grant", {"TTL": ttl_seconds})["ID"])
 
     def revision(self) -> int:
@@ -185,7 +185,7 @@ class Etcd:
         self.call("/v3/kv/compaction", {"revision": self.revision(), "physical": True})
 
     def put_backend(self, backend_id: str, port: object, lease: int = 0, **columns: Any) -> int:
-        """Put a backend on loopback as an operator's script would."""
+        """Put a backend on loopback, like a script of an operator."""
         fields = {"schema": 1, "region": "sa", "country": "BR", "wg_ip": "127.0.0.1", "port": port, **columns}
         return self.put(f"/edgeproxy/v1/backends/{backend_id}", fields, lease)
 
@@ -219,7 +219,7 @@ def guarded_etcd() -> Iterator[Etcd]:
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1; returns it and its key."""
+    """Make a certificate for 127.0.0.1. Returns the paths of certificate and key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         [program("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -232,7 +232,7 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def etcd_with_tls(cert: Path, key: Path) -> Iterator[Etcd]:
-    """Run an etcd that speaks TLS alone, and only to who shows the certificate."""
+    """Run an etcd that requires TLS with a client certificate."""
     tls = ssl.create_default_context(cafile=cert)
     tls.load_cert_chain(cert, key)
     files = ("--cert-file", str(cert), "--key-file", str(key), "--trusted-ca-file", str(cert))
@@ -279,7 +279,7 @@ class Pop:
         return self.edge
 
     def start(self) -> Pop:
-        """Start both, and wait until the replica follows."""
+        """Start both processes, and wait until the replica follows etcd."""
         self.start_replicator()
         self.start_edge()
         eventually(lambda: self.event("replica: in contact"), 15, "the replica follows")
@@ -287,13 +287,13 @@ class Pop:
 
     @property
     def admin(self) -> Admin:
-        """The edge's admin API, to the bearer of the first token."""
+        """The edge's admin API, with the first token."""
         assert self.edge is not None
         host, _, port = self.edge.event("listening on")["admin"].rpartition(":")
         return Admin((host, int(port)), (self.folder / "admin.token").read_text().strip())
 
     def log(self) -> list[dict[str, Any]]:
-        """Return what the replicator has logged."""
+        """Return the log of the replicator."""
         if not self.errors.exists():
             return []
         return [json.loads(line) for line in self.errors.read_text().splitlines(keepends=True) if line[-1] == "\n"]
@@ -320,7 +320,7 @@ class Pop:
         return found
 
     def status(self) -> dict[str, Any]:
-        """Return the replica's status file, once there is one."""
+        """Return the content of the replica's status file, once it exists."""
         path = self.database.with_name("routing.db.replica")
         eventually(path.exists, 15, "the replicator says how it is")
         return dict(json.loads(path.read_text()))
@@ -343,7 +343,7 @@ class Pop:
 
 @contextmanager
 def pops(folder: Path, *, remove_all: bool = True) -> Iterator[Callable[..., Pop]]:
-    """Make POPs in the block, by name and endpoints; all are ended after it."""
+    """Yield a function that makes POPs, by name and endpoints. All are ended after the block."""
     made: list[Pop] = []
 
     def make(name: str, endpoints: str, **variables: object) -> Pop:

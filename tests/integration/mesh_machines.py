@@ -1,4 +1,4 @@
-"""Tunnels between machines in tests, by a plan."""
+"""Tunnels between machines, set up from a plan."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.programs import program
 
 
 def require_wireguard() -> None:
-    """Install Debian's packages of the tunnels, where they are missing and we may."""
+    """Install Debian's packages for the tunnels if they are missing and we are allowed to."""
     program("wg-quick", "wireguard-tools")
     program("wireguard-go", "wireguard-go")
 
 
 def plan(folder: Path, content: dict[str, Any], *options: object) -> dict[str, Any]:
-    """Write the file of the network, plan it into the folder `mesh`, and return what the command says as JSON."""
+    """Write the mesh file, plan it into the directory `mesh`, and return the JSON output of the command."""
     file = folder / "mesh.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     done = command("mesh", "plan", file, "--dir", folder / "mesh", "--json", *options)
@@ -38,7 +38,7 @@ def addresses(planned: dict[str, Any]) -> dict[str, str]:
 
 
 def tunnels_up(network: Wire, folder: Path) -> None:
-    """Give every machine its folder of the plan, and bring its tunnels up: down first where they are."""
+    """Copy to every machine its directory of the plan, and bring its tunnels up, down first if they exist."""
     for name, machine in network.machines.items():
         if machine.run("ip", "link", "show", "edge0").returncode == 0:
             machine.do("wg-quick", "down", "edge0")
@@ -47,6 +47,6 @@ def tunnels_up(network: Wire, folder: Path) -> None:
 
 
 def handshakes(machine: Machine) -> int:
-    """Return how many peers a machine has had a handshake with."""
+    """Return the number of peers with which a machine has had a handshake."""
     lines = machine.do("wg", "show", "edge0", "latest-handshakes").splitlines()
     return sum(line.split()[1] != "0" for line in lines)

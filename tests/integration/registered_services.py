@@ -1,4 +1,4 @@
-"""Services that are run by `python -m app register`, each a process with a program below it, and edges that wait."""
+"""Services run by `python -m app register`, each with its program as a child, and edges for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ END_SECONDS = 20.0
 
 
 def named_server(name: str, port: int, *more: object) -> list[str]:
-    """Return the command of a service that answers every question with its name."""
+    """Return the command of a service that responds with its name."""
     return [*NAMED_SERVER, name, str(port), *(map(str, more) if more else ("0",))]
 
 
@@ -40,7 +40,7 @@ def is_alive(pid: int) -> bool:
 
 
 class Home:
-    """A place for an edge with an admin API on a port that stays the same, to be started again and again."""
+    """An edge whose admin API has a constant port, and which can be restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Home:
 
 
 class Service:
-    """`python -m app register …` with what it says."""
+    """A process `python -m app register …` and its output."""
 
     def __init__(self, output: Path, arguments: list[str], variables: dict[str, str]) -> None:
         self._output = output
@@ -102,7 +102,7 @@ class Service:
 
     @property
     def program(self) -> int:
-        """The pid of the program that it runs."""
+        """The pid of its program."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         (child,) = map(int, children)
         return child
@@ -122,7 +122,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A running edge for the tests of a file; each test may start it again."""
+    """A running edge for the tests of a file, which may restart it."""
     one = Home(tmp_path_factory.mktemp("home"))
     write_backends(one.database, [])
     one.start()

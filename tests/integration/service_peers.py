@@ -60,7 +60,7 @@ class Peer:
         return False
 
     def start(self) -> None:
-        """Start the server and wait until it can be used."""
+        """Start the server and wait until it is up."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),

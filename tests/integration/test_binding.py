@@ -1,4 +1,4 @@
-"""A client stays with its backend: while it can, for as long as it comes back in time, and it moves when it must."""
+"""Bindings: a client stays with its backend until the TTL expires, and moves if the backend is unavailable."""
 
 from contextlib import ExitStack
 
@@ -23,7 +23,7 @@ SOFT = {"soft_limit": 100_000}
 
 
 class Town:
-    """An edge before ten backends that are equal to every client; the tests of a file share it."""
+    """An edge with ten equivalent backends, shared by the tests of the file."""
 
     def __init__(self, folder):
         self._servers = [StreamServer(("127.0.0.1", 0), self._perform(f"b{n}")) for n in range(10)]
@@ -75,7 +75,7 @@ def others(rows, name, **changes):
 
 
 def affinities(edge, source, count):
-    """Return what became of a client's connections, in the order of the alphabet: lines come as connections end."""
+    """Return the affinities of a client's connections, sorted, because lines are written as connections end."""
     return sorted(line["affinity"] for line in lines_of(edge, source, at_least=count))
 
 

@@ -1,4 +1,4 @@
-"""A disk that hangs while the bindings are written holds up nobody: whoever waits may stop waiting."""
+"""A disk that hangs while bindings are written blocks nothing else, and waiting can be interrupted."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`python -m app`: check prints the configuration, explain says where a client would land."""
+"""`python -m app`: check prints the configuration, explain shows which backend a client would get."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_help_names_every_command():
     assert command("nonsense").returncode == 2
 
 
-def test_explain_as_a_process_says_it_on_standard_output(routing_db):
+def test_explain_prints_json_on_standard_output(routing_db):
     write_backends(routing_db, ROWS)
     done = edgeproxy("explain", "200.160.2.3", DB_PATH=str(routing_db))
     assert (done.returncode, done.stderr) == (0, "")
@@ -100,7 +100,7 @@ def test_explain_as_json_lists_every_backend_best_first_with_tier_score_and_reas
     assert routing_db.read_bytes() == before
 
 
-def test_explain_for_people_is_a_table_that_says_the_same(routing_db):
+def test_explain_prints_the_same_as_a_table(routing_db):
     write_backends(routing_db, ROWS)
     done = command("explain", "2001:12ff::10", DB_PATH=str(routing_db), REGION="af")
     assert (done.returncode, done.stderr) == (0, "")
@@ -112,7 +112,7 @@ def test_explain_for_people_is_a_table_that_says_the_same(routing_db):
     assert rows[-1].startswith("refused row: backend 'bad': port=0: ")
 
 
-def test_explain_knows_what_it_does_not_know(routing_db):
+def test_explain_shows_unknown_values_as_unknown(routing_db):
     write_backends(routing_db, ROWS)
     for address, variables in (("192.0.2.1", {}), ("10.0.0.1", {}), ("200.160.2.3", {"GEOIP_PATH": "off"})):
         found = explained(routing_db, address, REGION="af", **variables)
@@ -126,7 +126,7 @@ def test_explain_shows_only_the_rows_of_the_app(routing_db):
     assert [one["id"] for one in explained(routing_db, "192.0.2.1", APP="api")["backends"]] == ["b"]
 
 
-def test_explain_refuses_what_it_cannot_do_in_one_line(routing_db, tmp_path):
+def test_explain_refuses_wrong_input_in_one_line(routing_db, tmp_path):
     for address, database, complaint in (
         ("200.160.2", routing_db, "'200.160.2' is not an IP address"),
         ("localhost", routing_db, "'localhost' is not an IP address"),
@@ -141,7 +141,7 @@ def test_explain_refuses_what_it_cannot_do_in_one_line(routing_db, tmp_path):
 
 
 def test_the_replicator_takes_every_limit_that_the_edge_takes(tmp_path):
-    """Both raise the soft limit of descriptors, by which a limit of connections is judged."""
+    """Both raise the soft limit of descriptors, against which the limit of connections is validated."""
     command = ["bash", "-c", 'ulimit -Sn 1024; exec "$0" -m app replicate', sys.executable]
     environment = clean_environment(MAX_CONNECTIONS="1000", DB_PATH=str(tmp_path / "routing.db"))
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""`python -m app backends` and scripts/seed_backends.py: all rows of a file or none, named faults, ids that exist."""
+"""`python -m app backends` and scripts/seed_backends.py: files are loaded whole or not, with faults by row."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_a_load_adds_and_replaces_rows_and_replace_removes_the_others_too(databa
         (f"{HEAD}\na,,,,127.0.0.1,80,,,,,\nb,,,,127.0.0.1,70000,,,,,\n", ["line 3", "column port", "70000"]),
         (f"{HEAD}\na,,,,127.0.0.1,80,,-1,,,\nb,,,,no where,80,,,,,\n", ["line 2", "column weight", "line 3", "wg_ip"]),
         ("id,wg_ip,port\na,127.0.0.1,80\na,127.0.0.1,81\n", ["line 3", "column id", "is a duplicate of line 2"]),
-        ("id,wg_ip,port\na,127.0.0.1\n", ["line 2", "not as many fields"]),
-        ("id,wg_ip,port\na,127.0.0.1,80,90\n", ["line 2", "not as many fields"]),
+        ("id,wg_ip,port\na,127.0.0.1\n", ["line 2", "the number of fields differs"]),
+        ("id,wg_ip,port\na,127.0.0.1,80,90\n", ["line 2", "the number of fields differs"]),
         ("id,wg_ip,prot\na,127.0.0.1,80\n", ["unknown column: prot"]),
         ("wg_ip,port\n127.0.0.1,80\n", ["no column id"]),
         ("id,wg_ip,port\n", ["the file has no rows"]),
@@ -107,7 +107,7 @@ def test_a_file_with_one_bad_row_changes_nothing_and_names_row_and_column(databa
     assert set(table(database)) == {"kept"}
 
 
-def test_a_file_that_is_no_utf8_or_not_there_is_refused_in_a_line(database, tmp_path):
+def test_a_missing_file_or_one_that_is_not_utf8_is_refused_in_one_line(database, tmp_path):
     file = tmp_path / "latin1.csv"
     file.write_bytes("id,wg_ip,port,region\na,127.0.0.1,80,são\n".encode("latin-1"))
     done = backends(database, "load", file)
@@ -119,7 +119,7 @@ def test_a_file_that_is_no_utf8_or_not_there_is_refused_in_a_line(database, tmp_
     assert not database.exists()
 
 
-def test_list_shows_every_row_and_what_is_wrong_with_the_bad_ones(database):
+def test_list_shows_every_row_and_the_faults_of_bad_ones(database):
     write_backends(database, [row("good", 1), row("out", 2, deleted=1), row("ill", 3, healthy=0), row("bad", 0)])
     done = backends(database, "list")
     assert done.returncode == 0
@@ -195,7 +195,7 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path):
 
 
 def test_writers_at_once_wait_for_each_other_and_nothing_is_lost(database):
-    """Each reads before it writes: were the lock taken at the write only, some would fail at once."""
+    """Each reads before it writes. If the lock were taken only at the write, some would fail at once."""
     with sqlite3.connect(database) as connection:
         connection.execute(SEED_DDL)  # without our further column: they all find it missing
     connection.close()

@@ -1,6 +1,6 @@
-"""The country database: the shipped one, one's own in either schema, none, and one replaced while clients connect.
+"""The country database: the default, custom ones in either schema, none, and replacement while clients connect.
 
-Tiny databases say where the loopback addresses are that the tests' clients connect from.
+Small databases locate the loopback addresses from which the tests connect.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def maxmind(country: str) -> dict[str, Any]:
 
 
 def flat(country: str) -> dict[str, Any]:
-    """A record of the flat schema, which the shipped database has."""
+    """A record of the flat schema, which the default database has."""
     return {"country_code": country}
 
 
 def make_database(path: Path, networks: dict[str, Any], version: int = 4) -> Path:
-    """Write a database of these networks and records, whole, and move it into place."""
+    """Write a database of these networks and records, and move it into place."""
     writer = MMDBWriter(version, "Test-Country", ipv4_compatible=version == 6)
     for network, record in networks.items():
         writer.insert_network(IPSet([network]), record)
@@ -49,14 +49,14 @@ def make_database(path: Path, networks: dict[str, Any], version: int = 4) -> Pat
 
 
 def from_network(network: int) -> str:
-    """Return an address of 127.<network>.0.0/16 that no client had yet: a bound one would not be located anew."""
+    """Return an unused address of 127.<network>.0.0/16: a bound client would not be located again."""
     number = next(_numbers)
     return f"127.{network}.{number // 250}.{number % 250 + 1}"
 
 
 @pytest.fixture
 def cities(origin):
-    """Rows of one backend each in Brazil, Japan and nowhere near either."""
+    """Return rows of one backend each in Brazil, in Japan and far from both."""
     return [
         row("br", origin(named("br")), country="BR", region="sa"),
         row("jp", origin(named("jp")), country="JP", region="ap"),
@@ -70,7 +70,7 @@ def line_of(edge: EdgeProcess, client: str) -> dict[str, Any]:
 
 
 def ask_as(edge: EdgeProcess, client: str) -> str:
-    """Ask who serves, as a client elsewhere, by PROXY protocol."""
+    """Return which backend serves a client with another address, sent by PROXY protocol."""
     with edge.connect() as sock:
         sock.sendall(proxy_protocol.encode(2, (client, 1234), ("::1" if ":" in client else "127.0.0.1", 80)))
         return ask(sock)
@@ -108,7 +108,7 @@ def test_geography_off_leaves_everybody_unknown(edge, cities):
 
 
 @pytest.mark.parametrize(("record", "version"), [(maxmind, 6), (flat, 4)])
-def test_both_schemas_are_read_and_no_country_may_be_said_in_many_ways(edge, cities, tmp_path, record, version):
+def test_both_schemas_and_all_forms_of_no_country_are_read(edge, cities, tmp_path, record, version):
     countries = {"1": "BR", "2": "JP", "3": "None", "4": "", "5": "jp"}
     networks = {f"127.{number}.0.0/16": record(country) for number, country in countries.items()}
     path = make_database(tmp_path / "country.mmdb", networks | {"127.6.0.0/16": {}}, version)
@@ -134,7 +134,7 @@ def test_a_path_that_cannot_be_read_at_the_start_is_an_exit_with_2_that_names_it
 
 
 def damaged_copies(good: bytes) -> dict[str, bytes]:
-    """Return what may come instead of a good database."""
+    """Return damaged copies of a database, by kind of damage."""
     middle = len(good) // 2
     return {
         "truncated": good[:middle],
@@ -145,8 +145,8 @@ def damaged_copies(good: bytes) -> dict[str, bytes]:
     }
 
 
-def test_replaced_while_serving_it_is_swapped_or_refused_and_nobody_notices(edge, cities, tmp_path, subtests):
-    """A network of many single addresses makes a search tree that fills most of the file."""
+def test_a_replaced_database_is_swapped_or_refused_without_an_effect_on_clients(edge, cities, tmp_path, subtests):
+    """Many single addresses make a search tree that fills most of the file."""
     many = {f"10.{a}.{b}.7/32": flat("FR") for a in range(40) for b in range(25)}
     path = make_database(tmp_path / "country.mmdb", many | {"127.1.0.0/16": maxmind("BR")})
     proxy = edge(cities, GEOIP_PATH=path, REGION="af")

@@ -1,4 +1,4 @@
-"""The commands that ask a running edge over its admin API: each of them against a real one, and what goes wrong."""
+"""The commands that call the admin API, each against a real edge, and their errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Town:
         return command(*arguments, stdin=stdin, **{**self.variables, **variables})
 
     def ok(self, *arguments, stdin="", **variables):
-        """Return what a command that must succeed prints."""
+        """Run a command that must succeed. Returns its output."""
         done = self.do(*arguments, stdin=stdin, **variables)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
@@ -75,7 +75,7 @@ def town(tmp_path_factory):
 
 @pytest.fixture
 def endpoint(town, request):
-    """The name of an endpoint of this test's own; its path is the name after a slash."""
+    """The id of an endpoint for this test, whose path is /ID."""
     name = request.node.name.split("[")[0].removeprefix("test_")[:60]
     town.ok("endpoints", "create", name, "--path", f"/{name}")
     yield name
@@ -163,7 +163,7 @@ def test_an_endpoint_is_created_shown_changed_and_deleted(town):
     assert (done.returncode, done.stderr) == (2, "endpoints: there is no endpoint 'orders' (404)\n")
 
 
-def test_faults_and_conflicts_are_told_apart(town, endpoint):
+def test_faults_and_conflicts_are_distinguished(town, endpoint):
     done = town.do("endpoints", "create", "Bad Id", "--path", "no slash", "--timeout", 0)
     assert done.returncode == 2
     first, *faults = done.stderr.splitlines()
@@ -173,7 +173,7 @@ def test_faults_and_conflicts_are_told_apart(town, endpoint):
     assert (done.returncode, done.stderr) == (1, f"endpoints: there is an endpoint '{endpoint}' already (409)\n")
 
 
-def test_what_is_no_use_of_a_command_is_not_sent(town, endpoint, tmp_path):
+def test_an_invalid_use_of_a_command_is_not_sent(town, endpoint, tmp_path):
     latin = tmp_path / "latin1.py"
     latin.write_bytes("x = 'são'\n".encode("latin-1"))
     for arguments in (

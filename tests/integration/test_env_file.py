@@ -1,4 +1,4 @@
-"""`.env` as every command reads it: a command sees the configuration of the edge, under honcho and without it."""
+"""`.env`: commands see the configuration of the edge, under honcho and without it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a person who works in a folder, with these variables of ours and no others."""
+    """Return the environment of a user in a folder, with only these variables of ours."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith((PREFIX, "HONCHO"))}
     return kept | {"PYTHONPATH": str(ROOT)} | {f"{PREFIX}{name}": text for name, text in variables.items()}
 
@@ -53,14 +53,14 @@ def python(folder: Path, *arguments: str, **variables: str) -> Done:
 
 
 def taken(folder: Path, *overridden: str, name: str = ".env") -> str:
-    """Return the text that says which file was read."""
+    """Return the line that names the file that was read."""
     overriding = f", overriding {', '.join(overridden)} of the environment" if overridden else ""
     return f"variables from {folder / name}{overriding}"
 
 
 @contextmanager
 def edge_running(folder: Path, module: tuple[str, ...], **shell: str) -> Iterator[list[dict[str, object]]]:
-    """Run the edge for the block; gives the events that it has logged until it listened."""
+    """Run the edge for the block. Yields the events logged until it listened."""
     log = folder / "logs" / "edge.jsonl"
 
     def events() -> list[dict[str, object]]:
@@ -104,7 +104,7 @@ def test_an_edge_of_honcho_with_another_file_is_left_with_that_file(folder):
     assert (json.loads(done.stdout)["pop_region"], taken(folder, name="prod.env") in done.stderr) == ("us", True)
 
 
-def test_a_command_that_is_told_to_read_no_file_says_nothing_of_one(folder):
+def test_a_command_that_reads_no_file_names_none(folder):
     done = python(folder, "-m", "app", "explain", "192.0.2.1", "--json", ENV_FILE="")
     assert (json.loads(done.stdout)["pop_region"], done.stderr) == ("sa", "")
 

@@ -37,7 +37,7 @@ def three():
 
 @pytest.fixture
 def key(request) -> str:
-    """A prefix of this test's own."""
+    """A key prefix for this test."""
     return f"/{request.node.name}/"
 
 
@@ -104,7 +104,7 @@ def test_a_lease_takes_its_keys_with_it_and_one_that_is_gone_is_not_kept_alive(e
 # Watches
 
 
-def test_a_watch_brings_what_has_happened_since_and_what_happens(etcd, key):
+def test_a_watch_yields_past_and_future_changes(etcd, key):
     one = client(etcd)
     first = one.write({}, [(key + "a", b"1", 0), (key + "b", b"2", 0)])
     with one.watch(key, first, 5) as messages:
@@ -128,7 +128,7 @@ def test_a_watch_that_brings_nothing_for_so_long_is_over(etcd, key):
         assert 0.2 < time.monotonic() - began < 3
 
 
-def test_a_watch_from_a_revision_that_is_not_known_any_more_says_so(key):
+def test_a_watch_from_a_compacted_revision_is_an_error(key):
     with etcd_running() as etcd:
         one = client(etcd)
         first = one.write({}, [(key, b"1", 0)])
@@ -142,7 +142,7 @@ def test_a_watch_from_a_revision_that_is_not_known_any_more_says_so(key):
 # Several servers
 
 
-def test_an_endpoint_where_nobody_listens_is_passed_over(etcd, key):
+def test_an_unreachable_endpoint_is_skipped(etcd, key):
     (port,) = free_ports(1)
     one = EtcdClient([f"http://127.0.0.1:{port}", etcd.nodes[0].url])
     one.put(key, b"1")
@@ -150,7 +150,7 @@ def test_an_endpoint_where_nobody_listens_is_passed_over(etcd, key):
     assert one.get([key])[key].value == b"1"
 
 
-def test_where_nobody_answers_a_call_ends_in_time():
+def test_a_call_without_a_response_times_out():
     ports = free_ports(2)
     one = EtcdClient([f"http://127.0.0.1:{port}" for port in ports])
     began = time.monotonic()
@@ -159,7 +159,7 @@ def test_where_nobody_answers_a_call_ends_in_time():
     assert time.monotonic() - began < 7
 
 
-def test_what_answers_and_is_no_etcd_is_unavailable(origin):
+def test_a_server_that_is_not_etcd_is_unavailable(origin):
     port = origin(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))
     with pytest.raises(EtcdUnavailable, match="not a response of etcd"):
         EtcdClient([f"http://127.0.0.1:{port}"]).put("x", b"")
@@ -221,7 +221,7 @@ def guarded():
         yield one
 
 
-def test_a_user_with_a_password_may_what_it_may(guarded):
+def test_a_user_with_a_password_has_its_permissions(guarded):
     pop = client(guarded, credentials=Credentials("pop", "secret"))
     pop.put("/edgeproxy/x", b"1")
     assert len(pop.snapshot("/edgeproxy/").items) == 1
@@ -231,7 +231,7 @@ def test_a_user_with_a_password_may_what_it_may(guarded):
         pop.put("/other", b"1")
 
 
-def test_who_shows_no_password_or_a_wrong_one_is_refused(guarded):
+def test_a_missing_or_wrong_password_is_refused(guarded):
     with pytest.raises(EtcdRefused, match="user name is empty"):
         client(guarded).put("/edgeproxy/x", b"1")
     with pytest.raises(EtcdRefused, match="authentication failed"):
@@ -270,7 +270,7 @@ def certificate(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encrypted(certificate):
-    """An etcd that speaks TLS alone, and only to who shows the certificate."""
+    """An etcd that requires TLS with a client certificate."""
     with etcd_with_tls(*certificate) as one:
         yield one
 

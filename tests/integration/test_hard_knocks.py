@@ -1,4 +1,4 @@
-"""What an adversary found: each fault once, and what the edge does about it."""
+"""Faults that an adversary found, and the correct behaviour."""
 
 import os
 import resource
@@ -45,7 +45,7 @@ def test_without_descriptors_accepting_backs_off_every_time(edge, origin):
 
 
 def receive(sock: socket.socket) -> bytes:
-    """Return one answer of known length."""
+    """Read one response of known length."""
     received = b""
     while b"\r\n\r\n" not in received:
         received += sock.recv(65536)
@@ -83,7 +83,7 @@ def test_a_binding_outlives_an_outage_of_every_backend(edge, origin, routing_db)
         assert (lines[0]["backend"], lines[0]["affinity"]) == ("a", "hit")
 
 
-def test_the_same_refused_rows_are_told_once_however_often_they_are_loaded(edge, origin, tmp_path):
+def test_refused_rows_are_logged_once_however_often_they_are_loaded(edge, origin, tmp_path):
     import sqlite3
 
     path = tmp_path / "keyless.db"
@@ -109,7 +109,7 @@ def test_a_routing_database_that_hangs_is_stale_and_does_not_hold_up_the_end(edg
 
 @contextmanager
 def no_descriptors_left() -> Iterator[None]:
-    """Let this process open nothing for the block."""
+    """Use up the descriptors of this process for the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(map(int, os.listdir("/proc/self/fd")))
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
@@ -136,7 +136,7 @@ def damaged(tmp_path: Path) -> Path:
     return path
 
 
-def test_whatever_a_damaged_country_database_makes_the_decoder_raise_it_is_refused(tmp_path):
+def test_a_damaged_country_database_is_refused_for_any_error_of_the_decoder(tmp_path):
     with pytest.raises(GeoDatabaseError):
         MaxmindGeo(damaged(tmp_path))
 
@@ -161,7 +161,7 @@ def test_a_country_database_that_could_not_be_read_is_tried_again(tmp_path):
         ({"LISTEN_ADDR": "127.0.0.1:8080,127.0.0.1:8080"}, "127.0.0.1:8080 is given twice"),
         ({"LISTEN_ADDR": "*:8080", "METRICS_LISTEN_ADDR": "[::]:8080"}, "[::]:8080 is given twice"),
         ({"LISTEN_ADDR": "[::ffff:127.0.0.1]:8080"}, "is an IPv4-mapped address; use the IPv4 address"),
-        ({"PROXY_PROTOCOL_FROM": "::ffff:10.0.0.0/104"}, "name that network"),
+        ({"PROXY_PROTOCOL_FROM": "::ffff:10.0.0.0/104"}, "use the IPv4 network"),
         ({"DB_PATH": "/tmp"}, "is a directory"),
         ({"LOG_PATH": "/tmp"}, "is a directory"),
         ({"BINDING_SNAPSHOT": "/nonexistent/x"}, "its directory does not exist"),

@@ -1,4 +1,4 @@
-"""Backends by host name: a real name server behind a real edge, and what clients notice of its changes and failures."""
+"""Backends by host name: the effect on clients of changes and failures of a real name server."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def server() -> Iterator[NameServer]:
 # Looking up
 
 
-def test_both_families_are_found_and_the_answer_is_as_good_as_its_shortest_part(
-    server: NameServer, tmp_path: Path
-) -> None:
+def test_both_families_are_found_and_the_shortest_ttl_applies(server: NameServer, tmp_path: Path) -> None:
     server.names = {NAME: (["real.example"], 7), "real.example": (["127.0.0.1", "::1"], 300)}
     found = server.lookup(tmp_path).find(NAME)
     assert (set(found.addresses), found.seconds) == ({"127.0.0.1", "::1"}, 7)
@@ -52,7 +50,7 @@ def test_of_thousands_of_addresses_a_few_are_enough(server: NameServer, tmp_path
     assert len(server.lookup(tmp_path).find(NAME).addresses) == MAX_ADDRESSES
 
 
-def test_the_hosts_file_goes_before_the_name_server(server: NameServer, tmp_path: Path) -> None:
+def test_the_hosts_file_overrides_the_name_server(server: NameServer, tmp_path: Path) -> None:
     lookup = server.lookup(
         tmp_path, "# comment\nnonsense app.example\n127.0.0.9 other APP.example # us\n::1 app.example\n"
     )
@@ -94,7 +92,7 @@ def test_a_machine_without_resolver_configuration_finds_nothing(tmp_path: Path) 
 
 @pytest.fixture
 def inside(server: NameServer, tmp_path: Path) -> Iterator[Callable[..., EdgeInside]]:
-    """Run an edge that asks the test's name server; call it with the rows it is to have."""
+    """Return a function that runs an edge with the given rows and the test's name server."""
     with edge_in_process(tmp_path, []) as edge:
         edge.parts.pools.names.lookup = server.lookup(tmp_path)
 
@@ -108,7 +106,7 @@ def inside(server: NameServer, tmp_path: Path) -> Iterator[Callable[..., EdgeIns
 
 @pytest.fixture
 def twin_port(origin: Callable[..., int]) -> int:
-    """A port at which every address of this machine's loopback serves, and says which it is."""
+    """A port on which every loopback address serves and returns which one it is."""
 
     def say(sock: socket.socket) -> None:
         named(sock.getsockname()[0])(sock)
@@ -172,7 +170,7 @@ def test_a_name_server_that_fails_takes_no_backend_away(
     eventually(lambda: edge.metrics()[stale] == 0)
 
 
-def test_a_backend_whose_name_was_never_found_gets_nobody_and_the_others_serve(
+def test_a_backend_with_an_unknown_name_gets_no_clients_and_others_serve(
     server: NameServer, inside: Callable[..., EdgeInside], twin_port: int
 ) -> None:
     edge = inside(row("lost", twin_port, wg_ip=NAME), row("found", twin_port, wg_ip="127.0.0.2"))
@@ -183,7 +181,7 @@ def test_a_backend_whose_name_was_never_found_gets_nobody_and_the_others_serve(
     assert metrics['edgeproxy_backend_available{backend="lost",pool="default"}'] == 0
 
 
-def test_a_name_server_that_is_silent_holds_nobody_up(
+def test_a_silent_name_server_delays_no_client(
     server: NameServer, inside: Callable[..., EdgeInside], twin_port: int
 ) -> None:
     server.is_silent = True

@@ -1,4 +1,4 @@
-"""Many front doors in one process: each with its algorithm, its pool, its limits, as the configuration file says."""
+"""Many frontends in one process, each with the algorithm, pool and limits of the configuration file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def weighted(name: str, ports: list[int], *weights: int) -> dict[str, Any]:
 
 
 class House:
-    """An edge with every front door of these tests: starting one takes a second. The servers a, b and c serve all."""
+    """An edge with all frontends of these tests, shared because starting takes a second. The servers are a, b and c."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         abc = self.ports = [stack.enter_context(serving(named(name))) for name in "abc"]
@@ -88,12 +88,12 @@ class House:
         eventually(lambda: self.edge.ready()["pools"]["every-row"]["candidates"] == 3)
 
     def responses(self, frontend: str, count: int, source: str = "") -> str:
-        """Return who served so many connections to a frontend, one after the other."""
+        """Return which servers served consecutive connections to a frontend."""
         return "".join(who(self.edge, source, frontend=frontend) for _ in range(count))
 
 
 def _header_then_end(sock: socket.socket) -> None:
-    """Say which protocol the PROXY header names."""
+    """Respond with the protocol that the PROXY header names."""
     head = sock.makefile("rb").readline()
     sock.sendall(head.split()[1] + b"\n")
 
@@ -105,7 +105,7 @@ def house(tmp_path_factory):
 
 
 def lines_at(house: House, frontend: str, at_least: int) -> list[dict[str, Any]]:
-    """Return the access lines of a frontend, none before there are so many."""
+    """Return the access lines of a frontend, or none if there are fewer."""
     lines = [line for line in house.edge.access_lines() if line["frontend"] == frontend]
     return lines if len(lines) >= at_least else []
 
@@ -113,7 +113,7 @@ def lines_at(house: House, frontend: str, at_least: int) -> list[dict[str, Any]]
 # Algorithms
 
 
-def test_frontends_over_one_pool_elect_each_by_its_own_algorithm(house):
+def test_frontends_on_one_pool_select_by_their_own_algorithms(house):
     assert house.responses("turns", 6) == "abcabc"
     assert house.responses("weights", 14) == "aabacaaaabacaa"
     assert house.responses("turns", 1) == "a", "nobody else's connection takes a turn"
@@ -121,7 +121,7 @@ def test_frontends_over_one_pool_elect_each_by_its_own_algorithm(house):
     assert house.responses("turns", 2) == "bc"
 
 
-def test_least_connections_goes_to_whoever_holds_fewest_by_weight_whichever_frontend_they_came_by(house):
+def test_least_connections_counts_the_connections_of_all_frontends_by_weight(house):
     def come(held_then):
         eventually(lambda: house.edge.ready()["connections"] == held_then)
         return who(house.edge, frontend="few")
@@ -162,7 +162,7 @@ def test_geo_serves_an_app_of_the_routing_database_beside_pools_of_listed_server
 # Affinity
 
 
-def test_affinity_is_on_for_geo_off_otherwise_and_as_the_file_says(house):
+def test_affinity_is_on_for_geo_off_otherwise_or_as_configured(house):
     assert house.responses("plain", 3, "127.0.8.1") == "abc"
     assert len(set(house.responses("sticky", 6, "127.0.8.2"))) == 1
     assert len(set(house.responses("geo", 20, "127.0.8.3"))) == 1
@@ -215,9 +215,9 @@ def test_a_frontend_of_several_addresses_and_families_names_its_listener(house):
     assert house.edge.ready()["frontends"]["both"] == texts
 
 
-def test_metrics_tell_frontends_and_pools_apart(house):
+def test_metrics_distinguish_frontends_and_pools(house):
     def of(frontend):
-        """Return what is counted of a frontend and of the only server of its pool, which has its name."""
+        """Return the counters of a frontend and of the only server of its pool, which has the same name."""
         server = f'{{backend="127.0.0.1:{house.ports[0]}",pool="{frontend}"}}'
         names = [f'edgeproxy_connections_{name}{{frontend="{frontend}"}}' for name in ("total", "active")]
         for name in ("connections_total", "connections_active", "bytes_sent_total", "bytes_received_total"):
@@ -246,7 +246,7 @@ def test_options_of_a_frontend_are_its_own(house):
     assert lines_of(house.edge, "192.0.2.7")[0]["frontend"] == "behind"
 
 
-def test_what_is_hardly_meant_is_a_warning_in_the_log(house):
+def test_probable_mistakes_are_logged_as_warnings(house):
     warned = [line["event"] for line in house.edge.log() if line.get("level") == "WARNING"]
     lacking = "algorithm geo needs locations, which listed servers do not have"
     assert warned == [
@@ -261,7 +261,7 @@ def test_what_is_hardly_meant_is_a_warning_in_the_log(house):
 
 
 def serve(tmp_path, config, prefix=()):
-    """Run `serve` with a configuration that ends it."""
+    """Run `serve` with an invalid configuration."""
     path = tmp_path / "edge.yaml"
     path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
     where = {"METRICS_LISTEN_ADDR": "127.0.0.1:0", "LOG_PATH": str(tmp_path / "log"), "GEOIP_PATH": "off"}
@@ -348,7 +348,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (2, f"edgeproxy: EDGEPROXY_CONFIG='{absent}': No such file or directory\n")
 
 
-def test_check_shows_the_frontends_and_warns_of_what_is_hardly_meant(tmp_path):
+def test_check_shows_the_frontends_and_warns_of_probable_mistakes(tmp_path):
     path = tmp_path / "edge.yaml"
     listeners = [frontend("web", "p", algorithm="geo") | {"listen": "*:7002"}]
     path.write_text(
@@ -365,7 +365,7 @@ def test_check_shows_the_frontends_and_warns_of_what_is_hardly_meant(tmp_path):
     assert line == ["web", "0.0.0.0:7002,[::]:7002", "tcp", "p", "2", "geo", "on"]
 
 
-def test_schema_is_what_editors_complete_the_file_with():
+def test_schema_prints_the_json_schema():
     done = command("schema")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == json.loads((ROOT / "docs/edgeproxy.schema.json").read_text())
@@ -380,7 +380,7 @@ def test_schema_is_what_editors_complete_the_file_with():
         ("", "", "", "info"),
     ],
 )
-def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
+def test_the_command_line_overrides_the_environment_which_overrides_the_file(
     tmp_path, option, variable, in_file, level
 ):
     path = tmp_path / "edge.yaml"
@@ -393,7 +393,7 @@ def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
     assert line[1] == level
 
 
-def test_the_option_of_serve_decides_what_is_logged(edge, house):
+def test_the_option_of_serve_sets_the_log_level(edge, house):
     config = {
         "global": {"log_level": "error"},
         "frontends": [frontend("web", "p")],

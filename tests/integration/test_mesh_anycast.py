@@ -1,4 +1,4 @@
-"""Anycast: what exabgp announces to a real router follows /ready, and goes before the doors close."""
+"""Anycast: the announcements to a real router follow /ready, and are withdrawn before the listeners close."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _tools():
 
 
 def pop(name, number):
-    """Return a POP of the file: the machine of that number on the wire, the first being its router."""
+    """Return a POP of the file: the machine of that number in the network, where the first is its router."""
     return {
         "name": name,
         "region": "sa",
@@ -75,18 +75,18 @@ class Announcing:
         )
 
     def serve(self, **columns: object) -> None:
-        """Have one backend, with these columns changed."""
+        """Write one backend, with these columns changed."""
         write_backends(self.edge.database, [row("web", 8080, **columns)])
 
     def is_ready(self) -> bool:
         return "no candidate" not in get(self.machine, "127.0.0.1", 9090, "/ready")
 
     def exabgp(self) -> list[int]:
-        """Return the processes of exabgp itself."""
+        """Return the pids of exabgp."""
         return [pid for pid in self.machine.pids() if b"exabgp\0server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_prefixes_are_announced_while_ready_and_withdrawn_before_the_doors_close(tmp_path):
+def test_prefixes_are_announced_while_ready_and_withdrawn_before_listeners_close(tmp_path):
     with wire("router", "gru") as network:
         router = Router(network["router"], tmp_path, {2: OURS}, 1)
         gru = Announcing(network["gru"], tmp_path, 2, DRAIN_WITHDRAW_SECS="6")
@@ -115,7 +115,7 @@ def test_prefixes_are_announced_while_ready_and_withdrawn_before_the_doors_close
 
 
 def test_clients_of_a_pop_that_ends_or_hangs_go_to_the_next(tmp_path):
-    """Both announce the same addresses; the router takes the lower router id, gru, as long as it has the choice."""
+    """Both announce the same prefixes; the router prefers the lower router id, gru, while both exist."""
     with wire("router", "gru", "fra") as network:
         router = Router(network["router"], tmp_path, {2: OURS, 3: OURS}, 1)
         pops = gru, fra = [
@@ -142,7 +142,7 @@ def test_clients_of_a_pop_that_ends_or_hangs_go_to_the_next(tmp_path):
 
 
 def test_the_process_idles_without_a_configuration(tmp_path):
-    """It does so for as long as the others run: honcho would end them with it."""
+    """It must not end before the others, which honcho would end with it."""
     with wire("gru") as network:
         log = tmp_path / "announce.log"
         idle = network["gru"].start(PYTHON, "-m", "app", "mesh", "announce", log=log)

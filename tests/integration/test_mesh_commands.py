@@ -1,4 +1,4 @@
-"""`python -m app mesh …`: what is printed, what is written, what is refused and with which exit code."""
+"""`python -m app mesh …`: output, files, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mesh(tmp_path):
 
 
 class Mesh:
-    """A file of the network, a folder of plans, and the commands on them."""
+    """A mesh file and a directory of plans, with the commands on them."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -48,7 +48,7 @@ class Mesh:
         return done.stdout
 
     def kept(self):
-        """Return every file of the folder with its content."""
+        """Return the content of every file in the directory."""
         return {str(path.relative_to(self.plans)): path.read_bytes() for path in self.plans.rglob("*.*")}
 
 
@@ -76,7 +76,7 @@ def test_private_keys_are_in_their_files_and_nowhere_else(mesh):
         assert base64.b64decode(key).hex() not in printed
 
 
-def test_a_dry_run_says_what_would_change_and_writes_nothing(mesh):
+def test_a_dry_run_shows_changes_and_writes_nothing(mesh):
     assert "written" not in mesh.plan("--dry-run")
     assert not mesh.plans.exists()
     mesh.plan()
@@ -96,7 +96,7 @@ def test_only_configurations_that_changed_are_written(mesh):
     assert described["written"] == ["gru"], "an instance is its own POP's affair"
 
 
-def test_addresses_are_told_apart(mesh):
+def test_addresses_are_distinguished(mesh):
     mesh.plan()
     known = ["fd98:63dd:9ac2:2c0:281e::1", "fd98:63dd:9ac2:2c0:281e:17f7:b283:4b77"]
     done = mesh.run("whois", *known)
@@ -157,7 +157,7 @@ def test_everything_at_fault_is_named_and_nothing_written(mesh, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff"])
 def test_a_last_plan_that_cannot_be_read_is_not_overwritten(mesh, content):
-    """IPv4 addresses that it gave would be given anew."""
+    """Otherwise its IPv4 addresses would be assigned again."""
     mesh.plan()
     (mesh.plans / "plan.json").write_bytes(content)
     done = mesh.run("plan")
@@ -184,7 +184,7 @@ def test_a_key_is_made_once_and_its_public_one_printed(tmp_path):
     assert "No such file or directory" in done.stderr
 
 
-def test_a_file_that_is_not_there_is_said(mesh):
+def test_a_missing_file_is_an_error(mesh):
     mesh.file.unlink()
     done = mesh.run("plan")
     assert (done.returncode, done.stderr) == (2, f"mesh: {mesh.file}: No such file or directory\n")
@@ -192,7 +192,7 @@ def test_a_file_that_is_not_there_is_said(mesh):
     assert done.returncode == 2
 
 
-def test_what_cannot_be_announced_is_said(mesh):
+def test_an_impossible_announcement_is_an_error(mesh):
     done = command("mesh", "bgp", mesh.file, "gro")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "mesh: 'gro': there is no such POP, did you mean gru?\n"

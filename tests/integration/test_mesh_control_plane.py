@@ -30,7 +30,7 @@ def variables(text: str) -> dict[str, str]:
 
 
 class Places:
-    """gru and fra, and nrt, which nobody reaches from outside: with etcd, a replicator and an edge each."""
+    """gru, fra, and nrt, which is not reachable from outside, each with etcd, a replicator and an edge."""
 
     def __init__(self, network: Wire, folder: Path) -> None:
         mesh = yaml.safe_load(blocks("how-to/mesh.md")[0].text)
@@ -49,7 +49,7 @@ class Places:
             eventually(place.is_up, 40, f"{place.name} follows")
 
     def _at(self, place: Place, text: str) -> str:
-        """Return what is written for gru, for another POP. In lists of all POPs nothing is changed."""
+        """Return a text written for gru, adapted to another POP. Lists of all POPs are unchanged."""
         lists = ("--initial-cluster ", "EDGEPROXY_ETCD_ENDPOINTS")
         own = {
             self.gru.address: place.address,
@@ -92,7 +92,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 
 @pytest.fixture(scope="module")
 def service(places: Places) -> Iterator[Path]:
-    """A service at fra that registers at gru; gives what it and `register` say."""
+    """Run a service at fra that registers at gru. Yields the output of the service and of `register`."""
     fra, log = places.fra, places.fra.folder / "service.log"
     shutil.copy(places.gru.folder / "admin.token", fra.folder / "gru.token")
     script = PAGE["at fra, with a token of gru"]
@@ -115,7 +115,7 @@ def test_a_service_that_registers_at_one_pop_is_served_at_another_through_the_tu
 
 
 def test_another_pop_is_asked_for_names_and_administered(places: Places, service: Path):
-    """fra's API speaks TLS, gru's and nrt's rely on WireGuard."""
+    """fra's API uses TLS, gru's and nrt's rely on WireGuard."""
     _, fra, nrt = places.all
     for name, file in {"fra.token": "admin.token", "fra.pem": "admin.pem"}.items():
         shutil.copy(fra.folder / file, nrt.folder / name)
@@ -127,7 +127,7 @@ def test_another_pop_is_asked_for_names_and_administered(places: Places, service
     assert responses.splitlines() == [places.service, "2 1 8080 fra-web-1.web.internal."]
 
 
-def test_between_the_pops_nothing_is_said_outside_the_tunnels(places: Places, service: Path):
+def test_no_traffic_between_pops_leaves_the_tunnels(places: Places, service: Path):
     for place in places.all:
         connections = place.machine.do("ss", "-Htn", "state", "established").splitlines()
         peers = {line.split()[-1].rpartition(":")[0].strip("[]") for line in connections}
@@ -141,7 +141,7 @@ def test_between_the_pops_nothing_is_said_outside_the_tunnels(places: Places, se
 
 
 def test_before_the_tunnels_are_up_an_edge_does_not_start(places: Places):
-    """As here, where the address is another POP's."""
+    """Here the address belongs to another POP."""
     nrt = places.nrt
     address = f"[{places.fra.address}]:9090"
     assert nrt.run("serve", METRICS_LISTEN_ADDR=address).wait(20) == 2

@@ -1,4 +1,4 @@
-"""docs/how-to/mesh.md and anycast.md, done as they say: every file, every command, on machines of their own."""
+"""docs/how-to/mesh.md and anycast.md: every file and command, executed on separate machines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tools():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with what commands of the documents need there."""
+    """Return a directory with the files that commands of the documents need."""
     shutil.copy(ROOT / "Procfile", tmp_path)
     return tmp_path
 
@@ -52,12 +52,12 @@ def by_hand(folder: Path, script: str) -> Done:
 
 
 def copied(network: Wire, folder: Path) -> None:
-    """Give every machine its folder of the plan."""
+    """Copy to every machine its directory of the plan."""
     for name, machine in network.machines.items():
         machine.do("sh", "-c", f"cp -p {folder / 'mesh' / name}/* /etc/wireguard/")
 
 
-def test_the_private_network_is_made_as_its_document_says(tools, folder):
+def test_the_private_network_is_set_up_as_documented(tools, folder):
     with wire("gru", "fra", "nrt") as network:
         printed = {}
         for language, text, place in ((one.language, one.text, one.place) for one in blocks("how-to/mesh.md")):
@@ -113,8 +113,8 @@ def test_the_table_of_the_file_has_every_key_and_its_default():
         assert set(fields_of(model)) <= documented
 
 
-def test_a_prefix_is_announced_as_its_document_says(tools, folder):
-    """honcho tells all processes at once, and kills what is left five seconds after the first has ended."""
+def test_a_prefix_is_announced_as_documented(tools, folder):
+    """honcho signals all processes at once, and kills the rest five seconds after the first has ended."""
     prefixes = {"198.51.100.0/24", "2001:db8:100::/48"}
     yaml_block, *rest = [one for one in blocks("how-to/anycast.md") if one.language in ("yaml", "sh")]
     (folder / "mesh.yaml").write_text(yaml_block.text)
@@ -147,7 +147,7 @@ def test_a_prefix_is_announced_as_its_document_says(tools, folder):
 
 
 def geography(path: Path) -> None:
-    """Write a database of the form of GeoLite2, with one network of Brazil and one of Germany."""
+    """Write a database in GeoLite2's schema, with one network in Brazil and one in Germany."""
     writer = MMDBWriter(6, "GeoLite2-Country", ipv4_compatible=True)
     for network, continent, country in (("200.160.0.0/16", "SA", "BR"), ("193.0.0.0/16", "EU", "DE")):
         writer.insert_network(IPSet([network]), {"continent": {"code": continent}, "country": {"iso_code": country}})
@@ -155,7 +155,7 @@ def geography(path: Path) -> None:
 
 
 def gdnsd(machine: Machine, folder: Path) -> None:
-    """Run it with the document's configuration and zone."""
+    """Run gdnsd with the configuration and zone in the document."""
     config = next(one.text for one in blocks("how-to/anycast.md") if one.language == "gdnsd")
     record = next(one.text for one in blocks("how-to/anycast.md") if one.language == "zone")
     (folder / "geoip").mkdir(parents=True)
@@ -168,7 +168,7 @@ def gdnsd(machine: Machine, folder: Path) -> None:
     machine.start("gdnsd", "-c", folder, "start", log=folder.parent / "gdnsd.log")
 
 
-def test_dns_sends_clients_elsewhere_before_the_doors_close_as_its_document_says(tools, tmp_path):
+def test_dns_redirects_clients_before_listeners_close_as_documented(tools, tmp_path):
     with wire("dns", "gru", "fra") as network:
         for name in ("gru", "fra"):
             backend(network[name], tmp_path, f"{name}-web", "127.0.0.1")

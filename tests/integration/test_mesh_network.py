@@ -1,4 +1,4 @@
-"""The planned network for real: WireGuard between network namespaces, and an edge whose backends are behind it."""
+"""The planned network: WireGuard between network namespaces, and an edge with backends behind it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows(folder, *options):
 
 
 def test_two_pops_shake_hands_and_a_client_at_one_is_served_by_the_other(tmp_path):
-    """gru makes its own key, which never leaves it; fra's is made with the plan. Both are for their owner alone."""
+    """gru makes its own key, which never leaves it; fra's is made with the plan. Only the owners can read them."""
     with wire("gru", "fra") as network:
         gru, fra = network["gru"], network["fra"]
         public = gru.do(PYTHON, "-m", "app", "mesh", "key", "/etc/wireguard/edge0.key").strip()
@@ -80,7 +80,7 @@ def test_two_pops_shake_hands_and_a_client_at_one_is_served_by_the_other(tmp_pat
 
 
 def test_three_pops_meet_at_a_hub_by_ipv6_and_by_ipv4(tmp_path):
-    """gru and nrt, which nobody reaches from outside, know only fra; what they say to each other goes by way of it."""
+    """gru and nrt are not reachable from outside and know only fra, which routes between them."""
     with wire("fra", "gru", "nrt") as network:
         fra, gru, nrt = network.machines.values()
         planned = plan(tmp_path, THREE)

@@ -1,4 +1,4 @@
-"""What a probe says of servers that are well, refuse, hang, drip, or answer something else."""
+"""Results of probes of servers that are healthy, refuse, hang, send slowly, or respond wrongly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_request(sock):
 
 
 def answering(*pieces, holds=False):
-    """Return the part of a server that answers so, and then closes, or waits for the client to."""
+    """Return a server that sends this response and then closes, or waits for the client to close."""
 
     def part(sock):
         read_request(sock)
@@ -73,7 +73,7 @@ def test_a_tcp_probe_connects_and_closes(origin, host):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_nobody_listens(refused_port, kind):
+def test_a_closed_port_is_connect_refused(refused_port, kind):
     assert probe(target(refused_port, kind=kind)) == "connect_refused"
 
 
@@ -91,7 +91,7 @@ def test_an_address_that_cannot_be_used():
     ("host", "host_name", "name"),
     [("127.0.0.1", None, "127.0.0.1"), ("::1", None, "[::1]"), ("127.0.0.1", "app.example", "app.example")],
 )
-def test_an_http_probe_asks_for_its_path_and_says_who_it_is(origin, host, host_name, name):
+def test_an_http_probe_requests_its_path_and_identifies_itself(origin, host, host_name, name):
     heard = []
 
     def part(sock):
@@ -128,7 +128,7 @@ def test_the_status_decides(origin, status, expected, verdict, logged):
     assert any(f"'status', {status}" in line for line in logged) == (verdict == "status")
 
 
-def test_interim_answers_are_passed_over(origin):
+def test_interim_responses_are_skipped(origin):
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
     assert probe(target(origin(answering(early, OK)), body="ok")) is None
     assert probe(target(origin(answering(early, OK.replace(b"200", b"500"))))) == "status"
@@ -161,7 +161,7 @@ def test_no_more_than_so_much_of_a_head_is_read(origin, response):
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
     ],
 )
-def test_what_is_no_http_answer(origin, response):
+def test_an_invalid_http_response_is_bad_response(origin, response):
     assert probe(target(origin(answering(response)))) == "bad_response"
 
 
@@ -234,7 +234,7 @@ def test_the_text_is_not_there(origin, response):
     assert probe(target(origin(answering(response)), body="all well")) == "body"
 
 
-def test_chunks_that_are_none(origin):
+def test_invalid_chunks_are_bad_response(origin):
     assert probe(target(origin(answering(CHUNKED + b"all well\r\n")), body="all well")) == "bad_response"
 
 
@@ -256,7 +256,7 @@ def test_the_text_may_be_any_unicode(origin):
     assert probe(target(port, body=text)) is None
 
 
-def test_being_out_of_descriptors_says_nothing_of_the_backend(origin, monkeypatch):
+def test_a_lack_of_descriptors_is_no_verdict_on_the_backend(origin, monkeypatch):
     def out_of_descriptors(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -271,7 +271,7 @@ def test_a_fault_of_ours_is_logged_and_not_raised(origin, monkeypatch, logged):
 
     monkeypatch.setattr(probes, "parse_response", broken)
     assert probe(target(origin(answering(OK)))) == "internal_error"
-    assert any(line.startswith("ERROR: the probe of backend a of pool web broke") for line in logged)
+    assert any(line.startswith("ERROR: the probe of backend a of pool web raised an exception") for line in logged)
 
 
 def test_the_callers_own_timeout_is_the_callers(origin):

@@ -1,4 +1,4 @@
-"""`python -m app register`: real services, really killed, at a real edge that stops and starts."""
+"""`python -m app register`: real services and a real edge, which are killed and restarted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SLEEP = "import time; time.sleep(600)"
 
 @pytest.fixture
 def port(home) -> int:
-    """A port for a service; nothing is registered."""
+    """A port for a service, which is not registered yet."""
     write_backends(home.database, [])
     home.edge.wait_for_backends(0)
     return free_ports(1)[0]
@@ -65,7 +65,7 @@ def test_a_service_is_run_registered_drained_ended_and_deregistered(home, port, 
     assert [line for line in service.said.splitlines() if not line.startswith("register: ")] == [str(port)]
 
 
-def test_no_connection_is_lost_when_a_service_is_told_to_end_under_load(home, port, start):
+def test_no_connection_is_lost_when_a_service_ends_under_load(home, port, start):
     other = free_ports(1)[0]
     services = {
         name: start(home, "--id", name, "--port", at, "--drain-seconds", 1, command=named_server(name, at))
@@ -98,12 +98,12 @@ def test_a_program_that_dies_is_deregistered_at_once_and_its_exit_code_is_ours(h
     assert time.monotonic() - began < 5
 
 
-def test_a_program_that_ends_before_it_answers_was_never_registered(home, port, start):
+def test_a_program_that_ends_before_its_port_opens_is_not_registered(home, port, start):
     assert start(home, "--port", port, command=python("raise SystemExit(7)")).wait() == 7
     assert home.rows() == {}
 
 
-def test_a_port_that_never_answers_ends_the_program(home, port, start):
+def test_a_port_that_never_opens_ends_the_program(home, port, start):
     source = f"import os; print('pid', os.getpid(), flush=True); {SLEEP}"
     service = start(home, "--port", port, "--start-seconds", 0.5, command=python(source))
     assert service.wait() == 1
@@ -112,7 +112,7 @@ def test_a_port_that_never_answers_ends_the_program(home, port, start):
     assert home.rows() == {}
 
 
-def test_it_may_be_told_to_end_before_the_program_answers(home, port, start):
+def test_it_ends_on_a_signal_before_the_port_opens(home, port, start):
     service = start(home, "--port", port, command=python("print('up', flush=True); " + SLEEP))
     service.wait_for("up")
     assert service.stop(signal.SIGINT) != 0
@@ -176,7 +176,7 @@ def test_a_service_that_is_late_is_waited_for(home, port, start):
 # Without a program
 
 
-def test_what_runs_already_is_registered_for_as_long_as_it_answers(home, port, start):
+def test_a_running_service_is_registered_while_its_port_is_open(home, port, start):
     def serve() -> subprocess.Popen[bytes]:
         return subprocess.Popen(named_server("a", port), stdout=subprocess.DEVNULL)
 
@@ -278,7 +278,7 @@ def test_a_service_over_ipv6(home, port, start):
 
 
 def test_an_edge_whose_service_was_killed_moves_on(home, port, start):
-    """Where dialling fails first nobody is sent there in vain, whatever the time to live."""
+    """A failed connect ejects the backend before its TTL expires."""
     with serving(named("other"), "127.0.0.1") as other:
         started = subprocess.Popen(named_server("a", port), stdout=subprocess.DEVNULL)
         try:
@@ -323,7 +323,7 @@ def test_bad_values_are_named_before_anything_is_run(arguments, words):
         ({}, "backend a exists and is not a registration (409)", 1),
     ],
 )
-def test_who_is_refused_ends(home, port, start, variables, words, code):
+def test_a_refused_registration_ends_the_command(home, port, start, variables, words, code):
     home.admin.call("PUT", "/api/backends/a", {"wg_ip": "127.0.0.1", "port": 1, "country": "NZ"})
     service = start(home, "--port", port, "--id", "a", command=named_server("a", port), **variables)
     assert service.wait() == code

@@ -1,4 +1,4 @@
-"""`python -m app register` where there are many POPs: the same command, and any edge's word reaches all of them."""
+"""`python -m app register` with replication: a service registered at one edge serves at all POPs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def etcd():
 
 @pytest.fixture(scope="module")
 def places(etcd, tmp_path_factory):
-    """Two POPs that run for all tests of this file."""
+    """Two POPs, shared by the tests of this file."""
     with pops(tmp_path_factory.mktemp("pops")) as make:
         yield make("gru", etcd.endpoints).start(), make("fra", etcd.endpoints).start()
 
 
 @pytest.fixture
 def service(etcd, places, start):
-    """A service registered at the first POP as "a", for three seconds at a time."""
+    """A service registered at the first POP as "a", with a TTL of 3 s."""
     here = places[0]
     host, port = here.admin.address
     at = SimpleNamespace(url=f"http://{host}:{port}", token=here.folder / "admin.token")
@@ -46,7 +46,7 @@ def service(etcd, places, start):
     eventually(lambda: not any(place.rows() for place in places), what="nothing is left")
 
 
-def test_what_registers_here_serves_there_and_goes_everywhere_at_its_end(etcd, places, service):
+def test_a_service_registered_at_one_pop_serves_at_all_and_is_removed_everywhere(etcd, places, service):
     here, there = places
     eventually(lambda: who(there.edge) == "a", what="it serves at the other")
     assert etcd.record(KEY + "a")["lease"]

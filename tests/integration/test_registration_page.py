@@ -1,4 +1,4 @@
-"""Every block of docs/how-to/register.md, run as it stands there but for the ports and the address of the edge."""
+"""Every block of docs/how-to/register.md, run unchanged except for the ports and the address of the edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services that register themselves at one edge, over its own routing database, by plain HTTP."""
+"""Services that register over HTTP at one edge, which stores them in its routing database."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Place:
         return rows_of(self.database)
 
     def content(self) -> bytes:
-        """Return the file, and the write-ahead log beside it."""
+        """Return the content of the file and its write-ahead log."""
         log = self.database.with_name(f"{self.database.name}-wal")
         return self.database.read_bytes() + (log.read_bytes() if log.exists() else b"")
 
@@ -64,7 +64,7 @@ def rows_of(database) -> dict[str, dict[str, Any]]:
 
 
 def change(database, statement: str, *values: object) -> None:
-    """Do what another tool would."""
+    """Change the database like another program."""
     with sqlite3.connect(database, timeout=10) as connection:
         connection.execute(statement, values)
     connection.close()
@@ -91,7 +91,7 @@ def place(running) -> Place:
 # Coming and going
 
 
-def test_a_service_serves_when_it_has_been_told_that_it_is_registered(place, origin):
+def test_a_service_serves_once_its_registration_returns(place, origin):
     response = place.put("a", origin(named("a")))
     assert (response.status, response.json) == (200, {"ttl_seconds": 600, "is_new": True})
     assert who(place.edge) == "a"
@@ -132,7 +132,7 @@ def test_a_heartbeat_does_not_touch_the_database(place):
     eventually(lambda: audit() == ["put_registration", "delete_registration"], what="one line for all of them")
 
 
-def test_what_a_service_says_anew_holds_at_once(place, origin):
+def test_a_changed_registration_applies_at_once(place, origin):
     place.put("a", origin(named("first")))
     assert who(place.edge) == "first"
     changed = place.put("a", origin(named("second")), weight=7, ttl_seconds=900)
@@ -141,20 +141,20 @@ def test_what_a_service_says_anew_holds_at_once(place, origin):
     assert (place.rows()["a"]["weight"], place.rows()["a"]["lease_ttl"]) == (7, 900)
 
 
-def test_of_two_that_use_one_id_the_last_to_speak_has_it_and_the_log_tells(place, origin):
+def test_the_last_of_two_services_with_one_id_wins_and_the_log_shows_it(place, origin):
     one, other = origin(named("one")), origin(named("other"))
     for port, name in ((one, "one"), (other, "other"), (one, "one"), (other, "other")):
         assert place.put("a", port).status == 200
         assert who(place.edge) == name
     assert list(place.rows()) == ["a"]
 
-    def said() -> list[str]:
+    def ports_logged() -> list[int]:
         lines = [line["event"] for line in place.edge.log()]
         return [
-            int(line.split(" port ")[1].split(",")[0]) for line in lines if line.startswith("registration a: as it is")
+            int(line.split(" port ")[1].split(",")[0]) for line in lines if line.startswith("registration a: updated")
         ]
 
-    eventually(lambda: said()[-3:] == [other, one, other], what="lines of it")
+    eventually(lambda: ports_logged()[-3:] == [other, one, other], what="lines of it")
 
 
 def test_a_service_over_ipv6(place, origin):
@@ -179,7 +179,7 @@ def test_a_service_drains_itself_and_may_change_its_mind(place, origin):
     assert who(place.edge) == "a"
 
 
-def test_an_operators_drain_holds_whatever_the_service_says(place, origin):
+def test_an_operators_drain_outlasts_renewals_of_the_service(place, origin):
     port = origin(named("a"))
     place.put("a", port)
     assert place.admin.call("POST", "/api/backends/a/drain").status == 204
@@ -196,7 +196,7 @@ def test_an_operators_drain_holds_whatever_the_service_says(place, origin):
 # Operators' backends
 
 
-def test_a_backend_that_an_operator_made_is_nobodys_registration(place):
+def test_a_service_cannot_register_an_operators_backend(place):
     place.admin.call("POST", "/api/backends", {"id": "a", "wg_ip": "127.0.0.1", "port": 1001})
     refused = place.put("a", 1002)
     assert (refused.status, refused.problem["detail"]) == (409, "backend a exists and is not a registration")
@@ -204,7 +204,7 @@ def test_a_backend_that_an_operator_made_is_nobodys_registration(place):
     assert place.rows()["a"]["port"] == 1001
 
 
-def test_what_an_operator_takes_over_does_not_expire(place):
+def test_a_registration_that_an_operator_takes_over_does_not_expire(place):
     place.put("taken", 1001, ttl_seconds=2)
     place.put("other", 1002, ttl_seconds=2)
     change(place.database, "UPDATE backends SET lease_ttl = NULL, lease_owner = NULL WHERE id = 'taken'")
@@ -214,7 +214,7 @@ def test_what_an_operator_takes_over_does_not_expire(place):
     assert place.put("taken", 1001).status == 409
 
 
-def test_what_an_operator_saves_over_a_registration_is_put_right_by_its_next_word(place):
+def test_an_operators_change_of_a_registration_is_undone_by_the_next_renewal(place):
     place.put("a", 1001, ttl_seconds=2)
     save(place.database, [row("a", 1002), row("b", 1003)])
     gevent.sleep(4 * TICK_SECONDS)
@@ -252,7 +252,7 @@ def test_services_and_operators_do_not_get_into_each_others_way(place):
 
 
 @pytest.mark.parametrize("number", [9, 15])
-def test_an_edge_that_was_restarted_gives_each_its_time_anew(place, origin, number):
+def test_a_restarted_edge_gives_every_registration_a_full_ttl(place, origin, number):
     port = origin(named("alive"))
     place.put("alive", port, ttl_seconds=3)
     place.put("dead", origin(named("dead")), ttl_seconds=3)
@@ -298,7 +298,7 @@ def test_registrations_at_another_edge_over_the_same_database_are_its_own(place,
 # What else there is in the table, and what there is not
 
 
-def test_an_old_table_keeps_what_it_has_and_other_tools_can_read_it(tmp_path, origin):
+def test_an_old_table_is_extended_and_stays_readable_by_other_programs(tmp_path, origin):
     database = tmp_path / "routing.db"
     change(database, SEED_DDL.replace("deleted INTEGER", "deleted INTEGER, colour TEXT"))
     change(
@@ -319,7 +319,7 @@ def test_an_old_table_keeps_what_it_has_and_other_tools_can_read_it(tmp_path, or
         one.edge.kill()
 
 
-def test_an_edge_where_nobody_registers_writes_nothing(tmp_path):
+def test_an_edge_without_registrations_writes_nothing(tmp_path):
     database = tmp_path / "routing.db"
     write_backends(database, [row("a", 1001)])
     one = Place(tmp_path)
@@ -346,7 +346,7 @@ def test_a_registration_makes_the_database_where_there_is_none(tmp_path, origin)
         one.edge.kill()
 
 
-def test_a_database_that_cannot_be_written_refuses_and_what_has_expired_serves_on(place, origin):
+def test_with_a_read_only_database_registrations_fail_and_expired_ones_are_kept(place, origin):
     place.put("a", origin(named("a")), ttl_seconds=2)
     locker = sqlite3.connect(place.database, timeout=10)
     locker.execute("BEGIN IMMEDIATE")
@@ -360,7 +360,7 @@ def test_a_database_that_cannot_be_written_refuses_and_what_has_expired_serves_o
     eventually(lambda: who(place.edge) == "", what="it expires now")
 
 
-def test_where_no_pool_follows_the_database_nobody_can_register(tmp_path, edge):
+def test_without_a_pool_on_the_database_registrations_are_refused(tmp_path, edge):
     config = {
         "frontends": [{"name": "web", "listen": "127.0.0.1:0", "backend": "web"}],
         "backends": [{"name": "web", "servers": [{"address": "127.0.0.1:1"}]}],
@@ -371,7 +371,7 @@ def test_where_no_pool_follows_the_database_nobody_can_register(tmp_path, edge):
     assert refused.status == admin.call("DELETE", "/api/registrations/a").status == 409
 
 
-def test_who_may_register(place):
+def test_registering_needs_the_scope(place):
     reader = place.admin.bearer("reader", "read")
     assert reader.call("PUT", "/api/registrations/a", {**SERVICE, "port": 1001}).status == 403
     assert Admin(place.admin.address, None).call("PUT", "/api/registrations/a", {**SERVICE, "port": 1}).status == 401

@@ -1,4 +1,4 @@
-"""A changed configuration file is taken over whole while the edge serves, or refused whole; nobody is cut off by it."""
+"""Reload: a changed file is applied or refused as a whole, and no connection is closed by it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(frontends: list[dict[str, Any]], backends: list[dict[str, Any]], **of
 
 
 class Stage:
-    """One edge for the whole file, as starting takes a second: each test reloads what it begins with."""
+    """One edge for all tests, because starting takes a second. Each test begins by reloading its configuration."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.a, self.b, self.c = (stack.enter_context(serving(named(name))) for name in "abc")
@@ -46,7 +46,7 @@ class Stage:
         return config([frontend("web", "p", **more)], [pool("p", *ports)])
 
     def begin(self, content: dict[str, Any]) -> EdgeProcess:
-        """Make the edge serve this, if it does not already."""
+        """Reload this configuration, unless it is in force."""
         event = self.edge.reload(content)["event"]
         assert not event.startswith(REFUSED), event
         return self.edge
@@ -86,7 +86,7 @@ def is_listened_on(address: tuple[str, int]) -> bool:
 # What sets a reload off
 
 
-def test_sighup_reloads_and_says_so(stage):
+def test_sighup_reloads_and_logs_it(stage):
     proxy = stage.begin(stage.only(stage.a))
     assert who(proxy) == "a"
     before = proxy.metrics()
@@ -110,13 +110,13 @@ def renamed_over(path: Path, text: str) -> None:
 
 
 def as_editors_do(path: Path, text: str) -> None:
-    """Keep the old one as a backup and write a new one."""
+    """Rename the file to a backup and write a new one."""
     path.rename(path.with_name("edge.yaml~"))
     path.write_text(text)
 
 
 def by_swapping_a_link(path: Path, text: str) -> None:
-    """Point a symbolic link in the path at another folder, as Kubernetes does."""
+    """Change a symbolic link in the path to another directory, as Kubernetes does."""
     folder = path.parent / f"version {os.stat(path).st_ino}"
     folder.mkdir()
     (folder / "edge.yaml").write_text(text)
@@ -153,7 +153,7 @@ def test_a_file_that_is_empty_for_a_moment_is_not_taken_at_its_word(stage):
     assert who(proxy) == "b"
 
 
-def test_a_file_that_is_gone_is_told_and_the_last_one_serves_until_it_is_back(stage):
+def test_a_missing_file_is_logged_and_the_last_configuration_stays_until_it_is_back(stage):
     proxy = stage.begin(stage.only(stage.a))
     before = len(proxy.reloads())
     proxy.config_path.rename(proxy.config_path.with_name("away"))
@@ -253,7 +253,7 @@ def test_an_unchanged_frontend_keeps_its_socket_and_a_removed_one_its_connection
     eventually(lambda: set(proxy.ready()["pools"]) == {"p"}, what="the pool nobody is left for is forgotten")
 
 
-def test_the_series_of_a_pool_that_nobody_is_left_for_go_with_it(stage):
+def test_the_series_of_a_removed_pool_are_removed(stage):
     web, other = frontend("web", "p"), frontend("other", "q")
     proxy = stage.begin(config([web, other], [pool("p", stage.a), pool("q", stage.b)]))
     with proxy.connect(frontend="other") as left_over:
@@ -269,7 +269,7 @@ def test_the_series_of_a_pool_that_nobody_is_left_for_go_with_it(stage):
     )
 
 
-def test_what_is_no_file_is_refused_and_a_file_in_its_place_serves_again(stage):
+def test_a_path_that_is_not_a_file_is_refused_and_a_file_there_applies_again(stage):
     proxy = stage.begin(stage.only(stage.a))
     fifo = proxy.config_path.with_suffix(".fifo")
     os.mkfifo(fifo)
@@ -302,7 +302,7 @@ def test_addresses_change_hands_between_frontends_without_being_closed(stage):
         assert ask(staying) == "a"
 
 
-def test_another_algorithm_elects_from_now_on_and_an_unchanged_one_goes_on_where_it_was(stage):
+def test_a_changed_algorithm_applies_at_once_and_an_unchanged_one_keeps_its_state(stage):
     def listeners(algorithm: str) -> dict[str, Any]:
         weights = {stage.a: 5, stage.b: 1, stage.c: 1}
         servers = [{"address": f"127.0.0.1:{port}", "weight": weight} for port, weight in weights.items()]
@@ -428,7 +428,7 @@ def test_the_metrics_listener_moves(stage):
     assert who(proxy) == "a"
 
 
-def test_an_edge_that_drains_opens_no_new_doors(edge, origin):
+def test_a_draining_edge_opens_no_new_listeners(edge, origin):
     a, (port,) = pool("p", origin(named("a"))), free_ports(1)
     proxy = edge(config={"frontends": [frontend("web", "p")], "backends": [a]}, DRAIN_TIMEOUT_SECS=600)
     with proxy.connect() as staying:
@@ -453,7 +453,7 @@ CLIENTS = 8
 
 
 class Schedule:
-    """Twenty configurations after one another; each server of a frontend serves in every third."""
+    """Twenty consecutive configurations. Each server of a frontend serves in every third."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._ports = {
@@ -478,11 +478,11 @@ class Schedule:
         return config(listeners, backends)
 
     def may_answer(self, name: str, since: int) -> set[str]:
-        """Return which servers a frontend may have sent a client to that came when `since` was done."""
+        """Return the servers to which a frontend may send a client that connects after configuration `since`."""
         return {f"{name}-{number % 3}" for number in range(since, self.begun + 1)}
 
 
-def test_twenty_reloads_under_load_refuse_reset_and_misroute_nobody(tmp_path):
+def test_twenty_reloads_under_load_refuse_reset_and_misroute_no_client(tmp_path):
     with ExitStack() as stack:
         schedule = Schedule(stack)
         proxy = EdgeProcess(tmp_path, tmp_path / "no.db", "", {"GEOIP_PATH": "off"}, schedule.content(0))

@@ -1,4 +1,4 @@
-"""Changes of backends where there are many POPs: asked of any edge, written by its replicator, served by all."""
+"""Changes of replicated backends: requested at any edge, written by its replicator, applied by all POPs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def etcd():
 
 @pytest.fixture(scope="module")
 def places(etcd, tmp_path_factory):
-    """Two POPs that run for all tests of this file."""
+    """Two POPs, shared by the tests of this file."""
     with pops(tmp_path_factory.mktemp("pops")) as make:
         yield make("gru", etcd.endpoints).start(), make("fra", etcd.endpoints).start()
 
 
 @pytest.fixture
 def etcd_and_pops(etcd, places):
-    """The etcd without any key, and both POPs as empty."""
+    """The etcd and both POPs, without any backends."""
     for name in places[0].rows():
         places[0].admin.call("DELETE", f"/api/backends/{quote(name)}")
     etcd.delete_all()
@@ -65,7 +65,7 @@ def columns(port: int, **more) -> dict[str, object]:
 # Operators
 
 
-def test_a_change_asked_of_one_pop_is_there_when_it_is_answered_and_soon_at_the_other(etcd_and_pops, origin):
+def test_a_change_at_one_pop_is_visible_there_on_return_and_soon_at_the_other(etcd_and_pops, origin):
     etcd, one, two = etcd_and_pops
     port = origin(named("a"))
     made = one.admin.call("POST", "/api/backends", {"id": "a", **columns(port)})
@@ -106,7 +106,7 @@ def test_faults_are_named_as_they_are_on_one_machine(etcd_and_admins):
     assert one.call("POST", "/api/backends/nobody/drain").status == 404
 
 
-def test_what_a_later_version_wrote_is_kept_and_what_it_alone_understands_is_left_alone(etcd_and_admins):
+def test_unknown_fields_are_preserved_and_newer_schemas_are_not_changed(etcd_and_admins):
     etcd, one, _ = etcd_and_admins
     etcd.put_backend("a", 1001, colour="green")
     eventually(lambda: one.call("POST", "/api/backends/a/drain").status == 204, what="drained")
@@ -205,7 +205,7 @@ def test_without_its_replicator_an_edge_reads_and_changes_nothing(etcd, tmp_path
 # Services
 
 
-def test_a_registration_is_kept_by_saying_it_again_and_ends_when_nobody_does(etcd_and_pops, origin):
+def test_a_registration_is_renewed_by_repeating_it_and_expires_otherwise(etcd_and_pops, origin):
     etcd, one, two = etcd_and_pops
     etcd.put_backend("other", origin(named("other")))
     service = {**SERVICE, "port": origin(named("a")), "country": "UY", "ttl_seconds": 2}
@@ -251,7 +251,7 @@ def test_another_time_to_live_is_another_lease(etcd_and_admins):
     assert etcd.record(KEY + "a")["lease"] != before
 
 
-def test_an_operators_drain_holds_whatever_the_service_says(etcd_and_pops):
+def test_an_operators_drain_outlasts_renewals_of_the_service(etcd_and_pops):
     _, place, _ = etcd_and_pops
     place.admin.call("PUT", "/api/registrations/a", SERVICE)
     place.admin.call("POST", "/api/backends/a/drain")
@@ -274,7 +274,7 @@ def test_a_service_drains_itself_and_signs_off(etcd_and_pops):
     assert place.admin.call("DELETE", "/api/registrations/a").problem["detail"] == "no such registration: a"
 
 
-def test_a_backend_that_an_operator_made_is_nobodys_registration(etcd_and_admins):
+def test_a_service_cannot_register_an_operators_backend(etcd_and_admins):
     _, one, _ = etcd_and_admins
     one.call("PUT", "/api/backends/a", columns(1001))
     refused = one.call("PUT", "/api/registrations/a", SERVICE)

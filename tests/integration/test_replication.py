@@ -1,4 +1,4 @@
-"""Backends from etcd: what is put there serves at every POP, and goes on serving when etcd is gone."""
+"""Replication of backends: backends in etcd serve at every POP, and continue to while etcd is down."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def etcd():
 
 @pytest.fixture
 def clean(etcd):
-    """The one etcd of this module, without any key."""
+    """The etcd of this module, without any keys."""
     etcd.delete_all()
     return etcd
 
 
 @pytest.fixture
 def own():
-    """An etcd of the test's own, to do harm to."""
+    """An etcd for this test, to be damaged."""
     with etcd_running() as one:
         yield one
 
@@ -44,11 +44,11 @@ def pop(tmp_path):
 
 
 def follows(pop):
-    """Wait until the replicator has heard of etcd within the last second."""
+    """Wait until the replicator has had contact with etcd within the last second."""
     eventually(lambda: time.time() - pop.status()["contact_at"] < 1, 15, "the replica follows")
 
 
-def test_what_is_put_in_etcd_is_served_at_two_edges(clean, pop, origin):
+def test_backends_in_etcd_serve_at_two_edges(clean, pop, origin):
     one, two = pop("gru", clean.endpoints).start(), pop("fra", clean.endpoints).start()
     clean.put_backend("a", origin(named("a")))
     for place in (one, two):
@@ -72,7 +72,7 @@ def test_without_etcd_the_replicator_idles_with_one_line(pop):
     assert not alone.database.exists()
 
 
-def test_an_etcd_that_was_never_there_is_said_with_the_reason(pop):
+def test_an_etcd_that_was_never_reachable_is_logged_with_the_reason(pop):
     lost = pop("gru", "http://127.0.0.1:1")
     lost.start_replicator()
     line = eventually(lambda: lost.event("replica: no contact with etcd"), 15, "it is said")
@@ -82,7 +82,7 @@ def test_an_etcd_that_was_never_there_is_said_with_the_reason(pop):
 # Following
 
 
-def test_a_replicator_that_was_killed_goes_on_where_it_was(clean, pop):
+def test_a_killed_replicator_resumes(clean, pop):
     clean.put_backend("a", 1001)
     clean.put_backend("b", 1002)
     place = pop("gru", clean.endpoints)
@@ -101,7 +101,7 @@ def test_a_replicator_that_was_killed_goes_on_where_it_was(clean, pop):
     assert len(place.events("replica: snapshot")) == 1
 
 
-def test_what_happened_before_a_compaction_comes_by_a_snapshot(clean, pop):
+def test_changes_before_a_compaction_are_read_by_a_snapshot(clean, pop):
     for name in "abcdef":
         clean.put_backend(name, 1001)
     place = pop("gru", clean.endpoints)
@@ -142,7 +142,7 @@ def test_the_edge_serves_on_and_starts_again_without_etcd(own, pop, origin):
     eventually(lambda: who(place.edge) == "b", what="it follows again")
 
 
-def test_a_replicator_that_is_frozen_is_said_not_to_say_anything(clean, pop):
+def test_a_frozen_replicator_is_reported(clean, pop):
     place = pop("gru", clean.endpoints).start()
     eventually(lambda: place.edge.ready()["replica"]["error"] is None, what="all is well")
     place.replicator.send_signal(signal.SIGSTOP)
@@ -183,7 +183,7 @@ def test_a_bad_record_may_be_of_any_size_and_is_named_in_few_words(clean, pop):
     assert all(len(line["event"]) < 700 for line in place.events("record refused"))
 
 
-def test_leases_that_end_together_take_nobody_out(clean, pop, origin):
+def test_leases_that_expire_together_remove_no_backend(clean, pop, origin):
     ports = {name: origin(named(name)) for name in "abc"}
     leases = {name: clean.grant(600) for name in ports}
     for name, port in ports.items():
@@ -208,7 +208,7 @@ def test_leases_that_end_together_take_nobody_out(clean, pop, origin):
 
 
 @pytest.mark.parametrize("is_etcd_there", [True, False])
-def test_a_routing_database_that_is_lost_is_written_anew_and_no_connection_is_refused(own, pop, origin, is_etcd_there):
+def test_a_lost_routing_database_is_rewritten_and_no_connection_is_refused(own, pop, origin, is_etcd_there):
     for name in "ab":
         own.put_backend(name, origin(named(name)))
     place = pop("gru", own.endpoints).start()
@@ -242,7 +242,7 @@ def test_an_etcd_that_has_nothing_empties_no_table(clean, pop, origin):
     assert sorted(place.rows()) == ["a", "b"]
 
 
-def test_what_the_same_etcd_has_no_more_goes_though_it_is_all(clean, pop):
+def test_backends_removed_from_the_same_etcd_are_removed_even_if_all_are(clean, pop):
     for name in "ab":
         clean.put_backend(name, 1001)
     place = pop("gru", clean.endpoints)
@@ -299,7 +299,7 @@ def test_with_a_user_and_a_password(pop, tmp_path):
         eventually(lambda: len(place.rows()) == 2, what="an event")
 
 
-def test_a_wrong_password_is_said_at_once_and_once(pop, tmp_path):
+def test_a_wrong_password_is_logged_at_once_and_only_once(pop, tmp_path):
     password = tmp_path / "password"
     password.write_text("guess")
     with guarded_etcd() as etcd:
@@ -315,7 +315,7 @@ def test_a_wrong_password_is_said_at_once_and_once(pop, tmp_path):
         assert "guess" not in place.errors.read_text()
 
 
-def test_a_user_who_may_only_read_is_told_that_it_must_write_the_heartbeat(pop, tmp_path):
+def test_a_read_only_user_gets_an_error_that_names_the_heartbeat(pop, tmp_path):
     (tmp_path / "password").write_text("secret")
     with guarded_etcd() as guarded:
         guarded.add_user("reader", "secret", "/edgeproxy/", "READ")
@@ -356,7 +356,7 @@ def test_a_port_that_is_taken_stops_the_start(origin):
 # The disk
 
 
-def test_a_database_that_is_junk_is_said_and_made_anew_once_it_is_out_of_the_way(clean, pop):
+def test_a_junk_database_is_logged_and_rewritten_once_it_is_removed(clean, pop):
     clean.put_backend("a", 1001)
     place = pop("gru", clean.endpoints)
     place.folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ NOTICED_WITHIN_SECONDS = 2.0
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_a_change_is_seen_soon_whoever_writes_it(edge, origin, routing_db, journal):
+def test_a_change_by_any_program_is_seen_soon(edge, origin, routing_db, journal):
     a, b = origin(named("a")), origin(named("b"))
     write_backends(routing_db, [row("a", a)])
     with sqlite3.connect(routing_db) as database:
@@ -69,7 +69,7 @@ def test_only_the_rows_of_the_app_serve(edge, origin, routing_db):
 
 
 def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_loop(edge, origin, routing_db):
-    """The limit only tells blocking from not blocking: the budget of 20 ms is for a machine that is not busy."""
+    """The limit only distinguishes blocking from not blocking; the budget of 20 ms holds for an idle machine."""
     port = origin(named("one of many"))
     rows = [row(f"b{number:05}", port, country=("BR", "US", "FR", None)[number % 4]) for number in range(10_000)]
     proxy = edge([row("b00000", port)], GEOIP_PATH="off")

@@ -1,6 +1,6 @@
-"""Whatever happens to the routing database while the edge serves: the last good set serves on, and everybody is told.
+"""Damage to the routing database of a running edge: the last good set stays in use, and the damage is reported.
 
-Each damage is done to a real file under a real load; then the file is repaired, and the edge follows by itself.
+Each damage is done to a real file under load; then the file is repaired, and the edge recovers by itself.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Undo = Callable[[], object]
 
 
 def side_files(path: Path) -> list[Path]:
-    """Where SQLite keeps what is not in the database file yet."""
+    """Return the paths of the files in which SQLite keeps data that is not yet in the database file."""
     return [path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")]
 
 
 def move_into_place(path: Path, rows: list[dict[str, Any]], journal: str = "delete") -> None:
-    """Put a new database where the old one is (or was), as a careful operator does."""
+    """Replace the database atomically, as a careful operator does."""
     fresh = path.with_name("fresh.db")
     write_backends(fresh, rows)
     with sqlite3.connect(fresh) as database:
@@ -80,7 +80,7 @@ FILLING = [row(f"sleeper{number:03}", 9, healthy=0) for number in range(300)]
 
 
 def done_to(journal: str) -> list[tuple[str, Callable[[Path], Undo | None]]]:
-    """Return the damages, by name, to do to a database in this journal mode."""
+    """Return the kinds of damage to a database in this journal mode, by name."""
     return [(name, damage) for name, damage in DAMAGES.items() if journal == "delete" or name in ALSO_IN_WAL_MODE]
 
 
@@ -88,7 +88,7 @@ def errors(edge: EdgeProcess) -> list[str]:
     return [
         line["event"]
         for line in edge.log()
-        if line["event"].startswith("routing database: ") and "known" in line["event"]
+        if line["event"].startswith("routing database: ") and "keeping the last" in line["event"]
     ]
 
 
@@ -126,7 +126,7 @@ def test_every_damage_keeps_the_last_good_set_and_every_repair_is_followed(edge,
 
 
 def test_a_file_replaced_by_rename_is_followed_though_the_old_one_had_a_full_write_ahead_log(edge, origin, routing_db):
-    """The seeding script writes in WAL mode; what it leaves must not be read as a part of another file."""
+    """The seeding script writes in WAL mode; its log must not be applied to another file."""
     old, new = origin(named("old")), origin(named("new"))
     save(routing_db, [row("old", old)])
     proxy = edge(GEOIP_PATH="off")
@@ -152,7 +152,7 @@ def test_a_file_overwritten_in_place_is_seen_at_the_latest_after_db_reload_secs(
     eventually(lambda: who(proxy) == "b", what="the other content serves")
 
 
-def test_absent_at_the_start_the_edge_waits_says_how_to_seed_one_and_serves_when_it_appears(edge, origin, routing_db):
+def test_an_edge_without_a_database_logs_how_to_seed_one_and_serves_when_it_appears(edge, origin, routing_db):
     routing_db.unlink()
     proxy = edge(GEOIP_PATH="off")
     status, details = proxy.get("/ready")[0], proxy.ready()

@@ -1,4 +1,4 @@
-"""Taking a backend out: healthy=0, deleted=1, a drain with a deadline, and the way back. Open connections run on."""
+"""Taking a backend out of service: healthy=0, deleted=1, drain with a deadline, undrain. Open connections continue."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_drain_with_a_deadline_lets_connections_finish_until_then_and_ends_the
 
 
 def ask_until_the_end(sock):
-    """Wait for the end of the connection without saying anything."""
+    """Wait for the end of the connection without sending anything."""
     try:
         return "ended" if sock.recv(100) == b"" else "data"
     except ConnectionError:

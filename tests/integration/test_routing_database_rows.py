@@ -1,4 +1,4 @@
-"""Rows made by hand: the seed's own table with its NULLs serves, bad rows are named and counted, good ones serve."""
+"""Rows made by hand: NULLs have defaults, bad rows are reported and counted, good rows serve."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_each_bad_row_is_named_with_id_and_column_counted_and_the_good_ones_serv
     assert who(proxy) == "good"
 
 
-def test_text_that_is_no_utf8_refuses_its_row_and_not_the_table(edge, origin, routing_db):
+def test_invalid_utf8_refuses_its_row_and_not_the_table(edge, origin, routing_db):
     write_backends(routing_db, [row("good", origin(named("good"))), row("bad", 80)])
     with sqlite3.connect(routing_db) as database:
         database.execute(

@@ -1,4 +1,4 @@
-"""PostgreSQL as routing database: Debian's own server, stopped, frozen and restarted under an edge that follows it."""
+"""PostgreSQL as routing database: a Debian server that is stopped, frozen and restarted under a running edge."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Routing:
         )
 
     def execute(self, statement: str) -> None:
-        """Do by hand what an operator does with psql."""
+        """Execute a statement, like an operator with psql."""
         with self._connect(self.name) as database:
             database.execute(statement)
 
     def save(self, *rows: dict[str, Any]) -> None:
-        """Make the table hold exactly these rows, as the seeding script does it."""
+        """Replace all rows, as the seeding script does."""
         with PostgresBackendStore(DatabaseUrl(self.url)) as store:
             store.save(map(parse_backend, rows), replaces_all=True)
 
@@ -157,14 +157,14 @@ def test_columns_come_and_go_while_it_is_read(routing):
     repository.close()
 
 
-def test_a_database_without_the_table_says_so_and_serves_when_it_is_made(edge_on, origin, routing):
+def test_a_database_without_the_table_is_reported_and_serves_once_it_is_created(edge_on, origin, routing):
     proxy = edge_on()
     assert "there is no table backends; create it with scripts/seed_backends.py" in proxy.ready()["routing"]["stale"]
     routing.save(row("a", origin(named("a"))))
     eventually(lambda: who(proxy) == "a", what="the table")
 
 
-def test_a_drain_with_a_deadline_ends_what_is_still_open(edge_on, origin, routing):
+def test_a_drain_with_a_deadline_closes_open_connections(edge_on, origin, routing):
     routing.save(row("a", origin(named("a"))))
     proxy = edge_on()
     with proxy.connect() as doomed:
@@ -177,7 +177,7 @@ def test_a_drain_with_a_deadline_ends_what_is_still_open(edge_on, origin, routin
 
 
 def test_ten_thousand_rows_are_swapped_in_under_load_without_blocking_the_event_loop(edge_on, origin, routing):
-    """The limit only tells blocking from not blocking: the budget of 20 ms is for a machine that is not busy."""
+    """The limit only distinguishes blocking from not blocking; the budget of 20 ms holds for an idle machine."""
     port = origin(named("one of many"))
     routing.save(row("b00000", port))
     proxy = edge_on()
@@ -229,7 +229,7 @@ def test_the_server_is_killed_and_comes_back_with_other_rows(edge, origin):
         assert_no_secret(proxy)
 
 
-def test_a_server_that_hangs_is_named_and_followed_when_it_goes_on(edge, origin):
+def test_a_hanging_server_is_reported_and_followed_again(edge, origin):
     a, b = origin(named("a")), origin(named("b"))
     with running(Postgresql) as server:
         routing = Routing(server)

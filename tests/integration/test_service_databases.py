@@ -50,7 +50,7 @@ def services() -> Iterator[Services]:
 
 
 class Shop:
-    """A database with an empty table of things, and a client of it."""
+    """A database with an empty table, and its client."""
 
     def __init__(self, spec: ServiceSpec, services: Services, dialect: Dialect) -> None:
         self.spec = spec
@@ -128,7 +128,7 @@ def test_a_result_with_too_many_rows_is_refused(shop):
     assert len(shop.db.query("SELECT * FROM things WHERE price < 100")) == 100
 
 
-def test_slow_queries_overlap_and_the_event_loop_goes_on(shop):
+def test_slow_queries_overlap_and_do_not_block_the_event_loop(shop):
     def one() -> float:
         began = time.monotonic()
         gevent.joinall([gevent.spawn(shop.db.query, shop.dialect.slow) for _ in range(count)], raise_error=True)

@@ -1,4 +1,4 @@
-"""`python -m app simulate`: as a user runs it, with the shipped country database and with small ones."""
+"""`python -m app simulate`, with the country database in app/data and with small ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fleet(routing_db):
 
 @pytest.fixture
 def world(tmp_path):
-    """A country database of three countries; the arguments that make it the one in use."""
+    """A country database of three countries. Returns the arguments that select it."""
     networks = {"1.0.0.0/16": flat("BR"), "2.0.0.0/24": flat("FR"), "2001:db8::/32": flat("JP")}
     return {"GEOIP_PATH": str(make_database(tmp_path / "world.mmdb", networks, version=6)), "REGION": "eu"}
 
@@ -87,7 +87,7 @@ def test_a_picture_as_svg_and_png(fleet, world, tmp_path):
 
 
 def test_a_terminal_shows_how_far_it_is(fleet, world):
-    """The progress goes to a terminal alone: here to one that `script` makes."""
+    """Progress is shown only on a terminal: here one made by `script`."""
     script = program("script", "bsdutils")
     simulation = shlex.join(
         [sys.executable, "-m", "app", "simulate", "--db", str(fleet), "--clients", "50000", "--json"]
@@ -119,7 +119,7 @@ def test_a_terminal_shows_how_far_it_is(fleet, world):
         (["--frontend", "other"], "no frontend other"),
     ],
 )
-def test_what_cannot_be_simulated_is_said_and_exits_with_2(fleet, world, arguments, fault):
+def test_an_impossible_simulation_is_an_error_with_exit_code_2(fleet, world, arguments, fault):
     done = simulate(fleet, "--clients", 10, *arguments, **world)
     assert done.returncode == 2
     assert fault in done.stderr

@@ -1,4 +1,4 @@
-"""The watcher of the routing database, apart from what it follows."""
+"""The watcher of the routing database, with a fake repository."""
 
 from app.outbound.backend_watcher import BackendWatcher
 from app.ports import BackendSet
@@ -6,7 +6,7 @@ from tests.harness import eventually
 
 
 class Counting:
-    """A repository that changes with every look."""
+    """A repository that changes with every check."""
 
     def __init__(self):
         self.loads = 0

@@ -1,4 +1,4 @@
-"""The file that keeps bindings over a restart: round trip, age, junk, clocks that were set, two writers at once."""
+"""The file of bindings: round trip, age, junk, changed clocks, two concurrent writers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def clients(path: Path, ttl_seconds: float = TTL) -> list[str]:
 # There and back
 
 
-def test_what_was_written_comes_back(path: Path) -> None:
+def test_bindings_survive_a_round_trip(path: Path) -> None:
     kept = bindings(100, 200, 300)
     write(path, kept[:2], [], kept[2:])
     found = BindingFile(path).read(TTL)
@@ -71,7 +71,7 @@ def test_a_new_file_replaces_the_old_one_and_leaves_nothing_beside_it(path: Path
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_old_file_stands_until_the_new_one_is_whole(path: Path) -> None:
+def test_the_old_file_remains_until_the_new_one_is_complete(path: Path) -> None:
     write(path, bindings(100))
     writer = BindingFile(path).rewrite()
     writer.add(bindings(100, 200, 300))
@@ -85,7 +85,7 @@ def test_a_table_that_was_empty_comes_back_empty(path: Path) -> None:
     assert clients(path) == []
 
 
-def test_a_missing_file_is_no_bindings(path: Path) -> None:
+def test_a_missing_file_means_no_bindings(path: Path) -> None:
     assert clients(path) == []
 
 
@@ -162,7 +162,7 @@ def test_a_file_of_another_format_is_left_alone(path: Path) -> None:
         b"SQLite format 3\x00",
     ],
 )
-def test_a_file_that_is_no_snapshot_is_named(path: Path, junk: bytes) -> None:
+def test_a_file_that_is_not_a_snapshot_is_refused(path: Path, junk: bytes) -> None:
     path.write_bytes(junk)
     with pytest.raises(ValueError, match=r"bindings\.jsonl: is not a snapshot of bindings"):
         BindingFile(path).read(TTL)

@@ -1,4 +1,4 @@
-"""The configuration: every variable and its default, every fault named at once, nothing misspelt goes unnoticed."""
+"""The environment variables: defaults, parsing, and all faults reported at once, including misspelt names."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_an_empty_environment_is_the_defaults() -> None:
     assert {config.variable(name)[10:]: getattr(effective, name) for name in Settings.model_fields} == DEFAULTS
 
 
-def test_every_variable_says_what_it_is_for() -> None:
+def test_every_variable_has_a_description() -> None:
     assert all(field.description for field in Settings.model_fields.values())
 
 
@@ -191,7 +191,7 @@ def test_the_password_of_a_database_is_not_shown(text: str, shown: str) -> None:
         "postgresql://edge:s3c/ret@db/x",
     ],
 )
-def test_what_is_no_url_of_postgresql_is_a_fault_that_does_not_repeat_it(text: str) -> None:
+def test_an_invalid_postgresql_url_is_a_fault_that_does_not_quote_it(text: str) -> None:
     assert faults(DB_URL=text) == [
         "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database; write special characters as %XX"
     ]
@@ -244,7 +244,7 @@ def test_a_list_of_addresses(text: str, expected: list[str]) -> None:
         "127.0.0.1:80 127.0.0.2:80",
     ],
 )
-def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
+def test_an_invalid_list_of_addresses_is_refused(text: str) -> None:
     (fault,) = faults(LISTEN_ADDR=text)
     assert fault.startswith("EDGEPROXY_LISTEN_ADDR=")
 
@@ -264,13 +264,13 @@ def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
         ("DNS_TTL_SECS", "86401"),
     ],
 )
-def test_what_the_dns_cannot_do_is_refused(name: str, text: str) -> None:
+def test_invalid_dns_settings_are_refused(name: str, text: str) -> None:
     (fault,) = faults(**{name: text})
     assert fault.startswith(f"EDGEPROXY_{name}={text!r}: ")
 
 
 @pytest.mark.parametrize("text", ["*:8081", "127.0.0.1:1,127.0.0.1:2", "8081", "localhost:8081"])
-def test_the_admin_api_answers_at_exactly_one_address(text: str) -> None:
+def test_the_admin_api_has_exactly_one_address(text: str) -> None:
     (fault,) = faults(ADMIN_LISTEN_ADDR=text)
     assert fault.startswith(f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: ")
 
@@ -294,13 +294,13 @@ def test_a_key_without_its_certificate_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["10.0.0.1:2379", "http://10.0.0.1", "ftp://etcd:2379", "http://etcd:2379/v3", "http://a b:1"]
 )
-def test_what_is_no_list_of_etcd_endpoints_is_refused(text: str) -> None:
+def test_an_invalid_list_of_etcd_endpoints_is_refused(text: str) -> None:
     (fault,) = faults(ETCD_ENDPOINTS=text)
     assert fault.startswith(f"EDGEPROXY_ETCD_ENDPOINTS={text!r}: ")
     assert "needs URLs such as http://10.50.0.1:2379" in fault
 
 
-def test_what_is_for_etcd_needs_what_belongs_to_it() -> None:
+def test_incomplete_etcd_settings_are_refused() -> None:
     assert faults(
         ETCD_USER="pop", ETCD_TLS_CA="ca.pem", ETCD_TLS_KEY="key.pem", REPLICATOR_LISTEN_ADDR="10.0.0.1:1"
     ) == [
@@ -329,7 +329,7 @@ def test_every_loopback_address_is_this_machine(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "*:9090", "127.0.0.1:9090,127.0.0.1:9091", "9090"])
-def test_metrics_answer_at_exactly_one_address(text: str) -> None:
+def test_metrics_have_exactly_one_address(text: str) -> None:
     (fault,) = faults(METRICS_LISTEN_ADDR=text)
     assert fault.startswith(f"EDGEPROXY_METRICS_LISTEN_ADDR={text!r}: ")
 
@@ -340,7 +340,7 @@ def test_networks() -> None:
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "anyone", "10.0.0.0/8;127.0.0.1", "*"])
-def test_what_is_no_list_of_networks_is_refused(text: str) -> None:
+def test_an_invalid_list_of_networks_is_refused(text: str) -> None:
     (fault,) = faults(PROXY_PROTOCOL_FROM=text)
     assert fault.startswith(f"EDGEPROXY_PROXY_PROTOCOL_FROM={text!r}: ")
 
@@ -458,7 +458,7 @@ def test_a_configuration_cannot_be_changed() -> None:
 # Descriptors
 
 
-def test_the_connection_limit_is_what_the_descriptors_allow_two_a_connection() -> None:
+def test_the_connection_limit_is_half_of_the_available_descriptors() -> None:
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     derived = load({}).effective_max_connections()
     assert 0 < derived * 2 + 2 * config.PIPES + config.RESERVED_DESCRIPTORS <= soft

@@ -1,4 +1,4 @@
-"""The configuration in force: command line, environment, file, in this order; without a file one frontend."""
+"""The effective configuration: precedence of command line, environment and file; one frontend without a file."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from app.config import (
 )
 from app.config.effective import FRONTEND_FIELDS
 
-LEAST: dict[str, Any] = {
+MINIMAL: dict[str, Any] = {
     "frontends": [{"name": "web", "listen": "127.0.0.1:80", "backend": "pool"}],
     "backends": [{"name": "pool", "servers": [{"address": "10.0.0.1:80"}]}],
 }
-LEAST_TEXT = """\
+MINIMAL_TEXT = """\
 frontends:
   - {name: web, listen: "127.0.0.1:80", backend: pool}
 backends:
   - {name: pool, servers: [{address: "10.0.0.1:80"}]}
 """
-SAYS_ALL = 'global: {log_level: warning, log_format: text, metrics: {listen: "127.0.0.1:1"}}\n' + LEAST_TEXT
+WITH_GLOBAL = 'global: {log_level: warning, log_format: text, metrics: {listen: "127.0.0.1:1"}}\n' + MINIMAL_TEXT
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "edge.yaml"
-    path.write_text(LEAST_TEXT)
+    path.write_text(MINIMAL_TEXT)
     return path
 
 
@@ -97,7 +97,7 @@ def test_the_variables_shape_the_frontend() -> None:
 
 
 @pytest.mark.parametrize("app", ["shop", "name with spaces: é", "x" * 200])
-def test_the_pool_has_the_name_of_the_app_whatever_it_is(app: str) -> None:
+def test_the_pool_has_the_name_of_the_app(app: str) -> None:
     config = configured(APP=app)
     assert [(pool.name, pool.app) for pool in config.pools] == [(app, app)]
     assert config.frontends[0].backend == app
@@ -150,13 +150,13 @@ def test_the_variables_of_the_one_frontend_are_variables() -> None:
     assert set(FRONTEND_FIELDS) < set(Settings.model_fields)
 
 
-def test_what_the_file_says_is_hardly_meant_is_a_warning(file: Path) -> None:
-    file.write_text(LEAST_TEXT + "  - {name: spare, app: spare}\n")
+def test_probable_mistakes_in_the_file_are_warnings(file: Path) -> None:
+    file.write_text(MINIMAL_TEXT + "  - {name: spare, app: spare}\n")
     assert configured(CONFIG=file).warnings == ("backend spare is used by no frontend",)
 
 
 def test_every_fault_of_environment_and_file_at_once(file: Path) -> None:
-    file.write_text(LEAST_TEXT.replace("backend:", "bakend:"))
+    file.write_text(MINIMAL_TEXT.replace("backend:", "bakend:"))
     assert faults(CONFIG=file, REGION="são paulo", PLANET="mars") == [
         "EDGEPROXY_REGION='são paulo': String should match pattern '^[a-z0-9_-]{0,63}$'",
         "EDGEPROXY_PLANET: no such variable",
@@ -165,7 +165,7 @@ def test_every_fault_of_environment_and_file_at_once(file: Path) -> None:
     ]
 
 
-def test_a_file_that_cannot_be_read_is_a_fault_of_whoever_named_it(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_fault_of_the_variable_or_option(tmp_path: Path) -> None:
     missing = tmp_path / "none.yaml"
     assert faults(CONFIG=missing) == [f"EDGEPROXY_CONFIG={str(missing)!r}: No such file or directory"]
     assert faults(overrides={"config": str(missing)}) == [f"--config={str(missing)!r}: No such file or directory"]
@@ -183,7 +183,7 @@ def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
     assert faults(CONFIG=str(path)) == [f"{path}:1: is larger than 4 MiB"]
 
 
-# Who goes before whom: command line > environment > file > default
+# Precedence: command line > environment > file > default
 
 
 PRECEDENCE = [
@@ -206,7 +206,7 @@ def test_precedence(file: Path, field: str, default: str, in_file: str, in_envir
     assert effective(with_file) == default
     assert effective(environment) == in_environment
     assert effective({}, command) == in_command
-    file.write_text(SAYS_ALL)
+    file.write_text(WITH_GLOBAL)
     assert effective(with_file) == in_file
     assert effective({**with_file, **environment}) == in_environment
     assert effective(with_file, command) == in_command
@@ -229,7 +229,7 @@ def test_an_address_that_the_environment_gives_the_metrics_counts_for_clashes(fi
 
 
 def test_debug_means_log_level_debug(file: Path) -> None:
-    file.write_text(SAYS_ALL)
+    file.write_text(WITH_GLOBAL)
     for config in (configured(DEBUG=1), configured(DEBUG=1, CONFIG=file), configured(DEBUG=1, LOG_LEVEL="debug")):
         assert (config.log_level, config.debug) == ("debug", True)
     assert configured(LOG_LEVEL="debug").debug is True
@@ -245,11 +245,11 @@ def test_debug_and_another_log_level_contradict_each_other() -> None:
 
 
 def test_the_content_of_a_file_may_be_given_in_python() -> None:
-    config = load({"EDGEPROXY_REGION": "eu", "EDGEPROXY_APP": "x"}, document=LEAST)
+    config = load({"EDGEPROXY_REGION": "eu", "EDGEPROXY_APP": "x"}, document=MINIMAL)
     assert [frontend.name for frontend in config.frontends] == ["web"]
     assert config.warnings == ("EDGEPROXY_APP: ignored, because the frontends come from the document",)
     with pytest.raises(ConfigError, match=r"^frontend: no such key, did you mean frontends\?$"):
-        load({}, document={**LEAST, "frontend": []})
+        load({}, document={**MINIMAL, "frontend": []})
 
 
 def test_equal_sources_give_equal_configurations(file: Path) -> None:

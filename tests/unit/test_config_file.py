@@ -1,4 +1,4 @@
-"""The configuration file: what it may say, and every fault at once with line, path, value, rule and nearest name."""
+"""The configuration file: valid contents, and all faults at once with line, path, value, rule and nearest name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from app.config.model import FileConfig, Frontend, Pool
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "docs" / "example.yaml"
 
-LEAST: dict[str, list[dict[str, Any]]] = {
+MINIMAL: dict[str, list[dict[str, Any]]] = {
     "frontends": [{"name": "web", "listen": "127.0.0.1:80", "backend": "pool"}],
     "backends": [{"name": "pool", "servers": [{"address": "10.0.0.1:80"}]}],
 }
 
 
 def configured(frontend: dict[str, Any] | None = None, pool: dict[str, Any] | None = None, **others: Any) -> FileConfig:
-    """Return the least configuration with some keys more, written as YAML and read back."""
+    """Return the minimal configuration with additional keys, written as YAML and read back."""
     content = {
-        "frontends": [{**LEAST["frontends"][0], **(frontend or {})}],
-        "backends": [{**LEAST["backends"][0], **(pool or {})}],
+        "frontends": [{**MINIMAL["frontends"][0], **(frontend or {})}],
+        "backends": [{**MINIMAL["backends"][0], **(pool or {})}],
         **others,
     }
     return read_file(yaml.safe_dump(content).encode(), "edge.yaml")
@@ -49,7 +49,7 @@ def faults(text: str) -> list[str]:
 
 
 def fault(frontend: dict[str, Any] | None = None, pool: dict[str, Any] | None = None, **others: Any) -> str:
-    """Return the one fault of the least configuration with some keys more, without file and line."""
+    """Return the only fault of the minimal configuration with additional keys, without file and line."""
     with pytest.raises(ConfigError) as caught:
         configured(frontend, pool, **others)
     (one,) = caught.value.faults
@@ -88,7 +88,7 @@ def test_the_least_file() -> None:
     assert config.global_.metrics.listen == ListenAddress("127.0.0.1", 9090)
 
 
-def test_the_shipped_example_is_right_and_says_something_everywhere() -> None:
+def test_the_example_is_valid_and_has_every_section() -> None:
     config = read_file(EXAMPLE.read_bytes(), "example.yaml")
     assert warnings_of(config) == []
     web, redis, nearest = config.frontends
@@ -136,7 +136,7 @@ def test_statuses(written: object, expected: set[int]) -> None:
         ("{algorithm: ip_hash, affinity: on}", True),
     ],
 )
-def test_affinity_is_on_for_geo_and_off_otherwise_unless_said(text: str, expected: bool) -> None:
+def test_affinity_is_by_default_on_for_geo_and_off_otherwise(text: str, expected: bool) -> None:
     assert front(**yaml.safe_load(text)).affinity is expected
 
 
@@ -164,7 +164,7 @@ def test_networks_are_a_text_or_a_list() -> None:
     assert front(proxy_protocol_from=["10.0.0.0/8", "::1"]).proxy_protocol_from == expected
 
 
-def test_a_health_check_takes_what_it_does_not_say_from_the_defaults() -> None:
+def test_a_health_check_inherits_missing_keys_from_the_defaults() -> None:
     config = configured(
         pool={"health_check": {"type": "tcp", "interval": "1s"}},
         health_check_defaults={"interval": "7s", "timeout": "2s", "cooldown": "1m", "unhealthy_threshold": 9},
@@ -326,12 +326,12 @@ def test_a_fault_of_a_pool(keys: dict[str, Any], expected: str) -> None:
 
 
 def test_the_names_of_frontends_are_unique() -> None:
-    second = {**LEAST["frontends"][0], "listen": "127.0.0.1:81"}
-    found = fault(frontends=[LEAST["frontends"][0], second])
+    second = {**MINIMAL["frontends"][0], "listen": "127.0.0.1:81"}
+    found = fault(frontends=[MINIMAL["frontends"][0], second])
     assert found == "frontends[1].name='web': frontends[0] already has this name"
 
 
-def test_what_is_doubled_or_no_value_is_named_beside_all_others_and_only_once() -> None:
+def test_duplicate_keys_and_invalid_values_are_reported_once_beside_other_faults() -> None:
     text = """\
 frontends:
   - name: 2024-01-01
@@ -349,11 +349,11 @@ backends:
     ]
 
 
-def test_a_value_is_shown_as_it_stands() -> None:
+def test_a_value_is_quoted_unchanged() -> None:
     assert fault(frontend={"protocol": "a: : b"}).startswith("frontends[0].protocol='a: : b': ")
 
 
-def test_a_file_without_frontends_says_so() -> None:
+def test_a_file_without_frontends_is_a_fault() -> None:
     assert faults("global: {}") == [
         "edge.yaml:1: frontends: is required",
     ]
@@ -363,10 +363,10 @@ def test_a_file_without_frontends_says_so() -> None:
     ]
 
 
-def test_what_works_and_is_hardly_meant_is_a_warning() -> None:
+def test_probable_mistakes_are_warnings() -> None:
     config = configured(
         frontend={"algorithm": "geo"},
-        backends=[*LEAST["backends"], {"name": "spare", "app": ""}],
+        backends=[*MINIMAL["backends"], {"name": "spare", "app": ""}],
     )
     assert warnings_of(config) == [
         "backend spare is used by no frontend",
@@ -381,7 +381,7 @@ ADDRESSES = ["0.0.0.0", "127.0.0.1", "127.0.0.2", "::", "::1"]
 
 
 def are_both_bound(first: str, second: str) -> bool:
-    """Say whether Linux listens on both at one port, the way the edge's listeners do it."""
+    """Return whether Linux can listen on both hosts at one port, as the edge does."""
     with listening(first, 0) as held:
         try:
             listening(second, held.getsockname()[1]).close()
@@ -406,7 +406,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 @pytest.mark.parametrize("first", ADDRESSES)
 @pytest.mark.parametrize("second", ADDRESSES)
-def test_addresses_clash_where_the_kernel_says_so(first: str, second: str) -> None:
+def test_addresses_clash_if_the_kernel_refuses_them(first: str, second: str) -> None:
     clashes = ListenAddress(first, 80).clashes_with(ListenAddress(second, 80))
     # The port that is free at one address may be another process's at the next: what must bind is tried more than once.
     assert any(are_both_bound(first, second) for _ in range(5)) is not clashes
@@ -433,7 +433,7 @@ def test_two_listeners_of_one_address_are_a_fault(first: object, second: object,
 
 
 def test_metrics_that_listen_elsewhere_leave_their_address() -> None:
-    text = yaml.safe_dump({**LEAST, "global": {"metrics": {"listen": "127.0.0.1:80"}}}).encode()
+    text = yaml.safe_dump({**MINIMAL, "global": {"metrics": {"listen": "127.0.0.1:80"}}}).encode()
     with pytest.raises(ConfigError, match="of metrics"):
         read_file(text, "edge.yaml")
     assert read_file(text, "edge.yaml", metrics=ListenAddress("127.0.0.1", 9))
@@ -493,9 +493,9 @@ def test_a_damaged_example_is_a_configuration_or_a_list_of_faults(data: st.DataO
 
 
 def test_the_same_content_may_come_as_keys_and_values() -> None:
-    assert read_mapping(LEAST) == configured()
+    assert read_mapping(MINIMAL) == configured()
     with pytest.raises(ConfigError) as caught:
-        read_mapping({**LEAST, "frontend": 1})
+        read_mapping({**MINIMAL, "frontend": 1})
     assert caught.value.faults == ["frontend: no such key, did you mean frontends?"]
     with pytest.raises(ConfigError, match="must be JSON-like keys and values"):
         read_mapping({"frontends": configured().frontends})

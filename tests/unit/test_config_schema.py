@@ -1,4 +1,4 @@
-"""The shipped JSON Schema: generated from the code, not stale, and of one mind with the validation about good files."""
+"""The committed JSON Schema: generated from the code, up to date, and in agreement with validation on valid files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LEAST: dict[str, Any] = {
 
 
 def properties() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Return every key of the file: its section, its name, its schema."""
+    """Yield every key of the file: section, name, schema."""
     for section, schema in {"": SCHEMA, **SCHEMA["$defs"]}.items():
         for key, described in schema["properties"].items():
             yield section, key, described
 
 
 def with_keys(section: str, keys: dict[str, Any]) -> dict[str, Any]:
-    """Return the least file with keys more in one of its sections."""
+    """Return the minimal file with additional keys in one section."""
     content: dict[str, Any] = json.loads(json.dumps(LEAST))
     front, pool = content["frontends"][0], content["backends"][0]
     target: dict[str, Any] = {
@@ -49,7 +49,7 @@ def with_keys(section: str, keys: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def test_the_shipped_schema_is_what_the_code_says() -> None:
+def test_the_committed_schema_is_up_to_date() -> None:
     # After a change: python -m app schema > docs/edgeproxy.schema.json
     assert json.loads((DOCS / "edgeproxy.schema.json").read_text()) == SCHEMA
 
@@ -60,9 +60,7 @@ def test_it_is_a_schema() -> None:
 
 
 @pytest.mark.parametrize(("section", "key", "described"), [*properties()])
-def test_every_key_says_what_it_is_for_and_its_default_is_good(
-    section: str, key: str, described: dict[str, Any]
-) -> None:
+def test_every_key_has_a_description_and_a_valid_default(section: str, key: str, described: dict[str, Any]) -> None:
     assert described["description"]
     if "default" in described:
         jsonschema.Draft202012Validator({**described, "$defs": SCHEMA["$defs"]}).validate(described["default"])
@@ -143,7 +141,7 @@ VALUES = st.one_of(
 
 @settings(deadline=None, max_examples=300)
 @given(st.data())
-def test_what_the_edge_takes_no_editor_marks(data: st.DataObject) -> None:
+def test_the_schema_accepts_what_the_edge_accepts(data: st.DataObject) -> None:
     section = data.draw(st.sampled_from(["frontend", "pool", "tcp", "limits", "health_check"]))
     model = {"frontend": "Frontend", "pool": "Pool", "tcp": "TcpOptions", "limits": "Limits"}.get(
         section, "HealthCheck"

@@ -1,4 +1,4 @@
-"""YAML text to values and lines: what is no YAML, or more than a configuration needs, is named with its line."""
+"""YAML text to values and lines: invalid and oversized texts are reported with their line."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_values(text: str, expected: object) -> None:
         (b"#" * (MAX_FILE_BYTES + 1), "1 is larger than 4 MiB"),
     ],
 )  # fmt: skip
-def test_what_is_no_yaml_for_a_configuration(source: str | bytes, expected: str) -> None:
+def test_invalid_yaml_is_refused(source: str | bytes, expected: str) -> None:
     assert fault(source) == expected
 
 
 @pytest.mark.parametrize("use", ["[{}]", "{{<<: [{}]}}"])
-def test_a_short_text_that_says_a_very_long_one_is_refused(use: str) -> None:
+def test_a_short_text_that_expands_to_a_huge_one_is_refused(use: str) -> None:
     levels = ["a0: &a0 {k: v}"]
     levels += [f"a{n}: &a{n} " + use.format(", ".join([f"*a{n - 1}"] * 10)) for n in range(1, 12)]
     assert fault("\n".join(levels)) == "1 has more than 250,000 values after expanding aliases"

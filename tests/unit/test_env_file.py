@@ -1,4 +1,4 @@
-"""The file of variables: which one is read, what its lines mean, and what is a fault."""
+"""The file of variables: which one is read, how lines are parsed, and its faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def faults(environment=None):
     return caught.value.faults
 
 
-def test_the_lines_mean_what_they_mean_to_honcho(folder):
+def test_lines_are_parsed_like_honchos(folder):
     (folder / ".env").write_text(LINES)
     variables = read_env_file({}).variables
     assert variables == parse(LINES)

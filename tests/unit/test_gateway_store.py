@@ -1,4 +1,4 @@
-"""The gateway's file: what is written is read again, from any thread; damage and locks are said; secrets are ours."""
+"""The gateway's file: round trips from any thread, errors on damage and locks, and file permissions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_an_endpoint_changes_and_its_versions_stay(store):
     assert not store.update_endpoint(FULL)
 
 
-def test_an_endpoint_goes_with_its_versions_and_no_others(store):
+def test_deleting_an_endpoint_deletes_only_its_versions(store):
     for endpoint in (HELLO, FULL):
         store.create_endpoint(endpoint)
         store.add_version(endpoint.id, endpoint.id)
@@ -101,7 +101,7 @@ def test_versions_are_numbered_within_their_endpoint_and_checksummed(store):
     assert store.version("hello", 9) is None
 
 
-def test_what_is_deployed_is_written_down(store):
+def test_the_deployed_version_is_stored(store):
     store.create_endpoint(HELLO)
     for source in ("one", "two"):
         store.add_version("hello", source)
@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_there(tmp_path):
         SqliteGatewayStore(tmp_path / "no" / "gateway.db")
 
 
-def test_a_locked_file_is_said_and_nothing_has_changed(path, monkeypatch):
+def test_a_locked_file_is_an_error_and_nothing_is_changed(path, monkeypatch):
     monkeypatch.setattr(peewee_gateway, "BUSY_SECONDS", 0)
     store = SqliteGatewayStore(path)
     other = sqlite3.connect(path, isolation_level=None)
@@ -210,7 +210,7 @@ def test_a_locked_file_is_said_and_nothing_has_changed(path, monkeypatch):
         "DROP TABLE endpoints",
     ],
 )
-def test_a_damaged_row_is_said(store, path, damage):
+def test_a_damaged_row_is_an_error(store, path, damage):
     store.create_endpoint(HELLO)
     with sqlite3.connect(path) as database:
         database.execute(damage)
@@ -219,7 +219,7 @@ def test_a_damaged_row_is_said(store, path, damage):
         store.endpoints()
 
 
-def test_damaged_settings_are_said(store, path):
+def test_damaged_settings_are_an_error(store, path):
     store.save_service(ServiceRow("main", "db", {}))
     for damage in ("[]", "{"):
         with sqlite3.connect(path) as database:

@@ -1,4 +1,4 @@
-"""The newest log lines in memory: bounded, numbered, and fed by the log in whichever format it writes."""
+"""The newest log lines in memory: bounded, numbered, and always JSON, whatever the format of the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of the private network: what it may say, and every fault at once with line, path, value and rule."""
+"""The file of the private network: valid contents, and all faults at once with line, path, value and rule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(**keys: object) -> Mesh:
 
 
 def fault(pop: dict[str, object] | None = None, **keys: object) -> str:
-    """Return the one fault of the least file with some keys more, without file and line."""
+    """Return the only fault of the minimal file with additional keys, without file and line."""
     with pytest.raises(ConfigError) as caught:
         read(**({"pops": [{**POP, **pop}]} if pop else {}), **keys)
     (one,) = caught.value.faults
@@ -40,7 +40,7 @@ def test_the_least_file_has_defaults():
     assert (request.port, request.mtu, request.keepalive_seconds) == (51820, 1420, 25)
 
 
-def test_a_file_says_all_that_is_planned():
+def test_a_file_defines_the_whole_request():
     mesh = read(
         families="dual",
         ipv4="10.50.0.0/16",
@@ -129,7 +129,7 @@ def test_endpoints_are_hosts_with_or_without_a_port(endpoint):
                             else f"{endpoint}:51820")  # fmt: skip
 
 
-def test_a_file_that_is_empty_says_what_it_needs():
+def test_an_empty_file_is_a_fault_that_names_the_required_keys():
     with pytest.raises(ConfigError) as caught:
         read_mesh(b"", "mesh.yaml")
     assert caught.value.faults == ["mesh.yaml:1: is empty: needs network and pops"]
@@ -146,7 +146,7 @@ def test_a_plan_that_is_none_is_refused():
 BOTH = ["198.51.100.0/24", "2001:db8:100::/48"]
 
 
-def test_an_announcement_is_what_the_file_says_of_the_pop():
+def test_an_announcement_is_that_of_the_pop_in_the_file():
     mesh = read(pops=[{**POP, "bgp": BGP}], anycast={"as": 64512, "prefixes": BOTH})
     announcement = mesh.announcement("gru")
     assert (announcement.as_number, announcement.router_id) == (64512, IPv4Address("192.0.2.1"))
@@ -166,7 +166,7 @@ def test_an_announcement_is_what_the_file_says_of_the_pop():
         ("gru", {"anycast": {"as": 1, "prefixes": BOTH}}, "bgp of pop gru: is required to announce"),
     ],
 )
-def test_what_is_not_said_cannot_be_announced(pop, keys, expected):
+def test_a_pop_without_bgp_cannot_announce(pop, keys, expected):
     with pytest.raises(ConfigError) as caught:
         read(**keys).announcement(pop)
     assert caught.value.faults == [expected]

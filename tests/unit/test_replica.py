@@ -140,7 +140,7 @@ def test_a_suspect_of_a_clock_that_was_set_back_does_not_stay_for_ever():
 def test_of_a_bad_record_the_last_good_version_stays_and_the_rest_goes_on():
     replica = Replica([record("a"), record("b")])
     bad = BadRecord("a", 7, "port: must be a number")
-    changes = replica.follow([bad, record("b", 8, weight=2), BadRecord("x", 9, "is no JSON")], NOW)
+    changes = replica.follow([bad, record("b", 8, weight=2), BadRecord("x", 9, "is not JSON")], NOW)
     assert (set(changes.written), set(changes.bad), changes.removed) == ({"b"}, {"a", "x"}, set())
     assert (sorted(replica.records), sorted(replica.bad)) == (["a", "b"], ["a", "x"])
     assert not replica.follow([bad], NOW), "the same again"
@@ -150,13 +150,13 @@ def test_of_a_bad_record_the_last_good_version_stays_and_the_rest_goes_on():
 
 def test_a_bad_record_that_is_deleted_takes_its_good_version_with_it():
     replica = Replica([record("a")])
-    replica.follow([BadRecord("a", 7, "is no JSON")], NOW)
+    replica.follow([BadRecord("a", 7, "is not JSON")], NOW)
     assert replica.follow([Gone("a")], NOW).removed == {"a"}
     assert (replica.records, replica.bad) == ({}, {})
 
 
 def test_bad_records_that_a_snapshot_has_no_more_are_forgotten():
-    replica = Replica([record("a")], [BadRecord("x", 7, "is no JSON")])
+    replica = Replica([record("a")], [BadRecord("x", 7, "is not JSON")])
     changes = replica.reconcile([record("a")], NOW)
     assert (changes.removed, replica.bad) == ({"x"}, {})
 

@@ -1,4 +1,4 @@
-"""The simulation: who is drawn, that every figure adds up whatever the backends, and what is written down of it."""
+"""The simulation: drawn clients, consistent figures for any backends, and the output."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ rows = st.lists(
 
 @settings(max_examples=60)
 @given(rows, st.data(), st.booleans())
-def test_every_sum_agrees_and_a_failed_backend_carries_nobody(rows, data, spills):
+def test_all_sums_agree_and_a_failed_backend_has_no_connections(rows, data, spills):
     backends = [
         backend(f"b{number}", place, weight=weight, soft_limit=soft, hard_limit=hard, is_deleted=is_deleted)
         for number, (place, weight, soft, hard, is_deleted) in enumerate(rows)
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same():
     assert simulate(fleet, 200, ("a",)).to_json() == simulate(fleet, 200, ("a",)).to_json()
 
 
-def test_overflow_counts_who_is_served_from_farther_away_than_an_empty_pool_would():
+def test_overflow_counts_clients_served_from_farther_away_than_by_an_empty_pool():
     stage = simulate([backend("br", hard_limit=10), backend("fr", "FR/eu", hard_limit=50)], 200).stages[0]
     assert carried(stage) == {"br": 10, "fr": 50}
     assert [load.state for load in stage.loads] == ["full", "full"]
@@ -150,7 +150,7 @@ def test_bindings_of_a_failed_backend_move_to_the_next_nearest():
 # What is written of it
 
 
-def test_tables_say_all_that_json_says(capsys):
+def test_tables_show_everything_in_the_json(capsys):
     fleet = [backend("br", hard_limit=10), backend("ar", "AR/sa"), backend("fr", "FR/eu", soft_limit=10)]
     results = simulate(fleet, 400, ("ar",))
     console = Console(width=200)

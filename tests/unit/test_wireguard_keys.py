@@ -1,4 +1,4 @@
-"""Private keys: by RFC 7748, whole or not there, and for their owner alone."""
+"""Private keys: valid by RFC 7748, written atomically, readable only by their owner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALICE_PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a
 
 
 def keep(path, content, mode=0o600):
-    """Write a file with a mode."""
+    """Write a file with the given mode."""
     path.write_bytes(content)
     path.chmod(mode)
     return path
@@ -29,7 +29,7 @@ def test_a_public_key_is_that_of_the_rfc(tmp_path):
     assert make_key(file) == public_key(file), "it is there: no other is made"
 
 
-def test_a_key_is_made_for_its_owner_alone_whatever_the_umask(tmp_path):
+def test_a_key_is_readable_only_by_its_owner_for_any_umask(tmp_path):
     before = os.umask(0)
     try:
         public = make_key(tmp_path / "key")
@@ -42,7 +42,7 @@ def test_a_key_is_made_for_its_owner_alone_whatever_the_umask(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "other"], "nothing is left lying about"
 
 
-def test_who_makes_a_key_at_once_gets_the_same_one(tmp_path):
+def test_concurrent_makers_get_the_same_key(tmp_path):
     assert len(set(Pool(20).map(make_key, [tmp_path / "key"] * 20))) == 1
 
 
@@ -55,14 +55,14 @@ def test_a_key_that_others_may_read_is_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"x", b"\xff" * 44, base64.b64encode(ALICE[:31]), b"A" * 44])
-def test_what_is_no_key_is_refused_and_kept(tmp_path, content):
+def test_an_invalid_key_is_refused_and_not_overwritten(tmp_path, content):
     file = keep(tmp_path / "key", content)
     with pytest.raises(KeyFileError, match="does not contain a private key"):
         make_key(file)
     assert file.read_bytes() == content
 
 
-def test_where_no_file_can_be_is_said(tmp_path):
+def test_an_impossible_path_is_an_error(tmp_path):
     with pytest.raises(KeyFileError, match="No such file or directory"):
         make_key(tmp_path / "nowhere" / "key")
     with pytest.raises(KeyFileError, match="Is a directory"):
