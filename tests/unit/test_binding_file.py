@@ -71,7 +71,7 @@ def test_a_new_file_replaces_the_old_one_and_leaves_nothing_beside_it(path: Path
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_old_file_stands_until_the_new_one_is_whole(path: Path) -> None:
+def test_the_old_file_stays_until_the_new_one_is_complete(path: Path) -> None:
     write(path, bindings(100))
     writer = BindingFile(path).rewrite()
     writer.add(bindings(100, 200, 300))

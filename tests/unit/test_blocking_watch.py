@@ -1,4 +1,4 @@
-"""Who holds the event loop is named, with the line where it does; who waits as gevent knows it is not."""
+"""A handler that blocks the event loop is named with its source line; one that waits through gevent is not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run(source: str, seconds: float, name: str = "slow v3") -> None:
     gevent.spawn(handler, seconds, None).join()
 
 
-def test_who_holds_the_loop_is_named_and_counted(blocked, logged):
+def test_a_handler_that_blocks_the_loop_is_named_and_counted(blocked, logged):
     run(SPIN, 0.3)
     eventually(lambda: blocked)
     [(endpoint_id, seconds)] = blocked
@@ -74,13 +74,13 @@ def test_each_time_is_one(blocked):
     assert [endpoint_id for endpoint_id, _ in blocked] == ["a", "b"]
 
 
-def test_who_waits_holds_nobody(blocked):
+def test_a_waiting_handler_does_not_block_the_loop(blocked):
     run(SLEEP, 0.3)
     gevent.sleep(0.05)
     assert blocked == []
 
 
-def test_somebody_else_is_not_named(blocked):
+def test_an_innocent_handler_is_not_named(blocked):
     namespace: dict[str, Any] = {}
     exec(compile(SPIN, "elsewhere.py", "exec"), namespace)
     gevent.spawn(namespace["spin"], 0.3).join()
@@ -88,7 +88,7 @@ def test_somebody_else_is_not_named(blocked):
     assert blocked == []
 
 
-def test_one_that_may_never_end_is_said_on_standard_error(blocked, monkeypatch):
+def test_an_endless_block_is_reported_on_standard_error(blocked, monkeypatch):
     said: list[bytes] = []
     monkeypatch.setattr(blocking, "STDERR_SECONDS", 0.2)
     monkeypatch.setattr(os, "write", lambda descriptor, text: said.append((descriptor, text)))

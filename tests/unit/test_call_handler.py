@@ -86,7 +86,7 @@ def test_services_are_found_by_kind_and_name():
     ]  # fmt: skip
 
 
-def test_a_service_that_is_not_there_is_said_by_name():
+def test_a_missing_service_is_named():
     with pytest.raises(NoSuchService, match="there is no service sessions"):
         NoServices().get("cache", "sessions")
 
@@ -138,14 +138,14 @@ def test_whatever_it_does_is_a_500(body, records):
         ("NoSuchService('none')", 500, "handler_failed", None),
     ],
 )
-def test_the_word_of_a_service_that_the_handler_lets_through_is_the_answer(raised, status, reason, retry, records):
+def test_an_uncaught_service_error_determines_the_response(raised, status, reason, retry, records):
     called = call(f"raise {raised}")
     assert_fault(called, status, reason)
     assert dict(called.response.headers).get("Retry-After") == retry
     assert len(records) == 1
 
 
-def test_an_abort_is_an_answer_and_no_failure(records):
+def test_an_abort_is_a_response_and_not_a_failure(records):
     called = call("abort(404, 'nothing')")
     assert (called.response.status, called.reason) == (404, None)
     assert b"nothing" in called.response.body
@@ -274,7 +274,7 @@ def test_an_exception_that_cannot_say_what_it_is_is_logged_all_the_same(records)
 
 
 @pytest.mark.parametrize("error", ["ValueError('closing')", "SystemExit", "BaseException"])
-def test_an_answer_that_cannot_be_closed_was_given_all_the_same(records, error):
+def test_a_response_that_cannot_be_closed_is_still_sent(records, error):
     called = call(f"made = Response('x')\ndef close():\n    raise {error}\nmade.call_on_close(close)\nreturn made")
     assert called.reason is None
     assert called.response.on_close is not None

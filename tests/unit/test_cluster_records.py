@@ -44,7 +44,7 @@ def test_a_record_is_a_row_of_the_table_judged_as_one():
         ({**GOOD, "draining": "yes"}, "draining='yes': must be 0 or 1"),
     ],
 )
-def test_what_is_no_record_is_skipped_with_a_reason(value, reason):
+def test_an_invalid_record_is_skipped_with_a_reason(value, reason):
     one = found(value)
     assert isinstance(one, BadRecord)
     assert (one.id, one.revision) == ("a", 7)
@@ -63,7 +63,7 @@ def test_a_service_that_wants_no_more_is_drained_as_by_an_operator():
     assert one.backend.is_deleted
 
 
-def test_a_drain_has_its_seconds_and_what_is_not_drained_has_none():
+def test_only_a_drained_record_has_drain_seconds():
     drained, serving = found({**GOOD, "deleted": 1, "drain_seconds": 60}), found({**GOOD, "drain_seconds": 60})
     assert isinstance(drained, Record)
     assert isinstance(serving, Record)
@@ -81,5 +81,5 @@ FIELDS = st.dictionaries(st.sampled_from([*GOOD, "deleted", "drain_seconds", "dr
 
 
 @given(st.binary() | st.recursive(SCALARS, st.lists) | FIELDS.map(lambda fields: {**GOOD, **fields}), st.binary())
-def test_whatever_stands_there_is_a_record_or_a_bad_one(value, name):
+def test_any_value_is_a_record_or_a_bad_record(value, name):
     assert isinstance(found(value, name), Record | BadRecord)

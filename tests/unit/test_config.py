@@ -191,7 +191,7 @@ def test_the_password_of_a_database_is_not_shown(text: str, shown: str) -> None:
         "postgresql://edge:s3c/ret@db/x",
     ],
 )
-def test_what_is_no_url_of_postgresql_is_a_fault_that_does_not_repeat_it(text: str) -> None:
+def test_an_invalid_postgresql_url_is_a_fault_that_does_not_repeat_it(text: str) -> None:
     assert faults(DB_URL=text) == [
         "EDGEPROXY_DB_URL='***': must be postgresql://user@host/database; write special characters as %XX"
     ]
@@ -244,7 +244,7 @@ def test_a_list_of_addresses(text: str, expected: list[str]) -> None:
         "127.0.0.1:80 127.0.0.2:80",
     ],
 )
-def test_what_is_no_list_of_addresses_is_refused(text: str) -> None:
+def test_an_invalid_list_of_addresses_is_refused(text: str) -> None:
     (fault,) = faults(LISTEN_ADDR=text)
     assert fault.startswith("EDGEPROXY_LISTEN_ADDR=")
 
@@ -270,7 +270,7 @@ def test_what_the_dns_cannot_do_is_refused(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["*:8081", "127.0.0.1:1,127.0.0.1:2", "8081", "localhost:8081"])
-def test_the_admin_api_answers_at_exactly_one_address(text: str) -> None:
+def test_the_admin_api_listens_on_exactly_one_address(text: str) -> None:
     (fault,) = faults(ADMIN_LISTEN_ADDR=text)
     assert fault.startswith(f"EDGEPROXY_ADMIN_LISTEN_ADDR={text!r}: ")
 
@@ -294,7 +294,7 @@ def test_a_key_without_its_certificate_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["10.0.0.1:2379", "http://10.0.0.1", "ftp://etcd:2379", "http://etcd:2379/v3", "http://a b:1"]
 )
-def test_what_is_no_list_of_etcd_endpoints_is_refused(text: str) -> None:
+def test_an_invalid_list_of_etcd_endpoints_is_refused(text: str) -> None:
     (fault,) = faults(ETCD_ENDPOINTS=text)
     assert fault.startswith(f"EDGEPROXY_ETCD_ENDPOINTS={text!r}: ")
     assert "needs URLs such as http://10.50.0.1:2379" in fault
@@ -329,7 +329,7 @@ def test_every_loopback_address_is_this_machine(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "*:9090", "127.0.0.1:9090,127.0.0.1:9091", "9090"])
-def test_metrics_answer_at_exactly_one_address(text: str) -> None:
+def test_metrics_listen_on_exactly_one_address(text: str) -> None:
     (fault,) = faults(METRICS_LISTEN_ADDR=text)
     assert fault.startswith(f"EDGEPROXY_METRICS_LISTEN_ADDR={text!r}: ")
 
@@ -340,7 +340,7 @@ def test_networks() -> None:
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "anyone", "10.0.0.0/8;127.0.0.1", "*"])
-def test_what_is_no_list_of_networks_is_refused(text: str) -> None:
+def test_an_invalid_list_of_networks_is_refused(text: str) -> None:
     (fault,) = faults(PROXY_PROTOCOL_FROM=text)
     assert fault.startswith(f"EDGEPROXY_PROXY_PROTOCOL_FROM={text!r}: ")
 

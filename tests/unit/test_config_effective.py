@@ -165,7 +165,7 @@ def test_every_fault_of_environment_and_file_at_once(file: Path) -> None:
     ]
 
 
-def test_a_file_that_cannot_be_read_is_a_fault_of_whoever_named_it(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_fault_of_the_source_that_named_it(tmp_path: Path) -> None:
     missing = tmp_path / "none.yaml"
     assert faults(CONFIG=missing) == [f"EDGEPROXY_CONFIG={str(missing)!r}: No such file or directory"]
     assert faults(overrides={"config": str(missing)}) == [f"--config={str(missing)!r}: No such file or directory"]
@@ -183,7 +183,7 @@ def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
     assert faults(CONFIG=str(path)) == [f"{path}:1: is larger than 4 MiB"]
 
 
-# Who goes before whom: command line > environment > file > default
+# Precedence: command line > environment > file > default
 
 
 PRECEDENCE = [

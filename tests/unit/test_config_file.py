@@ -136,7 +136,7 @@ def test_statuses(written: object, expected: set[int]) -> None:
         ("{algorithm: ip_hash, affinity: on}", True),
     ],
 )
-def test_affinity_is_on_for_geo_and_off_otherwise_unless_said(text: str, expected: bool) -> None:
+def test_affinity_is_on_for_geo_and_off_otherwise_by_default(text: str, expected: bool) -> None:
     assert front(**yaml.safe_load(text)).affinity is expected
 
 
@@ -349,7 +349,7 @@ backends:
     ]
 
 
-def test_a_value_is_shown_as_it_stands() -> None:
+def test_a_value_is_shown_as_written() -> None:
     assert fault(frontend={"protocol": "a: : b"}).startswith("frontends[0].protocol='a: : b': ")
 
 

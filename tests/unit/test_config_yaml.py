@@ -81,7 +81,7 @@ def test_values(text: str, expected: object) -> None:
         (b"#" * (MAX_FILE_BYTES + 1), "1 is larger than 4 MiB"),
     ],
 )  # fmt: skip
-def test_what_is_no_yaml_for_a_configuration(source: str | bytes, expected: str) -> None:
+def test_unsuitable_yaml_is_refused(source: str | bytes, expected: str) -> None:
     assert fault(source) == expected
 
 

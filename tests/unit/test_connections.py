@@ -1,4 +1,4 @@
-"""The table of open connections: who is where, what was moved since the last report, when a backend has succeeded."""
+"""The table of open connections: counts by place, bytes since the last report, and when a backend has succeeded."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def states(connection: Connection) -> list[State]:
     return cast(Ended, connection.greenlet).states
 
 
-# Who is where
+# Counts by place
 
 
 def test_connections_are_counted_open_and_accepted_by_frontend(opened: Open) -> None:
@@ -133,7 +133,7 @@ def test_admissions_are_listed_by_frontend(opened: Open) -> None:
     assert opened.table.admissions("none") == []
 
 
-def test_a_frontend_as_it_was_lives_as_long_as_somebody_is_there_for_it(opened: Open) -> None:
+def test_a_former_frontend_lives_as_long_as_it_has_connections(opened: Open) -> None:
     live = live_frontend_of("web", "big")
     old, new = live.current, live_frontend_of("web", "big").current
     inside = opened.connect(live)
@@ -192,7 +192,7 @@ def test_what_came_after_the_last_sweep_is_counted_when_the_connection_goes(open
 # Success
 
 
-def test_a_backend_has_succeeded_once_it_has_sent_a_byte_and_that_is_told_once(opened: Open) -> None:
+def test_a_backend_succeeds_with_its_first_byte_which_is_reported_once(opened: Open) -> None:
     relay = Relay()
     one = opened.connect(relay=relay)
     opened.table.sweep(now=1.0)
@@ -214,7 +214,7 @@ def test_a_connection_too_short_for_a_sweep_tells_of_the_success_at_its_end(open
     assert succeeded(WEB) == [one.lease]
 
 
-def test_without_a_lease_or_a_relay_nobody_has_succeeded(opened: Open) -> None:
+def test_without_a_lease_or_a_relay_no_backend_has_succeeded(opened: Open) -> None:
     for one in (opened.connect(to=None, relay=Relay(bytes_down=1)), opened.connect(relay=None)):
         one.tell_success()
     assert succeeded(WEB) == []

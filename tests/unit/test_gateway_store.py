@@ -187,7 +187,7 @@ def test_a_folder_that_is_not_there(tmp_path):
         SqliteGatewayStore(tmp_path / "no" / "gateway.db")
 
 
-def test_a_locked_file_is_said_and_nothing_has_changed(path, monkeypatch):
+def test_a_locked_file_is_reported_and_nothing_changes(path, monkeypatch):
     monkeypatch.setattr(peewee_gateway, "BUSY_SECONDS", 0)
     store = SqliteGatewayStore(path)
     other = sqlite3.connect(path, isolation_level=None)
@@ -210,7 +210,7 @@ def test_a_locked_file_is_said_and_nothing_has_changed(path, monkeypatch):
         "DROP TABLE endpoints",
     ],
 )
-def test_a_damaged_row_is_said(store, path, damage):
+def test_a_damaged_row_is_reported(store, path, damage):
     store.create_endpoint(HELLO)
     with sqlite3.connect(path) as database:
         database.execute(damage)
@@ -219,7 +219,7 @@ def test_a_damaged_row_is_said(store, path, damage):
         store.endpoints()
 
 
-def test_damaged_settings_are_said(store, path):
+def test_damaged_settings_are_reported(store, path):
     store.save_service(ServiceRow("main", "db", {}))
     for damage in ("[]", "{"):
         with sqlite3.connect(path) as database:

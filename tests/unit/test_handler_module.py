@@ -80,7 +80,7 @@ def test_a_source_that_fails_leaves_no_module(source):
         "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
     ],
 )
-def test_whatever_is_raised_by_an_import_is_told(error):
+def test_any_exception_in_an_import_is_reported(error):
     told = failure(f"x = 1\nraise {error}")
     assert (told.stage, told.line) == (Stage.IMPORT, 2)
     assert "raise" in told.traceback
@@ -210,7 +210,7 @@ def test_the_callers_own_timeout_is_left_alone():
         ("async def handle(request, context):\n    pass\n", 1, "not `async def`"),
     ],
 )
-def test_what_is_no_entry_point(source, line, text):
+def test_an_invalid_entry_point_is_refused(source, line, text):
     error = failure(source)
     assert (error.stage, error.line) == (Stage.ENTRY_POINT, line)
     assert text in error.message
@@ -235,7 +235,7 @@ def test_a_traceback_at_run_time_shows_the_lines():
     assert "line 3, in handle\n    return value['missing']" in text
 
 
-def test_who_drops_the_last_reference_frees_the_module():
+def test_dropping_the_last_reference_frees_the_module():
     loaded = load_handler("a v1", GOOD + "\nclass Thing:\n    pass\n\nthings = [Thing()]\n")
     filename = loaded.module.__file__
     module, handle, thing = map(weakref.ref, (loaded.module, loaded.module.handle, loaded.module.things[0]))

@@ -76,7 +76,7 @@ def test_a_response_of_werkzeug_is_itself():
     assert closed == [1]
 
 
-def test_an_exception_of_http_is_an_answer():
+def test_an_http_exception_is_a_response():
     assert answered(NotFound("nothing here"))[0] == 404
     status, headers, body = answered(Unauthorized(response=Response("own", 403, {"X-A": "b"})))
     assert (status, headers["X-A"], body) == (403, "b", b"own")
@@ -110,7 +110,7 @@ def test_a_streamed_response_keeps_the_length_it_promised():
     assert "Content-Length" not in answered(Response(part for part in ("ab", "c")))[1]
 
 
-def test_answers_without_a_body_have_none_whatever_was_returned():
+def test_bodiless_responses_have_no_body_whatever_was_returned():
     for status in (204, 304):
         assert answered(Response("body", status))[::2] == (status, b"")
         assert answered(("body", status))[::2] == (status, b"")
@@ -153,7 +153,7 @@ def test_what_must_not_be_returned(returned):
         response_of(returned, REQUEST)
 
 
-def test_a_structure_that_contains_itself_is_no_answer():
+def test_a_recursive_structure_is_refused():
     endless: list[object] = []
     endless.append(endless)
     with pytest.raises(BadHandlerResponse):
@@ -175,7 +175,7 @@ json_like = st.recursive(
 
 
 @given(json_like | st.tuples(json_like, st.integers(0, 999), st.dictionaries(st.text(max_size=5), st.text(max_size=5))))
-def test_anything_is_an_answer_or_refused_and_no_answer_splits_its_head(returned):
+def test_any_value_is_a_response_or_refused_and_no_response_splits_its_head(returned):
     try:
         response = response_of(returned, REQUEST)
     except BadHandlerResponse:
@@ -188,7 +188,7 @@ def test_anything_is_an_answer_or_refused_and_no_answer_splits_its_head(returned
         value.encode("latin-1")
 
 
-def test_a_streamed_body_without_a_place_in_the_answer_is_closed_unread():
+def test_a_streamed_body_that_the_response_must_not_have_is_closed_unread():
     closed = []
 
     def parts():
@@ -221,6 +221,6 @@ def test_a_body_of_the_promised_length_is_passed_on():
     assert b"".join(response.body) == b"abcd"
 
 
-def test_an_exception_without_a_status_is_no_answer():
+def test_an_http_exception_without_a_status_is_refused():
     with pytest.raises(BadHandlerResponse, match="no status"):
         response_of(HTTPException("of no kind"), REQUEST)

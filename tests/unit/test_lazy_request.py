@@ -1,4 +1,4 @@
-"""The request of a handler: werkzeug's, made when somebody looks at it."""
+"""The request of a handler: werkzeug's, made at the first access."""
 
 from __future__ import annotations
 

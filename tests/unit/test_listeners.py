@@ -1,4 +1,4 @@
-"""Doors on real sockets: all new addresses or none, listeners that stay, frontends that come, change, move and go."""
+"""Listeners on real sockets: all new addresses or none, kept listeners, added, changed, moved and removed frontends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANY = "127.0.0.1:0"
 
 
 class House:
-    """Doors whose servers tell every client who let it in, as `protocol frontend algorithm`, and hang up."""
+    """Listeners whose servers send every client `protocol frontend algorithm` and close the connection."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []
@@ -51,7 +51,7 @@ class House:
 
 
 def open_frontends(**frontends: Any) -> list[OpenFrontend]:
-    """Return frontends of which there is nothing but the configuration: doors look at no more."""
+    """Return frontends that have a configuration only: listeners read nothing else."""
     found = configuration(**frontends).frontends
     return [cast(OpenFrontend, SimpleNamespace(config=frontend)) for frontend in found]
 
@@ -72,7 +72,7 @@ def free_address() -> str:
 
 
 def greeting(address: ListenAddress | str) -> str:
-    """Return what a client hears at an address; "refused" where nobody listens."""
+    """Return what a client receives at an address, "refused" if there is no listener."""
     host, _, port = str(address).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PATIENCE_SECONDS) as client:
@@ -105,7 +105,7 @@ def test_a_port_that_the_kernel_chooses_may_be_asked_for_more_than_once(house: H
     assert [greeting(address).split()[1] for address in addresses] == ["web", "web", "api"]
 
 
-def test_who_comes_between_binding_and_opening_waits(house: House) -> None:
+def test_connections_between_binding_and_opening_wait(house: House) -> None:
     address = free_address()
     frontends = open_frontends(web=address)
     bound = house.listeners.prepare(frontends)
@@ -141,7 +141,7 @@ def test_what_was_prepared_in_vain_can_be_prepared_again(house: House) -> None:
     assert [greeting(free), greeting(taken)] == ["tcp new round_robin", "tcp last round_robin"]
 
 
-def test_an_address_of_nobody_here_is_a_fault_of_its_frontend(house: House) -> None:
+def test_an_address_of_another_machine_is_a_fault_of_its_frontend(house: House) -> None:
     with pytest.raises(BindError, match=r"frontend web: cannot listen on 192\.0\.2\.1:0: Cannot assign"):
         house.listeners.prepare(open_frontends(web="192.0.2.1:0"))
 
@@ -159,7 +159,7 @@ def test_an_unchanged_frontend_keeps_its_listeners_also_those_of_chosen_ports(ho
     assert greeting(fixed) == "tcp web round_robin"
 
 
-def test_a_changed_frontend_is_met_at_once_behind_the_same_door(house: House) -> None:
+def test_a_changed_frontend_takes_effect_at_once_on_the_same_listener(house: House) -> None:
     house.open(web=ANY)
     address = house.address("web")
     assert greeting(address) == "tcp web round_robin"
@@ -191,7 +191,7 @@ def test_an_address_moves_from_one_frontend_to_another_without_being_closed(hous
     assert {name: str(house.address(name)) for name in ("web", "api")} == {"web": second, "api": first}
 
 
-def test_with_another_protocol_a_frontend_has_another_door_at_the_same_listener(house: House) -> None:
+def test_a_changed_protocol_keeps_the_listener_of_a_frontend(house: House) -> None:
     fixed = free_address()
     house.open(web=fixed)
     greeting(fixed)
@@ -202,7 +202,7 @@ def test_with_another_protocol_a_frontend_has_another_door_at_the_same_listener(
     assert [live.is_closing for live in house.entered] == [True, False]
 
 
-def test_a_frontend_that_is_gone_listens_no_more_and_its_door_closes(house: House) -> None:
+def test_a_removed_frontend_stops_listening(house: House) -> None:
     house.open(web=ANY, api=ANY)
     web, api = house.address("web"), house.address("api")
     for address in (web, api):
@@ -213,7 +213,7 @@ def test_a_frontend_that_is_gone_listens_no_more_and_its_door_closes(house: Hous
     assert set(house.listeners.addresses) == {"api"}
 
 
-def test_a_frontend_that_comes_back_has_a_new_door(house: House) -> None:
+def test_a_frontend_that_returns_has_a_new_listener(house: House) -> None:
     fixed = free_address()
     house.open(web=fixed)
     greeting(fixed)
@@ -226,7 +226,7 @@ def test_a_frontend_that_comes_back_has_a_new_door(house: House) -> None:
 # Closing
 
 
-def test_who_is_queued_when_the_doors_close_is_let_in(house: House) -> None:
+def test_queued_connections_are_accepted_when_listeners_close(house: House) -> None:
     house.open(web=ANY)
     with socket.socket() as client:
         client.setblocking(False)
@@ -238,7 +238,7 @@ def test_who_is_queued_when_the_doors_close_is_let_in(house: House) -> None:
         assert client.makefile().read() == "tcp web round_robin"
 
 
-def test_closed_doors_are_closed_once_and_for_all(house: House) -> None:
+def test_closed_listeners_stay_closed(house: House) -> None:
     house.open(web=[ANY, ANY])
     addresses = house.listeners.addresses["web"]
     assert {greeting(address) for address in addresses} == {"tcp web round_robin"}

@@ -1,4 +1,4 @@
-"""When a registration holds and when it has expired, on a clock of the test's own."""
+"""Renewal and expiry of registrations, with the test's own clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def kept() -> RegistrationTable:
     return found
 
 
-def test_it_holds_for_its_time_from_the_last_word(kept):
+def test_a_registration_lasts_from_its_last_renewal(kept):
     assert kept.expired(114.9) == []
     assert kept.renew(ONE, 114.9)
     assert kept.expired(129.8) == []
@@ -43,31 +43,31 @@ def test_one_that_has_expired_is_not_renewed(kept):
         replace(ONE, backend=replace(ONE.backend, weight=2)),
     ],
 )
-def test_whoever_says_something_else_does_not_renew(kept, said):
+def test_a_different_registration_does_not_renew(kept, said):
     assert not kept.renew(said, 101.0)
     assert kept.expired(115.0) == [ONE], "and does not prolong"
 
 
-def test_what_is_adopted_gets_its_whole_time_and_what_was_known_keeps_its_own(kept):
+def test_replace_all_gives_new_entries_full_time_and_keeps_that_of_known_ones(kept):
     other = replace(ONE, backend=replace(ONE.backend, id="other"))
     kept.replace_all({"one": ONE, "other": other}, 110.0)
     assert kept.expired(115.0) == [ONE]
     assert kept.expired(125.0) == [ONE, other]
 
 
-def test_what_vanished_is_neither_renewed_nor_due(kept):
+def test_a_vanished_registration_is_neither_renewed_nor_expired(kept):
     kept.replace_all({}, 101.0)
     assert not kept.renew(ONE, 102.0)
     assert kept.expired(1000.0) == []
 
 
-def test_what_stands_there_otherwise_is_no_longer_what_was_said(kept):
+def test_a_changed_row_no_longer_matches_the_registration(kept):
     kept.replace_all({"one": replace(ONE, backend=replace(ONE.backend, weight=9))}, 101.0)
     assert not kept.renew(ONE, 102.0)
 
 
 @given(st.lists(st.floats(0, 14.9), max_size=20))
-def test_who_speaks_often_enough_never_expires(pauses):
+def test_a_registration_renewed_in_time_never_expires(pauses):
     kept, now = RegistrationTable(), 0.0
     kept.add(ONE, now)
     for pause in pauses:

@@ -22,7 +22,7 @@ def router(**paths: Any) -> Router:
     )
 
 
-def who(found: Match | MethodNotAllowed | None) -> str | None:
+def id_of(found: Match | MethodNotAllowed | None) -> str | None:
     """Return the id of the endpoint that was found."""
     assert not isinstance(found, MethodNotAllowed)
     return found.endpoint_id if found is not None else None
@@ -46,12 +46,12 @@ def test_parameters_have_the_types_of_their_kinds() -> None:
 def test_a_path_is_decoded_before_it_is_matched() -> None:
     routes = router(a="/café/<name>", b="/x/y")
     assert routes.match("h", "/caf%C3%A9/a%20b%FF", "GET") == Match("a", {"name": "a b\ufffd"})
-    assert who(routes.match("h", "/x%2Fy", "GET")) == "b", "as in WSGI, an encoded slash is a slash"
+    assert id_of(routes.match("h", "/x%2Fy", "GET")) == "b", "as in WSGI, an encoded slash is a slash"
 
 
 def test_a_slash_at_the_end_makes_no_difference_and_doubled_ones_do() -> None:
     routes = router(a="/a", root="/")
-    assert [who(routes.match("h", path, "GET")) for path in ("/a", "/a/", "/", "//", "//a", "/a//", "/%2Fa")] == [
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/a", "/a/", "/", "//", "//a", "/a//", "/%2Fa")] == [
         "a", "a", "root", None, None, None, None,
     ]  # fmt: skip
 
@@ -78,7 +78,7 @@ def test_a_slash_at_the_end_makes_no_difference_and_doubled_ones_do() -> None:
         (":80", "any"),
     ],
 )
-def test_domains_by_name_go_before_wide_ones_the_longer_first_and_those_before_none(host: str, found: str) -> None:
+def test_exact_domains_precede_wildcards_longest_first_and_wildcards_precede_none(host: str, found: str) -> None:
     routes = router(
         **{
             "any": {"path": "/<a>"},
@@ -92,10 +92,10 @@ def test_domains_by_name_go_before_wide_ones_the_longer_first_and_those_before_n
 
 def test_what_a_nearer_domain_does_not_have_a_wider_one_may() -> None:
     routes = router(a={"path": "/a", "domain": "api.example.com"}, b={"path": "/b", "domain": "*.example.com"}, c="/c")
-    assert [who(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
+    assert [id_of(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
 
 
-def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None:
+def test_literals_precede_parameters_and_narrow_kinds_precede_wide_ones() -> None:
     routes = router(
         text="/x/me",
         around="/x/m<a>",
@@ -106,25 +106,29 @@ def test_text_goes_before_parameters_and_narrow_kinds_before_wide_ones() -> None
         path="/x/<path:a>",
     )
     found = [
-        who(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")
+        id_of(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")
     ]
     assert found == ["text", "around", "choice", "number", "uuid", "string", "path"]
 
 
 def test_from_the_left_and_back_again() -> None:
     routes = router(left="/a/<x>/c", right="/<x>/b/c", deep="/a/b/d")
-    assert [who(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == ["left", "deep", "right"]
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == [
+        "left",
+        "deep",
+        "right",
+    ]
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
-def test_equals_go_by_id_whichever_came_first(order: tuple[str, str]) -> None:
+def test_equals_are_ordered_by_id(order: tuple[str, str]) -> None:
     paths = {"a": "/<string(minlength=2):x>", "b": "/<string(maxlength=9):x>"}
-    assert who(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
+    assert id_of(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
 
 
 def test_a_number_out_of_bounds_matches_nothing() -> None:
     routes = router(a="/<int(max=5):n>", b="/<s>")
-    assert [who(routes.match("h", path, "GET")) for path in ("/5", "/x", "/6")] == ["a", "b", None]
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/5", "/x", "/6")] == ["a", "b", None]
 
 
 def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
@@ -135,8 +139,8 @@ def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
     )
     assert routes.match("h", "/a", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
     assert routes.match("h", "/a/", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
-    assert who(routes.match("h", "/a", "HEAD")) == "a"
-    assert who(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
+    assert id_of(routes.match("h", "/a", "HEAD")) == "a"
+    assert id_of(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
 
 
 def test_a_disabled_endpoint_takes_nothing_and_keeps_its_place() -> None:
@@ -152,11 +156,11 @@ def test_a_router_of_nothing() -> None:
 def test_many_hosts_take_bounded_memory() -> None:
     routes = router(a="/a")
     for number in range(2000):
-        assert who(routes.match(f"h{number}", "/a", "GET")) == "a"
+        assert id_of(routes.match(f"h{number}", "/a", "GET")) == "a"
     assert len(routes._hosts) <= 256
 
 
-def test_a_path_asked_for_again_has_the_same_answer_and_parameters_of_its_own() -> None:
+def test_a_repeated_path_has_the_same_match_and_its_own_parameters() -> None:
     routes = router(a={"path": "/a", "domain": "x.example"}, b="/b/<int:n>", c={"path": "/a", "methods": ["PUT"]})
     for _ in range(3):
         for found, wanted in (
@@ -166,7 +170,7 @@ def test_a_path_asked_for_again_has_the_same_answer_and_parameters_of_its_own() 
             (routes.match("h", "/b/1", "GET"), "b"),
             (routes.match("h", "/none", "GET"), None),
         ):
-            assert who(found) == wanted
+            assert id_of(found) == wanted
             if isinstance(found, Match):
                 assert found.params == ({"n": 1} if wanted == "b" else {})
                 found.params["changed"] = "by a handler"  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The simulation: who is drawn, that every figure adds up whatever the backends, and what is written down of it."""
+"""The simulation: which clients are drawn, that every figure adds up for any backends, and its reports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def carried(stage: Stage) -> dict[str, int]:
     return {load.backend.id: load.connections for load in stage.loads}
 
 
-# Who is drawn
+# Drawn clients
 
 
 def test_an_address_is_drawn_evenly_from_all_networks_of_its_country():
@@ -95,7 +95,7 @@ rows = st.lists(
 
 @settings(max_examples=60)
 @given(rows, st.data(), st.booleans())
-def test_every_sum_agrees_and_a_failed_backend_carries_nobody(rows, data, spills):
+def test_every_sum_agrees_and_a_failed_backend_carries_no_clients(rows, data, spills):
     backends = [
         backend(f"b{number}", place, weight=weight, soft_limit=soft, hard_limit=hard, is_deleted=is_deleted)
         for number, (place, weight, soft, hard, is_deleted) in enumerate(rows)
@@ -126,12 +126,12 @@ def test_the_same_seed_gives_the_same():
     assert simulate(fleet, 200, ("a",)).to_json() == simulate(fleet, 200, ("a",)).to_json()
 
 
-def test_overflow_counts_who_is_served_from_farther_away_than_an_empty_pool_would():
+def test_overflow_counts_clients_served_from_farther_away_than_in_an_empty_pool():
     stage = simulate([backend("br", hard_limit=10), backend("fr", "FR/eu", hard_limit=50)], 200).stages[0]
     assert carried(stage) == {"br": 10, "fr": 50}
     assert [load.state for load in stage.loads] == ["full", "full"]
     assert stage.unserved == {"all_full": 140}
-    # Of France nobody went elsewhere: whoever is not on fr has nobody.
+    # No French client went elsewhere: those not on fr have no backend.
     assert sum(stage.overflow.values()) == 140 + sum(
         count
         for flow, count in stage.flows.items()

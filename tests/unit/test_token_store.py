@@ -31,7 +31,7 @@ def test_tokens_come_back_as_they_were_oldest_first(store):
     assert store.load() == [OPERATOR]
 
 
-def test_a_name_is_taken_once_and_what_is_not_there_cannot_go(store):
+def test_a_name_is_unique_and_an_unknown_one_cannot_be_removed(store):
     store.add(READER)
     with pytest.raises(KeyError, match="reader"):
         store.add(READER)

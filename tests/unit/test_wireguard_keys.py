@@ -42,7 +42,7 @@ def test_a_key_is_made_for_its_owner_alone_whatever_the_umask(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "other"], "nothing is left lying about"
 
 
-def test_who_makes_a_key_at_once_gets_the_same_one(tmp_path):
+def test_concurrent_makers_of_a_key_get_the_same_one(tmp_path):
     assert len(set(Pool(20).map(make_key, [tmp_path / "key"] * 20))) == 1
 
 
@@ -55,14 +55,14 @@ def test_a_key_that_others_may_read_is_refused(tmp_path, mode):
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"x", b"\xff" * 44, base64.b64encode(ALICE[:31]), b"A" * 44])
-def test_what_is_no_key_is_refused_and_kept(tmp_path, content):
+def test_an_invalid_key_is_refused_and_kept(tmp_path, content):
     file = keep(tmp_path / "key", content)
     with pytest.raises(KeyFileError, match="does not contain a private key"):
         make_key(file)
     assert file.read_bytes() == content
 
 
-def test_where_no_file_can_be_is_said(tmp_path):
+def test_an_impossible_path_is_reported(tmp_path):
     with pytest.raises(KeyFileError, match="No such file or directory"):
         make_key(tmp_path / "nowhere" / "key")
     with pytest.raises(KeyFileError, match="Is a directory"):
