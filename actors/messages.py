@@ -156,14 +156,14 @@ class Bound(Message, frozen=True):
 
 
 class Select(Message, frozen=True):
-    """The client has no binding: hold an election and report it with ElectionHeld."""
+    """The client has no binding: select a backend as the leader, and report it with Selected."""
 
 
 BindingFound = Bound | Select
 
 
 class Selected(Message, frozen=True):
-    """The election the sender was asked to hold gave this backend, or none."""
+    """The leader has selected this backend, None if there was none."""
 
     client: str
     backend_id: str | None

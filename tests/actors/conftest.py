@@ -1,4 +1,4 @@
-"""What every test of actors needs: none outlives its test, and what is logged can be read."""
+"""Fixtures for tests of actors: no actor outlives its test, and the log can be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The actors that connections talk to, started as an edge does, for tests with real messages."""
+"""The actors that connections use, started without an edge, for tests with real messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def backend(name: str, **columns: object) -> Backend:
 
 
 def make_for_brazil(plan: SelectorPlan) -> Selector:
-    """Make the election that a plan asks for, at an edge in sa."""
+    """Make the selector for a plan, at an edge in sa."""
     return make_selector(
         plan.algorithm, pop_region="sa", rng=random.Random(1), spills_at_soft_limit=plan.spills_at_soft_limit
     )
@@ -44,7 +44,7 @@ def make_for_brazil(plan: SelectorPlan) -> Selector:
 class EdgeActors:
     """Registry, bindings and metrics. The bindings' table, limits and selections outlive the actor, as in an edge.
 
-    Backends, leases and limits without a pool or frontend named are those of POOL and FRONTEND.
+    POOL and FRONTEND are the defaults for backends, leases and limits.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EdgeActors:
         leases: Sequence[tuple[int, Backend]] = (),
         kind: type[RegistryActor] = RegistryActor,
     ) -> None:
-        """Start a registry from these facts and publish it."""
+        """Start a registry from the present facts and publish it."""
         held = [(POOL, lease_id, leased) for lease_id, leased in leases]
         self.addresses.registry.publish(
             kind.start(make_for_brazil, self.addresses.metrics, self.plans, {POOL: backends}, held)
@@ -86,21 +86,21 @@ class EdgeActors:
         self.addresses.bindings.publish(BindingsActor.start(self.table, self.limits, self.selectors))
 
     def leases(self, pool: str = POOL) -> dict[str, int]:
-        """Return the connections counted on each member, after what was told before."""
+        """Return the connections counted on each member, after all earlier messages."""
         views = ask(self.addresses.registry, DescribePool(pool), timeout_s=5)
         return {view.backend.id: view.connections for view in views}
 
     def find(self, client: str, *, excluded: tuple[str, ...] = ()) -> Bound | Select:
-        """Ask who the client is bound to."""
+        """Ask which backend the client is bound to."""
         return ask(self.addresses.bindings, FindBinding(client, excluded), timeout_s=5)
 
     def admit(self, client: str, admission: int = 0, frontend: str = FRONTEND) -> Refusal | None:
-        """Ask whether the client is within its limits, for a connection of this admission or for one more."""
+        """Ask whether the client is within its limits, for this admission or for a new one."""
         message = AdmitClient(frontend, client, admission or next(self.admissions))
         return ask(self.addresses.bindings, message, timeout_s=5)
 
     def settle(self) -> None:
-        """Wait until all three have handled what was told them."""
+        """Wait until all three have handled their messages."""
         for address in (self.addresses.registry, self.addresses.bindings, self.addresses.metrics):
             assert ask(address, Ping(), timeout_s=5)
 
@@ -141,11 +141,11 @@ class Leasing:
         return self.service.client(address)
 
     def lease(self, client: Client, tried: tuple[str, ...] = ()) -> Lease:
-        """Lease as a connection does that has failed to reach the backends in `tried`."""
+        """Lease like a connection that could not reach the backends in `tried`."""
         return self.service.lease(self.service.next_lease_id(), client, tried)
 
     def bind(self, client: Client) -> str:
-        """Let a connection of the client come and go; returns the backend that the client is bound to now."""
+        """Open and close a connection of the client; return the backend that the client is bound to."""
         lease = self.lease(client)
         self.service.connected(lease, client, 0.001)
         self.service.release(lease.lease_id)

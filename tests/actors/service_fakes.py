@@ -1,4 +1,4 @@
-"""A service whose every move the test decides, behind a pool, an actor and a client."""
+"""A service controlled by the test, behind a pool, an actor and a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.domain.services import ServiceSpec, parse_service
 
 
 class FakeServer:
-    """Counts connections and what is asked of it. It is up until `fall`."""
+    """Counts connections and calls. It is up until `fall`."""
 
     def __init__(self) -> None:
         self.down: str | None = None
@@ -44,7 +44,7 @@ class FakeServer:
         return self.connect
 
     def fall(self, reason: str) -> None:
-        """End every connection, and take no more."""
+        """Close every connection and refuse new ones."""
         self.down = reason
         for connection in self.open:
             connection.has_ended = True

@@ -1,4 +1,4 @@
-"""Asking and telling through an address, whose actor may be slow, dead, or dead and followed by another."""
+"""Asking and telling through an address whose actor may be slow, dead, or replaced."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def dead() -> Address:
     return address
 
 
-def test_an_ask_that_finds_the_actor_dead_is_answered_by_its_successor():
+def test_an_ask_that_finds_the_actor_dead_goes_to_its_successor():
     address = dead()
     asker = gevent.spawn(ask, address, WhoAreYou(), timeout_s=10)
     gevent.sleep(0)  # it has asked, in vain
@@ -90,7 +90,7 @@ def test_an_ask_that_finds_the_actor_dead_is_answered_by_its_successor():
     assert asker.get(timeout=10) == "second"
 
 
-def test_an_ask_waiting_in_the_inbox_of_a_dying_actor_is_answered_by_its_successor():
+def test_an_ask_in_the_inbox_of_a_dying_actor_goes_to_its_successor():
     address = Address("desk")
     gate = Gate()
     address.publish(Named.start("first", gate))
@@ -159,7 +159,7 @@ def test_a_timeout_that_the_asker_runs_under_also_ends_the_wait_for_a_successor(
     assert caught.value is mine
 
 
-def test_waiting_for_a_successor_and_for_its_later_answer_share_one_deadline():
+def test_waiting_for_a_successor_and_its_deferred_reply_share_one_deadline():
     address = dead()
     gevent.spawn_later(0.5, lambda: address.publish(Named.start("second")))
     started = time.monotonic()

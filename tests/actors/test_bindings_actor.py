@@ -1,4 +1,4 @@
-"""The bindings actor by its messages: who is bound, who elects, who waits for whom, and who is over a limit."""
+"""The bindings actor by its messages: bindings, leading and waiting connections, and per-client limits."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.harness import eventually
 
 
 def asking(edge: EdgeActors, client: str, times: int) -> list[gevent.Greenlet]:
-    """Let so many connections of a client ask, each in a greenlet; their questions have been handled."""
+    """Let `count` connections of a client ask, each in a greenlet; return when their requests have been handled."""
     askers = [gevent.spawn(edge.find, client) for _ in range(times)]
     gevent.sleep(0)
     edge.settle()
     return askers
 
 
-def test_a_look_at_a_binding_starts_no_election_and_waits_for_none():
+def test_describing_a_binding_starts_no_selection_and_waits_for_none():
     edge = EdgeActors()
     look = DescribeBinding("ana")
     assert ask(edge.addresses.bindings, look, timeout_s=1) is None
@@ -46,7 +46,7 @@ def test_a_look_at_a_binding_starts_no_election_and_waits_for_none():
     assert (found.client, found.backend_id) == ("ana", "a")
 
 
-def test_a_client_is_unbound_until_an_election_or_a_connection_binds_it():
+def test_a_client_is_unbound_until_a_selection_or_a_connection_binds_it():
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     tell(edge.addresses.bindings, Selected("ana", "a"))
@@ -55,7 +55,7 @@ def test_a_client_is_unbound_until_an_election_or_a_connection_binds_it():
     assert edge.find("bob") == Bound("b")
 
 
-def test_of_fifty_askers_one_elects_and_the_others_follow_it():
+def test_one_of_fifty_askers_leads_and_the_others_follow():
     edge = EdgeActors()
     askers = asking(edge, "ana", 50)
     answered = [asker for asker in askers if asker.ready()]
@@ -65,12 +65,12 @@ def test_of_fifty_askers_one_elects_and_the_others_follow_it():
     assert [asker.value for asker in askers].count(Bound("a")) == 49
 
 
-def test_elections_of_different_clients_do_not_wait_for_each_other():
+def test_selections_of_different_clients_do_not_wait_for_each_other():
     edge = EdgeActors()
     assert [edge.find(client) for client in ("ana", "bob", "eva")] == [Select()] * 3
 
 
-def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
+def test_after_a_selection_without_a_backend_the_next_waiter_leads():
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     askers = asking(edge, "ana", 3)
@@ -81,7 +81,7 @@ def test_an_election_that_found_nobody_is_passed_on_to_the_next_who_waited():
     assert [asker.value for asker in askers] == [Select(), Bound("a"), Bound("a")]
 
 
-def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_second_lands_them_all(monkeypatch):
+def test_a_vanished_leader_is_replaced_after_the_timeout_and_the_second_serves_all(monkeypatch):
     monkeypatch.setattr(single_flight, "LEADER_TIMEOUT_SECONDS", 0.05)
     edge = EdgeActors()
     assert edge.find("ana") == Select()
@@ -94,7 +94,7 @@ def test_an_elector_that_vanishes_is_replaced_when_its_patience_is_over_and_the_
     assert [asker.value for asker in early] == [Bound("a")] * 3
 
 
-def test_a_binding_to_an_excluded_backend_is_no_answer_and_ends_in_one_election():
+def test_a_binding_to_an_excluded_backend_leads_to_one_selection():
     edge = EdgeActors()
     tell(edge.addresses.bindings, ConfirmBinding("ana", "a"))
     assert edge.find("ana", excluded=("a",)) == Select()
@@ -168,14 +168,14 @@ def test_a_client_may_open_only_so_many_connections_a_second():
     assert admitted(edge, 3) == [None, None, Refusal.CLIENT_RATE]
 
 
-def test_a_refused_connection_neither_elects_nor_waits():
+def test_a_refused_connection_neither_selects_nor_waits():
     edge = EdgeActors(max_connections_per_client=1)
     assert admitted(edge, 2) == [None, Refusal.CLIENT_CONNECTIONS]
-    assert edge.find("ana") == Select(), "nobody holds an election"
+    assert edge.find("ana") == Select(), "no selection is in progress"
     assert edge.selectors.finish("ana") == []
 
 
-def test_a_frontend_without_limits_admits_everybody_and_remembers_nobody():
+def test_a_frontend_without_limits_admits_every_client_and_stores_none():
     edge = EdgeActors(max_connections_per_client=1)
     assert admitted(edge, 100, frontend="other") == [None] * 100
     tell(edge.addresses.bindings, ClientLeft("other", "ana", 1))
@@ -191,7 +191,7 @@ def test_a_client_is_limited_at_each_frontend_by_itself():
     assert admitted(edge, 1, frontend="web") == [Refusal.CLIENT_CONNECTIONS]
 
 
-def test_other_limits_count_who_is_open_already_and_those_of_a_frontend_that_has_none_are_forgotten():
+def test_new_limits_count_open_connections_and_removed_ones_are_forgotten():
     edge = EdgeActors(max_connections_per_client=2)
     assert admitted(edge, 2) == [None, None]
     tell(edge.addresses.bindings, ReplaceLimits({FRONTEND: LimitRules(3), "new": LimitRules(1)}))
@@ -202,7 +202,7 @@ def test_other_limits_count_who_is_open_already_and_those_of_a_frontend_that_has
     assert set(edge.limits) == {FRONTEND}
 
 
-def test_limits_and_who_counts_against_them_outlive_a_crash_of_the_actor():
+def test_limits_and_their_counts_outlive_a_crash_of_the_actor():
     edge = EdgeActors()
     tell(edge.addresses.bindings, ReplaceLimits({FRONTEND: LimitRules(2)}))
     assert admitted(edge, 2) == [None, None]
@@ -241,7 +241,7 @@ def test_the_bindings_outlive_a_crash_of_the_actor():
     assert edge.find("ana") == Bound("a")
 
 
-def test_those_who_wait_for_an_election_are_answered_through_a_successor_too():
+def test_waiters_of_a_selection_get_replies_through_a_successor():
     edge = EdgeActors()
     askers = asking(edge, "ana", 5)
     tell(edge.addresses.bindings, Crash())
@@ -252,7 +252,7 @@ def test_those_who_wait_for_an_election_are_answered_through_a_successor_too():
     assert sorted(type(asker.value).__name__ for asker in askers) == ["Bound", "Bound", "Bound", "Select", "Select"]
 
 
-def test_an_election_whose_outcome_was_lost_in_a_crash_is_held_again_by_one_of_those_who_wait():
+def test_a_waiter_repeats_a_selection_lost_in_a_crash():
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     askers = asking(edge, "ana", 5)
@@ -267,7 +267,7 @@ def test_an_election_whose_outcome_was_lost_in_a_crash_is_held_again_by_one_of_t
     assert [asker.value for asker in askers].count(Bound("b")) == 4
 
 
-def test_a_client_whose_election_was_lost_in_a_crash_need_not_wait_for_it():
+def test_a_client_does_not_wait_for_a_selection_lost_in_a_crash():
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     tell(edge.addresses.bindings, Crash())
@@ -277,7 +277,7 @@ def test_a_client_whose_election_was_lost_in_a_crash_need_not_wait_for_it():
     assert ask(edge.addresses.bindings, FindBinding("ana", ()), timeout_s=0.5) == Select()
 
 
-def test_a_waiter_that_gave_up_does_not_keep_the_others_from_their_answer():
+def test_a_waiter_that_gave_up_does_not_delay_the_replies_of_others():
     edge = EdgeActors()
     assert edge.find("ana") == Select()
     with pytest.raises(AskTimeoutError):

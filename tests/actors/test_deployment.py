@@ -84,7 +84,7 @@ def served(gateway: Gateway) -> Gateway:
     return gateway
 
 
-def test_from_nothing_to_an_answer(gateway):
+def test_from_nothing_to_a_response(gateway):
     assert gateway.acquire() == NoEndpoint()
     gateway.deployment.create(HELLO)
     assert gateway.acquire() == NotDeployed("hello")
@@ -191,7 +191,7 @@ def test_a_version_that_cannot_be_loaded_any_more_is_logged_and_the_others_serve
     again.close()
 
 
-def test_of_a_conflict_on_disk_one_is_left_out_and_said(served, logged):
+def test_one_of_two_conflicting_endpoints_on_disk_is_skipped_and_reported(served, logged):
     with sqlite3.connect(served.path) as database:
         columns = "name, domain, path, methods, timeout_seconds, max_concurrency, max_body_bytes, is_enabled, deployed"
         rest = "last_number, created_at, updated_at"
@@ -232,7 +232,7 @@ def test_a_conflict_is_refused_when_it_is_created_and_nothing_has_changed(served
     assert served.response() == "one"
 
 
-def test_what_is_not_there_is_said(served):
+def test_a_missing_endpoint_or_version_is_reported(served):
     with pytest.raises(AlreadyExists):
         served.deployment.create(replace(HELLO, path="/elsewhere"))
     for attempt in (
@@ -263,7 +263,7 @@ def test_a_store_that_cannot_be_written_leaves_the_old_version_serving(served, m
     assert served.response() == "one"
 
 
-def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, monkeypatch):
+def test_an_actor_that_does_not_reply_leaves_the_old_version_on_disk(served, monkeypatch):
     uploaded = served.deployment.upload("hello", answering("two"))
     monkeypatch.setattr(deploying, "ASK_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(served.deployment, "_handlers", Address("nobody"))
@@ -273,7 +273,7 @@ def test_an_actor_that_does_not_answer_leaves_the_old_version_on_disk(served, mo
     assert served.response() == "one"
 
 
-def test_what_vanished_meanwhile_is_said(served, monkeypatch):
+def test_a_record_that_vanished_meanwhile_is_reported(served, monkeypatch):
     """Another process may write the file; here it seems to."""
     monkeypatch.setattr(served.store, "set_deployed", lambda *_arguments: False)
     with pytest.raises(NotFound, match="no longer has version 1"):

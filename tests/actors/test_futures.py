@@ -1,4 +1,4 @@
-"""The future on which every ask waits: pykka's contract for futures, for one waiting greenlet."""
+"""The future of an ask: pykka's contract for futures, with one waiting greenlet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_future_set_to_nothing_is_set_to_none():
     assert future.get(timeout=0) is None
 
 
-def test_who_waits_is_woken_by_the_set():
+def test_a_waiter_is_woken_by_the_set():
     future = GeventFuture()
     waiting = gevent.spawn(future.get, timeout=10)
     gevent.sleep(0)
@@ -67,7 +67,7 @@ def test_a_future_whose_waiter_was_interrupted_can_be_set_and_read_by_others(int
     assert other.get(timeout=10) == "for another"
 
 
-def test_a_waiter_killed_after_the_set_and_before_its_turn_harms_nobody():
+def test_killing_a_waiter_between_the_set_and_its_turn_is_harmless():
     future = GeventFuture()
     waiting = gevent.spawn(future.get, timeout=10)
     gevent.sleep(0)
@@ -95,7 +95,7 @@ def test_a_future_can_be_set_only_once(first, second):
             future.get(timeout=0)
 
 
-def test_an_exception_is_raised_in_each_who_asks_with_the_place_it_came_from():
+def test_an_exception_is_raised_in_each_waiter_with_its_origin():
     future = GeventFuture()
     try:
         fails_here()
@@ -127,7 +127,7 @@ def test_a_timeout_of_the_caller_that_is_not_due_leaves_the_futures_own_alone():
         GeventFuture().get(timeout=0.01)
 
 
-def test_a_hook_answers_in_place_of_a_value():
+def test_a_hook_supplies_the_value():
     future = GeventFuture()
     calls = []
     future.set_get_hook(lambda timeout: calls.append(timeout) or "from the hook")

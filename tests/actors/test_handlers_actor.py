@@ -1,4 +1,4 @@
-"""The handlers actor by its messages: who answers, what a crash leaves, ten thousand requests during fifty swaps."""
+"""The handlers actor by its messages: grants, crashes, and ten thousand requests during fifty swaps."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_request_gets_what_serves_it(gateway):
     assert (gateway.view().active, gateway.view().served) == (0, 1)
 
 
-def test_what_nobody_serves(gateway):
+def test_requests_without_a_handler(gateway):
     assert gateway.acquire("/nothing") == NoEndpoint()
     assert gateway.acquire(method="POST") == MethodNotAllowed(("GET", "HEAD"))
     assert gateway.acquire() == NotDeployed("hello")
@@ -165,7 +165,7 @@ def test_a_request_that_gives_up_asking_holds_nothing():
     dispatch = Dispatch(address)
     table = HandlerTable(Router())
     with gevent.Timeout(0.05), pytest.raises(gevent.Timeout):
-        dispatch.acquire("h", "/", "GET")  # nobody is there yet
+        dispatch.acquire("h", "/", "GET")  # no actor has been published yet
     address.publish(HandlersActor.start(table))
     assert ask(address, Ping(), timeout_s=5)
     assert isinstance(dispatch.acquire("h", "/", "GET"), NoEndpoint)
@@ -182,7 +182,7 @@ def test_a_release_that_is_interrupted_is_made_up_for(gateway):
     eventually(lambda: gateway.view().active == 0)
 
 
-def test_a_release_to_nobody_gives_up_in_silence(monkeypatch):
+def test_a_release_without_an_actor_gives_up_silently(monkeypatch):
     monkeypatch.setattr("app.gateway.dispatch.ASK_TIMEOUT_SECONDS", 0.05)
     dispatch = Dispatch(Address("handlers"))
     dispatch.release(1, failed=False)

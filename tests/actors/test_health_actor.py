@@ -1,4 +1,4 @@
-"""The health actor by its messages: who is probed when, how many at once, who hears of it, and what is forgotten."""
+"""The health actor by its messages: the schedule of probes, their limit, their results, and removed targets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def targets(count, spec=TCP):
 
 
 class Told(GeventActor):
-    """Keeps what it is told."""
+    """Records the messages that it receives."""
 
     def __init__(self, messages):
         super().__init__()
@@ -45,7 +45,7 @@ class Told(GeventActor):
 
 
 class Stage:
-    """A health actor between a registry and metrics that keep what they are told, with time in our hands."""
+    """A health actor with a clock that tests set, and a registry and metrics that record their messages."""
 
     def __init__(self, *targets):
         self.now = 1000.0
@@ -73,14 +73,14 @@ class Stage:
             assert ask(address, Ping(), timeout_s=5)
 
     def due(self, seconds=0.0):
-        """Let time pass, and return the targets whose probes start then."""
+        """Advance the clock and return the targets whose probes start."""
         self.now += seconds
         self.started.clear()
         self.tell(StartDueProbes())
         return list(self.started)
 
     def end(self, *ended, failure=None):
-        """End probes; return the targets whose probes that lets start."""
+        """End probes; return the targets whose probes start as a result."""
         self.started.clear()
         self.tell(*(ProbeEnded(one, failure) for one in ended))
         return list(self.started)
@@ -93,7 +93,7 @@ def test_a_target_is_probed_at_once_and_never_twice_at_a_time():
 
 
 @pytest.mark.parametrize("failure", [None, "connect_refused", "status"])
-def test_the_registry_and_the_metrics_hear_of_it(failure):
+def test_results_go_to_the_registry_and_the_metrics(failure):
     stage = Stage(target())
     stage.end(*stage.due(), failure=failure)
     assert stage.to_registry == [BackendProbed("web", target().backend, failure)]
@@ -101,7 +101,7 @@ def test_the_registry_and_the_metrics_hear_of_it(failure):
 
 
 @pytest.mark.parametrize("failure", ["no_resources", "internal_error"])
-def test_by_a_failure_of_ours_no_backend_is_judged(failure):
+def test_a_failure_of_the_edge_itself_counts_against_no_backend(failure):
     assert failure in INCONCLUSIVE
     stage = Stage(target())
     stage.end(*stage.due(), failure=failure)
@@ -109,7 +109,7 @@ def test_by_a_failure_of_ours_no_backend_is_judged(failure):
     assert stage.due(11.0) == [target()]
 
 
-def test_an_end_that_nobody_waits_for_is_passed_over():
+def test_an_unexpected_end_of_a_probe_is_ignored():
     stage = Stage(target())
     assert stage.end(target("stranger")) == [target()]
     stage.end(target("stranger"), target(spec=replace(TCP, path="/other")))
@@ -118,23 +118,23 @@ def test_an_end_that_nobody_waits_for_is_passed_over():
     assert len(stage.to_registry) == len(stage.to_metrics) == 1
 
 
-def test_no_more_than_so_many_are_under_way_and_the_rest_go_in_turn():
-    everybody = targets(MAX_AT_ONCE + 3)
-    stage = Stage(*everybody)
+def test_running_probes_are_limited_and_the_rest_follow_in_turn():
+    everyone = targets(MAX_AT_ONCE + 3)
+    stage = Stage(*everyone)
     under_way = stage.due()
-    assert under_way == list(everybody[:MAX_AT_ONCE])
+    assert under_way == list(everyone[:MAX_AT_ONCE])
     assert stage.due(1.0) == []
-    assert stage.end(*under_way[:2]) == list(everybody[MAX_AT_ONCE : MAX_AT_ONCE + 2])
-    assert stage.end(under_way[2]) == [everybody[-1]]
+    assert stage.end(*under_way[:2]) == list(everyone[MAX_AT_ONCE : MAX_AT_ONCE + 2])
+    assert stage.end(under_way[2]) == [everyone[-1]]
 
 
 def test_a_new_target_waits_behind_those_that_were_due_before():
-    everybody = targets(MAX_AT_ONCE + 1)
-    stage = Stage(*everybody)
+    everyone = targets(MAX_AT_ONCE + 1)
+    stage = Stage(*everyone)
     first = stage.due()[0]
     stage.now += 1
-    stage.tell(ReplaceTargets((target("new"), *everybody)))
-    assert stage.end(first) == [everybody[-1]]
+    stage.tell(ReplaceTargets((target("new"), *everyone)))
+    assert stage.end(first) == [everyone[-1]]
 
 
 def test_a_target_that_stays_keeps_its_rhythm_whatever_else_changes_in_its_row():
@@ -168,7 +168,7 @@ def test_one_that_is_changed_is_probed_at_once_and_the_old_probe_says_nothing_of
     assert stage.to_registry == [BackendProbed("web", changed.backend, None)]
 
 
-def test_one_whose_row_changes_meanwhile_is_judged_by_the_probe_under_way():
+def test_a_running_probe_counts_for_a_row_that_changed_meanwhile():
     stage = Stage(target())
     old = stage.due()
     stage.tell(ReplaceTargets((target(weight=7),)))
@@ -177,7 +177,7 @@ def test_one_whose_row_changes_meanwhile_is_judged_by_the_probe_under_way():
     assert stage.to_registry == [BackendProbed("web", target(weight=7).backend, None)]
 
 
-def test_one_that_is_removed_is_heard_of_no_more():
+def test_a_removed_target_reports_no_results():
     stage = Stage(target("a"), target("b"))
     under_way = stage.due()
     stage.tell(ReplaceTargets((target("b"),)))
@@ -242,7 +242,7 @@ def test_a_probe_that_could_not_be_started_is_tried_again_later(logged):
     assert {one.backend.id for _ in range(30) for one in stage.due(1.0)} == {"a"}
 
 
-def test_a_successor_probes_everybody_afresh_and_old_probes_end_unheard():
+def test_a_successor_probes_every_target_again_and_ignores_old_probes():
     stage = Stage(target("a"), target("b"))
     old = stage.due()
     with pytest.raises(InvariantBrokenError):
@@ -258,7 +258,7 @@ def test_a_successor_probes_everybody_afresh_and_old_probes_end_unheard():
 
 
 def starts(schedule, seconds, step=0.05, lasts=0.0):
-    """Run a schedule whose probes last so long; return when each target's probes started, by backend id."""
+    """Run a schedule with probes of a given duration; return the start times of probes by backend id."""
     seen, under_way, now = {}, [], 0.0
     for tick in range(int(seconds / step)):
         now = tick * step
@@ -270,9 +270,9 @@ def starts(schedule, seconds, step=0.05, lasts=0.0):
     return seen
 
 
-def schedule_of(*everybody, seed=1):
+def schedule_of(*everyone, seed=1):
     schedule = ProbeSchedule(random.Random(seed))
-    schedule.replace(everybody, 0.0)
+    schedule.replace(everyone, 0.0)
     return schedule
 
 
@@ -305,15 +305,15 @@ def test_a_probe_that_outlasts_the_interval_is_followed_by_the_next_at_once():
 @settings(deadline=None, max_examples=50)
 @given(st.data())
 def test_any_order_of_events_keeps_every_promise(data):
-    """Against a naive account of what is under way: at most one a target, MAX_AT_ONCE in all, nobody forgotten."""
-    everybody = targets(MAX_AT_ONCE + 4)
+    """Compare with a naive list of running probes: at most one per target, MAX_AT_ONCE in all, no target forgotten."""
+    everyone = targets(MAX_AT_ONCE + 4)
     schedule, now, under_way, wanted = ProbeSchedule(random.Random(0)), 0.0, {}, set()
     for _ in range(data.draw(st.integers(1, 25))):
         match data.draw(st.sampled_from(["replace", "start", "start", "end", "wait"])):
             case "replace":
-                left_out = data.draw(st.sets(st.sampled_from(everybody), max_size=6))
-                wanted = set(everybody) - left_out
-                schedule.replace([one for one in everybody if one in wanted], now)
+                left_out = data.draw(st.sets(st.sampled_from(everyone), max_size=6))
+                wanted = set(everyone) - left_out
+                schedule.replace([one for one in everyone if one in wanted], now)
             case "start":
                 for one in schedule.start_due(now):
                     assert one in wanted and one not in under_way
@@ -331,7 +331,7 @@ def test_any_order_of_events_keeps_every_promise(data):
     for one in under_way:
         schedule.end(one, now)
     served = set()
-    for _ in range(2 * len(everybody)):  # whoever is wanted has its turn within an interval and its jitter
+    for _ in range(2 * len(everyone)):  # every wanted target is probed within an interval and its jitter
         now += 0.25
         for one in schedule.start_due(now):
             served.add(one)

@@ -88,7 +88,7 @@ def test_what_vanished_backends_moved_counts_in_the_totals_of_the_process_alone(
     assert {labels[1] for labels in seen.histograms[names.REQUEST_SECONDS]} == {"b", ""}
 
 
-def test_a_backend_that_answered_is_counted_and_timed_and_its_lease_told_by_affinity(metrics):
+def test_a_connected_backend_is_counted_and_timed_and_its_lease_counted_by_affinity(metrics):
     for affinity, seconds in (("new", 0.002), ("hit", 0.004), ("hit", 9.0)):
         tell(metrics, BackendConnected("p", "a", affinity, seconds))
     seen = snapshot(metrics)

@@ -1,4 +1,4 @@
-"""Client -> lease through the real actors: what the binding does for a lease, and what becomes of failed dials."""
+"""Client -> lease through the real actors: the effect of bindings on leases, and failed dials."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_fifty_first_connections_of_fifty_clients_are_spread():
     assert sorted(leasing.edge.leases().values()) == [12, 12, 13, 13]
 
 
-def test_a_client_whose_backend_has_gone_is_bound_to_another():
+def test_a_client_of_a_removed_backend_is_bound_to_another():
     edge = EdgeActors(four())
     leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
@@ -92,7 +92,7 @@ def test_a_client_whose_backend_has_gone_is_bound_to_another():
 @pytest.mark.parametrize(
     "state", [{"is_healthy": False}, {"is_deleted": True}], ids=["unhealthy in the database", "deleted"]
 )
-def test_fifty_connections_of_a_client_whose_backend_went_away_rebind_to_one_backend(state):
+def test_fifty_connections_of_a_client_of_a_removed_backend_rebind_to_one(state):
     edge = EdgeActors(four())
     leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
@@ -147,7 +147,7 @@ def test_a_bound_client_still_comes_to_a_backend_of_weight_0_and_a_new_one_does_
     assert home not in {lease.backend.id for lease in newcomers}
 
 
-def test_nobody_to_lease_is_an_error_with_its_reason_and_is_counted():
+def test_a_refused_lease_is_an_error_with_its_reason_and_is_counted():
     edge = EdgeActors()
     leasing = Leasing(edge)
     for backends, reason in (
@@ -161,7 +161,7 @@ def test_nobody_to_lease_is_an_error_with_its_reason_and_is_counted():
         assert counted(edge)[names.LEASES][(reason,)] == 1
 
 
-def test_fifty_connections_of_a_client_that_finds_nobody_all_hear_so():
+def test_fifty_connections_of_a_client_without_a_backend_all_fail():
     leasing = Leasing(EdgeActors())
     askers = [gevent.spawn(outcome, leasing, leasing.client("10.0.0.1")) for _ in range(50)]
     gevent.joinall(askers, timeout=4, raise_error=True)
@@ -222,7 +222,7 @@ def test_a_binding_that_is_broken_is_replaced():
 # Without affinity
 
 
-def test_without_affinity_every_connection_is_elected_for_itself_and_nobody_is_bound():
+def test_without_affinity_every_connection_selects_and_no_client_is_bound():
     edge = EdgeActors(four())
     leasing = Leasing(edge, has_affinity=False)
     client = leasing.client("10.0.0.1")
@@ -318,7 +318,7 @@ def test_failures_in_traffic_eject_a_backend_and_are_counted_with_their_reason()
     }
 
 
-def test_a_connection_alone_forgets_no_failure_of_its_backend_and_a_success_told_does():
+def test_failures_are_cleared_by_a_reported_success_not_by_a_connection():
     edge = EdgeActors([backend("a")])
     leasing = Leasing(edge)
     client = leasing.client("10.0.0.1")
@@ -330,8 +330,8 @@ def test_a_connection_alone_forgets_no_failure_of_its_backend_and_a_success_told
     assert health_of(edge, "a") == (HealthState.UP, 0)
 
 
-def test_a_success_is_told_only_of_a_backend_that_something_is_remembered_of():
-    """Two tells for each connection would be too dear: a lease that was spotless says nothing."""
+def test_a_success_is_reported_only_for_a_backend_with_failures_on_record():
+    """Two tells per connection would cost too much, so a success on a spotless lease is not reported."""
     edge = EdgeActors([backend("a")])
     leasing = Leasing(edge)
     spotless = leasing.lease(leasing.client("10.0.0.1"))

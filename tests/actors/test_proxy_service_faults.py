@@ -1,4 +1,4 @@
-"""Leasing while actors are slow or die and while connections are killed: no lease is lost, none is counted for ever."""
+"""Leasing while actors are slow or die and connections are killed: no lease is lost, none is counted forever."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIENT = "10.0.0.1"
 
 
 class Hold:
-    """A registry that gets to nothing, from the first lease request on, until it is let go; then to all in order."""
+    """A registry that handles nothing from the first lease request until `let_go`, then everything in order."""
 
     def __init__(self) -> None:
         self.is_asked = is_asked = Event()
@@ -62,7 +62,7 @@ def test_a_connection_killed_while_it_asks_leaves_no_lease_behind(has_affinity):
     assert edge.leases() == {"a": 0}
 
 
-def test_a_connection_killed_while_it_holds_an_election_lets_the_others_hold_theirs():
+def test_killing_the_leading_connection_lets_another_lead():
     hold = Hold()
     edge = EdgeActors([backend("a")], registry=hold.kind)
     leasing = Leasing(edge)
@@ -77,7 +77,7 @@ def test_a_connection_killed_while_it_holds_an_election_lets_the_others_hold_the
     assert edge.leases() == {"a": 3}
 
 
-def test_a_connection_killed_while_it_waits_for_anothers_election_leaves_no_lease_behind():
+def test_killing_a_waiting_connection_leaves_no_lease_behind():
     hold = Hold()
     edge = EdgeActors([backend("a")], registry=hold.kind)
     leasing = Leasing(edge)
@@ -103,7 +103,7 @@ def test_a_lease_that_comes_too_late_is_given_back(monkeypatch):
     assert edge.leases() == {"a": 0}
 
 
-def test_an_election_that_takes_too_long_is_not_waited_for_by_the_clients_next_connection(monkeypatch):
+def test_the_next_connection_does_not_wait_for_a_slow_selection(monkeypatch):
     monkeypatch.setattr(proxy_service, "ASK_TIMEOUT_SECONDS", 0.02)
     hold = Hold()
     edge = EdgeActors([backend("a")], registry=hold.kind)
@@ -138,7 +138,7 @@ def test_a_lease_that_a_dying_registry_granted_is_counted_by_its_successor():
     assert edge.leases() == {"a": 0}
 
 
-def test_a_request_lost_with_a_dying_registry_is_answered_and_counted_once_by_its_successor():
+def test_a_request_lost_with_a_dying_registry_is_served_and_counted_once_by_its_successor():
     edge = EdgeActors([backend("a")])
     leasing = Leasing(edge)
     client = leasing.client(CLIENT)
@@ -159,7 +159,7 @@ def test_fifty_connections_of_one_client_asking_while_the_bindings_die_are_all_s
     askers = [gevent.spawn(leasing.lease, client) for _ in range(50)]
     assert hold.is_asked.wait(10)
     tell(edge.addresses.bindings, Crash())
-    hold.let_go()  # the election ends while nobody is there to hear of it
+    hold.let_go()  # the selection ends without an asker
     eventually(lambda: not edge.addresses.bindings.ref.is_alive())
     edge.start_bindings()
     gevent.joinall(askers, timeout=4, raise_error=True)

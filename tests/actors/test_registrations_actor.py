@@ -32,7 +32,7 @@ def actor():
     supervisor.stop()
 
 
-def test_it_keeps_what_is_entered_until_it_is_ended(actor):
+def test_added_registrations_stay_until_removed(actor):
     assert actor(RenewRegistration(ONE)) is False
     actor(AddRegistration(ONE))
     assert actor(RenewRegistration(ONE)) is True
@@ -40,7 +40,7 @@ def test_it_keeps_what_is_entered_until_it_is_ended(actor):
     assert actor(RenewRegistration(ONE)) is False
 
 
-def test_it_keeps_what_it_adopts_and_nothing_else(actor):
+def test_replacing_keeps_exactly_the_given_registrations(actor):
     actor(AddRegistration(ONE))
     actor(ReplaceRegistrations({"other": OTHER}))
     assert (actor(RenewRegistration(ONE)), actor(RenewRegistration(OTHER))) == (False, True)

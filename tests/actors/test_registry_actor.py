@@ -1,4 +1,4 @@
-"""The registry actor by its messages: leasing, releasing, replacing, health, and being built anew after a crash."""
+"""The registry actor by its messages: leasing, releasing, replacing, health, and rebuilding after a crash."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_bound_backend_is_preferred_and_when_full_overflows_and_when_gone_br
     assert lease(edge, 3, preferred="a") == Unleased(NoLease.BINDING_BROKEN)
 
 
-def test_an_excluded_backend_is_not_elected():
+def test_an_excluded_backend_is_not_selected():
     edge = EdgeActors([backend("a"), backend("b")])
     assert {lease(edge, number, excluded=("a",)).backend.id for number in range(10)} == {"b"}
     assert lease(edge, 99, excluded=("a", "b")) == Unleased(NoLease.FULL)
@@ -130,7 +130,7 @@ def test_failed_dials_eject_a_backend_and_a_success_takes_it_back(logged):
     assert lease(edge, 2, preferred="a").affinity is Affinity.HIT
 
 
-def test_dials_of_backends_unknown_to_the_registry_are_nobodys_business():
+def test_dials_of_backends_unknown_to_the_registry_are_ignored():
     edge = EdgeActors([backend("a")])
     tell(edge.addresses.registry, TrafficFailed(POOL, backend("z"), "econnrefused"))
     tell(edge.addresses.registry, TrafficSucceeded(POOL, backend("z")))
@@ -160,7 +160,7 @@ def test_a_successor_counts_leases_on_backends_that_left_before_it_was_built():
     assert edge.leases() == {"b": 1}
 
 
-def test_a_restored_lease_is_counted_once_however_often_it_is_told():
+def test_a_restored_lease_is_counted_once_despite_repeats():
     edge = EdgeActors([backend("a")])
     for _ in range(3):
         tell(edge.addresses.registry, RestoreLease(POOL, 1, backend("a")))
@@ -189,7 +189,7 @@ def probed(edge: EdgeActors, name: str, failure: str | None, times: int = 1) -> 
         tell(edge.addresses.registry, BackendProbed(POOL, backend(name), failure))
 
 
-def test_probes_decide_who_serves_and_every_change_is_logged_and_counted(logged):
+def test_probes_decide_which_backends_serve_and_every_change_is_logged_and_counted(logged):
     edge = EdgeActors([backend("a"), backend("b")], plans=[PROBED])
     assert states(edge) == {"a": HealthState.UNKNOWN, "b": HealthState.UNKNOWN}
     probed(edge, "a", None)
@@ -270,7 +270,7 @@ def test_the_frontends_of_a_pool_take_turns_each_for_itself_and_share_its_counts
     assert edge.leases("web") == {"a": 3, "b": 2}
 
 
-def test_a_pool_nobody_knows_is_an_empty_one_and_does_not_come_into_being():
+def test_an_unknown_pool_is_empty_and_is_not_created():
     edge = two_pools()
     assert lease(edge, 1, pool="gone") == Unleased(NoLease.EMPTY)
     tell(edge.addresses.registry, ReleaseLease("gone", 1))
@@ -319,7 +319,7 @@ def crowd(name: str, count: int) -> tuple[Backend, ...]:
     return tuple(backend(f"{name}{number}") for number in range(count))
 
 
-def test_others_get_their_turn_while_a_large_set_is_taken_over_and_there_is_always_somebody():
+def test_replacing_a_large_set_yields_to_others_and_always_leaves_a_backend():
     edge = EdgeActors(crowd("old", 2 * CHANGES_PER_SLICE))
     tell(edge.addresses.registry, ReplaceBackends(POOL, crowd("new", 2 * CHANGES_PER_SLICE)))
     seen = set()

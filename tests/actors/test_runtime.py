@@ -1,4 +1,4 @@
-"""The life of an actor on the gevent runtime: starting, order, replies, and what a failing handler may not end."""
+"""The life of an actor on the gevent runtime: starting, order, replies, and failing handlers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Add:
 
 
 class Numbers(Request[list[int]], frozen=True):
-    """Every number told so far."""
+    """Every number received so far."""
 
 
 class Fail(Request[None], frozen=True):
@@ -58,7 +58,7 @@ class HandlerResponse:
 
 
 class Notebook(GeventActor):
-    """Remembers numbers, fails when asked to, and answers some questions later."""
+    """Remembers numbers, fails on request, and defers some replies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,13 +142,13 @@ def test_a_message_that_an_actor_does_not_know_is_an_error_that_names_it():
     assert numbers_of(address) == []
 
 
-def test_an_ask_is_answered_by_what_the_handler_returns():
+def test_an_ask_returns_what_the_handler_returns():
     address = started()
     tell(address, Add(7))
     assert numbers_of(address) == [7]
 
 
-def test_an_answer_may_come_later_while_the_actor_goes_on():
+def test_a_reply_may_be_deferred_while_the_actor_continues():
     address = started()
     asker = gevent.spawn(ask, address, Later(), timeout_s=10)
     gevent.sleep(0)
@@ -159,7 +159,7 @@ def test_an_answer_may_come_later_while_the_actor_goes_on():
     assert asker.get(timeout=10) == "at last"
 
 
-def test_an_exception_may_be_the_later_answer():
+def test_a_deferred_reply_may_be_an_exception():
     address = started()
     asker = gevent.spawn(_error_of, address, Later(), 10)
     gevent.sleep(0)
@@ -168,7 +168,7 @@ def test_an_exception_may_be_the_later_answer():
     assert isinstance(asker.get(timeout=10), LookupError)
 
 
-def test_a_later_answer_that_never_comes_times_out():
+def test_a_deferred_reply_that_never_comes_times_out():
     address = started()
     with pytest.raises(AskTimeoutError, match="actor notebook did not reply to Later"):
         ask(address, Later(), timeout_s=0.02)
@@ -176,7 +176,7 @@ def test_a_later_answer_that_never_comes_times_out():
 
 
 @pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
-def test_an_ask_whose_handler_fails_raises_in_the_asker_and_the_actor_lives_on(error, logged):
+def test_a_handler_failure_raises_in_the_asker_and_the_actor_continues(error, logged):
     address, bystander = started(), started()
     tell(address, Add(1))
     with pytest.raises(RuntimeError, match=type(error).__name__):
@@ -187,7 +187,7 @@ def test_an_ask_whose_handler_fails_raises_in_the_asker_and_the_actor_lives_on(e
 
 
 @pytest.mark.parametrize("error", LEAKS, ids=lambda error: type(error).__name__)
-def test_a_tell_whose_handler_fails_is_logged_and_counted_and_the_next_message_is_handled(error, logged):
+def test_a_failed_tell_is_logged_and_counted_and_the_next_message_is_handled(error, logged):
     failed = []
     address, bystander = started(), started()
     on_handler_error(address.ref, failed.append)
@@ -199,14 +199,14 @@ def test_a_tell_whose_handler_fails_is_logged_and_counted_and_the_next_message_i
     assert any(line.startswith("ERROR: Notebook failed to handle FailTold") for line in logged)
 
 
-def test_a_request_that_nobody_waits_for_may_fail_without_ending_the_actor():
+def test_a_failed_request_without_a_waiter_does_not_end_the_actor():
     address = started()
     tell(address, Fail(ValueError("bad")))
     tell(address, Add(3))
     assert ask(address, Numbers(), timeout_s=0.3) == [3]
 
 
-def test_a_broken_invariant_ends_the_actor_and_its_asker_hears_of_it():
+def test_a_broken_invariant_ends_the_actor_and_is_raised_in_the_asker():
     address, bystander = started(), started()
     with pytest.raises(InvariantBrokenError):
         ask(address, Fail(InvariantBrokenError("books do not balance")), timeout_s=5)
@@ -214,7 +214,7 @@ def test_a_broken_invariant_ends_the_actor_and_its_asker_hears_of_it():
     assert numbers_of(bystander) == []
 
 
-def test_a_told_broken_invariant_ends_the_actor():
+def test_a_broken_invariant_in_a_tell_ends_the_actor():
     address = started()
     tell(address, FailTold(InvariantBrokenError("books do not balance")))
     eventually(lambda: not address.ref.is_alive())
@@ -233,7 +233,7 @@ def test_crash_ends_any_actor(verb):
     assert died.wait(10)
 
 
-def test_what_waits_in_the_inbox_of_a_dying_actor_is_lost_but_its_askers_are_told():
+def test_the_inbox_of_a_dying_actor_is_lost_and_its_asks_fail():
     ref = Notebook.start()
     ref.tell(Crash())
     ref.tell(Add(1))

@@ -1,4 +1,4 @@
-"""The pool of a service: calls overlap, the backlog is bounded, failures are told apart, connections come back."""
+"""The pool of a service: concurrent calls, a bounded backlog, distinct failures, and reconnection."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def calls(pool: ServicePool, operation: object, count: int) -> list[Any]:
     return [pool.submit(operation, time.monotonic() + 5.0) for _ in range(count)]
 
 
-def test_a_call_gets_its_answer(make):
+def test_a_call_gets_its_result(make):
     pool = make()
     assert pool.wait(5) is None
     assert call(pool, "hello") == "hello"
@@ -109,7 +109,7 @@ def test_the_services_own_timeout_bounds_a_callers(make):
         call(pool, "wait", 1000)
 
 
-def test_a_call_whose_deadline_passes_while_it_waits_is_never_begun(make, server):
+def test_a_call_is_not_started_after_its_deadline(make, server):
     pool = make(connections=1)
     first = pool.submit("wait", time.monotonic() + 5)
     second = pool.submit("late", time.monotonic() + 0.02)
@@ -169,7 +169,7 @@ def test_calls_that_wait_when_it_turns_out_to_be_down_fail_too(make, server):
     assert pool.counts().depth == 0
 
 
-def test_one_tries_for_all_with_longer_and_longer_waits(make, server, monkeypatch):
+def test_one_greenlet_retries_for_all_with_growing_waits(make, server, monkeypatch):
     waits: list[float] = []
     backoff = pooling._backoff
 
@@ -251,7 +251,7 @@ def test_a_connection_that_does_not_come_about_is_given_up_in_time(make, server)
     assert pool.wait(5) == "no connection within 0.02 s"
 
 
-def test_waiting_for_what_is_not_known_yet_has_an_end(make, server):
+def test_waiting_for_an_unknown_state_times_out(make, server):
     server.is_slow_to_connect = True
     assert make().wait(0.01) == "no connection within 0.01 s"
 
@@ -284,7 +284,7 @@ def test_a_test_uses_a_connection_of_its_own(make, server):
     server.gate.set()
 
 
-def test_a_test_of_what_does_not_answer_has_an_end(server):
+def test_a_test_of_a_silent_service_times_out(server):
     server.is_slow_to_connect = True
     pool = ServicePool(fake_spec(timeout_seconds=0.01, connect_timeout_seconds=0.01), server.connect)
     with pytest.raises(ServiceDown, match=r"no response within 0\.02 s"):
@@ -319,7 +319,7 @@ def test_closing_has_an_end_though_calls_and_connections_do_not(make, server):
         assert caught.value.may_have_happened == was_begun
 
 
-def test_a_thousand_calls_are_each_answered_once(make, server):
+def test_a_thousand_calls_each_get_one_result(make, server):
     pool = make(connections=8, backlog=1000)
     futures = [pool.submit(number, time.monotonic() + 10) for number in range(1000)]
     assert [one.get(timeout=10) for one in futures] == list(range(1000))

@@ -61,7 +61,7 @@ def test_a_service_is_started_described_and_asked(house):
     assert [one.counts.served for one in house.services.describe()] == [1]
 
 
-def test_one_that_is_down_is_started_all_the_same_and_comes_up_later(house):
+def test_a_service_that_is_down_is_started_and_comes_up_later(house):
     house.server("a").down = "connection refused"
     view = house.services.start(at("a"))
     assert (view.counts.is_up, view.counts.reason) == (False, "connection refused")
@@ -69,7 +69,7 @@ def test_one_that_is_down_is_started_all_the_same_and_comes_up_later(house):
     eventually(lambda: house.services.describe_one("main").counts.is_up)
 
 
-def test_several_are_started_side_by_side_and_one_that_hangs_holds_up_nobody(house):
+def test_several_services_start_concurrently_and_one_that_hangs_delays_none(house):
     house.server("slow").is_slow_to_connect = True
     specs = [at("slow", "slow", connect_timeout_seconds=0.3), *(at("a", f"quick{number}") for number in range(5))]
     starting = gevent.spawn(house.services.start_all, specs)
@@ -131,7 +131,7 @@ def test_a_replacement_is_up_before_the_old_one_ends_and_one_that_fails_changes_
     eventually(lambda: not house.server("a").open)
 
 
-def test_calls_during_many_replacements_are_all_answered(house):
+def test_calls_during_many_replacements_all_get_results(house):
     house.services.start(at("a", backlog=1000))
     is_over, responses = [], []
 
@@ -200,7 +200,7 @@ def test_a_stopped_service_is_gone_and_its_name_is_free(house):
     assert house.given_up == []
 
 
-def test_stopping_waits_for_calls_under_way_as_long_as_told(house):
+def test_stopping_waits_for_running_calls_within_the_limit(house):
     house.services.start(at("a"))
     under_way = gevent.spawn(house.call, "wait")
     eventually(lambda: house.server("a").asked)
@@ -227,7 +227,7 @@ def test_a_service_is_tested(house):
     assert house.services.describe_one("main").counts.is_up, "its own connections stand"
 
 
-def test_a_client_whose_service_is_gone_hears_so_in_time(house):
+def test_a_call_to_a_removed_service_fails_in_time(house):
     house.services.start(at("a"))
     client = Cache("main", house.services.address("cache", "main")[0], 0.1)
     assert client.expire("x", 1) == CacheExpire("x", 1)
@@ -257,7 +257,7 @@ def test_clients_are_found_by_kind_and_name(house):
     assert isinstance(ServiceClients(lambda kind, name: (Address(name), sqlite)).get("database", "shop"), Database)
 
 
-def test_a_caller_whose_actor_crashes_over_its_call_hears_that_the_service_was_down(house):
+def test_a_call_that_crashes_the_actor_fails_as_service_down(house):
     house.services.start(at("a"))
     client = house.services.address("cache", "main")[0]
     house.services.stop("main")
@@ -299,7 +299,7 @@ def test_a_close_that_breaks_is_logged_and_reported(house, monkeypatch, logged):
     assert any("background work of a service failed unexpectedly" in line for line in logged)
 
 
-def test_a_service_whose_actor_cannot_be_built_leaves_nothing_behind(house, monkeypatch):
+def test_a_service_without_an_actor_leaves_nothing_behind(house, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ServiceActor, "start", lambda slot: 1 / 0)
         with pytest.raises(ZeroDivisionError):

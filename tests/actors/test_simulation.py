@@ -1,4 +1,4 @@
-"""The simulation elects as the edge does: the registry actor, asked for each client in turn, gives the same answers."""
+"""The simulation selects as the edge does: the registry actor, asked for each client in turn, selects the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def locate(address: str) -> GeoInfo | None:
 
 
 @pytest.mark.parametrize("spills", [False, True])
-def test_the_registry_gives_the_same_answers(spills):
+def test_the_registry_selects_the_same_backends(spills):
     plan = PoolPlan("default", HealthRules(), (SelectorPlan("edge", "geo", spills),))
     addresses = [f"192.0.2.{random.Random(number).randrange(250)}" for number in range(900)]
     simulation = Simulation(plan, "edge", FLEET, "eu", locate, seed=11)

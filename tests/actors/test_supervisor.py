@@ -1,4 +1,4 @@
-"""The supervisor: every way to die is noticed, restarts come with back-off, and giving up is loud and final."""
+"""The supervisor: it notices every kind of death, restarts with back-off, and gives up once and for all."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Incarnation(Request[int], frozen=True):
 
 
 class Phoenix(GeventActor):
-    """Knows the how-manieth it is. `dies_at_start` fails in on_start, as a broken resource would make it.
+    """An actor that counts its incarnations. With `dies_at_start` it fails in on_start, as if a resource were broken.
 
-    One that `never_starts` takes no message out of its inbox.
+    With `never_starts` it takes no message from its inbox.
     """
 
     def __init__(self, number: int, dies_at_start: bool = False, never_starts: bool = False) -> None:
@@ -53,7 +53,7 @@ class Phoenix(GeventActor):
 
 
 class Nest:
-    """A supervised Phoenix, and what its supervisor reported."""
+    """A supervised Phoenix, and the reports of its supervisor."""
 
     def __init__(self) -> None:
         self.address = Address("phoenix")
@@ -112,7 +112,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return asked
 
 
-def test_a_supervised_actor_answers_when_supervise_returns(nest):
+def test_a_supervised_actor_replies_when_supervise_returns(nest):
     nest.supervise()
     assert (nest.incarnation(), nest.address.epoch, nest.restarted) == (1, 1, [])
 
@@ -180,14 +180,14 @@ def test_a_successor_that_cannot_be_built_is_tried_again(nest, short_backoff, lo
     assert sum(line.startswith("ERROR: actor phoenix could not be started") for line in logged) == 2
 
 
-def test_a_successor_whose_start_fails_in_its_greenlet_is_replaced(nest, short_backoff):
+def test_a_successor_that_fails_to_start_in_its_greenlet_is_replaced(nest, short_backoff):
     nest.failing_on_starts = {2, 3}
     nest.supervise()
     nest.crash()
     assert nest.incarnation() == 4
 
 
-def test_an_actor_whose_very_first_start_fails_in_its_greenlet_is_replaced(nest, short_backoff):
+def test_an_actor_that_first_fails_to_start_in_its_greenlet_is_replaced(nest, short_backoff):
     nest.failing_on_starts = {1}
     nest.supervise()
     assert nest.incarnation() == 2
@@ -215,7 +215,7 @@ def test_even_a_killed_greenlet_is_noticed_and_replaced(nest):
     assert nest.restarted == ["phoenix"]
 
 
-def test_those_who_had_asked_an_actor_whose_greenlet_is_killed_are_answered_by_its_successor(nest):
+def test_pending_asks_of_an_actor_with_a_killed_greenlet_go_to_its_successor(nest):
     nest.endless_starts = {2}
     nest.supervise()
     nest.crash()
@@ -226,7 +226,7 @@ def test_those_who_had_asked_an_actor_whose_greenlet_is_killed_are_answered_by_i
     assert asker.get(timeout=10) == 3
 
 
-def test_a_message_told_to_a_dead_actor_is_not_found_by_its_successor(nest, short_backoff):
+def test_a_message_to_a_dead_actor_does_not_reach_its_successor(nest, short_backoff):
     nest.supervise()
     tell(nest.address, Crash())
     for _ in range(5):

@@ -214,7 +214,7 @@ def test_explain_looks_names_up_once(routing_db: Path) -> None:
     found = {one["id"]: one for one in json.loads(done.stdout)["backends"]}
     assert found["here"]["host"] in ("127.0.0.1", "::1")
     assert found["here"]["is_candidate"]
-    assert found["lost"]["why"] == "out: its name nobody.invalid is not resolved"
+    assert found["lost"]["why"] == "out: host name nobody.invalid is not resolved"
     assert "nobody.invalid:80" in command("explain", "200.160.2.3", DB_PATH=str(routing_db)).stdout
 
 

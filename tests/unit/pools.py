@@ -1,4 +1,4 @@
-"""What the tests of the domain build on: backends by hand, clients from somewhere, pools with seeded chance."""
+"""Helpers for the tests of the domain: backends, clients with a location, pools with a seeded random source."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def backend(backend_id: str, place: str = "BR/sa", **fields: Any) -> Backend:
     return Backend(id=backend_id, country=country or None, region=region or None, **values)
 
 
-def somebody(geo: GeoInfo | None) -> Client:
-    """Return a client from there."""
+def client_from(geo: GeoInfo | None) -> Client:
+    """Return a client at this location."""
     return Client("192.0.2.1", "default 192.0.2.1", geo)
 
 
 class PoolUnderTest:
-    """A pool with a clock that tests turn, and lease ids that count themselves.
+    """A pool with a clock that tests set, and automatic lease ids.
 
-    It is elected in by `plans`, which begin as one election by geography; `changes` and `fail_opens` are what the pool
-    told its owner, `made` the elections that it asked for, in order.
+    Its selectors follow `plans`, at first one geo selector. `changes` and `fail_opens` are the reports of the pool,
+    `made` the plans of the selectors that it made, all in order.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PoolUnderTest:
         self.replace(backends)
 
     def plan(self, *plans: SelectorPlan) -> None:
-        """Let these elections be held from now on."""
+        """Use these selectors from now on."""
         self.pool.set_selectors(plans, self._make_selector)
 
     def _make_selector(self, plan: SelectorPlan) -> Selector:
@@ -88,7 +88,7 @@ class PoolUnderTest:
         tried: tuple[str, ...] = (),
         frontend: str = FRONTEND,
     ) -> Lease | Unleased:
-        return self.pool.lease(next(self._ids), frontend, somebody(client), bound, tried, self.now)
+        return self.pool.lease(next(self._ids), frontend, client_from(client), bound, tried, self.now)
 
     def lease(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = (), frontend: str = FRONTEND) -> Lease:
         response = self.ask(client, tried=tried, frontend=frontend)
@@ -96,20 +96,20 @@ class PoolUnderTest:
         return response
 
     def hold(self, backend_id: str, connections: int) -> list[int]:
-        """Keep connections open on one backend, as a registry's successor learns of them; returns their lease ids."""
+        """Hold leases on one backend, restored as by a registry's successor; return their ids."""
         ids = [next(self._ids) for _ in range(connections)]
         for lease_id in ids:
             self.pool.restore(lease_id, self.member(backend_id).backend, self.now)
         return ids
 
     def visit(self, client: GeoInfo | None = BRAZIL, *, tried: tuple[str, ...] = (), frontend: str = FRONTEND) -> str:
-        """Connect and leave again; returns who answered."""
+        """Connect and disconnect; return the id of the backend."""
         lease = self.lease(client, tried=tried, frontend=frontend)
         self.pool.release(lease.lease_id)
         return lease.backend.id
 
     def fail(self, backend_id: str, times: int = 3) -> float | None:
-        """Fail in traffic; returns the cool-down when that ejected the backend."""
+        """Fail in traffic; return the cool-down if that ejected the backend."""
         one, seen = self._row(backend_id), len(self.changes)
         for _ in range(times):
             self.pool.traffic_failed(one, "econnrefused", self.now)

@@ -1,4 +1,4 @@
-"""An election by hand: members without a pool, reserved and released as the pool does it."""
+"""Selectors driven by hand: members without a pool, reserved and released as a pool does it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.domain.model import Backend
 from app.domain.selection import Selector, make_selector
 from tests.unit.pools import BRAZIL, backend
 
-SOMEBODY = Client("192.0.2.1", "default 192.0.2.1", BRAZIL)
+A_CLIENT = Client("192.0.2.1", "default 192.0.2.1", BRAZIL)
 
 
 def client(number: int) -> Client:
@@ -26,7 +26,7 @@ def selector(algorithm: str, *, pop_region: str | None = "sa", seed: int = 1) ->
 
 
 class SelectorUnderTest:
-    """One election over members that it knows by name."""
+    """One selector over members by name."""
 
     def __init__(self, algorithm: str, rows: Iterable[Backend] = ()) -> None:
         self.selector = selector(algorithm)
@@ -48,9 +48,9 @@ class SelectorUnderTest:
         member.has_left = True
         self.selector.remove(member)
 
-    def hold(self, whom: Client = SOMEBODY, excluded: Collection[str] = ()) -> str | None:
-        """Connect and stay; returns who answered."""
-        member = self.selector.select(whom, excluded)
+    def hold(self, client: Client = A_CLIENT, excluded: Collection[str] = ()) -> str | None:
+        """Connect and stay connected; return the name of the member."""
+        member = self.selector.select(client, excluded)
         if member is None:
             return None
         self.count(member.backend.id, 1)
@@ -61,15 +61,15 @@ class SelectorUnderTest:
         self.members[name].connections += more
         self.selector.update(self.members[name])
 
-    def visit(self, whom: Client = SOMEBODY, excluded: Collection[str] = ()) -> str | None:
-        """Connect and leave again; returns who answered."""
-        name = self.hold(whom, excluded)
+    def visit(self, client: Client = A_CLIENT, excluded: Collection[str] = ()) -> str | None:
+        """Connect and disconnect; return the name of the member."""
+        name = self.hold(client, excluded)
         if name is not None:
             self.count(name, -1)
         return name
 
     def visits(self, times: int, excluded: Collection[str] = ()) -> str:
-        """Return who answered so many visits one after the other, names joined."""
+        """Return the members of successive visits, names joined."""
         return "".join(self.visit(excluded=excluded) or "-" for _ in range(times))
 
     def turn_off(self, name: str) -> None:

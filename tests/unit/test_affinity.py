@@ -111,7 +111,7 @@ def test_the_oldest_goes_when_the_table_is_full() -> None:
     assert (len(table), table.evictions) == (3, 1)
 
 
-def test_a_touch_of_a_full_table_evicts_nobody() -> None:
+def test_renewing_in_a_full_table_evicts_none() -> None:
     table = AffinityTable(TTL, 2)
     for client in "abab":
         table.bind(client, "x", 0.0)
@@ -119,7 +119,7 @@ def test_a_touch_of_a_full_table_evicts_nobody() -> None:
 
 
 @pytest.mark.parametrize("capacity", [0, -1])
-def test_a_table_without_room_binds_nobody(capacity: int) -> None:
+def test_a_table_without_capacity_binds_no_client(capacity: int) -> None:
     table = AffinityTable(TTL, capacity)
     table.bind("c", "a", 0.0)
     table.restore(Binding("d", "a", 100.0))
@@ -144,7 +144,7 @@ def test_a_large_table_keeps_to_its_capacity_and_drops_old_ones() -> None:
     found = [client for client in everyone if table.find(client, 1.0)]
     assert len(found) == len(table) == capacity
     assert table.evictions == 2 * capacity
-    # Oldest within the newcomer's shard: not exact over all, but nobody young goes while the old ones stay.
+    # Oldest within the new client's shard: not exact overall, but no recent binding is evicted before old ones.
     assert set(everyone[-capacity // 2 :]) <= set(found)
     assert not set(everyone[:capacity]) & set(found)
 

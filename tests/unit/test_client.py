@@ -1,4 +1,4 @@
-"""Who a client is: mapped addresses, keys, IPv6 prefixes, scope ids."""
+"""The identity of a client: mapped addresses, keys, IPv6 prefixes, scope ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How texts become labels, and who has a label that several come to."""
+"""How texts become labels, and which of several texts gets a shared label."""
 
 from __future__ import annotations
 

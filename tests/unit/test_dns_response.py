@@ -1,4 +1,4 @@
-"""Queries as bytes, answers as bytes: response codes, EDNS, truncation, and junk, which is answered or dropped."""
+"""DNS queries and responses as bytes: response codes, EDNS, truncation, and junk, which gets an error or is dropped."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def code(reply: DNSRecord) -> str:
         ("web.internal", "ANY", ["\\# 9 075246433834383200"]),
     ],
 )
-def test_what_is_there_is_answered(name: str, kind: str, expected: list[str]) -> None:
+def test_existing_names_get_records(name: str, kind: str, expected: list[str]) -> None:
     reply = ask(name, kind)
     assert (code(reply), data(reply.rr), reply.header.aa) == ("NOERROR", expected, 1)
     assert {(str(record.rname), record.ttl) for record in reply.rr} == {(f"{name}.", TTL)}
@@ -106,7 +106,7 @@ def test_services_come_with_ports_tiers_and_weights_and_their_addresses_with_the
     }
 
 
-def test_a_text_of_any_length_is_answered_in_pieces() -> None:
+def test_a_text_of_any_length_is_sent_in_pieces() -> None:
     zone = zone_of(*(backend(f"b{n}", f"/region-number-{n:03}", app="web") for n in range(40)))
     (record,) = ask("regions.web.internal", "TXT", EDNS0(udp_len=1232), by=responder(zone)).rr
     assert b"".join(record.rdata.data).decode() == ",".join(f"region-number-{n:03}" for n in range(40))
@@ -128,7 +128,7 @@ def test_a_text_of_any_length_is_answered_in_pieces() -> None:
         ("backends.internal", "A", "NOERROR"),
     ],
 )
-def test_what_is_not_there_comes_with_the_soa_record(name: str, kind: str, rcode: str) -> None:
+def test_negative_responses_have_the_soa_record(name: str, kind: str, rcode: str) -> None:
     reply = ask(name, kind)
     assert (code(reply), reply.rr, reply.header.aa) == (rcode, [], 1)
     (soa,) = reply.auth
@@ -148,7 +148,7 @@ def test_what_is_not_there_comes_with_the_soa_record(name: str, kind: str, rcode
         ("internal", "IXFR", 1),
     ],
 )
-def test_what_is_none_of_ours_is_refused(name: str, kind: str, class_: int) -> None:
+def test_queries_outside_the_domain_are_refused(name: str, kind: str, class_: int) -> None:
     reply = ask(name, kind, class_=class_)
     assert (code(reply), reply.rr, reply.auth, reply.header.aa) == ("REFUSED", [], [], 0)
 
@@ -173,14 +173,14 @@ def test_whether_recursion_was_wished_for_comes_back() -> None:
     assert ask("web.internal", rd=0).header.rd == 0
 
 
-def test_equals_take_turns_also_in_answers_that_are_kept() -> None:
+def test_equals_take_turns_even_in_cached_responses() -> None:
     zone = zone_of(*(backend(f"b{n}", app="web", host=f"10.0.0.{n}") for n in range(1, 5)))
     by, message = responder(zone), query("web.internal")
     first = {data(DNSRecord.parse(answered(message, by=by).message).rr)[0] for _ in range(200)}
     assert first == {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}
 
 
-def test_a_kept_answer_goes_under_the_id_of_each_query_and_ends_with_the_zone() -> None:
+def test_a_cached_response_has_the_id_of_each_query_and_expires_with_the_zone() -> None:
     zones = [zone_of(backend("a", app="web", host="10.0.0.1"))]
     by = Responder("internal", TTL, lambda: zones[-1], random.random)
     for number in range(20):
@@ -193,12 +193,12 @@ def test_a_kept_answer_goes_under_the_id_of_each_query_and_ends_with_the_zone() 
 # EDNS and size
 
 
-def test_who_sends_no_options_gets_none() -> None:
+def test_a_query_without_options_gets_none() -> None:
     assert ask("web.internal").ar == []
 
 
 @pytest.mark.parametrize("flags", ["", "do"])
-def test_options_are_answered_with_ours(flags: str) -> None:
+def test_options_in_a_query_get_options_in_the_response(flags: str) -> None:
     (option,) = ask("web.internal", "A", EDNS0(udp_len=4096, flags=flags)).ar
     assert (option.rtype, option.edns_len, option.edns_ver, option.edns_rcode) == (QTYPE.OPT, MAX_DATAGRAM_BYTES, 0, 0)
     assert option.edns_do == (flags == "do")
@@ -229,7 +229,7 @@ def test_options_given_twice_or_for_a_name_are_malformed(options: tuple[Any, ...
         ("SRV", 65535, False, False),
     ],
 )
-def test_an_answer_that_does_not_fit_is_truncated(
+def test_a_response_that_does_not_fit_is_truncated(
     kind: str, takes: int | None, fits: bool, has_addresses: bool
 ) -> None:
     options = () if takes is None else (EDNS0(udp_len=takes),)
@@ -250,14 +250,14 @@ def test_addresses_that_were_not_asked_for_are_left_out_first() -> None:
     assert (reply.header.tc, len(reply.rr), reply.ar) == (0, 5, [])
 
 
-def test_nobody_is_flooded_by_any() -> None:
+def test_a_query_for_any_gets_a_minimal_response() -> None:
     assert len(answered(query("many.internal", "ANY")).message) < 2 * len(query("many.internal", "ANY"))
 
 
 # What is no query
 
 
-def test_answers_and_scraps_are_not_answered() -> None:
+def test_responses_and_fragments_get_no_response() -> None:
     for message in (b"", b"x" * 11, query("web.internal", qr=1), answered(query("web.internal")).message):
         assert RESPONDER.respond(message, is_datagram=True) is None
 
@@ -300,7 +300,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("message", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_malformed_is_told_so(message: bytes) -> None:
+def test_a_malformed_query_gets_formerr(message: bytes) -> None:
     answer = answered(message)
     assert (RCODES[answer.rcode], answer.message[:2], len(answer.message)) == ("FORMERR", message[:2], 12)
 
@@ -311,7 +311,7 @@ def test_a_failure_of_ours_is_one_of_the_server() -> None:
 
 
 @given(st.binary(max_size=600), st.booleans())
-def test_junk_is_answered_as_such_or_dropped(junk: bytes, is_datagram: bool) -> None:
+def test_junk_gets_an_error_response_or_is_dropped(junk: bytes, is_datagram: bool) -> None:
     answer = RESPONDER.respond(junk, is_datagram=is_datagram)
     if answer is not None:
         assert answer.message[:2] == junk[:2]
@@ -319,7 +319,7 @@ def test_junk_is_answered_as_such_or_dropped(junk: bytes, is_datagram: bool) -> 
 
 
 @given(st.data())
-def test_a_query_with_some_bytes_changed_is_answered_or_dropped(chosen: st.DataObject) -> None:
+def test_a_query_with_changed_bytes_gets_a_response_or_is_dropped(chosen: st.DataObject) -> None:
     message = bytearray(query("gru-1.web.internal", "SRV", EDNS0(udp_len=1232)))
     for _ in range(chosen.draw(st.integers(1, 4))):
         message[chosen.draw(st.integers(0, len(message) - 1))] = chosen.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""Which names there are, who stands at them, and in what order: the zone of pools as a POP in sa sees them."""
+"""The names of the zone, the backends listed at each, and their order, for a POP in sa."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def web(backend_id: str, place: str = "BR/sa", **fields: Any) -> Any:
 
 
 def at(found: Zone, *name: str) -> list[str]:
-    """Return who stands at a name, best first."""
+    """Return the backends listed at a name, best first."""
     return [one.address.removeprefix("host of ") for one in found.nodes[name].backends]
 
 
@@ -51,7 +51,7 @@ def test_the_names_of_an_app() -> None:
     assert found.nodes[("pops",)].text == "sa,eu"
 
 
-def test_near_goes_before_far_and_idle_before_busy() -> None:
+def test_nearer_and_idler_backends_come_first() -> None:
     pool = PoolUnderTest([web("far", "JP/ap"), web("busy"), web("idle"), web("large", soft_limit=1000)])
     pool.hold("busy", 10)
     pool.hold("large", 20)
@@ -65,7 +65,7 @@ def test_near_goes_before_far_and_idle_before_busy() -> None:
     assert nearest([], random.random) == []
 
 
-def test_the_order_is_the_elections() -> None:
+def test_the_order_is_that_of_the_selector() -> None:
     pool = PoolUnderTest([web(f"b{n}", place, soft_limit=limit) for n, (place, limit) in enumerate(
         [("BR/sa", 10), ("US/us", 5), ("CL/sa", 100), ("/", 100), ("AR/sa", 50)]
     )])  # fmt: skip
@@ -84,7 +84,7 @@ def test_equals_come_first_as_often_as_their_weight_says() -> None:
     assert 0.72 < first["host of heavy"] / 4000 < 0.78
 
 
-def test_who_takes_no_new_clients_stands_at_its_own_name_alone() -> None:
+def test_a_backend_that_takes_no_new_clients_is_listed_at_its_own_name_only() -> None:
     out = [web("ill", is_healthy=False), web("drained", is_deleted=True), web("closed", weight=0)]
     pool = PoolUnderTest([web("full", hard_limit=1), web("ejected"), web("fine"), web("also"), *out])
     pool.hold("full", 1)
@@ -96,7 +96,7 @@ def test_who_takes_no_new_clients_stands_at_its_own_name_alone() -> None:
         assert at(found, one, "web") == [one]
 
 
-def test_an_app_that_is_down_keeps_its_names_and_nobody_stands_there() -> None:
+def test_an_app_that_is_down_keeps_its_names_without_backends() -> None:
     found = zone(PoolUnderTest([web("ill", is_healthy=False)]))
     assert at(found, "web") == at(found, "sa", "web") == []
     assert found.nodes["regions", "web"].text == ""
@@ -104,12 +104,12 @@ def test_an_app_that_is_down_keeps_its_names_and_nobody_stands_there() -> None:
     assert found.nodes[("pops",)].text == "sa"
 
 
-def test_a_backend_whose_name_is_not_resolved_has_no_place() -> None:
+def test_a_backend_with_an_unresolved_name_is_not_listed() -> None:
     found = zone(PoolUnderTest([web("lost", host="", host_name="lost.example")]))
     assert at(found, "web") == at(found, "lost", "web") == []
 
 
-def test_who_has_left_is_gone_though_connections_run_on() -> None:
+def test_a_departed_backend_is_not_listed_despite_open_connections() -> None:
     pool = PoolUnderTest([web("old"), web("new")])
     pool.hold("old", 1)
     pool.replace([web("new")])
@@ -136,7 +136,7 @@ def test_the_same_id_in_two_apps_is_two_names() -> None:
     assert sorted(at(found, "sa", "backends")) == ["10.0.0.1", "10.0.0.2"]
 
 
-def test_a_region_goes_before_an_id() -> None:
+def test_a_region_takes_precedence_over_an_id() -> None:
     found = zone(PoolUnderTest([web("sa", "DE/eu"), web("eu", "DE/eu"), web("us", "US/us"), web("gru")]))
     assert at(found, "sa", "web") == ["gru"]
     assert set(at(found, "eu", "web")) == {"sa", "eu"}
@@ -144,7 +144,7 @@ def test_a_region_goes_before_an_id() -> None:
     own = {one.address: one.name for one in found.nodes[("web",)].backends}
     assert own == {
         "host of gru": ("gru", "web"),
-        "host of us": ("us", "web"),  # nobody else stands at its region's name
+        "host of us": ("us", "web"),  # it is the only backend at its region's name
         "host of sa": None,
         "host of eu": None,
     }
@@ -156,7 +156,7 @@ def test_of_two_ids_that_come_to_one_label_one_has_the_name() -> None:
     assert len(at(found, "web")) == 4
 
 
-def test_names_of_the_zone_itself_are_nobodys() -> None:
+def test_reserved_names_of_the_zone_belong_to_no_app() -> None:
     reserved = [backend("a", app="pops"), backend("b", app="Backends"), backend("c", app="日本")]
     found = zone(PoolUnderTest([*reserved, web("regions"), web("gru")]))
     assert ("a", "pops") not in names(found) and ("b", "backends") not in names(found)
@@ -178,7 +178,7 @@ def test_regions_are_named_by_their_labels_which_are_of_bounded_length() -> None
     assert len(found.nodes[("pops",)].text) < 64_100, "there is room for it in a message of 65,535 bytes"
 
 
-def test_an_edge_without_a_region_is_near_to_nobody() -> None:
+def test_an_edge_without_a_region_has_no_near_backends() -> None:
     found = zone(PoolUnderTest([web("gru"), web("fra", "DE/eu")]), pop_region=None)
     assert sorted(p.address for p in nearest(found.nodes[("web",)].backends, random.random)) == [
         "host of fra",

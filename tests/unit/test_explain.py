@@ -63,7 +63,7 @@ def test_among_equals_the_heavier_is_likelier_and_named_first() -> None:
     assert [v.backend.id for v in explain(rows, BRAZIL, "sa")] == ["b", "a", "c"]
 
 
-def test_nobody_to_explain() -> None:
+def test_no_backends_to_explain() -> None:
     assert explain([], FRANCE, None) == []
 
 
@@ -76,7 +76,7 @@ places = st.sampled_from(["BR/sa", "AR/sa", "FR/eu", "/eu", "JP/", "/"])
     st.sampled_from([None, "sa", "eu"]),
     st.randoms(use_true_random=False),
 )
-def test_an_idle_pool_elects_whom_explain_calls_best(
+def test_an_idle_pool_selects_the_best_backend_of_explain(
     rows: list[tuple[str, int, bool]], client: GeoInfo | None, pop: str | None, shuffle: random.Random
 ) -> None:
     backends = [

@@ -1,4 +1,4 @@
-"""The table of versions: grants name one version, what drains is dropped with its last grant, counts are true."""
+"""The table of versions: a grant names one version, draining versions are dropped with their last grant, counts."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_a_grant_says(table):
     assert granted.handler(None, None) == "one"
 
 
-def test_what_is_no_grant(table):
+def test_requests_without_a_grant(table):
     assert table.acquire(1, "h", "nobody", "GET") == NoEndpoint()
     assert table.acquire(1, "h", "hello", "PATCH") == MethodNotAllowed(("GET",))
     assert table.acquire(1, "h", "other", "GET") == NotDeployed("other")
@@ -139,7 +139,7 @@ def test_several_versions_drain_side_by_side(table):
     assert [view.version.number for view in table.views()[0].draining] == [1, 3]
 
 
-def test_a_swap_told_again_changes_nothing(table):
+def test_a_repeated_swap_changes_nothing(table):
     handler = answering("two")
     table.swap("hello", version(2), handler, 2.0)
     grant(table, 1)
@@ -166,7 +166,7 @@ def test_undeploying_drains(table):
     assert table.undeploy("other", 3.0) == []
 
 
-def test_nobody_can_be_deployed_to_an_endpoint_that_is_not_there(table):
+def test_deploying_to_an_unknown_endpoint_is_refused(table):
     with pytest.raises(KeyError):
         table.swap("nobody", version(1), answering(""), 1.0)
     with pytest.raises(KeyError):

@@ -1,4 +1,4 @@
-"""The state machine of a backend's health: what probes say, what traffic says, cool-downs, and nothing undrawn."""
+"""The state machine of a backend's health: probes, traffic, cool-downs, and no transition beyond the diagram."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def test_what_can_happen_to_a_probed_backend_is_what_is_drawn():
     assert transitions(HealthRules(True, unhealthy_threshold=2, healthy_threshold=2), EVENTS, 6) == DRAWN
 
 
-def test_one_that_nobody_probes_goes_between_up_and_ejected_alone():
+def test_an_unprobed_backend_is_only_up_or_ejected():
     drawn = {arrow: events for arrow, events in DRAWN.items() if set(arrow) == {UP, EJECTED}}
     assert transitions(HealthRules(False, unhealthy_threshold=2), OF_TRAFFIC, 6) == drawn
 
 
 @pytest.mark.parametrize(("rules", "state"), [(PROBED, UNKNOWN), (HealthRules(), UP)])
-def test_one_begins_without_a_record(rules, state):
+def test_a_backend_starts_without_a_record(rules, state):
     health = Health(rules)
     assert (health.state, health.is_spotless, health.is_ejected, health.wants_ejection) == (state, True, False, False)
 
@@ -117,11 +117,11 @@ def test_one_begins_without_a_record(rules, state):
         ("+fff---++", UP),
     ],
 )
-def test_where_it_leads(events, state):
+def test_sequences_of_events_lead_to_their_states(events, state):
     assert after(events).state is state
 
 
-def test_up_goes_before_unknown_and_unknown_before_the_sick():
+def test_up_takes_precedence_over_unknown_and_unknown_over_down():
     assert RANK[UP] < RANK[UNKNOWN] < RANK[DOWN] == RANK[EJECTED]
     assert {after(events).rank for events in ("-", "+fff")} == {RANK[DOWN]}
 
@@ -145,7 +145,7 @@ def test_one_failure_is_remembered_until_a_success():
     assert [after(events, HealthRules()).is_spotless for events in ("f", "fs")] == [False, True]
 
 
-def test_readmitted_is_on_probation_not_forgiven():
+def test_a_readmitted_backend_is_on_probation():
     health = after("fffc", HealthRules())
     assert (health.is_ejected, health.is_spotless, health.ejected_until) == (False, False, None)
     assert health.eject(100.0) == 120.0
@@ -207,14 +207,14 @@ def test_other_thresholds_hold_from_the_next_event_on():
 
 
 @pytest.mark.parametrize("events", ["+", "-", "+ff", "+fff"])
-def test_at_another_address_everything_begins_anew(events):
+def test_a_new_address_resets_everything(events):
     health = after(events)
     health.reset()
     assert (health.state, health.is_spotless, health.ejected_until, health.probe_streak) == (UNKNOWN, True, None, 0)
 
 
 class HealthMachine(RuleBasedStateMachine):
-    """Held against a model that keeps the whole history since the last judgement and reads it anew each time."""
+    """Compares Health with a model that keeps the history since the last change and evaluates it every time."""
 
     @initialize(
         is_probed=st.booleans(),
@@ -236,7 +236,7 @@ class HealthMachine(RuleBasedStateMachine):
 
     @staticmethod
     def last(results: list[bool], passed: bool, threshold: int) -> bool:
-        """Say whether the last `threshold` results all were so."""
+        """Return whether the last `threshold` results were all like this."""
         return results[-threshold:] == [passed] * threshold
 
     def recovers(self) -> None:

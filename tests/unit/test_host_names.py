@@ -1,4 +1,4 @@
-"""Which address a name resolves to, when it is asked for again, and what a failure leaves."""
+"""The address used for a name, when it is looked up again, and the effect of failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_backends_with_addresses_are_left_as_they_are() -> None:
     assert names_of(PLAIN).take_due(0, 10) == []
 
 
-def test_a_name_is_due_at_once_and_asked_for_once_whoever_has_it() -> None:
+def test_a_name_is_due_at_once_and_looked_up_once_for_all_its_backends() -> None:
     one, other = named("x.example", "one"), named("x.example", "other")
     names = names_of(one, other, PLAIN)
     assert names.take_due(0, 10) == ["x.example"]
@@ -47,7 +47,7 @@ def test_no_more_are_asked_than_may_be() -> None:
     assert set(first + names.take_due(0, 2)) == {"x", "y", "z"}
 
 
-def test_who_waits_longest_comes_first() -> None:
+def test_the_longest_overdue_name_comes_first() -> None:
     names = names_of(*(named(f"gone{number}") for number in range(3)))
     asked = names.take_due(0, 2)
     for name in asked:
@@ -57,7 +57,7 @@ def test_who_waits_longest_comes_first() -> None:
     assert set(later + names.take_due(RETRY_SECONDS, 2)) == {"gone0", "gone1", "gone2"}
 
 
-def test_an_address_stays_as_long_as_it_is_among_the_answers() -> None:
+def test_an_address_is_kept_while_lookups_return_it() -> None:
     backend = named("x")
     names = names_of(backend)
     assert names.resolved("x", ["10.0.0.1", "10.0.0.2"], 30, 0)
@@ -75,7 +75,7 @@ def test_the_same_address_is_the_same_backend_object() -> None:
     assert first is second
 
 
-def test_a_failure_keeps_the_address_and_is_told_once_a_cause() -> None:
+def test_a_failure_keeps_the_address_and_each_reason_is_reported_once() -> None:
     backend = named("x")
     names = names_of(backend)
     assert names.counts() == {NameState.RESOLVED: 0, NameState.STALE: 0, NameState.UNRESOLVED: 1}
@@ -100,7 +100,7 @@ def test_a_time_to_live_of_nothing_is_a_second() -> None:
     assert names.take_due(MIN_SECONDS, 1) == ["x"]
 
 
-def test_a_name_that_nobody_has_any_more_is_forgotten_also_while_it_is_asked() -> None:
+def test_an_unused_name_is_forgotten_even_during_its_lookup() -> None:
     names = names_of(named("x"))
     names.take_due(0, 1)
     names.watch([])

@@ -1,4 +1,4 @@
-"""Chunked bodies: where they end under any split, what is refused and when, and httptools as the judge."""
+"""Chunked bodies: their end under any split, refusals at the first bad byte, and agreement with httptools."""
 
 from typing import Final
 

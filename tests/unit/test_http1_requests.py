@@ -1,4 +1,4 @@
-"""Requests: the corpus, what their heads mean, and that nothing that is accepted can be read in two ways."""
+"""Requests: the corpus, the meaning of heads, and that an accepted head is unambiguous."""
 
 import pytest
 from hypothesis import example, given, settings

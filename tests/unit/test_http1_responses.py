@@ -1,4 +1,4 @@
-"""Responses: which are refused, how their bodies end, and that any bytes are one or a bad message."""
+"""Responses: refused ones, how their bodies end, and that any bytes are a response or a bad message."""
 
 import pytest
 from hypothesis import given, settings

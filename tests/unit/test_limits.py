@@ -1,4 +1,4 @@
-"""Per-client limits: connections at once, new connections a second, what a crash loses, what a sweep forgets."""
+"""Per-client limits: concurrent and new connections, recounts after a crash, and sweeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.domain.outcome import Refusal
 
 
 class LiveFrontend:
-    """The limits, and the connections behind them as those who opened them know them."""
+    """The limits, and the connections that count against them."""
 
     def __init__(self, max_connections: int, connections_per_second: float) -> None:
         self.limits = ClientLimits(LimitRules(max_connections, connections_per_second))
@@ -35,7 +35,7 @@ class LiveFrontend:
         return [self.admit(client, now) for _ in range(times)].count(None)
 
     def leave(self, client: str) -> None:
-        """Close one of the client's connections; when it has none, one that was never counted."""
+        """Close one of the client's connections, or one that was never counted if there is none."""
         connections = self._open.get(client)
         self.limits.leave(client, connections.pop() if connections else 0)
 
@@ -59,7 +59,7 @@ def test_either_limit_is_enough_to_have_any(rules: LimitRules) -> None:
 # At once
 
 
-def test_so_many_at_once_and_no_more() -> None:
+def test_connections_are_limited_per_client() -> None:
     live = LiveFrontend(2, 0)
     assert [live.admit("c", 0.0) for _ in range(3)] == [None, None, Refusal.CLIENT_CONNECTIONS]
     live.leave("c")
@@ -184,7 +184,7 @@ def test_a_recount_leaves_the_buckets_as_they_are() -> None:
 # The sweep
 
 
-def test_the_sweep_forgets_who_has_nothing_open_and_a_full_bucket() -> None:
+def test_the_sweep_forgets_clients_without_connections_and_with_a_full_bucket() -> None:
     live = LiveFrontend(0, 10)
     for client in ("gone", "open"):
         live.admit(client, 0.0)
@@ -218,7 +218,7 @@ def test_the_table_grows_no_faster_than_it_is_swept() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 10])
-def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> None:
+def test_the_sweep_forgets_clients_that_a_recount_left_without_connections(rate: int) -> None:
     live = LiveFrontend(5, rate)
     live.admitted(2)
     live.limits.recount([])
@@ -229,7 +229,7 @@ def test_whom_a_recount_left_with_nothing_open_the_sweep_forgets(rate: int) -> N
 # Other rules
 
 
-def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
+def test_a_lower_limit_refuses_new_connections_and_closes_none() -> None:
     live = LiveFrontend(3, 0)
     live.admitted(3)
     live.limits.set_rules(LimitRules(max_connections=2))
@@ -240,14 +240,14 @@ def test_a_lower_limit_refuses_newcomers_and_ends_nobody() -> None:
     assert live.admitted(5) == 1
 
 
-def test_a_higher_limit_counts_who_is_open_already() -> None:
+def test_a_higher_limit_counts_open_connections() -> None:
     live = LiveFrontend(1, 0)
     live.admitted(1)
     live.limits.set_rules(LimitRules(max_connections=3))
     assert live.admitted(5) == 2
 
 
-def test_limits_switched_off_and_on_again_still_count_who_came_before() -> None:
+def test_limits_disabled_and_enabled_again_still_count_earlier_connections() -> None:
     live = LiveFrontend(2, 0)
     live.admitted(2)
     live.limits.set_rules(LimitRules())
@@ -265,7 +265,7 @@ def test_a_rate_that_changes_takes_effect_at_once_and_fills_no_bucket_above_its_
     assert live.admitted(20, now=0.5) == 5
 
 
-def test_who_has_left_is_forgotten_when_there_is_no_rate_to_remember_any_more() -> None:
+def test_without_a_rate_limit_departed_clients_are_forgotten() -> None:
     live = LiveFrontend(0, 10)
     live.admitted(1)
     live.leave("c")
@@ -283,7 +283,7 @@ def test_a_connection_asked_about_again_counts_once_and_costs_one_token() -> Non
     assert limits.admit("c", 3, 0.0) is Refusal.CLIENT_CONNECTIONS
 
 
-def test_a_connection_that_leaves_twice_leaves_once_and_one_that_was_refused_takes_nobody_along() -> None:
+def test_leaving_twice_counts_once_and_a_refused_connection_uncounts_none() -> None:
     limits = ClientLimits(LimitRules(2, 0))
     for connection in (1, 2, 3):
         limits.admit("c", connection, 0.0)

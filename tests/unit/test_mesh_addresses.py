@@ -31,7 +31,7 @@ def test_all_short_names_of_sixteen_bits_have_numbers_of_their_own():
 
 
 @given(names, bit_counts)
-def test_every_name_has_a_number_and_a_hashed_one_is_nobodys_short_one(name, bits):
+def test_every_name_has_a_number_and_a_hashed_one_is_never_that_of_a_short_name(name, bits):
     number = number_of(name, bits)
     assert 0 <= number < 2**bits - 1, "one more than it is the number of an instance"
     assert short_name_of(number, bits) in (name, None)
@@ -77,8 +77,8 @@ def test_other_addresses_are_none_of_ours():
 
 
 @given(st.sets(names, max_size=20), st.sets(names, max_size=20), st.randoms())
-def test_places_are_kept_and_nobodys_else(first, more, chance):
-    """Whoever has one keeps it; the order in which names are given changes nothing."""
+def test_places_are_kept_and_unique(first, more, chance):
+    """Assigned places are kept, and the order of the names does not matter."""
     before = assign_places(first, 64, {})
     shuffled = sorted(first | more)
     chance.shuffle(shuffled)

@@ -153,7 +153,7 @@ def test_an_announcement_is_that_of_the_pop_in_the_file():
     assert announcement.prefixes == tuple(map(ip_network, BOTH))
     text = exabgp_conf(announcement, "http://127.0.0.1:9090/ready")
     assert "198.51.100.0/24" in text
-    assert "2001:db8:100::/48" not in text, "nobody is there to be told by IPv6"
+    assert "2001:db8:100::/48" not in text, "no neighbour has an IPv6 address"
     for line in ("router-id 192.0.2.1;", "local-as 64512;", "peer-as 64500;", "local-address 192.0.2.1;"):
         assert line in text
 

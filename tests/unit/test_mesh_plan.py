@@ -64,11 +64,11 @@ def test_a_plan_is_the_same_from_the_same_and_gives_nothing_twice(request_, chan
     assert planned(shuffled(request_, chance)) == plan
     if plan is None:
         return
-    everybody = holders(plan)
+    assigned = holders(plan)
     count = {"ipv6": 1, "ipv4": 1, "dual": 2}[request_.families]
-    assert len(everybody) == count * (len(request_.pops) + len(request_.instances))
-    assert len({address for address, _ in everybody}) == len(everybody)
-    assert all(plan.name_of(address) == names for address, names in everybody)
+    assert len(assigned) == count * (len(request_.pops) + len(request_.instances))
+    assert len({address for address, _ in assigned}) == len(assigned)
+    assert all(plan.name_of(address) == names for address, names in assigned)
     for one, other in combinations(plan.pops, 2):
         assert not any(a.overlaps(b) for a in one.networks for b in other.networks if a.version == b.version)
     assert all(
@@ -81,8 +81,8 @@ def test_a_plan_is_the_same_from_the_same_and_gives_nothing_twice(request_, chan
 
 
 @given(requests(), requests(), st.data())
-def test_who_stays_keeps_every_address(first, second, data):
-    """Whoever is in both files, in the same network and place, has in the second plan what it had in the first."""
+def test_remaining_instances_keep_their_addresses(first, second, data):
+    """What is in both files, in the same network and place, has the same addresses in both plans."""
     second = dataclasses.replace(second, network=first.network, families=first.families, ipv4=first.ipv4)
     before = planned(first)
     after = before and planned(second, before)
@@ -175,7 +175,7 @@ def test_ipv4_networks_that_pops_have_are_kept_and_checked():
     ]
 
 
-def test_no_room_is_said():
+def test_exhausted_networks_are_reported():
     three = tuple(PopRequest(name, "eu") for name in "abc")
     assert faults(MeshRequest("x", three, (), "ipv4", IPv4Network("10.50.0.0/23"))) == [
         "3 pops, but only 2 fit in 10.50.0.0/23"

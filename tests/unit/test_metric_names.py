@@ -56,7 +56,7 @@ def test_what_goes_with_its_backend_is_labelled_by_it_first() -> None:
     assert set(BY_BACKEND) == kept_by_the_actor
 
 
-def test_requests_are_told_apart_by_frontend_backend_and_status_and_counted_by_method_too() -> None:
+def test_requests_are_labelled_by_frontend_backend_and_status_and_counted_by_method() -> None:
     by_method = labels_of(metric_names.REQUESTS)
     assert by_method[-1] == "method"
     assert labels_of(metric_names.REQUEST_SECONDS) == by_method[:-1]

@@ -1,5 +1,4 @@
-"""The one validation of a backend row: the seed's table, what NULL means, what is refused, and that every fault of a
-row is named."""
+"""The validation of a backend row: the seed's table, the meaning of NULL, refusals, and that every fault is named."""
 
 from __future__ import annotations
 
@@ -146,7 +145,7 @@ def test_text_columns_hold_printable_text(column: str, value: object) -> None:
     assert faults(**{column: value}) == [column]
 
 
-def test_what_is_wrong_is_said_in_few_words_however_long_it_is() -> None:
+def test_a_fault_is_short_however_long_the_value() -> None:
     with pytest.raises(BadBackend) as refused:
         parse(id="x" * 1_000_000, app="y" * 1_000_000)
     assert len(str(refused.value)) < 1500

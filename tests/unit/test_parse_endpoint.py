@@ -99,7 +99,7 @@ def test_domains(domain: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "domain", ["", "*", "*.", "a.*.b", "a..b", ".a", "a.", "a:80", "http://a", "-a", "a-", "é.de", "x" * 64, "a b", 1]
 )
-def test_what_is_no_domain(domain: object) -> None:
+def test_an_invalid_domain_is_refused(domain: object) -> None:
     assert faults(domain=domain) == ["domain"]
 
 
@@ -181,21 +181,21 @@ def test_a_slash_at_the_end_makes_no_difference() -> None:
         "/" + "a" * 500,
     ],
 )
-def test_what_is_no_path(path: object) -> None:
+def test_an_invalid_path_is_refused(path: object) -> None:
     assert set(faults(path=path)) == {"path"}
 
 
-def test_all_that_is_wrong_with_a_path_is_said() -> None:
+def test_every_fault_of_a_path_is_named() -> None:
     assert faults(path="/a b/<regex:x>/<int(min=x):x>") == ["path"] * 4
 
 
 @pytest.mark.parametrize("methods", [[], "GET", ["TRACE"], ["CONNECT"], [1], {"GET": 1}])
-def test_what_are_no_methods(methods: object) -> None:
+def test_invalid_methods_are_refused(methods: object) -> None:
     assert faults(methods=methods) == ["methods"]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan"), float("inf"), True, "5"])
-def test_what_is_no_timeout(seconds: object) -> None:
+def test_an_invalid_timeout_is_refused(seconds: object) -> None:
     assert faults(timeout_seconds=seconds) == ["timeout_seconds"]
 
 

@@ -1,4 +1,4 @@
-"""The one validation of services: every fault at once, defaults, and secrets that show nowhere."""
+"""The validation of services: every fault at once, defaults, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_fault_is_found_at_once():
     assert found["colour"].startswith("is unknown; known: engine, connections, backlog")
 
 
-def test_what_stands_around_the_settings_is_checked_too():
+def test_the_fields_around_the_settings_are_validated():
     assert set(faults({"name": "a/b", "kind": "oracle", "settings": [], "colour": 1})) == {
         "name", "kind", "settings", "colour",
     }  # fmt: skip
@@ -99,7 +99,7 @@ def test_hosts_are_names_and_addresses(host):
     assert parse_service(row({**POSTGRESQL, "host": host})).settings["host"] == host
 
 
-def test_secrets_show_nowhere_but_to_those_who_need_them():
+def test_secrets_appear_only_where_they_are_needed():
     spec = parse_service(row(POSTGRESQL))
     assert spec.secret("password") == "s3cret"
     assert "s3cret" not in f"{spec!r} {spec} {spec.settings} {json.dumps(spec.masked())} {spec.settings['password']}"

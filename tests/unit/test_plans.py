@@ -27,7 +27,7 @@ def configuration(frontends: list[dict[str, Any]], pools: list[dict[str, Any]]) 
 # Plans
 
 
-def test_every_pool_has_a_plan_with_an_election_for_each_frontend_that_it_serves() -> None:
+def test_every_pool_has_a_plan_with_a_selector_for_each_frontend() -> None:
     config = configuration(
         [
             {"name": "web", "backend": "big", "algorithm": "least_connections"},
@@ -53,7 +53,7 @@ def test_the_health_of_a_pool_is_judged_by_its_own_rules(kind: str, is_probed: b
     assert not rules[1].is_probed
 
 
-def test_the_environment_alone_makes_one_pool_that_elects_by_geography() -> None:
+def test_the_environment_alone_makes_one_pool_that_selects_by_geography() -> None:
     (plan,) = plan_pools(load({"EDGEPROXY_SOFT_LIMIT_SPILL": "true"}))
     assert plan.selectors == (SelectorPlan("edge", "geo", spills_at_soft_limit=True),)
     assert plan.rules == HealthRules(is_probed=False, cooldown_seconds=10)
@@ -66,7 +66,7 @@ RULES, OTHER_RULES = HealthRules(), HealthRules(is_probed=True)
 WEB, API, OLD = (SelectorPlan(name, "round_robin") for name in ("web", "api", "old"))
 
 
-def test_pools_and_elections_that_connections_still_use_outlive_the_configuration() -> None:
+def test_pools_and_selectors_in_use_outlive_the_configuration() -> None:
     former = [PoolPlan("p", RULES, (WEB, OLD)), PoolPlan("gone", RULES, (API, OLD)), PoolPlan("unused", RULES, (API,))]
     now = [PoolPlan("p", OTHER_RULES, (WEB,)), PoolPlan("new", RULES, (API,))]
     assert with_retired(now, former, {("p", "old"), ("gone", "api"), ("p", "web")}) == (
@@ -76,12 +76,12 @@ def test_pools_and_elections_that_connections_still_use_outlive_the_configuratio
     )
 
 
-def test_what_nobody_uses_any_more_goes() -> None:
+def test_unused_pools_are_removed() -> None:
     now = (PoolPlan("p", RULES, (WEB,)),)
     assert with_retired(now, [PoolPlan("p", RULES, (WEB, OLD)), PoolPlan("gone", RULES, (API,))], set()) == now
 
 
-def test_an_election_that_has_changed_takes_the_place_of_the_former_also_for_those_inside() -> None:
+def test_a_changed_selector_also_replaces_the_former_one_for_open_connections() -> None:
     now = (PoolPlan("p", RULES, (SelectorPlan("web", "geo"),)),)
     assert with_retired(now, [PoolPlan("p", RULES, (WEB,))], {("p", "web")}) == now
 
@@ -131,7 +131,7 @@ def test_a_pool_with_an_app_has_that_apps_rows_and_with_an_empty_one_all() -> No
     assert [[row.id for row in backends_of(pool, rows)] for pool in pools] == [["a", "d"], ["a", "b", "c", "d"], []]
 
 
-def test_rows_that_did_not_change_are_the_same_objects_so_that_nobody_compares_them() -> None:
+def test_unchanged_rows_are_the_same_objects() -> None:
     rows = [backend("a")]
     (pool,) = configuration([{"name": "web", "backend": "all"}], [{"name": "all", "app": ""}]).pools
     assert backends_of(pool, rows)[0] is rows[0]

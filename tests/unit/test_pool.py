@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.model import Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
-from tests.unit.pools import BRAZIL, FRONTEND, PoolUnderTest, backend, somebody
+from tests.unit.pools import BRAZIL, FRONTEND, PoolUnderTest, backend, client_from
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_lease_counts_from_its_grant_to_its_release() -> None:
     assert pool.counts() == {"a": 0}
 
 
-def test_a_release_said_twice_counts_once() -> None:
+def test_a_repeated_release_counts_once() -> None:
     pool = PoolUnderTest([backend("a")])
     first, _second = pool.lease(), pool.lease()
     pool.pool.release(first.lease_id)
@@ -35,18 +35,18 @@ def test_a_release_said_twice_counts_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bound", "held", "affinity", "who"),
+    ("bound", "held", "affinity", "selected"),
     [(None, 0, Affinity.NEW, "a"), ("a", 0, Affinity.HIT, "a"), ("a", 1, Affinity.OVERFLOW, "b")],
 )
-def test_a_question_asked_again_gets_the_same_answer_and_counts_once(
-    bound: str | None, held: int, affinity: Affinity, who: str
+def test_a_repeated_request_gets_the_same_lease_and_counts_once(
+    bound: str | None, held: int, affinity: Affinity, selected: str
 ) -> None:
     pool = PoolUnderTest([backend("a", hard_limit=1), backend("b", "JP/ap")])
     pool.hold("a", held)
-    responses = [pool.pool.lease(77, FRONTEND, somebody(BRAZIL), bound, (), pool.now) for _ in range(3)]
+    responses = [pool.pool.lease(77, FRONTEND, client_from(BRAZIL), bound, (), pool.now) for _ in range(3)]
     assert responses == [responses[0]] * 3
     assert isinstance(responses[0], Lease)
-    assert (responses[0].affinity, responses[0].backend.id) == (affinity, who)
+    assert (responses[0].affinity, responses[0].backend.id) == (affinity, selected)
     assert sum(pool.counts().values()) == held + 1
 
 
@@ -106,7 +106,7 @@ def test_a_client_of_a_full_backend_overflows() -> None:
     assert (second.affinity, second.backend.id) == (Affinity.OVERFLOW, "far")
 
 
-# Why nobody
+# Reasons for no lease
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_client_of_a_full_backend_overflows() -> None:
         ([backend("a", is_healthy=False), backend("b", is_deleted=True)], NoLease.DOWN),
     ],
 )
-def test_nobody_is_leased_for_a_reason(rows: list, reason: NoLease) -> None:
+def test_a_refused_lease_has_a_reason(rows: list, reason: NoLease) -> None:
     assert PoolUnderTest(rows).ask() == Unleased(reason)
 
 
@@ -221,7 +221,7 @@ def test_a_backend_is_back_when_its_cool_down_is_over_and_not_before(pool: PoolU
     assert "a" in {pool.lease().backend.id for _ in range(4)}
 
 
-def test_a_question_alone_brings_back_whose_cool_down_is_over(pool: PoolUnderTest) -> None:
+def test_a_lease_request_alone_readmits_a_cooled_down_backend(pool: PoolUnderTest) -> None:
     pool.fail("a")
     pool.now += 10
     assert isinstance(pool.ask(bound="a"), Lease)
@@ -284,7 +284,7 @@ def test_an_ejection_that_was_not_allowed_happens_as_soon_as_it_is() -> None:
     pool = PoolUnderTest([backend("a"), backend("b")])
     pool.fail("a")
     assert pool.fail("b", 5) is None
-    pool.now += 10  # nobody has asked since: the time alone brings a back
+    pool.now += 10  # no request came since: time alone readmits a
     assert pool.fail("b", 1) == 10
 
 
@@ -294,7 +294,7 @@ def test_when_the_set_shrinks_too_large_an_ejection_is_lifted(pool: PoolUnderTes
     pool.fail("b")
     assert pool.ejected() == {"a", "b"}
     pool.replace([backend("a"), backend("b"), backend("c")])
-    assert pool.ejected() == {"b"}, "the one that was to come back first comes back"
+    assert pool.ejected() == {"b"}, "the one with the shortest remaining cool-down is readmitted"
     pool.replace([backend("b"), backend("c", is_deleted=True)])
     assert pool.ejected() == set()
     assert pool.visit() == "b"
@@ -341,7 +341,7 @@ def test_a_backend_that_left_comes_back_with_a_clean_record(pool: PoolUnderTest)
     assert pool.fail("a") == 10
 
 
-def test_dials_of_backends_nobody_knows_are_ignored(pool: PoolUnderTest) -> None:
+def test_dials_of_unknown_backends_are_ignored(pool: PoolUnderTest) -> None:
     pool.succeed("stranger")
     assert pool.fail("stranger", 10) is None
     assert pool.ejected() == set()

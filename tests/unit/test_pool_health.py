@@ -1,4 +1,4 @@
-"""Health in a pool: who serves while others are down, what is told of every change, when a pool fails open."""
+"""Health in a pool: which members serve while others are down, reports of changes, and failing open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABC = [backend(name) for name in "abc"]
 
 @pytest.fixture
 def probed() -> PoolUnderTest:
-    """Three backends that nobody has probed yet."""
+    """Three backends that have not been probed yet."""
     return PoolUnderTest(ABC, rules=PROBED)
 
 
@@ -28,15 +28,15 @@ def served(pool: PoolUnderTest, visits: int = 30) -> set[str]:
     return {pool.visit() for _ in range(visits)}
 
 
-# Who serves
+# Serving members
 
 
-def test_who_is_not_probed_begins_up_and_who_is_begins_unknown(probed: PoolUnderTest) -> None:
+def test_an_unprobed_backend_starts_up_and_a_probed_one_unknown(probed: PoolUnderTest) -> None:
     assert set(probed.states().values()) == {UNKNOWN}
     assert set(PoolUnderTest(ABC).states().values()) == {UP}
 
 
-def test_unknown_ones_serve_while_nobody_is_up_and_the_first_that_is_up_serves_alone(probed: PoolUnderTest) -> None:
+def test_unknown_backends_serve_until_the_first_is_up_which_then_serves_alone(probed: PoolUnderTest) -> None:
     assert served(probed) == {"a", "b", "c"}
     probed.probe("b")
     assert served(probed) == {"b"}
@@ -44,7 +44,7 @@ def test_unknown_ones_serve_while_nobody_is_up_and_the_first_that_is_up_serves_a
     assert served(probed) == {"a", "b"}
 
 
-def test_unknown_ones_go_before_those_that_are_down(probed: PoolUnderTest) -> None:
+def test_unknown_backends_take_precedence_over_those_down(probed: PoolUnderTest) -> None:
     probed.probe("a", "refused")
     assert served(probed) == {"b", "c"}
     assert probed.fail_opens == []
@@ -67,7 +67,7 @@ def test_a_bound_client_stays_with_its_backend_only_while_that_is_healthy_enough
     def is_kept() -> bool:
         return isinstance(probed.ask(bound="a"), Lease)
 
-    assert is_kept(), "unknown, as everybody"
+    assert is_kept(), "unknown, like all others"
     probed.probe("b")
     assert probed.ask(bound="a") == Unleased(NoLease.BINDING_BROKEN)
     probed.probe("a")
@@ -76,7 +76,7 @@ def test_a_bound_client_stays_with_its_backend_only_while_that_is_healthy_enough
     assert not is_kept()
     for name in "bc":
         probed.probe(name, "timeout", times=3)
-    assert is_kept(), "down, as everybody"
+    assert is_kept(), "down, like all others"
 
 
 def test_a_pool_that_fails_open_still_obeys_the_database_and_the_limits() -> None:
@@ -97,7 +97,7 @@ def test_one_that_takes_no_new_clients_does_not_keep_the_others_from_serving(pro
     assert isinstance(probed.ask(bound="a"), Lease)
 
 
-def test_a_full_one_that_is_up_still_goes_before_one_not_known_to_be(probed: PoolUnderTest) -> None:
+def test_a_full_backend_that_is_up_takes_precedence_over_an_unknown_one(probed: PoolUnderTest) -> None:
     probed.replace([backend("a", hard_limit=1), backend("b")])
     probed.probe("a")
     probed.lease()
@@ -133,7 +133,7 @@ def test_when_the_last_that_was_up_is_drained_a_pool_fails_open_and_not_after_th
     assert served(probed) == {"a"}
 
 
-def test_a_pool_that_nobody_is_left_in_does_not_fail_open_any_more(probed: PoolUnderTest) -> None:
+def test_an_emptied_pool_no_longer_fails_open(probed: PoolUnderTest) -> None:
     for name in "abc":
         probed.probe(name, "refused")
     probed.replace([])
@@ -166,7 +166,7 @@ def test_when_all_others_are_down_the_last_is_not_ejected_and_an_ejected_one_ser
     assert probed.fail_opens == [True, False]
 
 
-def test_nobody_is_ejected_while_a_pool_fails_open(probed: PoolUnderTest) -> None:
+def test_no_backend_is_ejected_while_a_pool_fails_open(probed: PoolUnderTest) -> None:
     for name in "abc":
         probed.probe(name, "refused")
         assert probed.fail(name, 10) is None
@@ -195,7 +195,7 @@ def test_when_a_drain_leaves_only_ejected_ones_and_those_down_the_ejected_ones_a
     assert probed.fail_opens == [True, False]
 
 
-def test_while_nobody_is_up_yet_one_is_ejected_only_when_another_can_serve() -> None:
+def test_while_none_is_up_an_ejection_needs_another_backend_that_can_serve() -> None:
     pool = PoolUnderTest([backend("mine", weight=0), backend("a")], rules=PROBED)
     pool.probe("mine")
     assert pool.fail("mine") == 10, "a, though unknown, serves"
@@ -204,7 +204,7 @@ def test_while_nobody_is_up_yet_one_is_ejected_only_when_another_can_serve() -> 
 # What is told
 
 
-def test_every_change_is_told_with_its_cause_and_when_it_was(probed: PoolUnderTest) -> None:
+def test_every_change_is_reported_with_its_cause_and_time(probed: PoolUnderTest) -> None:
     probed.probe("a")
     probed.now += 1
     probed.probe("a", "timeout", times=2)
@@ -221,7 +221,7 @@ def test_every_change_is_told_with_its_cause_and_when_it_was(probed: PoolUnderTe
     assert probed.member("a").changed_at == probed.now
 
 
-def test_ejections_and_their_ends_are_told() -> None:
+def test_ejections_and_their_ends_are_reported() -> None:
     pool = PoolUnderTest(ABC)
     pool.fail("a")
     pool.succeed("a")
@@ -272,7 +272,7 @@ def test_the_last_states_are_remembered_each_with_when_it_began(probed: PoolUnde
 
 
 @pytest.mark.parametrize("moved", [{"host": "10.0.0.2"}, {"port": 81}])
-def test_late_news_about_an_old_address_is_ignored(moved: dict[str, Any]) -> None:
+def test_late_results_for_a_former_address_are_ignored(moved: dict[str, Any]) -> None:
     pool = PoolUnderTest(ABC, rules=PROBED)
     old, new = backend("a"), backend("a", **moved)
     pool.replace([new, *ABC[1:]])
@@ -284,14 +284,14 @@ def test_late_news_about_an_old_address_is_ignored(moved: dict[str, Any]) -> Non
     assert pool.member("a").consecutive_failures == 1
 
 
-def test_news_of_a_row_that_changed_otherwise_counts() -> None:
+def test_results_for_a_row_with_an_unchanged_address_count() -> None:
     pool = PoolUnderTest(ABC)
     pool.replace([backend("a", weight=7), *ABC[1:]])
     pool.pool.traffic_failed(ABC[0], "econnrefused", pool.now)
     assert pool.member("a").consecutive_failures == 1
 
 
-def test_news_about_one_that_has_left_is_ignored_while_its_connections_run_on() -> None:
+def test_results_for_a_departed_backend_are_ignored() -> None:
     pool = PoolUnderTest(ABC, rules=PROBED)
     pool.hold("a", 1)
     pool.replace(ABC[1:])
@@ -333,7 +333,7 @@ def test_when_probing_ends_so_does_what_only_a_probe_could_end(probed: PoolUnder
     ]
 
 
-def test_when_probing_begins_who_served_serves_on_and_only_newcomers_wait() -> None:
+def test_when_probing_begins_serving_backends_continue_and_only_new_ones_wait() -> None:
     pool = PoolUnderTest(ABC)
     pool.pool.set_rules(PROBED, pool.now)
     pool.replace([*ABC, backend("new")])
@@ -341,7 +341,7 @@ def test_when_probing_begins_who_served_serves_on_and_only_newcomers_wait() -> N
     assert "new" not in served(pool)
 
 
-def test_who_left_while_probing_had_not_begun_is_probed_when_it_comes_back() -> None:
+def test_a_backend_that_left_before_probing_began_is_probed_on_return() -> None:
     pool = PoolUnderTest(ABC)
     pool.hold("a", 1)
     pool.replace(ABC[1:])
@@ -386,14 +386,14 @@ def test_the_counts_are_members_those_that_take_new_clients_and_failing_open(pro
     assert probed.pool.counts(probed.now) == (5, 3, True)
 
 
-def test_the_counts_know_whose_cool_down_is_over() -> None:
+def test_the_counts_include_backends_whose_cool_down_has_ended() -> None:
     pool = PoolUnderTest(ABC)
     pool.fail("a")
     assert pool.pool.counts(pool.now) == (3, 2, False)
     assert pool.pool.counts(pool.now + 10) == (3, 3, False)
 
 
-def test_two_pools_elect_and_fail_each_for_itself() -> None:
+def test_two_pools_select_and_fail_independently() -> None:
     one, other = PoolUnderTest(ABC), PoolUnderTest(ABC)
     one.fail("a")
     one.hold("b", 3)

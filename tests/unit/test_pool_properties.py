@@ -1,5 +1,5 @@
 """Any interleaving of leases, releases, failures, probes, reloads, crashes and time keeps the pool's promises. Every
-answer is held against a model that knows the rules but no heap: it looks at all backends, each time."""
+reply is compared with a model that has the rules but no heap: it scans all backends every time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
 from app.domain.pool import MemberView, Pool, Transition
 from app.domain.selection import Selector, make_selector
-from tests.unit.pools import somebody
+from tests.unit.pools import client_from
 
 UP, UNKNOWN, DOWN, EJECTED = HealthState.UP, HealthState.UNKNOWN, HealthState.DOWN, HealthState.EJECTED
 RANKS = {UP: 0, UNKNOWN: 1, DOWN: 2, EJECTED: 2}
@@ -61,7 +61,7 @@ sets_of_backends = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
 
 
 class Health:
-    """What the model remembers of a backend."""
+    """The model's state of a backend."""
 
     def __init__(self, is_probed: bool) -> None:
         self.state = UNKNOWN if is_probed else UP
@@ -76,7 +76,7 @@ class Health:
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """`self.pool` is the thing; everything else is the model."""
+    """`self.pool` is under test; everything else is the model."""
 
     @initialize(
         rows=sets_of_backends,
@@ -97,7 +97,7 @@ class PoolMachine(RuleBasedStateMachine):
         self._build()
 
     def _build(self) -> None:
-        """Make the pool, and the model of one in which nothing has happened yet."""
+        """Make a new pool and its model."""
         self.health = {name: Health(self.is_probed) for name in self.rows}
         self.told = {name: health.state for name, health in self.health.items()}
         self.open_told = [False]
@@ -118,7 +118,7 @@ class PoolMachine(RuleBasedStateMachine):
         )
 
     def _hear_of_change(self, change: Transition) -> None:
-        if change.backend_id in self.rows:  # of one that has left only its connections matter
+        if change.backend_id in self.rows:  # only the connections of a departed backend matter
             assert self.told[change.backend_id] is change.before is not change.after
             assert (change.seconds > 0) == (change.after is EJECTED)
             self.told[change.backend_id] = change.after
@@ -132,7 +132,7 @@ class PoolMachine(RuleBasedStateMachine):
         return self.health[name].state is EJECTED
 
     def _open(self) -> list[str]:
-        """Return who takes new clients once it is healthy and has room."""
+        """Return the backends that take new clients, health and hard limit aside."""
         return [name for name in self._serving() if self.rows[name].weight > 0]
 
     def _floor(self) -> int:
@@ -181,7 +181,7 @@ class PoolMachine(RuleBasedStateMachine):
         return {name for name in self.rows if self._is_ejected(name)}
 
     def _may_stay_ejected(self, ejected: set[str]) -> bool:
-        """Say whether a reload may leave all of these ejected."""
+        """Return whether a reload may leave all of these ejected."""
         out = ejected & set(self._serving())
         return not out or (len(out) <= len(self._serving()) // 2 and self._floor() < 2)
 
@@ -197,7 +197,7 @@ class PoolMachine(RuleBasedStateMachine):
         tried -= {bound}
         lease_id, self.next_id = self.next_id, self.next_id + 1
         best = self._best(frontend, client, tried)
-        response = self.pool.lease(lease_id, frontend, somebody(client), bound, tried, self.now)
+        response = self.pool.lease(lease_id, frontend, client_from(client), bound, tried, self.now)
         if bound is not None and not self._is_available(bound):
             assert response == Unleased(NoLease.BINDING_BROKEN)
             return
@@ -226,7 +226,7 @@ class PoolMachine(RuleBasedStateMachine):
     def ask_again(self, data: st.DataObject) -> None:
         lease_id = data.draw(st.sampled_from(sorted(self.asked)))
         frontend, client, bound, first = self.asked[lease_id]
-        again = self.pool.lease(lease_id, frontend, somebody(client), bound, (), self.now)
+        again = self.pool.lease(lease_id, frontend, client_from(client), bound, (), self.now)
         assert isinstance(again, Lease)
         assert (again.backend.id, again.affinity) == (first.backend.id, first.affinity)
 
@@ -248,7 +248,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.leases.setdefault(lease_id, row)
 
     def _address(self, name: str, is_late: bool) -> Backend:
-        """Return what news is about: a backend as it is, or as it was at an address that it has no longer."""
+        """Return a backend as it is, or as it was at a former address."""
         known = self.rows.get(name, Backend(name, None, None, None, "10.0.0.9", 80))
         return replace(known, host="10.9.9.9") if is_late else known
 

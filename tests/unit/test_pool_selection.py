@@ -1,4 +1,4 @@
-"""Several elections over one pool: each its own rotation, one count; replacing the set without a gap; what is kept."""
+"""Several selectors over one pool: own rotations, one count; replacing the set without a gap, and what is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_connections_of_all_frontends_count_against_one_limit() -> None:
     assert pool.visit(frontend="geo") == pool.visit(frontend="web") == "a"
 
 
-def test_what_one_frontend_holds_the_others_elections_take_into_account() -> None:
+def test_selectors_count_the_connections_of_all_frontends() -> None:
     pool = PoolUnderTest(ABC)
     pool.plan(WEB, SelectorPlan("few", "least_connections"), SelectorPlan("near", "geo"))
     assert "".join(pool.lease(frontend="web").backend.id for _ in range(4)) == "abca"
@@ -70,7 +70,7 @@ def test_a_lease_has_a_tier_where_geography_decides_and_none_elsewhere() -> None
     assert (bound.tier, bound.affinity) == (None, Affinity.HIT)
 
 
-def test_a_frontend_that_nobody_has_planned_finds_nobody(pool: PoolUnderTest) -> None:
+def test_an_unplanned_frontend_gets_no_lease(pool: PoolUnderTest) -> None:
     assert pool.ask(frontend="unheard-of") == Unleased(NoLease.EMPTY)
     assert sum(pool.counts().values()) == 0
 
@@ -78,7 +78,7 @@ def test_a_frontend_that_nobody_has_planned_finds_nobody(pool: PoolUnderTest) ->
 # Other plans
 
 
-def test_an_election_whose_plan_is_the_same_goes_on_where_it_was(pool: PoolUnderTest) -> None:
+def test_a_selector_with_an_unchanged_plan_keeps_its_state(pool: PoolUnderTest) -> None:
     assert visits(pool, "web", 1) == "a"
     pool.plan(SelectorPlan("new", "geo"), SelectorPlan("web", "round_robin"))
     assert visits(pool, "web", 3) == "bca"
@@ -92,7 +92,7 @@ def test_an_election_whose_plan_is_the_same_goes_on_where_it_was(pool: PoolUnder
         (SelectorPlan("web", "geo"), SelectorPlan("web", "geo", spills_at_soft_limit=True)),
     ],
 )
-def test_an_election_whose_plan_has_changed_is_made_anew_over_the_same_members(
+def test_a_selector_with_a_changed_plan_is_rebuilt_over_the_same_members(
     before: SelectorPlan, after: SelectorPlan
 ) -> None:
     pool = PoolUnderTest([*ABC, backend("left")])
@@ -106,7 +106,7 @@ def test_an_election_whose_plan_has_changed_is_made_anew_over_the_same_members(
     assert pool.counts()["left"] == 1
 
 
-def test_an_election_of_a_frontend_that_is_gone_is_gone_and_its_leases_stay(pool: PoolUnderTest) -> None:
+def test_the_selector_of_a_removed_frontend_goes_and_its_leases_stay(pool: PoolUnderTest) -> None:
     held = pool.lease(frontend="web")
     pool.plan(API)
     assert pool.ask(frontend="web") == Unleased(NoLease.EMPTY)
@@ -122,7 +122,7 @@ def test_plans_may_come_before_the_backends() -> None:
     assert visits(pool, "web", 3) == "abc"
 
 
-def test_a_backend_that_leaves_and_comes_back_does_so_in_every_election(pool: PoolUnderTest) -> None:
+def test_a_backend_that_leaves_and_returns_does_so_in_every_selector(pool: PoolUnderTest) -> None:
     pool.replace(ABC[:2])
     assert (visits(pool, "web", 4), visits(pool, "api", 4)) == ("abab", "abab")
     pool.replace(ABC)
@@ -136,7 +136,7 @@ def crowd(name: str, count: int = CHANGES_PER_SLICE, **fields: Any) -> list[Back
     return [backend(f"{name}{number}", **fields) for number in range(count)]
 
 
-def test_the_new_come_in_before_the_old_go_so_that_there_is_always_somebody() -> None:
+def test_new_backends_are_added_before_old_ones_are_removed() -> None:
     pool = PoolUnderTest(crowd("old", 2 * CHANGES_PER_SLICE))
     for _ in pool.pool.replace_in_slices(crowd("new", 2 * CHANGES_PER_SLICE), pool.now):
         assert isinstance(pool.ask(), Lease)
@@ -152,7 +152,7 @@ def test_a_large_set_comes_in_and_goes_in_slices() -> None:
     assert [step // CHANGES_PER_SLICE for step in sizes] == [2, 3, 4, 3, 2, 2]
 
 
-def test_rows_that_did_not_change_are_not_gone_through_again() -> None:
+def test_unchanged_rows_are_not_processed_again() -> None:
     pool = PoolUnderTest(rows := crowd("same", 3 * CHANGES_PER_SLICE))
     assert list(pool.pool.replace_in_slices(rows, pool.now)) == []
     assert list(pool.pool.replace_in_slices(crowd("same", 3 * CHANGES_PER_SLICE), pool.now)) == [], (

@@ -22,7 +22,7 @@ def kept() -> RegistrationTable:
     return found
 
 
-def test_it_holds_for_its_time_from_the_last_word(kept):
+def test_a_registration_lasts_from_its_last_renewal(kept):
     assert kept.expired(114.9) == []
     assert kept.renew(ONE, 114.9)
     assert kept.expired(129.8) == []

@@ -1,4 +1,4 @@
-"""The replica: what a snapshot and events make of it, and which lost leases are doubted."""
+"""The replica: the effect of snapshots and events, and which lost leases become suspects."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_service_that_dies_long_after_another_is_no_burst():
 
 
 @pytest.mark.parametrize("is_in_one", [True, False])
-def test_a_burst_of_lost_leases_takes_nobody_out(is_in_one):
+def test_a_burst_of_lost_leases_removes_no_record(is_in_one):
     replica = Replica([*leased("a", "b", "c", "d"), record("e")])
     for events in [gone(*"abcd")] if is_in_one else [gone(one) for one in "abcd"]:
         replica.follow(events, NOW)
@@ -195,7 +195,7 @@ BATCHES = st.lists(st.tuples(st.booleans(), st.lists(EVENTS, max_size=6)), max_s
     [(False, [*(record(one, is_leased=True) for one in "ab"), Gone("a"), BadRecord("a", 1, "bad"), Gone("b")])], False
 )
 def test_what_is_written_is_what_the_replica_has(batches, is_catching_up):
-    """Whoever applies the changes one after the other has the replica, also after a restart in between."""
+    """Applying the changes one after the other yields the replica, even with a restart in between."""
     replica, stored, bad = Replica(), dict[str, Record](), dict[str, BadRecord]()
     for number, (is_snapshot, events) in enumerate(batches):
         if number % 3 == 2:
@@ -214,7 +214,7 @@ def test_what_is_written_is_what_the_replica_has(batches, is_catching_up):
 
 
 @given(st.lists(EVENTS, max_size=20))
-def test_what_is_there_serves_and_what_is_not_there_is_at_most_suspected(events):
+def test_present_records_serve_and_absent_ones_are_suspects_at_most(events):
     replica, there = Replica(), dict[str, Record]()
     for event in events:
         replica.follow([event], NOW)

@@ -1,4 +1,4 @@
-"""Requests counted where they are served: by label values, in a view that stays, from nothing after a report."""
+"""The tally of requests: by label values, in an unchanging view, from 0 after a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_nothing_served_is_nothing_to_tell() -> None:
     assert RequestTally().view() == {}
 
 
-def test_requests_are_told_apart_by_every_label() -> None:
+def test_requests_are_counted_by_every_label() -> None:
     tally = RequestTally()
     for labels, seconds in ((GET, 0.25), (GET, 0.5), (POST, 4.0)):
         tally.served(labels, seconds)

@@ -46,12 +46,12 @@ def test_parameters_have_the_types_of_their_kinds() -> None:
 def test_a_path_is_decoded_before_it_is_matched() -> None:
     routes = router(a="/café/<name>", b="/x/y")
     assert routes.match("h", "/caf%C3%A9/a%20b%FF", "GET") == Match("a", {"name": "a b\ufffd"})
-    assert who(routes.match("h", "/x%2Fy", "GET")) == "b", "as in WSGI, an encoded slash is a slash"
+    assert id_of(routes.match("h", "/x%2Fy", "GET")) == "b", "as in WSGI, an encoded slash is a slash"
 
 
 def test_a_slash_at_the_end_makes_no_difference_and_doubled_ones_do() -> None:
     routes = router(a="/a", root="/")
-    assert [who(routes.match("h", path, "GET")) for path in ("/a", "/a/", "/", "//", "//a", "/a//", "/%2Fa")] == [
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/a", "/a/", "/", "//", "//a", "/a//", "/%2Fa")] == [
         "a", "a", "root", None, None, None, None,
     ]  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_exact_domains_precede_wildcards_the_longer_first_and_those_precede_none
 
 def test_a_wider_domain_serves_paths_that_a_narrower_one_lacks() -> None:
     routes = router(a={"path": "/a", "domain": "api.example.com"}, b={"path": "/b", "domain": "*.example.com"}, c="/c")
-    assert [who(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
+    assert [id_of(routes.match("api.example.com", path, "GET")) for path in ("/a", "/b", "/c")] == ["a", "b", "c"]
 
 
 def test_text_precedes_parameters_and_narrow_kinds_precede_wide_ones() -> None:
@@ -106,25 +106,29 @@ def test_text_precedes_parameters_and_narrow_kinds_precede_wide_ones() -> None:
         path="/x/<path:a>",
     )
     found = [
-        who(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")
+        id_of(routes.match("h", f"/x/{part}", "GET")) for part in ("me", "mine", "you", "7", uuid.uuid4(), "s", "s/t")
     ]
     assert found == ["text", "around", "choice", "number", "uuid", "string", "path"]
 
 
 def test_segments_are_matched_from_the_left_with_backtracking() -> None:
     routes = router(left="/a/<x>/c", right="/<x>/b/c", deep="/a/b/d")
-    assert [who(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == ["left", "deep", "right"]
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/a/b/c", "/a/b/d", "/z/b/c")] == [
+        "left",
+        "deep",
+        "right",
+    ]
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
 def test_equal_endpoints_are_ordered_by_id(order: tuple[str, str]) -> None:
     paths = {"a": "/<string(minlength=2):x>", "b": "/<string(maxlength=9):x>"}
-    assert who(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
+    assert id_of(router(**{name: paths[name] for name in order}).match("h", "/xyz", "GET")) == "a"
 
 
 def test_a_number_out_of_bounds_matches_nothing() -> None:
     routes = router(a="/<int(max=5):n>", b="/<s>")
-    assert [who(routes.match("h", path, "GET")) for path in ("/5", "/x", "/6")] == ["a", "b", None]
+    assert [id_of(routes.match("h", path, "GET")) for path in ("/5", "/x", "/6")] == ["a", "b", None]
 
 
 def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
@@ -135,8 +139,8 @@ def test_405_names_the_methods_of_every_endpoint_that_fits() -> None:
     )
     assert routes.match("h", "/a", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
     assert routes.match("h", "/a/", "POST") == MethodNotAllowed(("DELETE", "GET", "HEAD", "PUT"))
-    assert who(routes.match("h", "/a", "HEAD")) == "a"
-    assert who(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
+    assert id_of(routes.match("h", "/a", "HEAD")) == "a"
+    assert id_of(routes.match("h", "/a", "PUT")) == "b", "one whose method does not fit is passed over"
 
 
 def test_a_disabled_endpoint_matches_nothing_but_still_conflicts() -> None:
@@ -152,7 +156,7 @@ def test_a_router_of_nothing() -> None:
 def test_many_hosts_take_bounded_memory() -> None:
     routes = router(a="/a")
     for number in range(2000):
-        assert who(routes.match(f"h{number}", "/a", "GET")) == "a"
+        assert id_of(routes.match(f"h{number}", "/a", "GET")) == "a"
     assert len(routes._hosts) <= 256
 
 
@@ -166,7 +170,7 @@ def test_a_repeated_path_has_the_same_match_and_its_own_parameters() -> None:
             (routes.match("h", "/b/1", "GET"), "b"),
             (routes.match("h", "/none", "GET"), None),
         ):
-            assert who(found) == wanted
+            assert id_of(found) == wanted
             if isinstance(found, Match):
                 assert found.params == ({"n": 1} if wanted == "b" else {})
                 found.params["changed"] = "by a handler"  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What is masked before it is shown, and what is not."""
+"""Which values are masked and which are not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_value_under_a_name_that_sounds_secret_is_masked(name):
         ("author", "me"), ("region", "sa"),
     ],
 )  # fmt: skip
-def test_what_is_no_secret_stays(name, value):
+def test_other_values_are_not_masked(name, value):
     assert masked({name: value}) == {name: value}
 
 

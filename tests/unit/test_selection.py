@@ -1,5 +1,5 @@
-"""Elections by geography worked by hand: the seed's score in tables, geography before load, limits, weight 0, spill,
-clients and POPs without a place. In each table the first backend named is the one that must win."""
+"""Selections by geography worked out by hand: the seed's score in tables, geography before load, limits, weight 0,
+spill, clients and POPs without a location. In each table the first backend must win."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_full_tier_hands_on_to_the_next() -> None:
     assert [pool.lease().backend.id for _ in range(4)] == ["near", "near", "far", "far"]
 
 
-def test_a_place_given_back_is_given_out_again() -> None:
+def test_a_released_place_is_leased_again() -> None:
     pool = PoolUnderTest([backend("near", hard_limit=1), backend("far", "FR/eu")])
     first = pool.lease()
     assert pool.lease().backend.id == "far"
@@ -134,7 +134,7 @@ def test_hard_limit_0_is_unlimited_and_the_soft_limit_never_refuses() -> None:
     assert pool.counts() == {"only": 5000}
 
 
-def test_when_all_are_full_nobody_is_leased() -> None:
+def test_no_lease_is_granted_when_all_are_full() -> None:
     pool = PoolUnderTest([backend("a", hard_limit=1), backend("b", "FR/eu", hard_limit=1)])
     pool.lease()
     pool.lease()
@@ -149,17 +149,17 @@ def test_weight_0_takes_no_new_clients_but_keeps_its_own() -> None:
     assert bound.backend.id == "leaving"
 
 
-def test_a_pool_of_weight_0_alone_takes_nobody() -> None:
+def test_a_pool_with_weight_0_only_takes_no_new_clients() -> None:
     assert PoolUnderTest([backend("leaving", weight=0)]).ask() == Unleased(NoLease.DOWN)
 
 
 @pytest.mark.parametrize("fields", [{"is_healthy": False}, {"is_deleted": True}, {"weight": 0}])
-def test_who_is_out_stays_out_even_with_nobody_else_near(fields: dict[str, object]) -> None:
+def test_an_unavailable_backend_is_not_selected_even_if_no_other_is_near(fields: dict[str, object]) -> None:
     pool = PoolUnderTest([backend("out", **fields), backend("far", "JP/ap")])
     assert {pool.visit() for _ in range(20)} == {"far"}
 
 
-def test_a_backend_tried_already_is_passed_over_and_stands_again_afterwards() -> None:
+def test_a_backend_already_tried_is_skipped_for_that_selection_only() -> None:
     pool = PoolUnderTest([backend("a"), backend("b", "AR/sa"), backend("c", "JP/ap")])
     assert pool.visit(tried=("a",)) == "b"
     assert pool.visit(tried=("a", "b")) == "c"

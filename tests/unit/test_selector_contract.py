@@ -1,5 +1,5 @@
-"""What every algorithm owes the pool: only members that take new clients and are not excluded, and never nobody where
-there is one. All five stand over the same members, through any changes, each held against a model that looks at all."""
+"""The contract of every algorithm: it selects a member that takes new clients and is not excluded, if there is one.
+All five work on the same members through any changes, each compared with a model that scans all members."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ excluded_ids = st.frozensets(st.sampled_from([*NAMES, "unknown"]), max_size=3) |
 
 
 class SelectorMachine(RuleBasedStateMachine):
-    """`self.elections` are the things; everything else is the model."""
+    """`self.selectors` are under test; everything else is the model."""
 
     @initialize(seed=st.integers(0, 100))
     def open(self, seed: int) -> None:
@@ -62,7 +62,7 @@ class SelectorMachine(RuleBasedStateMachine):
             self.keep_turn(member)
 
     def keep_turn(self, member: Member) -> None:
-        """Model the rotation: who takes no clients loses its turn, who takes them again comes last."""
+        """Model the rotation: a member that takes no clients loses its turn, and is last when it takes them again."""
         if not member.takes_new_clients and member in self.turns:
             self.turns.remove(member)
         elif member.takes_new_clients and member not in self.turns:
@@ -119,17 +119,17 @@ class SelectorMachine(RuleBasedStateMachine):
             if data.draw(st.booleans()):
                 self.update(member)
 
-    # Elections
+    # Selections
 
-    @rule(whom=clients, excluded=excluded_ids, stays=st.booleans(), algorithm=st.sampled_from(ALGORITHMS))
-    def select(self, whom: Client, excluded: Collection[str], stays: bool, algorithm: str) -> None:
+    @rule(client=clients, excluded=excluded_ids, stays=st.booleans(), algorithm=st.sampled_from(ALGORITHMS))
+    def select(self, client: Client, excluded: Collection[str], stays: bool, algorithm: str) -> None:
         candidates = [member for member in self.selectable() if member.backend.id not in excluded]
-        member = self.selectors[algorithm].select(whom, excluded)
+        member = self.selectors[algorithm].select(client, excluded)
         if not candidates:
             assert member is None
             return
         assert member is not None and member in candidates
-        getattr(self, f"check_{algorithm}")(member, candidates, whom)
+        getattr(self, f"check_{algorithm}")(member, candidates, client)
         member.connections += 1
         self.update(member)
         if stays:
@@ -141,29 +141,29 @@ class SelectorMachine(RuleBasedStateMachine):
     def selectable(self) -> list[Member]:
         return [member for member in self.members.values() if member.takes_new_clients]
 
-    def check_geo(self, member: Member, candidates: list[Member], whom: Client) -> None:
+    def check_geo(self, member: Member, candidates: list[Member], client: Client) -> None:
         def rank(one: Member) -> tuple[int, float]:
-            return geo_tier(one.backend.country, one.backend.region, whom.geo, POP), one.load
+            return geo_tier(one.backend.country, one.backend.region, client.geo, POP), one.load
 
         assert rank(member) == min(map(rank, candidates))
 
-    def check_round_robin(self, member: Member, candidates: list[Member], whom: Client) -> None:
+    def check_round_robin(self, member: Member, candidates: list[Member], client: Client) -> None:
         assert member is next(one for one in self.turns if one in candidates)
-        # Who stopped unannounced loses its turn when it is found out.
+        # A member that stopped without an update loses its turn when the selector notices.
         for one in self.turns[: self.turns.index(member)]:
             self.keep_turn(one)
         self.turns.remove(member)
         self.turns.append(member)
 
-    def check_weighted(self, member: Member, candidates: list[Member], whom: Client) -> None:
-        """Its model is in test_election_weighted.py."""
+    def check_weighted(self, member: Member, candidates: list[Member], client: Client) -> None:
+        """Its model is in test_selector_weighted.py."""
 
-    def check_least_connections(self, member: Member, candidates: list[Member], whom: Client) -> None:
+    def check_least_connections(self, member: Member, candidates: list[Member], client: Client) -> None:
         loads = {one: one.connections / one.backend.weight for one in candidates}
         assert loads[member] == min(loads.values())
 
-    def check_ip_hash(self, member: Member, candidates: list[Member], whom: Client) -> None:
-        probes = probes_of(whom.key)
+    def check_ip_hash(self, member: Member, candidates: list[Member], client: Client) -> None:
+        probes = probes_of(client.key)
 
         def distance(one: Member) -> float:
             points = points_of(one.backend.id, one.backend.weight)
@@ -181,11 +181,11 @@ def algorithm(request: pytest.FixtureRequest) -> Iterator[str]:
     yield request.param
 
 
-def test_nobody_is_elected_of_none(algorithm: str) -> None:
+def test_an_empty_selector_selects_none(algorithm: str) -> None:
     assert SelectorUnderTest(algorithm).visit() is None
 
 
-def test_a_member_never_added_is_not_elected_when_updated_or_removed(algorithm: str) -> None:
+def test_an_unknown_member_is_not_selected_after_an_update_or_removal(algorithm: str) -> None:
     under_test = SelectorUnderTest(algorithm)
     stranger = Member(backend("stranger"), HealthRules(), Floor(), now=0.0)
     under_test.selector.update(stranger)

@@ -1,4 +1,4 @@
-"""The distribution tables of docs/explanation/algorithms.md are what the elections do."""
+"""The distribution tables of docs/explanation/algorithms.md match what the selectors do."""
 
 from __future__ import annotations
 

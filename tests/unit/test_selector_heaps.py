@@ -1,5 +1,5 @@
-"""The lazy heaps stay small: whatever is leased, released and reloaded, they hold no more than a few entries a member,
-and those that left the set are let go."""
+"""The lazy heaps stay small: through any leases, releases and reloads they hold a few entries per member, and none of
+members that left."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_heaps_stay_bounded_over_a_hundred_thousand_leases_and_releases() -> Non
     assert_bounded(pool)
 
 
-def test_heaps_of_groups_that_nobody_is_elected_from_stay_bounded_too() -> None:
+def test_heaps_of_groups_without_selections_stay_bounded() -> None:
     pool = PoolUnderTest([backend("a"), backend("b", "AR/sa")])
     for _ in range(20_000):
         pool.visit(BRAZIL)  # pushes into sa and into the whole pool, which no one looks at
@@ -66,7 +66,7 @@ def test_heaps_stay_bounded_while_a_full_one_is_asked_for_in_vain() -> None:
     assert_bounded(pool)
 
 
-def test_a_backend_that_left_is_let_go_by_the_groups_that_live_on() -> None:
+def test_groups_release_a_backend_that_left() -> None:
     pool = PoolUnderTest([backend("stays"), backend("gone")])
     pool.replace([backend("stays")])
     for _ in range(200):

@@ -55,7 +55,7 @@ def test_held_connections_stay_in_proportion_to_weight(numbers: list[int], conne
     for _ in range(connections):
         under_test.hold()
     loads = [(member.connections, member.backend.weight) for member in under_test.members.values()]
-    # Nobody has been given one while another had less by weight.
+    # No member got a connection while another had fewer by weight.
     assert all((more - 1) / heavy <= less / light for more, heavy in loads for less, light in loads if more)
 
 
@@ -69,7 +69,7 @@ def test_a_newcomer_and_one_that_was_busy_win_no_more_than_their_share() -> None
     assert all(9 <= count <= 11 for count in seen.values())
 
 
-def test_who_is_excluded_keeps_its_turn() -> None:
+def test_an_excluded_member_keeps_its_turn() -> None:
     under_test = SelectorUnderTest("least_connections", same_rows("abc"))
     assert under_test.visit(excluded=("a", "b")) == "c"
     assert under_test.visits(3) == "abc"

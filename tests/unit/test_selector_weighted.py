@@ -1,4 +1,4 @@
-"""Smooth weighted round robin: nginx's very sequence, even in every window, whoever is full, tried or new."""
+"""Smooth weighted round robin: the sequence of nginx, even in every window, despite full, tried and new members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ weights = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
 class Nginx:
-    """The rule as nginx has it: every election goes through all peers (ngx_http_upstream_get_peer)."""
+    """The rule as in nginx: every selection scans all peers (ngx_http_upstream_get_peer)."""
 
     def __init__(self, peers: dict[str, int]) -> None:
         self.weights = peers
@@ -112,7 +112,7 @@ def test_one_that_is_full_after_each_of_its_turns_has_its_share_only(peers: dict
 def test_one_that_comes_back_to_few_does_not_wait_for_the_many_there_were() -> None:
     many = same_rows(f"b{number}" for number in range(1000))
     under_test = SelectorUnderTest("weighted", [backend("a"), *many])
-    assert under_test.visit() == "a"  # and is not due for another thousand elections
+    assert under_test.visit() == "a"  # and is not due for another thousand selections
     under_test.turn_off("a")
     for row in many[1:]:
         under_test.remove(row.id)
@@ -120,7 +120,7 @@ def test_one_that_comes_back_to_few_does_not_wait_for_the_many_there_were() -> N
     assert "a" in [under_test.visit() for _ in range(5)]
 
 
-def test_a_newcomer_to_those_whose_turn_was_due_does_not_wait_behind_all_their_rounds() -> None:
+def test_a_new_member_does_not_wait_for_all_rounds_that_were_due() -> None:
     under_test = SelectorUnderTest("weighted", same_rows(f"b{number}" for number in range(100)))
     for number in range(90):
         assert under_test.visit() == f"b{number}"
@@ -142,7 +142,7 @@ def test_one_that_was_due_among_many_does_not_take_all_when_it_comes_back_to_few
     assert Counter(under_test.visit() for _ in range(30))["b999"] <= 13
 
 
-def test_a_new_weight_counts_from_the_next_election() -> None:
+def test_a_new_weight_counts_from_the_next_selection() -> None:
     under_test = SelectorUnderTest("weighted", weighted_rows(a=3, b=1))
     under_test.visits(101)
     under_test.add(backend("a", weight=1))
@@ -151,7 +151,7 @@ def test_a_new_weight_counts_from_the_next_election() -> None:
 
 
 def test_the_books_balance() -> None:
-    """Nothing is kept of members that left, nor of weights that nobody has."""
+    """No state remains of members that left, nor of unused weights."""
     under_test = SelectorUnderTest("weighted", weighted_rows(a=3, b=1, c=1))
     under_test.visits(20)
     for name in "abc":

@@ -1,5 +1,5 @@
-"""By geography ties go by weight: 10,000 connections one after the other split as the weights do, within 5 %, whatever
-else is elected, tried or bound in between. The chance is seeded, so a failure repeats."""
+"""The geo selector breaks ties by weight: 10,000 successive connections split like the weights, within 5 %, whatever is
+selected, tried or bound in between. The random source is seeded, so a failure repeats."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def test_the_split_holds_in_every_tier(client: GeoInfo | None) -> None:
     assert_split_by_weight(split(PoolUnderTest([HEAVY, LIGHT], None), client), [HEAVY, LIGHT])
 
 
-def test_the_split_of_one_country_holds_while_its_region_is_elected_too() -> None:
+def test_the_split_of_one_country_holds_among_selections_in_its_region() -> None:
     pool = PoolUnderTest([HEAVY, LIGHT])
     assert_split_by_weight(split(pool, BRAZIL, between=lambda: pool.visit(ARGENTINA)), [HEAVY, LIGHT])
 
 
-def test_the_split_of_a_region_holds_among_many_elections_of_one_of_its_countries() -> None:
+def test_the_split_of_a_region_holds_among_many_selections_in_one_of_its_countries() -> None:
     pool = PoolUnderTest([HEAVY, LIGHT])
     busy = lambda: [pool.visit(BRAZIL) for _ in range(4)]  # noqa: E731
     assert_split_by_weight(split(pool, ARGENTINA, between=busy), [HEAVY, LIGHT])
 
 
-def test_the_split_of_the_whole_pool_holds_while_its_parts_are_elected() -> None:
+def test_the_split_of_the_whole_pool_holds_among_selections_in_its_parts() -> None:
     pool = PoolUnderTest([HEAVY, LIGHT], None)
     parts = lambda: (pool.visit(BRAZIL), pool.visit(ARGENTINA))  # noqa: E731
     assert_split_by_weight(split(pool, None, between=parts), [HEAVY, LIGHT])

@@ -53,7 +53,7 @@ def carried(stage: Stage) -> dict[str, int]:
     return {load.backend.id: load.connections for load in stage.loads}
 
 
-# Who is drawn
+# Drawn clients
 
 
 def test_an_address_is_drawn_evenly_from_all_networks_of_its_country():
@@ -131,7 +131,7 @@ def test_overflow_counts_clients_served_from_farther_away_than_by_an_empty_pool(
     assert carried(stage) == {"br": 10, "fr": 50}
     assert [load.state for load in stage.loads] == ["full", "full"]
     assert stage.unserved == {"all_full": 140}
-    # Of France nobody went elsewhere: whoever is not on fr has nobody.
+    # No French client went elsewhere: those not on fr have no backend.
     assert sum(stage.overflow.values()) == 140 + sum(
         count
         for flow, count in stage.flows.items()

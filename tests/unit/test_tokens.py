@@ -1,4 +1,4 @@
-"""Tokens of the admin API: their text, what is kept of them, and the limit on wrong ones."""
+"""Tokens of the admin API: their text, the stored digest, and the limit on wrong ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_nothing_but_the_whole_token_is_found(presented):
     assert find_token(presented, [kept("a", A), kept("b", B)]) is None
 
 
-def test_a_token_is_found_wherever_it_stands():
+def test_a_token_is_found_at_any_position():
     tokens = [kept("a", A), kept("b", B)]
     assert find_token(A, tokens) == tokens[0]
     assert find_token(B, tokens) == tokens[1]
