@@ -18,7 +18,9 @@ def test_the_page_shows_the_age_of_the_replica(visit, tmp_path):
         (node,) = etcd.nodes
         node.kill()
         eventually(
-            lambda: page.evaluate("document.querySelector('#replica').dataset.state") == "unhealthy", 15, "the error is shown"
+            lambda: page.evaluate("document.querySelector('#replica').dataset.state") == "unhealthy",
+            15,
+            "the error is shown",
         )
         assert "refused" in page.evaluate("document.querySelector('#replica').title")
 

@@ -22,7 +22,7 @@ def router(**paths: Any) -> Router:
     )
 
 
-def who(found: Match | MethodNotAllowed | None) -> str | None:
+def id_of(found: Match | MethodNotAllowed | None) -> str | None:
     """Return the id of the matching endpoint."""
     assert not isinstance(found, MethodNotAllowed)
     return found.endpoint_id if found is not None else None
