@@ -43,7 +43,7 @@ def replicate() -> None:
     """
     config = load_or_exit()
     log = json_log.configure(None, level=config.log_level, format=config.log_format, keeps_tail=False)
-    log.start()  # its greenlet also keeps the loop turning while this one waits
+    log.start()  # its greenlet also keeps the event loop alive while this one waits
     log_env_file()
     stopping = Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""Follows the country database's file: a new one replaces the old one while the edge runs."""
+"""Watches the file of the country database and loads a new one while the edge runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class GeoWatcher:
         try:
             self._thread.run(self._geo.reload)
         except GeoDatabaseError as error:
-            if str(error) != self._refused or not self._geo.has_changed():  # an unreadable one is tried each time
-                logger.error("country database refused, the old one stays: {}", error)
+            if str(error) != self._refused or not self._geo.has_changed():  # an unreadable file is retried each time
+                logger.error("country database refused, keeping the old one: {}", error)
                 self._on_reload("refused")
             self._refused = str(error)
         else:

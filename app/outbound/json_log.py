@@ -48,9 +48,9 @@ class JsonLog:
     """The log sink. `path` None is stderr. After the file is moved away, it is reopened within a second."""
 
     def __init__(self, path: Path | None, format: Format = "json", *, keeps_tail: bool = True) -> None:
-        """Open the log, making its folder if need be. Raises OSError when the file cannot be written.
+        """Open the log and create its directory if needed. Raises OSError if the file cannot be written.
 
-        `keeps_tail` is false where nothing reads the tail: keeping it costs some percent of a small HTTP request.
+        Set `keeps_tail` to False if nothing reads the tail, which costs a few percent of a small HTTP request.
         """
         self._path = path
         self._is_text = format == "text"
@@ -98,7 +98,7 @@ class JsonLog:
         self._flusher = None
 
     def write_access(self, line: msgspec.Struct) -> None:
-        """Append one encoded struct as a line."""
+        """Append an access-log record as a line."""
         encoded = _encode(line) if self._keeps_tail or not self._is_text else b""
         if self._keeps_tail:
             self.tail.append(encoded)
@@ -222,7 +222,7 @@ def _text(fields: dict[str, Any]) -> bytes:
 
 
 def configure(path: Path | None, *, level: str, format: Format, keeps_tail: bool = True) -> JsonLog:
-    """Make loguru, and the standard logging behind it, write to a JsonLog alone. Raises OSError."""
+    """Make a JsonLog the only sink of loguru and of the standard logging. Raises OSError."""
     log = JsonLog(path, format, keeps_tail=keeps_tail)
     log.receive_events(level)
     logging.root.handlers = [_Bridge()]

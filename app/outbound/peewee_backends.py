@@ -41,7 +41,7 @@ _PAUSE_SECONDS: Final = 0.001
 
 
 class BackendRow(peewee.Model):
-    """The seed's table, and `drain_deadline` after it. Bound to no database: each query names its own."""
+    """The table of backends. It is not bound to a database; each query names its own."""
 
     id = peewee.TextField(primary_key=True)
     app = peewee.TextField(null=True)
@@ -227,7 +227,7 @@ class SqlBackendTable:
         raise NotImplementedError
 
     def _clear(self, but: Iterable[str]) -> None:
-        """Remove the rows; those of the ids `but` may stay, for they are put next."""
+        """Remove all rows; those with ids in `but` may stay, as they are written next."""
         self._row.delete().execute(self._database)
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -268,7 +268,7 @@ class SqlBackendTable:
             self._row.update(**values).where(self._row.id.in_(ids)).execute(self._database)
 
     def _require(self, ids: Sequence[str]) -> None:
-        """Raise KeyError naming the ids that are not in the table; nothing is changed then."""
+        """Raise KeyError naming the ids that are not in the table, before anything is changed."""
         present = self._present(ids)
         missing = [one for one in ids if one not in present]
         if missing:

@@ -1,8 +1,8 @@
 """Stores registrations in the SQLite routing database: backends with a TTL and the edge that owns them.
 
-To the seed's columns and `drain_deadline` come `draining`, `lease_ttl` and `lease_owner`. The last names the edge that
-a service registers at, for several may share one database: each lets none expire but its own. A row without `lease_ttl`
-is an operator's, and nothing here writes it.
+Adds the columns `draining`, `lease_ttl` and `lease_owner`. The owner is the edge at which the service registered:
+several edges may share one database, and each expires only its own registrations. A row without `lease_ttl` belongs to
+an operator and is never written here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.outbound.peewee_backends import (
 )
 
 LEASE_TTL: Final = "lease_ttl"
-"""Seconds that a registration holds without another word; NULL = it is none."""
+"""Seconds after which a registration expires unless renewed; NULL = not a registration."""
 LEASE_OWNER: Final = "lease_owner"
 
 _COLUMNS: Final = {DRAINING: "INTEGER", LEASE_TTL: "INTEGER", LEASE_OWNER: "TEXT"}

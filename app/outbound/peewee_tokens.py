@@ -42,7 +42,7 @@ class SqliteTokenStore:
             return [_token(row) for row in query.execute(database)]
 
     def add(self, token: Token) -> None:
-        """Keep a new token. Raises KeyError when there is one of that name, StoreError."""
+        """Store a new token. Raises KeyError if the name exists, StoreError."""
         scopes = " ".join(sorted(token.scopes))
         row = {"name": token.name, "hash": token.digest, "scopes": scopes, "created_at": token.created_at}
         with self._open() as database:
@@ -52,7 +52,7 @@ class SqliteTokenStore:
                 raise KeyError(token.name) from None
 
     def remove(self, name: str) -> None:
-        """Forget a token. Raises KeyError when there is none of that name, StoreError."""
+        """Delete a token. Raises KeyError if the name does not exist, StoreError."""
         with self._open() as database:
             if not TokenRow.delete().where(TokenRow.name == name).execute(database):
                 raise KeyError(name)

@@ -123,7 +123,7 @@ class PostgresBackendRepository:
 
 
 class PostgresBackendRow(BackendRow):
-    """The table as it is here: its `drain_deadline` is a double, because a REAL of PostgreSQL is two minutes wide."""
+    """The table in PostgreSQL. `drain_deadline` is a double, because a REAL would be off by up to two minutes."""
 
     drain_deadline = peewee.DoubleField(null=True, default=None)
 

@@ -16,11 +16,11 @@ import msgspec
 from app.outbound.worker_thread import WorkerThread
 
 TICK_SECONDS: Final = 0.5
-"""Between looks of an edge at the file."""
+"""Between two checks of the file by an edge."""
 MAX_LISTED: Final = 20
-"""Suspects and bad records named; the counts say how many there are."""
+"""Suspects and bad records listed; the counts include all."""
 SILENCE_SECONDS: Final = 5.0
-"""A replicator that has not written the file for so long is dead, frozen, or held up by the routing database."""
+"""After this without a write, the replicator is dead, frozen, or blocked by the routing database."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True):

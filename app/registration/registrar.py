@@ -26,7 +26,7 @@ from app.domain.registration import Granted, Registration
 from app.ports import RepositoryError
 
 TICK_SECONDS: Final = 0.25
-"""Between looks for registrations that have expired."""
+"""Between two checks for expired registrations."""
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
 T = TypeVar("T")
@@ -40,11 +40,11 @@ class RegistrationStore(Protocol):
         ...
 
     def deregister(self, backend_id: str) -> bool:
-        """Remove one; returns whether there was one of that id."""
+        """Delete a registration. Returns whether it existed."""
         ...
 
     def expire(self, ids: Iterable[str]) -> None:
-        """Remove those of these ids that are still registered at this edge."""
+        """Delete those of these registrations that this edge still owns."""
         ...
 
 
@@ -106,7 +106,7 @@ class DatabaseRegistrar:
         self._routing.check()
         backend = registration.backend
         logger.bind(backend=backend.id).info(
-            "registration {}: {} at {} port {}{}, for {} s at a time",
+            "registration {}: {}, {} port {}{}, TTL {} s",
             backend.id,
             "new" if is_new else "changed",
             backend.host,
@@ -146,7 +146,7 @@ class DatabaseRegistrar:
             ask(self._actor, RemoveRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
         for one in expired:
             logger.bind(backend=one.backend.id).warning(
-                "registration {}: expired, nothing was heard for {} s", one.backend.id, one.ttl_seconds
+                "registration {}: expired after {} s without renewal", one.backend.id, one.ttl_seconds
             )
         return True
 

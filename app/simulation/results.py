@@ -49,7 +49,7 @@ class BackendLoad:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """How things stand: who is connected where. `nearest` is each country's best tier while nobody is full."""
+    """Connections after a stage. `nearest` is the best tier for each country if no backend were full."""
 
     name: str
     loads: tuple[BackendLoad, ...]

@@ -38,11 +38,11 @@ def says_hello(port: int) -> bool:
     """Return whether the handler responds. Raises MeasurementError if the response is wrong."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{HELLO_PATH}", timeout=2) as response:
-            said = json.load(response)
+            greeting = json.load(response)
     except (urllib.error.URLError, OSError):
         return False
-    if said != HELLO:
-        raise MeasurementError(f"the handler returned {said!r} instead of {HELLO!r}")
+    if greeting != HELLO:
+        raise MeasurementError(f"the handler returned {greeting!r} instead of {HELLO!r}")
     return True
 
 

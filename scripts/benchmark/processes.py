@@ -30,7 +30,7 @@ class Child:
     process: subprocess.Popen[bytes]
     output: Path
 
-    def said(self) -> str:
+    def last_output(self) -> str:
         """Return the end of the output of the process, and of its log, if there is one (edge.jsonl)."""
         files = [file for file in (self.output, self.output.with_name("edge.jsonl")) if file.exists()]
         return "\n".join(file.read_text(errors="replace")[-4000:].strip() for file in files) or "(nothing)"
@@ -83,7 +83,7 @@ def running(
             status = process.poll()
             if status is None:
                 raise
-            raise MeasurementError(f"{error}; {name} had ended with status {status}:\n{child.said()}") from error
+            raise MeasurementError(f"{error}; {name} had ended with status {status}:\n{child.last_output()}") from error
     finally:
         stop(process)
 
@@ -94,9 +94,9 @@ def wait_until_ready(child: Child, ready: Callable[[], bool]) -> None:
     while not ready():
         status = child.process.poll()
         if status is not None:
-            raise MeasurementError(f"{child.name} ended with status {status} at start:\n{child.said()}")
+            raise MeasurementError(f"{child.name} ended with status {status} at start:\n{child.last_output()}")
         if time.monotonic() > deadline:
-            raise MeasurementError(f"{child.name} was not ready in {START_SECONDS:.0f} s:\n{child.said()}")
+            raise MeasurementError(f"{child.name} was not ready in {START_SECONDS:.0f} s:\n{child.last_output()}")
         time.sleep(0.02)
 
 

@@ -60,10 +60,10 @@ def run(plan: Plan, folder: Path, samples: list[Sample]) -> None:
                 for peer in (peer for peer in row.peers if peer in plan.peers):
                     place = folder / f"{number}-{row.key}-{peer.name}"
                     samples.append(measure(plan, number, row, peer, place, ports[row.upstream]))
-                    tell(plan, samples[-1])
+                    report_progress(plan, samples[-1])
             if plan.with_micro:
                 samples.append(measure_micro(plan, number))
-                tell(plan, samples[-1])
+                report_progress(plan, samples[-1])
 
 
 def measure(plan: Plan, number: int, row: Row, peer: Peer, place: Path, upstream_port: int) -> Sample:
@@ -88,7 +88,7 @@ def measure_micro(plan: Plan, number: int) -> Sample:
     return Sample(number, MICRO, "edge", json.loads(done.stdout.splitlines()[-1]))
 
 
-def tell(plan: Plan, sample: Sample) -> None:
+def report_progress(plan: Plan, sample: Sample) -> None:
     """Print the progress of the run to stderr."""
     figures = "  ".join(f"{key} {value:.6g}" for key, value in sample.figures.items())
     head = f"round {sample.round}/{plan.rounds}  {sample.row}  {sample.peer}:"

@@ -151,7 +151,7 @@ def test_the_last_of_two_services_with_one_id_wins_and_the_log_shows_it(place, o
     def ports_logged() -> list[int]:
         lines = [line["event"] for line in place.edge.log()]
         return [
-            int(line.split(" port ")[1].split(",")[0]) for line in lines if line.startswith("registration a: updated")
+            int(line.split(" port ")[1].split(",")[0]) for line in lines if line.startswith("registration a: changed")
         ]
 
     eventually(lambda: ports_logged()[-3:] == [other, one, other], what="lines of it")
