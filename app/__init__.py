@@ -1,6 +1,6 @@
 """A geo-aware, sticky TCP and HTTP proxy: greenlets copy bytes, actors own what connections share.
 
-The rooms::
+The packages::
 
     __main__ cli commands/    the command line, one file a command
     edge/                     one serving process: built, started, reloaded, watched, stopped
@@ -17,11 +17,12 @@ The rooms::
     cluster/ anycast/         beyond one machine: etcd and the replicator; exabgp
     simulation/               a million clients, drawn and assigned in memory
 
-The way of a connection: inbound/listener accepts it; inbound/tcp/server tells its story. wire/proxy_protocol says which
-client it is, proxy_service leases a backend, inbound/dialer connects to it, inbound/tcp/relay copies until both
-directions have ended. Then the lease is released, the metrics are told, and one access line is written. On an HTTP
-connection (inbound/http/server) a lease lasts for one request.
+The life of a connection: inbound/listener accepts it; inbound/tcp/server serves it, top to bottom. wire/proxy_protocol
+says which client it is, proxy_service leases a backend, inbound/dialer connects to it, inbound/tcp/relay copies until
+both directions have ended. Then the lease is released, the metrics are told, and one access line is written. On an HTTP
+connection (inbound/http/connection) a lease lasts for one request; wire/http1_rules decides what is kept and resent.
+Every metric has its name in domain/metric_names.
 
-The way of an edge: edge/build makes the parts, edge/lifecycle starts them in order and stops them in reverse,
-edge/serving opens the frontends of a configuration, edge/reload replaces it.
+The life of an edge: edge/build makes the parts, edge/lifecycle starts them in order and stops them in reverse,
+edge/serving opens the frontends of a configuration, edge/reload replaces it, edge/drain drains them.
 """

@@ -1,6 +1,6 @@
-"""The ports: what the domain requires of the outside. The seeds have four ports; two are Protocols here.
+"""The ports: what the domain requires of the outside.
 
-BackendRepository and GeoResolver have adapters in app.outbound. The other two are actors, whose messages
+Adapters in app.outbound implement the Protocols. Bindings, metrics and leases belong to actors, whose messages
 (actors.messages) are the port: FindBinding, ConfirmBinding and Unbind for the bindings; Count, BackendConnected and
 TakeSnapshot for the metrics; leases and live counts for the registry.
 

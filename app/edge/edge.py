@@ -20,7 +20,7 @@ from app.outbound.json_log import JsonLog
 
 
 class Edge:
-    """One edge. `start` opens its listeners, `stop` drains and closes them; `run` waits for a signal in between.
+    """One edge. `start` opens its listeners, `stop` drains and closes them; `run` waits for a signal and then stops.
 
     To embed it in a program that has called `gevent.monkey.patch_all()` first of all::
 
@@ -65,7 +65,7 @@ class Edge:
     def start(self) -> None:
         """Start the actors, load what they need, open the listeners; once.
 
-        Whatever is raised, everything that was started has been stopped. Raises BindError, StoreError; RuntimeError
+        If it raises, everything that was started is stopped again. Raises BindError, StoreError; RuntimeError
         for an edge that was started or stopped before.
         """
         if self._has_begun:
@@ -81,7 +81,7 @@ class Edge:
 
     def stop(self) -> None:
         """Drain, then undo the start in reverse order. Does nothing for an edge that is not started."""
-        self._has_begun = True
+        self._has_begun = True  # an edge that was stopped never starts
         self._undoing.close()
 
     def run(self) -> int:
@@ -109,7 +109,7 @@ class Edge:
             gevent.spawn(self._built.reloader.reload)
 
     def apply(self, config: Config) -> None:
-        """Serve by another configuration, whole or not at all. Raises BindError: nothing has changed then."""
+        """Switch to another configuration, all or nothing: on BindError nothing has changed."""
         self._built.serving.apply(config)
 
     def _give_up(self, _actor: str) -> None:

@@ -14,7 +14,7 @@ from app.outbound.name_watcher import FIRST_SECONDS
 
 
 class Step(NamedTuple):
-    """A step of the start. `undo` works also when `do` failed half-way."""
+    """A step of the start, and what ends it. `undo` also works when `do` failed half-way."""
 
     do: Callable[[], object]
     undo: Callable[[], object]
@@ -45,7 +45,7 @@ def steps(edge: BuiltEdge) -> Iterator[Step]:
         yield Step(parts.dns.start, parts.dns.server.stop)
     if parts.snapshots is not None:
         yield Step(_nothing, parts.snapshots.write_last)
-    yield Step(serving.open, partial(drain, parts))
+    yield Step(serving.open, partial(drain, parts))  # undone first: the drain
 
 
 def _nothing() -> None:

@@ -58,7 +58,7 @@ class RequestAccounts:
         )
 
     def _count_bytes(self, connection: Connection, outcome: Outcome, own_bytes: int) -> None:
-        """Add the request's bytes to its backend's, but for what a sweep has counted meanwhile."""
+        """Add the request's bytes to its backend's, except those that a sweep has already counted."""
         lease, moved = connection.last_lease, self._connections.moved
         up, down = outcome.bytes_up, outcome.bytes_down
         if lease is not None:

@@ -2,9 +2,9 @@
 
     READING --a head--> RESPONDING --may be kept--> KEPT --a head--> RESPONDING ...
        |                    |                         |
-       +---- no good -------+------- the end ---------+----> CLOSING
+       +---- bad head ------+-------- done -----------+----> CLOSING
 
-Each request is served by the frontend's configuration of its moment.
+Each request is served by the frontend's configuration in force when its head is read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from app.wire.http1_framing import Framing
 from app.wire.http1_rules import may_keep
 
 CLOSING: Final = "closing"
-"""The reason by which a kept connection is ended."""
+"""The reason for ending a kept connection of a frontend that closes."""
 _LATE_HEAD: Final = (State.REQUEST_TIMEOUT, "head_timeout")
 _NO_REQUEST: Final = (State.IDLE_TIMEOUT, "no_request")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
@@ -53,7 +53,7 @@ class Phase(Enum):
 
 
 class HttpConnection:
-    """One client connection. Of the `responders` that serve its frontend the first that takes a request serves it."""
+    """One client connection. The first of `responders` that takes a request serves it."""
 
     def __init__(
         self, connection: Connection, client: ClientStream, responders: Sequence[Responder], accounts: RequestAccounts
@@ -127,7 +127,7 @@ class HttpConnection:
             if connection.late is _NO_REQUEST:
                 connection.deadline = None
             connection.is_idle = False
-            end = data.find(b"\r\n\r\n", searched) + 4
+            end = data.find(b"\r\n\r\n", searched) + 4  # 3: not found
             if 3 < end <= limit:
                 break
             if len(data) > limit:
@@ -158,7 +158,7 @@ class HttpConnection:
         except Killed as killed:
             if killed.reason != CLOSING:
                 raise
-            return client.read_at_once()  # a request that is there already is served still
+            return client.read_at_once()  # a request that has already arrived is still served
 
     # RESPONDING
 
@@ -237,11 +237,11 @@ class HttpConnection:
         return keeps and sent == len(data), sent
 
     def _refuse_unread(self, state: State, status: int, reason: str) -> None:
-        """Respond to what is no request, and close: where the next one would begin is not known."""
+        """Respond to a bad or late head, and close: the start of the next request is unknown."""
         self._connection.begin_request()
         sent = self._send_refusal(edge_response(status, reason, None, closes=True))
         pool = self._frontend.service.route.pool
-        outcome = Outcome(state, reason, None, Ending.CLOSE, False, Refusal(status), pool=pool)
+        outcome = Outcome(state, reason, None, Ending.CLOSE, is_request_read=False, refusal=Refusal(status), pool=pool)
         self._accounts.settle(self._connection, None, outcome, sent, self._started_at)
         self._close(state)
         self._linger(is_request_read=False)

@@ -90,7 +90,7 @@ class _Exchange:
         self._pipes = pipes
         self._idle = idle
         self._shares_upstreams = request.frontend.config.tcp.send_proxy == "off"
-        """A PROXY header speaks for one client alone."""
+        """Whether kept connections may serve other clients: not with a PROXY header, which names one client."""
         self._upstream: UpstreamStream | None = None
         self._bytes_up = 0
         """Sent to the backend, once `_upstream` is given up."""
@@ -134,12 +134,12 @@ class _Exchange:
     def notice_reset(self) -> None:
         """Do nothing: both sides are watched."""
 
-    # The whole
+    # The exchange
 
     def run(self) -> Outcome:
         """Serve the request. Raises ConnectionEnded."""
         request = self._request
-        request.client.unwatch()  # the asks to the actors park this greenlet
+        request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
         data = self._take_request()
         is_whole = self._rest is None
         upstream = self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
@@ -383,7 +383,7 @@ class _Exchange:
         return self._outcome(state, reason, *ending_of(state, has_begun=self._has_begun))
 
     def _upstream_lost(self, word: str) -> ResponseError:
-        """Name what became of a request whose backend went away."""
+        """Return the error for a lost backend; record a failure, unless a kept connection simply ended."""
         assert self._upstream is not None
         # A kept connection may end at any moment, which says nothing about its backend.
         if self._has_heard or not self._upstream.is_reused:
@@ -391,7 +391,7 @@ class _Exchange:
         return ResponseError(State.SERVER_RESET if self._has_begun else State.RESPONSE_FAILED, word)
 
     def _let_go(self) -> None:
-        """Close what was not handed on: an upstream connection that is still here has not ended well."""
+        """Close what is left: an upstream connection that was not given back did not end cleanly."""
         if self._down is not None:
             self._down.close()
         if self._upload is not None:

@@ -42,13 +42,13 @@ class Ending(Enum):
     """It may bring another request."""
     CLOSE = auto()
     RESET = auto()
-    """A response was begun and is not whole: the client must not take it for a whole one."""
+    """A response was begun and is incomplete: the client must not take it for a complete one."""
     HANDED_OVER = auto()
     """It has served another protocol until its end."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A response of the edge's own, instead of a backend's or a handler's. `headers` are further ones."""
+    """A response of the edge's own, instead of a backend's or a handler's. `headers` are added to it."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -58,12 +58,13 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of a request."""
 
     state: State
-    """Where it failed: the termination state of the access log."""
+    """How the request ended: the termination state of the access log."""
     reason: str | None
     """A short word for that, or why the edge refused it."""
     status: int | None
     """Of the response that the client got from a backend or a handler."""
     ending: Ending
+    """Not used with a `refusal`: then the connection decides by may_keep."""
     is_request_read: bool = True
     """All of the request was read from the client."""
     refusal: Refusal | None = None
@@ -105,7 +106,10 @@ class Responder(Protocol):
 
 
 def ending_of(state: State, *, has_begun: bool) -> tuple[Ending, Refusal | None]:
-    """Decide what follows a failed request: a reset once its response has begun, else a response of the edge's own."""
+    """Decide what follows a failed request.
+
+    A reset once its response has begun; else the edge's own response if the state has a status; else a plain close.
+    """
     if has_begun:
         return Ending.RESET, None
     status = STATUS_OF.get(state)

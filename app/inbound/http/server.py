@@ -54,7 +54,7 @@ class HttpServer:
         self._greenlets.run(live, descriptor, peer, listener)
 
     def _serve(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
-        """Live a connection's whole life. Every path ends in the accounting."""
+        """Serve a connection from start to end. Every path ends in the accounting."""
         family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
         downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
         downstream.setblocking(False)
@@ -94,7 +94,7 @@ class HttpServer:
         self._access_log.connection_ended(connection, state, reason, time.monotonic())
 
     def end_idle(self) -> None:
-        """End, at doors that are closing, the connections that wait for their next request."""
+        """End, of closing frontends, the connections that wait for their next request."""
         self._connections.end_idle(CLOSING)
 
     def stop(self) -> None:
