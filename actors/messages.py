@@ -9,10 +9,10 @@ from app.domain.affinity import Binding
 from app.domain.client import Client
 from app.domain.limits import LimitRules
 from app.domain.measures import HistogramView, Labels, Snapshot
+from app.domain.member_views import MemberView
 from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Refusal
 from app.domain.plan import PoolPlan
-from app.domain.pool import MemberView
 from app.domain.probe import Target
 
 # To the registry

@@ -29,9 +29,10 @@ from actors.messages import (
 from actors.runtime import ActorDead, Address, GeventActor, tell
 from app.domain import metric_names as names
 from app.domain.health import HealthState
+from app.domain.member_views import Transition
 from app.domain.model import Backend
 from app.domain.plan import PoolPlan, SelectorPlan
-from app.domain.pool import Pool, Transition
+from app.domain.pool import Pool
 from app.domain.selection import Selector
 
 _BETWEEN_SLICES_SECONDS: Final = 0.001

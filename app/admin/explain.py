@@ -14,7 +14,7 @@ from app.admin.problems import Problem
 from app.config import Frontend
 from app.domain.client import client_key
 from app.domain.explain import explain
-from app.domain.pool import MemberView
+from app.domain.member_views import MemberView
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
 from app.outbound.worker_thread import WorkerThread

@@ -12,7 +12,7 @@ from app.admin.api import Api, Model, Page, next_page
 from app.admin.problems import Problem
 from app.admin.traffic import BackendTraffic, traffic_of_backends, traffic_of_frontends
 from app.config import ListenAddress
-from app.domain.pool import MemberView
+from app.domain.member_views import MemberView
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
 from app.proxy_service import ASK_TIMEOUT_SECONDS

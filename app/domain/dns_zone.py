@@ -30,7 +30,7 @@ from typing import Final, NamedTuple
 
 from app.domain.dns_labels import label_of, texts_by_label
 from app.domain.geography import geo_tier
-from app.domain.pool import MemberView
+from app.domain.member_views import MemberView
 
 MAX_BACKENDS: Final = 16
 """Backends listed at one name. More would fill a datagram without helping a client."""

@@ -11,7 +11,6 @@ because refusing every client would help no one. `Floor` holds that threshold.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count, islice
 from typing import Final
@@ -19,6 +18,7 @@ from typing import Final
 from app.domain.client import Client
 from app.domain.health import RANK, HealthRules, HealthState
 from app.domain.member import Floor, Member
+from app.domain.member_views import MemberView, Transition
 from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
@@ -28,40 +28,6 @@ CHANGES_PER_SLICE: Final = 1000
 """Backends added or removed at a time, which takes 4 ms."""
 
 _FAIL_OPEN_RANK: Final = RANK[HealthState.DOWN]
-
-
-@dataclass(frozen=True, slots=True)
-class MemberView:
-    """A snapshot of one member. `ejected_for` is the remaining cool-down in seconds, 0 if not ejected."""
-
-    backend: Backend
-    connections: int
-    load: float
-    """See Member.load."""
-    state: HealthState
-    changed_at: float
-    """When `state` last changed, in monotonic seconds."""
-    history: tuple[tuple[float, HealthState], ...]
-    """The last states, each with its start, the present one last."""
-    consecutive_failures: int
-    ejected_for: float
-    is_available: bool
-    takes_new_clients: bool
-    has_left: bool
-    """It is no longer in the set; it exists until its connections end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A change of a backend's health, for the log and the metrics."""
-
-    backend_id: str
-    before: HealthState
-    after: HealthState
-    cause: str
-    """The reason of the probe or the dial, or the passing of time."""
-    seconds: float
-    """Cool-down of an ejection, 0 otherwise."""
 
 
 class Pool:

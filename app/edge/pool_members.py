@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.messages import DescribePool
 from actors.runtime import Address, ask
-from app.domain.pool import MemberView
+from app.domain.member_views import MemberView
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 

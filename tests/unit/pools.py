@@ -9,9 +9,10 @@ from typing import Any
 
 from app.domain.client import Client
 from app.domain.health import HealthRules, HealthState
+from app.domain.member_views import MemberView, Transition
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.plan import SelectorPlan
-from app.domain.pool import MemberView, Pool, Transition
+from app.domain.pool import Pool
 from app.domain.selection import Selector, make_selector
 
 BRAZIL = GeoInfo("BR", "sa")

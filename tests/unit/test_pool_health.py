@@ -9,9 +9,9 @@ import pytest
 
 from app.domain.health import HealthRules, HealthState
 from app.domain.member import HISTORY_LENGTH
+from app.domain.member_views import Transition
 from app.domain.model import Lease, Unleased
 from app.domain.outcome import NoLease
-from app.domain.pool import Transition
 from tests.unit.pools import BRAZIL, PROBED, PoolUnderTest, backend
 
 UP, UNKNOWN, DOWN, EJECTED = HealthState.UP, HealthState.UNKNOWN, HealthState.DOWN, HealthState.EJECTED

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from app.domain.health import HealthRules, HealthState
+from app.domain.member_views import MemberView, Transition
 from app.domain.model import Backend, GeoInfo, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
-from app.domain.pool import MemberView, Pool, Transition
+from app.domain.pool import Pool
 from app.domain.selection import Selector, make_selector
 from tests.unit.pools import client_from
 

@@ -126,10 +126,9 @@ class _Exchange:
 
     def keep_alive(self) -> None:
         """Have the kernel probe the backend. Called by the sweep: a short request need not pay these system calls."""
-        upstream = self._upstream
-        if upstream is not None and not upstream.is_kept_alive:
-            upstream.is_kept_alive = True
-            set_keepalive(upstream.sock)
+        if self._upstream is not None and not self._upstream.is_kept_alive:
+            self._upstream.is_kept_alive = True
+            set_keepalive(self._upstream.sock)
 
     def notice_reset(self) -> None:
         """Do nothing: both sides are watched."""
