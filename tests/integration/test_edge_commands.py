@@ -88,11 +88,11 @@ def endpoint(town, request):
 def test_a_handler_is_deployed_swapped_rolled_back_and_undeployed(town, endpoint, tmp_path):
     file = tmp_path / "one.py"
     file.write_text(says("one"))
-    assert town.ok("endpoints", "deploy", endpoint, file) == f"endpoint {endpoint}: version 1 serves\n"
+    assert town.ok("endpoints", "deploy", endpoint, file) == f"endpoint {endpoint}: version 1 is in service\n"
     assert town.ask(f"/{endpoint}") == (200, "one")
     assert town.json("endpoints", "deploy", endpoint, "-", stdin=says("two"))["number"] == 2
     assert town.ask(f"/{endpoint}") == (200, "two")
-    assert town.ok("endpoints", "rollback", endpoint) == f"endpoint {endpoint}: version 1 serves\n"
+    assert town.ok("endpoints", "rollback", endpoint) == f"endpoint {endpoint}: version 1 is in service\n"
     assert town.ask(f"/{endpoint}") == (200, "one")
     assert town.json("endpoints", "deploy", endpoint, "--version", 2)["number"] == 2
     assert town.ask(f"/{endpoint}") == (200, "two")
@@ -170,7 +170,7 @@ def test_faults_and_conflicts_are_distinguished(town, endpoint):
     assert first == "endpoints: this is not a valid endpoint (422)"
     assert {fault.split(": ")[1] for fault in faults} == {"id", "path", "timeout_seconds"}
     done = town.do("endpoints", "create", endpoint, "--path", "/other")
-    assert (done.returncode, done.stderr) == (1, f"endpoints: there is an endpoint '{endpoint}' already (409)\n")
+    assert (done.returncode, done.stderr) == (1, f"endpoints: endpoint '{endpoint}' already exists (409)\n")
 
 
 def test_an_invalid_use_of_a_command_is_not_sent(town, endpoint, tmp_path):
