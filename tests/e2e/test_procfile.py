@@ -182,7 +182,7 @@ def test_the_tutorial(project):
 def test_without_settings_and_database_it_runs_and_logs_how_to_seed_one(project):
     project.start()
     eventually(lambda: "idle: DEMO is not set" in project.output(), what="the demo idles too")
-    eventually(lambda: "scripts/seed_backends.py makes one" in project.output(), what="how to seed a database")
+    eventually(lambda: "create it with scripts/seed_backends.py" in project.output(), what="how to seed a database")
     status, body = project.get(project.metrics_port, "/ready")
     assert (status, json.loads(body)["reasons"]) == (503, ["no candidate backend"])
     assert project.get(project.port, "/")[0] == 0

@@ -116,7 +116,7 @@ def test_a_statement_refused_by_the_database_is_reported_and_the_connection_stay
 
 def test_a_transaction_begun_by_hand_is_refused_and_not_left_to_the_next(shop):
     for _ in range(8):
-        with pytest.raises(ServiceError, match="may not leave a transaction open"):
+        with pytest.raises(ServiceError, match="must not leave a transaction open"):
             shop.db.execute("BEGIN")
     assert [shop.db.query("SELECT 1 AS one") for _ in range(8)] == [[{"one": 1}]] * 8
 

@@ -110,9 +110,9 @@ def test_a_terminal_shows_how_far_it_is(fleet, world):
     [
         (["--fail", "lax-9"], "there is no such backend or region"),
         (["--surge", "ZZ=2"], "no clients come from this country"),
-        (["--surge", "BR"], "needs a country and how many times"),
-        (["--surge", "BR=1"], "needs a country and how many times"),
-        (["--surge", "BR=nan"], "needs a country and how many times"),
+        (["--surge", "BR"], "needs a country and a factor"),
+        (["--surge", "BR=1"], "needs a country and a factor"),
+        (["--surge", "BR=nan"], "needs a country and a factor"),
         (["--picture", "world.jpg"], "must end in .svg or .png"),
         (["--picture", "/nowhere/world.svg"], "its directory does not exist"),
         (["--clients", "0"], "not in the range"),
@@ -127,7 +127,7 @@ def test_an_impossible_simulation_is_an_error_with_exit_code_2(fleet, world, arg
 
 def test_without_a_database_there_is_nothing_to_draw_from(fleet, world, tmp_path):
     done = simulate(fleet, **world | {"GEOIP_PATH": "off"})
-    assert (done.returncode, "drawn from the country database" in done.stderr) == (2, True)
+    assert (done.returncode, "clients need the country database" in done.stderr) == (2, True)
     done = simulate(tmp_path / "none.db", **world)
     assert (done.returncode, "does not exist" in done.stderr) == (2, True)
 
