@@ -55,7 +55,7 @@ def test_a_service_is_run_registered_drained_ended_and_deregistered(home, port, 
     assert [row[name] for name in said] == ["web", "sa", "BR", "127.0.0.1", port, 3, 50, 60, 15]
 
     service.process.send_signal(signal.SIGTERM)
-    service.wait_for("drains")
+    service.wait_for("is draining")
     assert who(home.edge) == ""
     with socket.create_connection(("127.0.0.1", port)) as direct:
         direct.sendall(b"still there?")
@@ -123,7 +123,7 @@ def test_a_second_signal_waits_for_nothing(home, port, start):
     service = start(home, "--port", port, "--drain-seconds", 600, command=named_server("a", port))
     service.wait_for("is registered at")
     service.process.send_signal(signal.SIGTERM)
-    service.wait_for("drains")
+    service.wait_for("is draining")
     assert service.stop() == 128 + signal.SIGTERM
     assert home.rows() == {}
 
@@ -224,7 +224,7 @@ def test_an_edge_that_is_restarted_serves_on(home, port, start, number):
     home.start()
     home.edge.wait_for_backends(1)
     assert who(home.edge) == "a"
-    service.wait_for("is registered, and was before")
+    service.wait_for("is still registered at")
     gevent.sleep(3.5)
     assert who(home.edge) == "a"
 
@@ -243,7 +243,7 @@ def test_of_two_instances_with_one_id_one_serves_at_any_time_and_one_stays(home,
     one = start(home, "--id", "a", "--ttl", 2, "--port", port, command=named_server("one", port))
     one.wait_for("is registered at")
     two = start(home, "--id", "a", "--ttl", 2, "--port", other, command=named_server("two", other))
-    two.wait_for("is registered, and was before")
+    two.wait_for("is still registered at")
     seen = set()
     eventually(lambda: seen.add(who(home.edge)) or {"one", "two"} <= seen, what="the last to speak has it")
     assert list(home.rows()) == ["a"]

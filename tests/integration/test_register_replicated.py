@@ -51,7 +51,7 @@ def test_a_service_registered_at_one_pop_serves_at_all_and_is_removed_everywhere
     eventually(lambda: who(there.edge) == "a", what="it serves at the other")
     assert etcd.record(KEY + "a")["lease"]
     service.process.send_signal(signal.SIGTERM)
-    service.wait_for("drains")
+    service.wait_for("is draining")
     eventually(lambda: who(there.edge) == "", 2, "nobody is sent there any more")
     assert service.wait() == 128 + signal.SIGTERM
     assert etcd.get(KEY + "a") is None
