@@ -58,7 +58,8 @@ def test_the_command(home, port, procfile):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM
-    assert all(f"register: {row['id']} {done}" in said for done in ("is registered at", "is draining", "is deregistered"))
+    steps = ("is registered at", "is draining", "is deregistered")
+    assert all(f"register: {row['id']} {step}" in said for step in steps)
     assert home.rows() == {}
 
 
