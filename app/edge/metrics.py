@@ -35,7 +35,8 @@ def gather(parts: EdgeParts) -> tuple[Snapshot, Gauges]:
     parts.sweeper.report_traffic()
     bindings = ask(parts.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
     gateway_counters, gateway_gauges = parts.gateway.view.gather()
-    gauges = _gauges(parts, bindings) | _backend_gauges(parts.actors.registry) | gateway_gauges
+    # The inboxes are looked at last: by then each actor asked has handled what was told before.
+    gauges = _backend_gauges(parts.actors.registry) | gateway_gauges | _gauges(parts, bindings)
     counted = ask(parts.actors.metrics, TakeSnapshot(), timeout_s=ASK_TIMEOUT_SECONDS)
     return Snapshot({**counted.counters, **gateway_counters, **_counters(parts, bindings)}, counted.histograms), gauges
 

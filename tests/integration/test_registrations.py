@@ -276,7 +276,7 @@ def test_registrations_at_another_edge_over_the_same_database_are_its_own(place,
     other.variables = {name: str(value) for name, value in admin_variables(tmp_path).items()}
     other.variables["ADMIN_LISTEN_ADDR"] = "127.0.0.2:0"
     port = origin(named("a"))
-    place.put("a", port, ttl_seconds=2)
+    place.put("a", port, ttl_seconds=60)  # longer than a start takes
     other.start()
     try:
         began = time.monotonic()
