@@ -251,7 +251,7 @@ class GeventActor(pykka.Actor):
             hook = getattr(self.actor_ref, "on_handler_error", None)
             if hook is not None:
                 hook(name)
-            # Raised, it would end the actor if nobody had asked; an answer reaches the asker alone.
+            # Raised, it would end an actor that was told; as a reply it reaches the asker alone.
             failure: GeventFuture[Any] = GeventFuture()
             failure.set_exception((RuntimeError, RuntimeError(f"{name} failed: {error!r}"), None))
             return failure

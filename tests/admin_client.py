@@ -15,7 +15,7 @@ SCOPES = ("read", "operate", "deploy")
 
 
 @dataclass(frozen=True)
-class HandlerResponse:
+class AdminResponse:
     """A response. Header names are in lower case."""
 
     status: int
@@ -50,7 +50,7 @@ class Admin:
 
     def call(
         self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **headers: str
-    ) -> HandlerResponse:
+    ) -> AdminResponse:
         """Send a request; `body` goes as JSON, `raw` as it is. Headers are named with underscores."""
         sent = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         if body is not None:
@@ -61,7 +61,7 @@ class Admin:
             connection.request(method, path, raw, sent)
             response = connection.getresponse()
             names = {name.lower(): text for name, text in response.getheaders()}
-            return HandlerResponse(response.status, names, response.read())
+            return AdminResponse(response.status, names, response.read())
         finally:
             connection.close()
 

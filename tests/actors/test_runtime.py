@@ -49,11 +49,11 @@ class FailTold:
 
 
 class Later(Request[str], frozen=True):
-    """Answered when Answer comes."""
+    """Replied to when Reply comes."""
 
 
 @dataclass(frozen=True)
-class HandlerResponse:
+class Reply:
     text: str | Exception
 
 
@@ -77,7 +77,7 @@ class Notebook(GeventActor):
                 future: GeventFuture[str] = GeventFuture()
                 self.waiting.append(future)
                 return future
-            case HandlerResponse(text):
+            case Reply(text):
                 for future in self.waiting:
                     if isinstance(text, Exception):
                         future.set_exception((type(text), text, None))
@@ -155,7 +155,7 @@ def test_a_reply_may_be_deferred_while_the_actor_continues():
     tell(address, Add(1))
     assert numbers_of(address) == [1]
     assert not asker.ready()
-    tell(address, HandlerResponse("at last"))
+    tell(address, Reply("at last"))
     assert asker.get(timeout=10) == "at last"
 
 
@@ -164,7 +164,7 @@ def test_a_deferred_reply_may_be_an_exception():
     asker = gevent.spawn(_error_of, address, Later(), 10)
     gevent.sleep(0)
     assert numbers_of(address) == []
-    tell(address, HandlerResponse(LookupError("nobody")))
+    tell(address, Reply(LookupError("nobody")))
     assert isinstance(asker.get(timeout=10), LookupError)
 
 

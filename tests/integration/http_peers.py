@@ -183,7 +183,7 @@ class Origin:
 
 
 @dataclass
-class HandlerResponse:
+class ReceivedResponse:
     """What a client got."""
 
     status: int
@@ -208,20 +208,20 @@ class Client:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def ask(self, target: str = "/", *headers: str, method: str = "GET", body: bytes | None = None) -> HandlerResponse:
+    def ask(self, target: str = "/", *headers: str, method: str = "GET", body: bytes | None = None) -> ReceivedResponse:
         """Send a request and read its answer."""
         first = f"{method} {target} HTTP/1.1"
         self.send(head(first, "Host: x", *headers) if body is None else whole(first, body, "Host: x", *headers))
         return self.read(has_body=method != "HEAD")
 
-    def read_head(self) -> HandlerResponse:
+    def read_head(self) -> ReceivedResponse:
         """Read the head of an answer."""
         found = self.wire.head()
         if found is None:
             raise EOFError("no answer")
-        return HandlerResponse(int(found[0].split(" ")[1]), found[1], b"", {})
+        return ReceivedResponse(int(found[0].split(" ")[1]), found[1], b"", {})
 
-    def read(self, *, has_body: bool = True) -> HandlerResponse:
+    def read(self, *, has_body: bool = True) -> ReceivedResponse:
         """Read a whole answer; EOFError when it is cut short."""
         response = self.read_head()
         if has_body and response.status not in (204, 304):

@@ -11,7 +11,7 @@ from pathlib import Path
 from app.registration.client import RegistrationClient
 
 
-class HandlerResponse(socketserver.BaseRequestHandler):
+class PythonService(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         while self.request.recv(4096):
             self.request.sendall(b"python\n")
@@ -22,7 +22,7 @@ def main() -> None:
     assert "gevent" not in sys.modules
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: told_to_end.set())
-    with socketserver.ThreadingTCPServer(("127.0.0.1", int(port)), HandlerResponse) as server:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", int(port)), PythonService) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with RegistrationClient(int(port), app="web", url=url, token=Path(token_file), drain_seconds=0.2):
