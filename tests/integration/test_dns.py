@@ -352,7 +352,7 @@ def test_a_tcp_client_with_many_queries_shares_turns_with_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered: list[bytes] = []
-    answer = Responder.answer
+    answer = Responder.respond
 
     def noted(self: Responder, message: bytes, *, is_datagram: bool) -> Any:
         answered.append(message[:2])
@@ -392,7 +392,7 @@ def test_an_internal_error_is_logged_once_and_counted(tmp_path: Path, monkeypatc
         raise RuntimeError("a bug")
 
     with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
-        monkeypatch.setattr(Responder, "answer", broken)
+        monkeypatch.setattr(Responder, "respond", broken)
         (address,) = inside.parts.dns.server.addresses
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(10)
