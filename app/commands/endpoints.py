@@ -110,7 +110,7 @@ def create(edge: Caller, /, endpoint_id: str, as_json: bool, **fields: Any) -> N
 @json_option
 @click.pass_obj
 def update(edge: Caller, /, endpoint_id: str, as_json: bool, **fields: Any) -> None:
-    """Change the given fields of an endpoint. Its handler stays in service."""
+    """Change the given fields of an endpoint. Its version goes on serving."""
     given = _given(fields)
     if not given:
         raise click.UsageError("give at least one field to change")
@@ -191,7 +191,7 @@ def rollback(edge: Caller, endpoint_id: str, as_json: bool) -> None:
 
 
 def _report_deployed(endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
-    report(version, as_json, f"endpoint {endpoint_id}: version {version['number']} is in service")
+    report(version, as_json, f"endpoint {endpoint_id}: version {version['number']} is serving")
 
 
 @endpoints.command("undeploy")

@@ -304,4 +304,5 @@ def read_plan(source: bytes, name: str) -> Plan:
         return _STORED.validate_json(source)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError([f"{name}: is not a plan: {'.'.join(map(str, first['loc']))}: {first['msg']}"]) from None
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError([": ".join(filter(None, (f"{name}: is not a plan", where, first["msg"])))]) from None

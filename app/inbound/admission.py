@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import socket
 from typing import Final, Literal
 
 from app.domain.client import unmapped
@@ -17,6 +18,14 @@ _HEADER_REFUSALS: Final = {
     State.HEADER_TIMEOUT: Refusal.SLOW_PROXY_HEADER,
 }
 _PROXY_VERSIONS: Final[dict[str, Literal[1, 2]]] = {"v1": 1, "v2": 2}
+
+
+def accepted_socket(descriptor: int, peer: tuple[str, int]) -> _socket.socket:
+    """Return the non-blocking socket of a descriptor that accept() returned with this peer's address."""
+    family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
+    downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
+    downstream.setblocking(False)
+    return downstream
 
 
 def admit(connection: Connection, downstream: _socket.socket, connections: Connections, max_connections: int) -> bytes:

@@ -27,7 +27,7 @@ VERSIONS_KEPT: Final = 20
 
 
 class EndpointTable(peewee.Model):
-    """An endpoint. `deployed` is the number of the version in service, or NULL."""
+    """An endpoint. `deployed` is the number of the version that is serving, or NULL."""
 
     id = peewee.TextField(primary_key=True)
     name = peewee.TextField()

@@ -88,11 +88,11 @@ def endpoint(town, request):
 def test_a_handler_is_deployed_swapped_rolled_back_and_undeployed(town, endpoint, tmp_path):
     file = tmp_path / "one.py"
     file.write_text(says("one"))
-    assert town.ok("endpoints", "deploy", endpoint, file) == f"endpoint {endpoint}: version 1 is in service\n"
+    assert town.ok("endpoints", "deploy", endpoint, file) == f"endpoint {endpoint}: version 1 is serving\n"
     assert town.ask(f"/{endpoint}") == (200, "one")
     assert town.json("endpoints", "deploy", endpoint, "-", stdin=says("two"))["number"] == 2
     assert town.ask(f"/{endpoint}") == (200, "two")
-    assert town.ok("endpoints", "rollback", endpoint) == f"endpoint {endpoint}: version 1 is in service\n"
+    assert town.ok("endpoints", "rollback", endpoint) == f"endpoint {endpoint}: version 1 is serving\n"
     assert town.ask(f"/{endpoint}") == (200, "one")
     assert town.json("endpoints", "deploy", endpoint, "--version", 2)["number"] == 2
     assert town.ask(f"/{endpoint}") == (200, "two")

@@ -155,14 +155,16 @@ def test_everything_at_fault_is_named_and_nothing_written(mesh, tmp_path):
     assert not mesh.plans.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff"])
-def test_a_last_plan_that_cannot_be_read_is_not_overwritten(mesh, content):
+@pytest.mark.parametrize(
+    ("content", "fault"), [(b"", "Invalid JSON"), (b"{}", "network: Field required"), (b"\xff", "Invalid JSON")]
+)
+def test_a_last_plan_that_cannot_be_read_is_not_overwritten(mesh, content, fault):
     """Otherwise its IPv4 addresses would be assigned again."""
     mesh.plan()
     (mesh.plans / "plan.json").write_bytes(content)
     done = mesh.run("plan")
     assert done.returncode == 2
-    assert "plan.json: is not a plan" in done.stderr
+    assert f"plan.json: is not a plan: {fault}" in done.stderr
     assert (mesh.plans / "plan.json").read_bytes() == content
 
 

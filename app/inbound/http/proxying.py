@@ -65,6 +65,7 @@ class _Exchange:
     """A request on its way to a backend and its response on the way back."""
 
     __slots__ = (
+        "_body_to_come",
         "_bytes_down_before",
         "_bytes_up",
         "_down",
@@ -78,7 +79,6 @@ class _Exchange:
         "_request",
         "_request_id",
         "_response",
-        "_rest",
         "_shares_upstreams",
         "_tunnel",
         "_upload",
@@ -95,7 +95,7 @@ class _Exchange:
         self._bytes_up = 0
         """Sent to the backend, once `_upstream` is given up."""
         self._bytes_down_before = request.client.bytes_sent
-        self._rest: Flow | None = None
+        self._body_to_come: Flow | None = None
         """The part of the request's body that has not come with its head."""
         self._upload: Upload | None = None
         self._down: Flow | None = None
@@ -140,7 +140,7 @@ class _Exchange:
         request = self._request
         request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
         data = self._take_request()
-        is_whole = self._rest is None
+        has_all = self._body_to_come is None
         upstream = self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
         try:
             try:
@@ -150,7 +150,7 @@ class _Exchange:
                 if not may_send_again(
                     request.head.method,
                     bytes_sent=upstream.bytes_sent,
-                    is_whole=is_whole,
+                    is_whole=has_all,
                     is_reused=upstream.is_reused,
                     has_heard=self._has_heard,
                 ):
@@ -171,7 +171,7 @@ class _Exchange:
     @property
     def _is_request_read(self) -> bool:
         """All of the request was read from the client."""
-        return self._rest is None if self._upload is None else self._upload.is_read
+        return self._body_to_come is None if self._upload is None else self._upload.is_read
 
     def _take_request(self) -> bytes:
         """Return what can be sent at once, and prepare for what has not come yet. Raises DownstreamError."""
@@ -182,13 +182,13 @@ class _Exchange:
             return data
         first = client.take_buffered()
         # The sink is the backend, as soon as there is one.
-        flow = self._rest = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
+        flow = self._body_to_come = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
         try:
             body = bytes(flow.take(first)) if first else b""
         except BadMessage as bad:
             raise DownstreamError(State.BODY_BAD, bad.reason) from None
         if flow.is_read:
-            client.buffered, self._rest = flow.after, None
+            client.buffered, self._body_to_come = flow.after, None
         return data + body
 
     def _replace_upstream(self) -> None:
@@ -202,7 +202,7 @@ class _Exchange:
         self._upstream = dial_backend(self._request.connection)
 
     def _send_request(self, data: bytes) -> None:
-        request, client, upstream, rest = self._request, self._request.client, self._upstream, self._rest
+        request, client, upstream, rest = self._request, self._request.client, self._upstream, self._body_to_come
         assert upstream is not None
         if not self._shares_upstreams:
             data = proxy_header(request.connection, client.sock) + data

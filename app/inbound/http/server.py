@@ -1,9 +1,8 @@
-"""Serves the connections of HTTP frontends: lets them in, hands each to a session, accounts for its end."""
+"""Serves the connections of HTTP frontends: admits them, serves each, accounts for its end."""
 
 from __future__ import annotations
 
 import _socket
-import socket
 import time
 
 from greenlet import getcurrent
@@ -12,7 +11,7 @@ from loguru import logger
 from app.domain.errors import ConnectionEnded
 from app.domain.outcome import State
 from app.inbound.access_log import AccessLog
-from app.inbound.admission import admit
+from app.inbound.admission import accepted_socket, admit
 from app.inbound.connections import NO_PROGRESS, Connection, Connections
 from app.inbound.event_loop import ReusedGreenlets
 from app.inbound.frontend import LiveFrontend
@@ -55,9 +54,7 @@ class HttpServer:
 
     def _serve(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
         """Serve a connection from start to end. Every path ends in the accounting."""
-        family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
-        downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
-        downstream.setblocking(False)
+        downstream = accepted_socket(descriptor, peer)
         connection = Connection(getcurrent(), live, peer, listener, time.monotonic())
         connection.has_succeeded = True  # its requests tell
         self._connections.add(connection)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket
-import socket
 import time
 
 from greenlet import getcurrent
@@ -12,7 +11,7 @@ from loguru import logger
 from app.domain.errors import ConnectionEnded
 from app.domain.outcome import State
 from app.inbound.access_log import AccessLog
-from app.inbound.admission import admit, proxy_header
+from app.inbound.admission import accepted_socket, admit, proxy_header
 from app.inbound.connections import Connection, Connections
 from app.inbound.event_loop import ReusedGreenlets
 from app.inbound.frontend import LiveFrontend
@@ -32,14 +31,12 @@ class TcpServer:
         self._greenlets = ReusedGreenlets(self._serve)
 
     def accept(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
-        """Take over an accepted socket. Called in the event loop: never blocks."""
+        """Take over an accepted socket. Called by the event loop: does not wait."""
         self._greenlets.run(live, descriptor, peer, listener)
 
     def _serve(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
         """Serve a connection from start to end. Every path ends in `_account`."""
-        family = socket.AF_INET6 if len(peer) > 2 else socket.AF_INET
-        downstream = _socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, descriptor)
-        downstream.setblocking(False)
+        downstream = accepted_socket(descriptor, peer)
         connection = Connection(getcurrent(), live, peer, listener, time.monotonic())
         self._connections.add(connection)
         upstream: _socket.socket | None = None
