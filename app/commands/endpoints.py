@@ -123,7 +123,7 @@ def update(edge: Caller, /, endpoint_id: str, as_json: bool, **fields: Any) -> N
 @_ID
 @click.pass_obj
 def delete(edge: Caller, endpoint_id: str) -> None:
-    """Delete an endpoint and its versions. Requests in progress complete."""
+    """Delete an endpoint and its versions. Requests in progress finish."""
     edge.call("DELETE", _path(endpoint_id))
     click.echo(f"endpoint {endpoint_id}: deleted")
 
@@ -198,6 +198,6 @@ def _report_deployed(endpoint_id: str, version: dict[str, Any], as_json: bool) -
 @_ID
 @click.pass_obj
 def undeploy(edge: Caller, endpoint_id: str) -> None:
-    """Take the handler out of service. Requests in progress complete."""
+    """Take the handler out of service. Requests in progress finish."""
     edge.call("POST", _path(endpoint_id, "undeploy"))
     click.echo(f"endpoint {endpoint_id}: undeployed")

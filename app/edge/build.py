@@ -148,7 +148,7 @@ def _registrar(config: Config, actor: Address, thread: WorkerThread, watcher: Ba
         actor,
         open_store=lambda: SqliteRegistrations(config.db_path, owner),
         read=lambda: registrations_in(config.db_path, owner),
-        is_there=lambda: config.db_url is None and config.db_path.exists(),
+        has_database=lambda: config.db_url is None and config.db_path.exists(),
         run=thread.run,
         routing=watcher,
     )

@@ -73,7 +73,7 @@ OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 class DatabaseRegistrar:
     """A Registrar (app.ports) over a database.
 
-    `run` runs in a thread what blocks: `is_there` says whether the database exists, `read` returns the registrations
+    `run` runs in a thread what blocks: `has_database` says whether the database exists, `read` returns the registrations
     of this edge in it, by id.
     """
 
@@ -82,14 +82,14 @@ class DatabaseRegistrar:
         actor: Address,
         open_store: OpenStore,
         read: Callable[[], Mapping[str, Registration]],
-        is_there: Callable[[], bool],
+        has_database: Callable[[], bool],
         run: Run,
         routing: Routing,
     ) -> None:
         self._actor = actor
         self._open_store = open_store
         self._read = read
-        self._is_there = is_there
+        self._has_database = has_database
         self._run = run
         self._routing = routing
         self._turn = BoundedSemaphore(1)
@@ -101,7 +101,7 @@ class DatabaseRegistrar:
         if ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
             return Granted(registration.ttl_seconds, is_new=False, is_renewal=True)
         with self._turn:
-            is_new = bool(self._stored(lambda store: store.register(registration), makes_store=True))
+            is_new = bool(self._stored(lambda store: store.register(registration), creates_database=True))
             ask(self._actor, AddRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS)
         self._routing.check()
         backend = registration.backend
@@ -154,15 +154,15 @@ class DatabaseRegistrar:
         current = self._routing.current
         if current is self._adopted:
             return
-        found = self._run(lambda: self._read() if self._is_there() else {})
+        found = self._run(lambda: self._read() if self._has_database() else {})
         ask(self._actor, ReplaceRegistrations(found), timeout_s=ASK_TIMEOUT_SECONDS)
         self._adopted = current
 
-    def _stored(self, work: Callable[[RegistrationStore], T], *, makes_store: bool = False) -> T | None:
-        """Run work on the store in the thread; returns None without a database, unless `makes_store` creates it."""
+    def _stored(self, work: Callable[[RegistrationStore], T], *, creates_database: bool = False) -> T | None:
+        """Run work on the store in the thread; None without a database, unless it is to be created."""
 
         def with_store() -> T | None:
-            if not makes_store and not self._is_there():
+            if not creates_database and not self._has_database():
                 return None
             with self._open_store() as store:
                 return work(store)
