@@ -73,8 +73,8 @@ OpenStore = Callable[[], AbstractContextManager[RegistrationStore]]
 class DatabaseRegistrar:
     """A Registrar (app.ports) over a database.
 
-    `run` runs in a thread what blocks: `has_database` says whether the database exists, `read` returns the registrations
-    of this edge in it, by id.
+    `run` runs in a thread what blocks: `has_database` says whether there is one, `read` returns the registrations of
+    this edge in it, by id.
     """
 
     def __init__(
