@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually
+from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually, write_backends
 
 SCOPES = ("read", "operate", "deploy")
 
@@ -39,11 +41,12 @@ class AdminResponse:
 
 
 class Admin:
-    """The admin API of an edge, called with `token`."""
+    """The admin API of an edge, called with `token` from the address `source`."""
 
-    def __init__(self, address: tuple[str, int], token: str | None) -> None:
+    def __init__(self, address: tuple[str, int], token: str | None, source: str = "") -> None:
         self.address = address
         self.token = token
+        self._source = (source, 0) if source else None
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, PATIENCE_SECONDS)
@@ -56,7 +59,7 @@ class Admin:
         if body is not None:
             raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         sent |= {name.replace("_", "-"): text for name, text in headers.items()}
-        connection = http.client.HTTPConnection(*self.address, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection(*self.address, PATIENCE_SECONDS, self._source)
         try:
             connection.request(method, path, raw, sent)
             response = connection.getresponse()
@@ -83,6 +86,19 @@ def admin_of(proxy: EdgeProcess, folder: Path) -> Admin:
     head = eventually(lambda: proxy.event("listening on"))
     host, _, port = head["admin"].rpartition(":")
     return Admin((host.strip("[]"), int(port)), (folder / "admin.token").read_text().strip())
+
+
+@contextmanager
+def edge_with_admin(folder: Path, rows: list[dict[str, Any]]) -> Iterator[tuple[EdgeProcess, Admin]]:
+    """Run an edge with an admin API and these backends, as one that several tests share."""
+    write_backends(folder / "routing.db", rows)
+    variables = {name: str(value) for name, value in admin_variables(folder).items()}
+    proxy = EdgeProcess(folder, folder / "routing.db", "127.0.0.1:0", variables)
+    try:
+        proxy.wait_for_backends(len([one for one in rows if one["weight"]]))
+        yield proxy, admin_of(proxy, folder)
+    finally:
+        proxy.kill()
 
 
 def admin_variables(folder: Path) -> dict[str, object]:

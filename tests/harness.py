@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import json
+import lzma
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +24,8 @@ import gevent
 import pytest
 import yaml
 from gevent.server import StreamServer
+
+from app.outbound.maxmind_geo import SHIPPED_DATABASE
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED_DDL = """CREATE TABLE backends (
@@ -84,6 +91,15 @@ def pool(name: str, *ports: int, **more: Any) -> dict[str, Any]:
     return {"name": name, "servers": [{"address": f"127.0.0.1:{port}"} for port in ports], **more}
 
 
+@functools.cache
+def country_database() -> Path:
+    """Return the path of the shipped country database, decompressed: that takes each start 0.3 s."""
+    path = Path(tempfile.mkdtemp(prefix="edge-country-")) / "country.mmdb"
+    atexit.register(shutil.rmtree, path.parent)
+    path.write_bytes(lzma.decompress(SHIPPED_DATABASE.read_bytes()))
+    return path
+
+
 class EdgeProcess:
     """`python -m app serve` as a user runs it, on ports the kernel chooses, with a configuration file or without."""
 
@@ -106,6 +122,7 @@ class EdgeProcess:
             "EDGEPROXY_DRAIN_TIMEOUT_SECS": "2",
             "EDGEPROXY_ADMIN_LISTEN_ADDR": "",
             "EDGEPROXY_ENV_FILE": "",
+            "EDGEPROXY_GEOIP_PATH": str(country_database()),
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
         self.process = subprocess.Popen(

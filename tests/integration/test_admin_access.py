@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import ssl
@@ -12,7 +13,7 @@ import pytest
 
 from app.admin.api import LARGEST_BODY_BYTES
 from app.domain.tokens import digest_of
-from tests.admin_client import SCOPES, Admin, admin_of, admin_variables
+from tests.admin_client import SCOPES, Admin, admin_of, admin_variables, edge_with_admin
 from tests.commands import edgeproxy
 from tests.harness import eventually, frontend, pool, row
 from tests.programs import program
@@ -75,6 +76,27 @@ def read_to_end(sock):
     return received
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One edge and its admin API, for the tests that change nothing there."""
+    with edge_with_admin(tmp_path_factory.mktemp("shared"), [row("gru", 1)]) as (proxy, admin):
+        yield proxy, admin
+
+
+@pytest.fixture
+def reader(shared):
+    """The admin API that tests share, with the first token."""
+    return shared[1]
+
+
+SOURCES = itertools.count(1)
+
+
+def stranger(admin, token=None):
+    """Return a client of its own address: failures are limited by address."""
+    return Admin(admin.address, token, f"127.0.1.{next(SOURCES)}")
+
+
 @pytest.fixture
 def proxy(edge, tmp_path):
     proxy = edge([row("gru", 1)], **admin_variables(tmp_path))
@@ -116,8 +138,8 @@ def test_a_later_start_keeps_the_tokens(edge, tmp_path):
 
 
 @pytest.mark.parametrize("path", [*READING, "/openapi.json", "/nowhere"])
-def test_every_route_requires_a_token(admin, path):
-    response = Admin(admin.address, None).call("GET", path)
+def test_every_route_requires_a_token(reader, path):
+    response = stranger(reader).call("GET", path)
     assert response.problem["status"] == 401
     assert response.headers["www-authenticate"].startswith("Bearer ")
     assert "set-cookie" not in response.headers
@@ -128,20 +150,21 @@ def test_every_route_requires_a_token(admin, path):
     ["", "Bearer", "Bearer ", "Bearer x", "Basic {token}", "{token}", "Bearer {token}x", "Bearer {digest}", "Bearer é",
      "Bearer {token} {token}"],
 )  # fmt: skip
-def test_a_wrong_token_is_401_and_logged_without_it(proxy, admin, header):
+def test_a_wrong_token_is_401_and_logged_without_it(shared, header):
+    proxy, admin = shared
     shown = header.format(token=admin.token, digest=digest_of(admin.token))
-    response = Admin(admin.address, None).call("GET", "/api/status", Authorization=shown.encode().decode("latin-1"))
+    response = stranger(admin).call("GET", "/api/status", Authorization=shown.encode().decode("latin-1"))
     assert response.problem["status"] == 401
     eventually(lambda: proxy.event("admin: request refused"))
     assert admin.token not in proxy.log_path.read_text()
 
 
-def test_the_scheme_is_case_insensitive(admin):
-    assert Admin(admin.address, None).call("GET", "/api/status", Authorization=f"bearer {admin.token}").status == 200
+def test_the_scheme_is_case_insensitive(reader):
+    assert Admin(reader.address, None).call("GET", "/api/status", Authorization=f"bearer {reader.token}").status == 200
 
 
-def test_a_token_in_the_query_is_ignored(admin):
-    assert Admin(admin.address, None).call("GET", f"/api/status?access_token={admin.token}").status == 401
+def test_a_token_in_the_query_is_ignored(reader):
+    assert stranger(reader).call("GET", f"/api/status?access_token={reader.token}").status == 401
 
 
 def test_failures_are_limited_but_a_valid_token_always_passes(proxy, admin):
@@ -179,8 +202,8 @@ def test_changing_needs_only_its_own_scope(admin, needed, requests, scope):
         assert expected == 200 or response.problem
 
 
-def test_every_route_is_in_one_of_the_lists_above(admin):
-    described = admin.get("/openapi.json")["paths"]
+def test_every_route_is_in_one_of_the_lists_above(reader):
+    described = reader.get("/openapi.json")["paths"]
     (*scopes,) = (one["security"][0]["bearer"] for methods in described.values() for one in methods.values())
     assert scopes.count(["operate"]) == len(OPERATING)
     assert scopes.count(["deploy"]) == len(DEPLOYING)
@@ -210,9 +233,9 @@ def test_a_revoked_token_is_refused_at_once_and_its_streams_end(admin):
             pass
 
 
-def test_the_last_token_cannot_be_revoked_and_names_are_unique(admin):
-    assert admin.call("DELETE", "/api/tokens/first").problem["status"] == 409
-    assert admin.call("POST", "/api/tokens", {"name": "first", "scopes": ["read"]}).problem["status"] == 409
+def test_the_last_token_cannot_be_revoked_and_names_are_unique(reader):
+    assert reader.call("DELETE", "/api/tokens/first").problem["status"] == 409
+    assert reader.call("POST", "/api/tokens", {"name": "first", "scopes": ["read"]}).problem["status"] == 409
 
 
 @pytest.mark.parametrize(
@@ -220,8 +243,8 @@ def test_the_last_token_cannot_be_revoked_and_names_are_unique(admin):
     [{"name": "", "scopes": ["read"]}, {"name": "a b", "scopes": ["read"]}, {"name": "x", "scopes": []},
      {"name": "x", "scopes": ["conquer"]}, {"name": "x"}, {"name": "\ud800", "scopes": ["read"]}],
 )  # fmt: skip
-def test_an_invalid_token_body_is_refused(admin, token):
-    assert admin.call("POST", "/api/tokens", token).problem["errors"]
+def test_an_invalid_token_body_is_refused(reader, token):
+    assert reader.call("POST", "/api/tokens", token).problem["errors"]
 
 
 def test_tokens_are_listed_without_their_secrets(admin):
@@ -235,43 +258,43 @@ def test_tokens_are_listed_without_their_secrets(admin):
 # Problems
 
 
-def test_an_unknown_route_and_a_wrong_method(admin):
-    assert admin.call("GET", "/api/nothing").problem["status"] == 404
-    response = admin.call("PATCH", "/api/backends")
+def test_an_unknown_route_and_a_wrong_method(reader):
+    assert reader.call("GET", "/api/nothing").problem["status"] == 404
+    response = reader.call("PATCH", "/api/backends")
     assert response.problem["status"] == 405
     assert set(re.split(", *", response.headers["allow"])) == {"GET", "HEAD", "POST", "PUT"}
-    assert admin.call("OPTIONS", "/api/backends").problem["status"] == 405
+    assert reader.call("OPTIONS", "/api/backends").problem["status"] == 405
 
 
 @pytest.mark.parametrize("raw", [b"{", b"", b"\xff", b"[" * 100_000, b'{"id": 1e999999', b"nonsense"])
-def test_invalid_json_is_400_and_an_empty_body_is_422(admin, raw):
-    response = admin.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
+def test_invalid_json_is_400_and_an_empty_body_is_422(reader, raw):
+    response = reader.call("POST", "/api/backends", raw=raw, Content_Type="application/json")
     assert response.problem["status"] == (400 if raw else 422)
 
 
 @pytest.mark.parametrize("body", [[], "text", 1, None, [{"id": "x"}]])
-def test_json_that_is_not_an_object_is_422(admin, body):
+def test_json_that_is_not_an_object_is_422(reader, body):
     import json
 
-    response = admin.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
+    response = reader.call("POST", "/api/backends", raw=json.dumps(body).encode(), Content_Type="application/json")
     assert response.problem["status"] == 422
 
 
-def test_a_wrong_content_type_is_415_and_an_unexpected_body_is_400(admin):
-    response = admin.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
+def test_a_wrong_content_type_is_415_and_an_unexpected_body_is_400(reader):
+    response = reader.call("POST", "/api/backends", raw=b"id=x", Content_Type="application/x-www-form-urlencoded")
     assert response.problem["status"] == 415
-    assert admin.call("POST", "/api/reload", {"now": True}).problem["status"] == 400
-    assert admin.call("DELETE", "/api/backends/gru", {"now": True}).problem["status"] == 400
+    assert reader.call("POST", "/api/reload", {"now": True}).problem["status"] == 400
+    assert reader.call("DELETE", "/api/backends/gru", {"now": True}).problem["status"] == 400
 
 
-def test_a_body_that_is_too_large_is_413_with_or_without_a_content_length(admin):
+def test_a_body_that_is_too_large_is_413_with_or_without_a_content_length(reader):
     huge = b'{"id": "' + b"x" * LARGEST_BODY_BYTES + b'"}'
-    assert admin.call("POST", "/api/backends", raw=huge, Content_Type="application/json").problem["status"] == 413
-    with admin.connect() as sock:
-        head = f"POST /api/backends HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {admin.token}\r\n"
+    assert reader.call("POST", "/api/backends", raw=huge, Content_Type="application/json").problem["status"] == 413
+    with reader.connect() as sock:
+        head = f"POST /api/backends HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {reader.token}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
-    with admin.connect() as sock:
+    with reader.connect() as sock:
         sock.sendall(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         try:
@@ -282,26 +305,26 @@ def test_a_body_that_is_too_large_is_413_with_or_without_a_content_length(admin)
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_invalid_parameters_are_named_without_their_values(admin):
-    response = admin.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
+def test_invalid_parameters_are_named_without_their_values(reader):
+    response = reader.call("GET", "/api/backends?first=-1&count=hunter2&wat=1")
     assert response.status == 422
     assert [fault["where"] for fault in response.problem["errors"]] == ["first", "count", "wat"]
     assert b"hunter2" not in response.body
 
 
-def test_every_response_forbids_caching_and_sniffing(admin):
+def test_every_response_forbids_caching_and_sniffing(reader):
     for path in ("/api/status", "/nowhere", "/openapi.json"):
-        headers = admin.call("GET", path).headers
+        headers = reader.call("GET", path).headers
         assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 # Limits
 
 
-def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(admin):
+def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(reader):
     head = "POST /api/backends HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
-    with admin.connect() as slow, admin.connect() as stranger:
-        slow.sendall(f"{head}Authorization: Bearer {admin.token}\r\n\r\n{{".encode())
+    with reader.connect() as slow, reader.connect() as stranger:
+        slow.sendall(f"{head}Authorization: Bearer {reader.token}\r\n\r\n{{".encode())
         stranger.sendall(f"{head}\r\n{{".encode())
         stranger.settimeout(5)
         assert read_to_end(stranger).startswith(b"HTTP/1.1 401 ")
@@ -309,17 +332,17 @@ def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(admin):
         assert read_to_end(slow).startswith(b"HTTP/1.1 408 ")
 
 
-def test_silent_clients_are_disconnected_and_do_not_lock_others_out(admin):
-    held = [admin.connect() for _ in range(70)]  # more than the server serves at once
+def test_silent_clients_are_disconnected_and_do_not_lock_others_out(reader):
+    held = [reader.connect() for _ in range(70)]  # more than the server serves at once
     try:
-        assert admin.get("/api/status")
+        assert reader.get("/api/status")
     finally:
         for sock in held:
             sock.close()
 
 
-def test_an_endless_header_is_abandoned(admin):
-    with admin.connect() as sock:
+def test_an_endless_header_is_abandoned(reader):
+    with reader.connect() as sock:
         sock.sendall(b"GET /api/status HTTP/1.1\r\nHost: x\r\n")
         sock.settimeout(8)
         assert sock.recv(100).startswith(b"HTTP/1.1 400 ")

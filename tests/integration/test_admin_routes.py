@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.admin_client import admin_of, admin_variables
+from tests.admin_client import admin_of, admin_variables, edge_with_admin
 from tests.harness import eventually, frontend, pool, row
 from tests.traffic import ask, named, who
 
@@ -26,6 +26,13 @@ def town(edge, origin, tmp_path):
     Town.proxy.wait_for_backends(1)
     Town.ports = ports
     return Town
+
+
+@pytest.fixture(scope="module")
+def admin(tmp_path_factory):
+    """The admin API of one edge with one backend, for the tests that leave that backend as it is."""
+    with edge_with_admin(tmp_path_factory.mktemp("shared"), [row("gru", 1)]) as (_, admin):
+        yield admin
 
 
 # Backends
@@ -68,8 +75,8 @@ def test_a_backend_is_registered_serves_and_is_removed(town, origin):
     assert town.admin.call("GET", "/api/backends/new").problem["status"] == 404
 
 
-def test_a_registered_backend_is_validated_like_every_row(town):
-    response = town.admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
+def test_a_registered_backend_is_validated_like_every_row(admin):
+    response = admin.call("POST", "/api/backends", {"id": " ", "wg_ip": "x!", "port": 0, "weight": "many"})
     assert response.status == 422
     assert {fault["where"] for fault in response.problem["errors"]} == {"id", "wg_ip", "port", "weight"}
 
@@ -103,29 +110,29 @@ def test_a_drain_without_deadline_ends_no_connection(town):
 
 
 @pytest.mark.parametrize("seconds", ["-1", "1e99", "nan", "inf", "soon"])
-def test_an_invalid_deadline_is_refused(town, seconds):
-    assert town.admin.call("POST", f"/api/backends/gru/drain?deadline_seconds={seconds}").problem["status"] == 422
-    assert town.admin.get("/api/backends/gru")["state"] == "serving"
+def test_an_invalid_deadline_is_refused(admin, seconds):
+    assert admin.call("POST", f"/api/backends/gru/drain?deadline_seconds={seconds}").problem["status"] == 422
+    assert admin.get("/api/backends/gru")["state"] == "serving"
 
 
 @pytest.mark.parametrize("call", ["GET X", "DELETE X", "POST X/drain", "POST X/undrain"])
-def test_an_unknown_id_is_404(town, call):
+def test_an_unknown_id_is_404(admin, call):
     method, path = call.split()
-    response = town.admin.call(method, "/api/backends/" + path.replace("X", "nobody"))
+    response = admin.call(method, "/api/backends/" + path.replace("X", "nobody"))
     assert "no such backend: nobody" in response.problem["detail"]
     assert response.status == 404
 
 
 @pytest.mark.parametrize("backend_id", ["10.0.0.1:80", "a/b", "a b", "drain", "x/drain", "100%"])
-def test_an_id_is_what_parse_backend_allows(town, backend_id):
+def test_an_id_is_what_parse_backend_allows(admin, backend_id):
     path = f"/api/backends/{quote(backend_id)}"
     columns = {"wg_ip": "127.0.0.1", "port": 1}
-    assert town.admin.call("POST", "/api/backends", {"id": backend_id, **columns}).status == 201
-    assert town.admin.get(path)["id"] == backend_id
-    assert town.admin.call("POST", f"{path}/drain").status == 204
-    assert town.admin.get(path)["state"] == "drained"
-    assert town.admin.call("DELETE", path).status == 204
-    assert town.admin.call("GET", path).status == 404
+    assert admin.call("POST", "/api/backends", {"id": backend_id, **columns}).status == 201
+    assert admin.get(path)["id"] == backend_id
+    assert admin.call("POST", f"{path}/drain").status == 204
+    assert admin.get(path)["state"] == "drained"
+    assert admin.call("DELETE", path).status == 204
+    assert admin.call("GET", path).status == 404
 
 
 def test_a_locked_database_is_503_with_retry_after(town, routing_db):
