@@ -12,8 +12,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ import yaml
 from gevent.server import StreamServer
 
 from app.outbound.maxmind_geo import SHIPPED_DATABASE
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED_DDL = """CREATE TABLE backends (
@@ -125,13 +124,10 @@ class EdgeProcess:
             "EDGEPROXY_GEOIP_PATH": str(country_database()),
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve", *options], cwd=ROOT, env=environment, stderr=subprocess.PIPE
-        )
+        self.process = Forked(("serve", *options), environment)
 
         def started() -> dict[str, Any] | None:
             if self.process.poll() is not None:
-                assert self.process.stderr is not None
                 pytest.fail(f"the edge ended with {self.process.returncode}: {self.process.stderr.read().decode()}")
             return self.event("listening on")
 
@@ -247,8 +243,7 @@ class EdgeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self.process.stderr.close()
 
 
 def _address(text: str) -> tuple[str, int]:

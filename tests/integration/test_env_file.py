@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ SEED_BACKENDS = str(ROOT / "scripts" / "seed_backends.py")
 def folder(tmp_path: Path) -> Path:
     """A folder with the demo's `.env`, two backends, and a Procfile of the edge."""
     (tmp_path / ".env").write_text(DEMO)
-    (tmp_path / "Procfile").write_text(f"edge: exec {sys.executable} -m app serve\n")
+    (tmp_path / "Procfile").write_text(f"edge: exec {shlex.quote(sys.executable)} -m app serve\n")
     write_backends(tmp_path / "routing.db", [row("gru", 1, region="sa", country="BR"), row("jnb", 2, region="af")])
     return tmp_path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Reader:
             "localhost:9090": "{}:{}".format(*edge.metrics_address),
             "localhost:8000": "{}:{}".format(*edge.address),
             "logs/edge.jsonl": str(edge.log_path),
-            "scripts/": f"{ROOT}/scripts/",
+            "scripts/": f"{shlex.quote(str(ROOT))}/scripts/",
             "tail -F": "cat",
         }
 
