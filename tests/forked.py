@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import random
-import select
 import signal
 import socket
 import subprocess
@@ -37,20 +36,20 @@ class Forked:
         self.pid = _request(["fork", [*arguments], environment], theirs)
         os.close(theirs)
         self.returncode: int | None = None
-        self._exit = os.pidfd_open(self.pid)
+        self._turn = threading.Lock()
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._exit], [], [], 0)[0]:
-            self.returncode = os.waitstatus_to_exitcode(_request(["wait", self.pid]))
-            os.close(self._exit)
-        return self.returncode
+        with self._turn:
+            if self.returncode is None and (status := _request(["poll", self.pid])) >= 0:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         until = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
             if until is not None and time.monotonic() > until:
                 raise subprocess.TimeoutExpired("python -m app", timeout or 0.0)
-            time.sleep(0.002)
+            time.sleep(0.005)
         return code
 
     def send_signal(self, number: int) -> None:
@@ -62,7 +61,7 @@ class Forked:
 
 
 def _request(request: list[object], *descriptors: int) -> int:
-    """Ask the process that forks; returns its reply, a pid or a wait status."""
+    """Ask the process that forks; returns its reply: a pid, or a wait status, -1 while the process runs."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     with _turn:
         parent = _parent()
@@ -88,8 +87,9 @@ def serve_forks(control: socket.socket) -> None:
         if not data:
             os._exit(0)
         match json.loads(data):
-            case ["wait", pid]:
-                control.send(str(waitpid(pid, 0)[1]).encode())
+            case ["poll", pid]:
+                ended, status = waitpid(pid, os.WNOHANG)
+                control.send(str(status if ended else -1).encode())
             case ["fork", arguments, environment]:
                 pid = fork()
                 if not pid:

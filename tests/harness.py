@@ -243,7 +243,8 @@ class EdgeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self.process.stderr.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 def _address(text: str) -> tuple[str, int]:
