@@ -8,10 +8,13 @@ import http.client
 import json
 import lzma
 import os
+import resource
 import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +102,21 @@ def country_database() -> Path:
     return path
 
 
+def _inherited() -> tuple[str, Path, tuple[int, int]]:
+    return sys.executable, ROOT, resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+_AS_STARTED = _inherited()
+
+
+def _start(arguments: tuple[str, ...], environment: dict[str, str]) -> Forked | subprocess.Popen[bytes]:
+    """Start `python -m app …`: from its beginning if a test has changed what a process inherits, else forked."""
+    if _inherited() == _AS_STARTED:
+        return Forked(arguments, environment)
+    command = [sys.executable, "-m", "app", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+
+
 class EdgeProcess:
     """`python -m app serve` as a user runs it, on ports the kernel chooses, with a configuration file or without."""
 
@@ -124,7 +142,7 @@ class EdgeProcess:
             "EDGEPROXY_GEOIP_PATH": str(country_database()),
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
-        self.process = Forked(("serve", *options), environment)
+        self.process = _start(("serve", *options), environment)
 
         def started() -> dict[str, Any] | None:
             if self.process.poll() is not None:
