@@ -243,6 +243,15 @@ class HttpOptions(_Model):
         validation_alias="response_timeout",
         description="Time limit for the head of a backend's response (then 504)",
     )
+    backend_idle_timeout_seconds: Duration = Field(
+        default=4,
+        validation_alias="backend_idle_timeout",
+        description="Close a connection to a backend after this time without a request. "
+        "Keep it below the backend's own keep-alive timeout (common defaults are 5 s and more)",
+    )
+    max_idle_per_backend: StrictInt = Field(
+        default=256, ge=0, description="Idle connections kept to one backend; 0 keeps none"
+    )
     max_head_bytes: StrictInt = Field(
         default=32_768,
         ge=1024,

@@ -45,6 +45,7 @@ class ConnectionSweeper:
                 frontend.http.head_timeout_seconds,
                 frontend.http.keep_alive_timeout_seconds,
                 frontend.http.response_timeout_seconds,
+                frontend.http.backend_idle_timeout_seconds,
             )
         ]
         return min(1.0, *(seconds / 4 for seconds in timeouts))

@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from app.domain.model import parse_backend
 from app.inbound.http.stream import UpstreamStream
-from app.inbound.http.upstream_pool import IDLE_SECONDS, UpstreamPool
+from app.inbound.http.upstream_pool import UpstreamPool
 from tests.harness import eventually, pool, row, write_backends
 from tests.integration.http_peers import (
     Client,
@@ -284,20 +284,20 @@ def test_not_for_two_after_a_client_left_within_its_download(proxy, origin):
 
 
 def test_idle_connections_expire_and_are_bounded():
-    """Half a minute is too long for a test: the pool is told the time."""
     backend = parse_backend(row("a", 1))
     idle = UpstreamPool(3)
     with ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(4)]
         ends = [stack.enter_context(theirs) for _, theirs in pairs]
         for number, (ours, _) in enumerate(pairs):
-            idle.give(UpstreamStream(_socket.socket(fileno=ours.detach()), (backend.host, backend.port)), float(number))
+            stream = UpstreamStream(_socket.socket(fileno=ours.detach()), (backend.host, backend.port))
+            idle.give(stream, 10.0 + number, 100)
         assert (len(idle), ends[3].recv(1)) == (3, b""), "there are enough"
-        idle.sweep(IDLE_SECONDS + 0.9)
+        idle.sweep(10.9)
         assert (len(idle), ends[0].recv(1)) == (2, b"")
         taken = idle.take(backend)
-        assert (taken.idle_since, taken.is_reused) == (2.0, True), "the one used last"
-        idle.sweep(IDLE_SECONDS + 1.0)
+        assert (taken.expires_at, taken.is_reused) == (12.0, True), "the one used last"
+        idle.sweep(11.0)
         assert (len(idle), ends[1].recv(1)) == (0, b"")
         taken.close()
 

@@ -141,7 +141,7 @@ class _Exchange:
         request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
         data = self._take_request()
         has_all = self._body_to_come is None
-        upstream = self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
+        self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
         try:
             try:
                 self._send_request(data)
@@ -149,9 +149,9 @@ class _Exchange:
             except _UpstreamLostError:
                 if not may_send_again(
                     request.head.method,
-                    bytes_sent=upstream.bytes_sent,
+                    bytes_sent=self._upstream.bytes_sent,
                     is_whole=has_all,
-                    is_reused=upstream.is_reused,
+                    is_reused=self._upstream.is_reused,
                     has_heard=self._has_heard,
                 ):
                     raise
@@ -191,8 +191,8 @@ class _Exchange:
             client.buffered, self._body_to_come = flow.after, None
         return data + body
 
-    def _replace_upstream(self) -> None:
-        """Take a fresh connection in place of a reused one that was dead."""
+    def _replace_upstream(self) -> UpstreamStream:
+        """Return a fresh connection, taken in place of a reused one that was dead."""
         assert self._upstream is not None
         self._request.client.unwatch()
         if self._upload is not None:
@@ -200,6 +200,7 @@ class _Exchange:
             self._upload = None
         self._upstream.close()
         self._upstream = dial_backend(self._request.connection)
+        return self._upstream
 
     def _send_request(self, data: bytes) -> None:
         request, client, upstream, rest = self._request, self._request.client, self._upstream, self._body_to_come
@@ -207,6 +208,10 @@ class _Exchange:
         if not self._shares_upstreams:
             data = proxy_header(request.connection, client.sock) + data
         let_others_catch_up(client.wake)
+        if upstream.is_reused and not upstream.is_silent():
+            # Nothing was sent: the request may go elsewhere whatever its method (RFC 9112, section 9.3.1). What came
+            # unasked must not be taken for its response.
+            upstream = self._replace_upstream()
         try:
             sent = upstream.send(data)
         except SinkError:
@@ -307,10 +312,10 @@ class _Exchange:
         return self._outcome(State.NORMAL, None, Ending.KEEP if keeps else Ending.CLOSE)
 
     def _keep_upstream(self) -> None:
-        upstream = self._upstream
+        upstream, options = self._upstream, self._request.frontend.config.http
         assert upstream is not None
         self._bytes_up, self._upstream = upstream.bytes_sent, None
-        self._idle.give(upstream, time.monotonic())
+        self._idle.give(upstream, time.monotonic() + options.backend_idle_timeout_seconds, options.max_idle_per_backend)
 
     def _send(self, head: bytes, response: ResponseHead, delivery: Delivery) -> bool:
         """Send a response as it comes; say whether nothing came after its end."""

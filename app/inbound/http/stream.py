@@ -52,11 +52,6 @@ class Stream:
         """Wake no greenlet for reading any more."""
         self._readable.stop()
 
-    @property
-    def has_news(self) -> bool:
-        """The loop has seen something to read and has not called back yet."""
-        return bool(self._readable.pending)
-
     def watch_writable(self, wake: Any, argument: object) -> None:
         """Call `wake(argument)` whenever something can be sent."""
         if self._writable is None:
@@ -110,7 +105,7 @@ class Stream:
 class UpstreamStream(Stream):
     """A connection to a backend. `is_reused`: it has served a request before."""
 
-    __slots__ = ("idle_since", "is_kept_alive", "is_reused", "server")
+    __slots__ = ("expires_at", "is_kept_alive", "is_reused", "server")
 
     def __init__(self, sock: _socket.socket, server: tuple[str, int]) -> None:
         super().__init__(sock)
@@ -118,7 +113,18 @@ class UpstreamStream(Stream):
         """Host and port."""
         self.is_reused = False
         self.is_kept_alive = False
-        self.idle_since = 0.0
+        self.expires_at = 0.0
+        """Monotonic seconds; for one that is idle."""
+
+    def is_silent(self) -> bool:
+        """Say whether nothing has come, no end either. Asks the kernel: the loop knows as of its last turn only."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
 
 class ClientStream(Stream):

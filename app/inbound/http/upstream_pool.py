@@ -1,4 +1,4 @@
-"""Idle connections to backends, kept for the next request. The exchange that takes one owns it alone.
+"""Idle connections to backends, kept for the next request. Who takes one owns it, and its watcher, at once.
 
 A connection comes here only after a response that was read whole. While it is idle it is watched: anything that the
 backend sends then, an end above all, closes it. The one used last is taken first, so that the rest may expire.
@@ -6,13 +6,8 @@ backend sends then, an end above all, closes it. The one used last is taken firs
 
 from __future__ import annotations
 
-from typing import Final
-
 from app.domain.model import Backend
 from app.inbound.http.stream import UpstreamStream
-
-IDLE_SECONDS: Final = 30.0
-IDLE_A_SERVER: Final = 256
 
 
 class UpstreamPool:
@@ -27,25 +22,24 @@ class UpstreamPool:
         return self._size
 
     def take(self, backend: Backend) -> UpstreamStream | None:
-        """Return an idle connection to a backend, or None. Its watcher is still live: `watch` it at once."""
+        """Return an idle connection to a backend, or None. It may have ended by now: look before sending."""
         idle = self._idle.get((backend.host, backend.port))
-        while idle:
-            self._size -= 1
-            stream = idle.pop()
-            if not stream.has_news:
-                stream.bytes_sent = 0
-                return stream
-            stream.close()  # what came must not be taken for the response to the next request
-        return None
+        if not idle:
+            return None
+        self._size -= 1
+        stream = idle.pop()
+        stream.bytes_sent = 0
+        stream.watch(UpstreamStream.unwatch)  # what comes wakes nobody any more
+        return stream
 
-    def give(self, stream: UpstreamStream, now: float) -> None:
-        """Keep a connection for the next request, or close it when there are enough."""
+    def give(self, stream: UpstreamStream, expires_at: float, most: int) -> None:
+        """Keep a connection until a monotonic time, or close it when `most` to its server are idle."""
         idle = self._idle.setdefault(stream.server, [])
-        if self._size >= self._capacity or len(idle) >= IDLE_A_SERVER:
+        if self._size >= self._capacity or len(idle) >= most:
             stream.close()
             return
         stream.is_reused = True
-        stream.idle_since = now
+        stream.expires_at = expires_at
         stream.watch(self._ended)
         idle.append(stream)
         self._size += 1
@@ -59,13 +53,15 @@ class UpstreamPool:
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long."""
         for server, idle in list(self._idle.items()):
-            expired = 0
-            while expired < len(idle) and now - idle[expired].idle_since >= IDLE_SECONDS:
-                idle[expired].close()
-                expired += 1
-            del idle[:expired]
-            self._size -= expired
-            if not idle:
+            kept = []
+            for stream in idle:
+                if stream.expires_at > now:
+                    kept.append(stream)
+                else:
+                    stream.close()
+            self._size -= len(idle) - len(kept)
+            self._idle[server] = kept
+            if not kept:
                 del self._idle[server]
 
     def close(self) -> None:
