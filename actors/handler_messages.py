@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from actors.runtime import Request
 from app.domain.endpoints import Endpoint, Routes
-from app.domain.handler_table import Acquired, EndpointView, Handler, Version
+from app.domain.handler_table import Acquired, EndpointView, Handler, Unserved, Version
+
+
+class FindEndpoint(Request[Endpoint | Unserved], frozen=True):
+    """Find the endpoint of a request whose body has still to come. The fields are those of AcquireHandler."""
+
+    host: str
+    path: str
+    method: str
 
 
 class AcquireHandler(Request[Acquired], frozen=True):
@@ -19,7 +27,7 @@ class AcquireHandler(Request[Acquired], frozen=True):
 
 
 class ReleaseHandler(Request[None], frozen=True):
-    """Release a grant after the response; `failed` if the handler raised or timed out.
+    """Release a grant once the handler has done its work; `failed` if the handler raised or timed out.
 
     It has a reply, because a release lost with a crashed actor's inbox would keep its version for ever.
     """

@@ -11,6 +11,7 @@ from actors.handler_messages import (
     AcquireHandler,
     DeployHandler,
     DescribeEndpoints,
+    FindEndpoint,
     ReleaseHandler,
     ReplaceEndpoints,
     UndeployHandler,
@@ -35,6 +36,8 @@ class HandlersActor(GeventActor):
         match message:
             case AcquireHandler(grant_id, host, path, method):
                 return table.acquire(grant_id, host, path, method)
+            case FindEndpoint(host, path, method):
+                return table.find(host, path, method)
             case ReleaseHandler(grant_id, failed):
                 dropped = table.release(grant_id, failed)
                 if dropped is not None:

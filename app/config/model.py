@@ -243,6 +243,26 @@ class HttpOptions(_Model):
         validation_alias="response_timeout",
         description="Time limit for the head of a backend's response (then 504)",
     )
+    request_body_timeout_seconds: Duration = Field(
+        default=20,
+        validation_alias="request_body_timeout",
+        description="Time limit for receiving the body of a request (then 408). "
+        "Each `min_body_rate` bytes that come extend it by 1 s; time in which the backend takes nothing does not count",
+    )
+    min_body_rate: StrictInt = Field(
+        default=500, ge=1, le=1_000_000_000, description="Bytes per second: the slowest rate at which a body may come"
+    )
+    max_body_bytes: StrictInt = Field(
+        default=0,
+        ge=0,
+        description="Largest body of a request to a backend, chunk lines included (413 above); 0 is no limit",
+    )
+    send_timeout_seconds: Duration = Field(
+        default=60,
+        validation_alias="send_timeout",
+        description="Reset a client that takes nothing of its response for this time, or for twice this time "
+        "if the kernel still held some of it",
+    )
     backend_idle_timeout_seconds: Duration = Field(
         default=4,
         validation_alias="backend_idle_timeout",

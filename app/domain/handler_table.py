@@ -1,8 +1,8 @@
 """The table of handler versions: which one serves each endpoint, which ones drain, and their requests in flight.
 
-A request holds a grant from its match to the last byte of its response. The grant names one version, which handles the
-whole request. Looking up the serving version and counting the request are one step. So a draining version gets no new
-requests, and none can arrive after it has been dropped at a count of 0.
+A request holds a grant while its handler works: not while its body comes, nor while a finished response is sent. The
+grant names one version, which handles the whole request. Looking up the serving version and counting the request are
+one step. So a draining version gets no new requests, and none can arrive after it has been dropped at a count of 0.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Busy(NamedTuple):
     retry_after_seconds: int
 
 
-Acquired = Grant | NoEndpoint | MethodNotAllowed | NotDeployed | Busy
+Unserved = NoEndpoint | MethodNotAllowed | NotDeployed
+Acquired = Grant | Unserved | Busy
 
 
 class Dropped(NamedTuple):
@@ -132,6 +133,14 @@ class _EndpointState:
         )
 
 
+class _Found(NamedTuple):
+    """The endpoint of a request, the version that serves it, and the parameters in its path."""
+
+    state: _EndpointState
+    loaded: _LoadedVersion
+    params: Mapping[str, Any]
+
+
 class _ActiveGrant(NamedTuple):
     """A grant that has not been released."""
 
@@ -162,6 +171,22 @@ class HandlerTable:
         self._routes = routes
         return [dropped for state in before.values() for dropped in _drain(state, now)]
 
+    def find(self, host: str, path: str, method: str) -> Endpoint | Unserved:
+        """Return the endpoint that a request is for, or why no handler can take it. Counts nothing."""
+        found = self._find(host, path, method)
+        return found.state.endpoint if isinstance(found, _Found) else found
+
+    def _find(self, host: str, path: str, method: str) -> _Found | Unserved:
+        match = self._routes.match(host, path, method)
+        if match is None:
+            return NoEndpoint()
+        if isinstance(match, MethodNotAllowed):
+            return match
+        state = self._endpoints[match.endpoint_id]
+        if state.serving is None:
+            return NotDeployed(match.endpoint_id)
+        return _Found(state, state.serving, match.params)
+
     def acquire(self, grant_id: int, host: str, path: str, method: str) -> Acquired:
         """Grant a request the serving version, and count the request.
 
@@ -169,21 +194,17 @@ class HandlerTable:
         """
         if grant_id in self._active_grants:
             return self._active_grants[grant_id].grant
-        match = self._routes.match(host, path, method)
-        if match is None:
-            return NoEndpoint()
-        if isinstance(match, MethodNotAllowed):
-            return match
-        state = self._endpoints[match.endpoint_id]
-        loaded, endpoint = state.serving, state.endpoint
-        if loaded is None:
-            return NotDeployed(endpoint.id)
+        found = self._find(host, path, method)
+        if not isinstance(found, _Found):
+            return found
+        state, loaded, params = found
+        endpoint = state.endpoint
         if 0 < endpoint.max_concurrency <= state.active:
             state.refused += 1
             return Busy(endpoint.id, RETRY_AFTER_SECONDS)
         state.active += 1
         loaded.active += 1
-        grant = Grant(grant_id, endpoint, match.params, loaded.version, loaded.handler)
+        grant = Grant(grant_id, endpoint, params, loaded.version, loaded.handler)
         self._active_grants[grant_id] = _ActiveGrant(grant, state, loaded)
         return grant
 

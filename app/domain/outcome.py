@@ -22,7 +22,8 @@ second phase
 ====== ======================================================================================
 ``A``  admission: the PROXY header
 ``L``  admission: a limit on connections
-``R``  reading the head of an HTTP request
+``R``  reading an HTTP request
+``B``  the size of an HTTP request's body
 ``E``  electing, that is selecting, a backend
 ``C``  connecting to the backend
 ``W``  waiting for the head of an HTTP response
@@ -59,8 +60,10 @@ class State(StrEnum):
     RESPONSE_BAD = "PW"
     RESPONSE_TIMEOUT = "sW"
     BODY_BAD = "PD"
+    BODY_TOO_LARGE = "PB"
     OUT_OF_RESOURCES = "PC"
     CLIENT_LIMIT = "PL"
+    SEND_TIMEOUT = "cD"
     IDLE_TIMEOUT = "tD"
     LINGER_TIMEOUT = "tH"
     KILLED = "KD"

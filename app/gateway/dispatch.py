@@ -8,9 +8,10 @@ from typing import Final
 
 import gevent
 
-from actors.handler_messages import AcquireHandler, ReleaseHandler
+from actors.handler_messages import AcquireHandler, FindEndpoint, ReleaseHandler
 from actors.runtime import Address, AskTimeoutError, ask
-from app.domain.handler_table import Acquired
+from app.domain.endpoints import Endpoint
+from app.domain.handler_table import Acquired, Unserved
 
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
@@ -22,8 +23,12 @@ class Dispatch:
         self._handlers = handlers
         self._grant_ids = grant_ids or count(1)
 
+    def find(self, host: str, path: str, method: str) -> Endpoint | Unserved:
+        """Return the endpoint that a request is for, or why no handler can take it. Raises AskTimeoutError."""
+        return ask(self._handlers, FindEndpoint(host, path, method), timeout_s=ASK_TIMEOUT_SECONDS)
+
     def acquire(self, host: str, path: str, method: str) -> Acquired:
-        """Find a request's handler. Release a Grant once the response was sent. Raises AskTimeoutError."""
+        """Find a request's handler. Release a Grant once the handler has done its work. Raises AskTimeoutError."""
         grant_id = next(self._grant_ids)
         try:
             return ask(self._handlers, AcquireHandler(grant_id, host, path, method), timeout_s=ASK_TIMEOUT_SECONDS)

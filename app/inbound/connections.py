@@ -25,11 +25,23 @@ SWEPT_AT_ONCE: Final = 500
 """Connections visited before yielding to the event loop."""
 
 
+_LINGERS: Final = (State.LINGER_TIMEOUT, "linger_timeout")
+_TAKES_NOTHING: Final = (State.SEND_TIMEOUT, "send_timeout")
+_IS_IDLE: Final = (State.IDLE_TIMEOUT, "idle_timeout")
+
+
 class Progress(Protocol):
     """What the table needs of a TCP connection's relay, or of the current request of an HTTP connection."""
 
     @property
     def is_half_closed(self) -> bool: ...
+
+    @property
+    def awaits_client(self) -> bool:
+        """An HTTP response waits for its client to take more."""
+
+    def unacknowledged(self) -> int:
+        """Return how many bytes either side has been sent and has not acknowledged: one system call a socket."""
 
     def keep_alive(self) -> None: ...
 
@@ -46,8 +58,12 @@ class _NoProgress:
     """Between two HTTP requests."""
 
     is_half_closed = False
+    awaits_client = False
     bytes_up = 0
     bytes_down = 0
+
+    def unacknowledged(self) -> int:
+        return 0
 
     def keep_alive(self) -> None: ...
 
@@ -90,6 +106,8 @@ class Connection:
         "seen_bytes_down",
         "seen_bytes_up",
         "source",
+        "unacknowledged",
+        "watched_bytes",
     )
 
     def __init__(
@@ -128,7 +146,12 @@ class Connection:
         """Bytes of the previous HTTP requests."""
         self.seen_bytes_up = 0
         self.seen_bytes_down = 0
+        self.watched_bytes = 0
+        """Of its progress, when the sweep saw it last."""
         self.quiet_since = accepted_at
+        """When its bytes moved last, or a side acknowledged some."""
+        self.unacknowledged = 0
+        """When it had been quiet for its whole timeout."""
         self.has_noticed_half_close = False
         self.has_succeeded = False
         """The backend has sent data, and the success was reported."""
@@ -236,22 +259,34 @@ class Connections:
             if progress is None or not connection.is_open:
                 continue
             progress.keep_alive()  # set here: saves a short connection four system calls
-            if self.take_bytes(connection) or connection.has_noticed_half_close != progress.is_half_closed:
-                connection.has_noticed_half_close = progress.is_half_closed
-                connection.quiet_since = now
+            self.take_bytes(connection)
+            moved = progress.bytes_up + progress.bytes_down
+            if moved != connection.watched_bytes or connection.has_noticed_half_close != progress.is_half_closed:
+                connection.watched_bytes, connection.has_noticed_half_close = moved, progress.is_half_closed
+                connection.quiet_since, connection.unacknowledged = now, 0
                 connection.report_success()
             else:
-                self._end_if_quiet(connection, progress, now - connection.quiet_since)
+                self._end_if_quiet(connection, progress, now)
 
     @staticmethod
-    def _end_if_quiet(connection: Connection, progress: Progress, quiet_seconds: float) -> None:
-        options = connection.frontend.config.tcp
+    def _end_if_quiet(connection: Connection, progress: Progress, now: float) -> None:
+        config = connection.frontend.config
         if progress.is_half_closed:
             progress.notice_reset()
-            if quiet_seconds >= options.linger_timeout_seconds:
-                connection.end(State.LINGER_TIMEOUT, "linger_timeout")
-        elif quiet_seconds >= options.idle_timeout_seconds and connection.deadline is None:
-            connection.end(State.IDLE_TIMEOUT, "idle_timeout")
+            limit, late = config.tcp.linger_timeout_seconds, _LINGERS
+        elif progress.awaits_client:
+            limit, late = config.http.send_timeout_seconds, _TAKES_NOTHING
+        elif connection.deadline is None:
+            limit, late = config.tcp.idle_timeout_seconds, _IS_IDLE
+        else:
+            return
+        if now - connection.quiet_since < limit:
+            return
+        unacknowledged = progress.unacknowledged()
+        if unacknowledged and unacknowledged != connection.unacknowledged:  # a slow reader took some, or may have
+            connection.quiet_since, connection.unacknowledged = now, unacknowledged
+        else:
+            connection.end(*late)
 
     def totals(self) -> tuple[dict[str, int], dict[tuple[str, str], tuple[int, int]]]:
         """Return the counts since `forget_totals`.

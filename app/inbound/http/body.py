@@ -1,4 +1,4 @@
-"""Reads the whole body of a request into memory, for a handler."""
+"""Reads the whole body of a request into memory: for a handler, or a small one before a backend is leased for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Final
 
 from app.domain.errors import DownstreamError
 from app.domain.outcome import State
+from app.inbound.http.pace import Pace
 from app.inbound.http.responder import Request
 from app.inbound.http.stream import ClientStream
 from app.inbound.tcp.direction import SinkError
@@ -14,11 +15,18 @@ from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_LATE_BODY: Final = (State.REQUEST_TIMEOUT, "body_timeout")
 
 
 class BodyTooLarge(Exception):
     """The body has more bytes than the endpoint takes."""
+
+
+def is_at_hand(request: Request) -> bool:
+    """Say whether the body of a request was received with its head, or there is none."""
+    head = request.head
+    if head.framing is Framing.LENGTH:
+        return len(request.client.buffered) >= head.content_length
+    return head.framing is Framing.NONE
 
 
 def read_body(request: Request, limit: int) -> bytes:
@@ -28,11 +36,15 @@ def read_body(request: Request, limit: int) -> bytes:
         return b""
     if head.content_length > limit:
         raise BodyTooLarge
-    connection.expect(request.frontend.config.http.response_timeout_seconds, _LATE_BODY)
+    if is_at_hand(request):  # most are short
+        body, client.buffered = client.buffered[: head.content_length], client.buffered[head.content_length :]
+        return body
+    pace = Pace(connection, request.frontend.config.http)
+    pace.expect(0)
     if head.expects_continue and not client.buffered:
         _send_continue(client)
     has_length = head.framing is Framing.LENGTH
-    body = _read_length(client, head.content_length) if has_length else _read_chunks(client, limit)
+    body = _read_length(client, pace, head.content_length) if has_length else _read_chunks(client, pace, limit)
     connection.deadline = None
     client.unwatch()
     return body
@@ -45,7 +57,7 @@ def _send_continue(client: ClientStream) -> None:
         raise DownstreamError(State.CLIENT_GONE_IN_REQUEST, "client_gone") from None
 
 
-def _read_length(client: ClientStream, length: int) -> bytes:
+def _read_length(client: ClientStream, pace: Pace, length: int) -> bytes:
     data = client.take_buffered()
     parts, left = [], length
     while True:
@@ -55,9 +67,10 @@ def _read_length(client: ClientStream, length: int) -> bytes:
         if left == 0:
             return b"".join(parts)
         data = _more(client)
+        pace.expect(length - left + len(data))
 
 
-def _read_chunks(client: ClientStream, limit: int) -> bytes:
+def _read_chunks(client: ClientStream, pace: Pace, limit: int) -> bytes:
     scanner, payload, size = ChunkScanner(), [], 0
     data = client.take_buffered()
     while True:
@@ -74,6 +87,7 @@ def _read_chunks(client: ClientStream, limit: int) -> bytes:
             client.buffered = data[count:]
             return b"".join(payload)
         data = _more(client)
+        pace.expect(size + len(data))
 
 
 def _more(client: ClientStream) -> bytes:

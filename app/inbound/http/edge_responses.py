@@ -13,6 +13,7 @@ from app.domain.outcome import State
 STATUS_OF: Final = {
     State.BODY_BAD: 400,
     State.REQUEST_TIMEOUT: 408,
+    State.BODY_TOO_LARGE: 413,
     State.CLIENT_LIMIT: 503,
     State.NO_BACKEND: 503,
     State.OUT_OF_RESOURCES: 503,

@@ -38,6 +38,7 @@ class Flow:
         "is_read",
         "sink",
         "source",
+        "taken",
     )
 
     def __init__(
@@ -64,6 +65,8 @@ class Flow:
         self._pipe: tuple[int, int] | None = None
         self._pipe_bytes = 0
         self.after = b""
+        self.taken = 0
+        """Bytes of the source that `take` has seen."""
         self.is_read = framing is Framing.NONE
         """All of it was read from the source."""
 
@@ -79,6 +82,7 @@ class Flow:
 
     def take(self, data: bytes | memoryview) -> bytes | memoryview:
         """Account for bytes of the source; return those to send. Raises BadMessage for a bad chunk."""
+        self.taken += len(data)
         if self._scanner is not None:
             return self._take_chunks(self._scanner, data)
         if self._left:

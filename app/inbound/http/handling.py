@@ -12,9 +12,9 @@ from math import inf
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from app.domain.endpoints import MethodNotAllowed
+from app.domain.endpoints import Endpoint, MethodNotAllowed
 from app.domain.errors import DownstreamError
-from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed
+from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed, Unserved
 from app.domain.outcome import State
 from app.gateway.call import HANDLER_FAILED, BodyFailed, call_handler
 from app.gateway.context import Context, Services
@@ -22,9 +22,10 @@ from app.gateway.dispatch import Dispatch
 from app.gateway.lazy_request import LazyRequest
 from app.gateway.responses import HandlerResponse
 from app.inbound.frontend import OpenFrontend
-from app.inbound.http.body import BodyTooLarge, read_body
+from app.inbound.http.body import BodyTooLarge, is_at_hand, read_body
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.tcp.direction import SinkError
+from app.inbound.tcp.relay import unacknowledged
 from app.wire.http1 import RequestHead, response_bytes
 from app.wire.http1_forwarding import FORWARDING, Sender
 from app.wire.http1_framing import Framing
@@ -64,7 +65,17 @@ class _Call:
         self._status: int | None = None
         self._bytes_down_before = request.client.bytes_sent
         self.bytes_up = 0
-        self.is_half_closed = False
+
+    # What the table of connections reads
+
+    is_half_closed = False
+
+    @property
+    def awaits_client(self) -> bool:
+        return self._request.client.is_blocked
+
+    def unacknowledged(self) -> int:
+        return unacknowledged(self._request.client.sock)
 
     @property
     def bytes_down(self) -> int:
@@ -78,13 +89,28 @@ class _Call:
 
     def run(self) -> Outcome | None:
         """Serve the request; None when no endpoint takes it. Raises ConnectionEnded."""
-        head = self._request.head
-        self._request.client.unwatch()  # the ask to the actor parks this greenlet
-        path = head.target.partition(b"?")[0]
-        acquired = self._dispatch.acquire(head.host.decode(), path.decode(), head.method.decode())
-        match acquired:
-            case Grant():
-                return self._call(acquired)
+        request, head = self._request, self._request.head
+        request.client.unwatch()  # the ask to the actor parks this greenlet
+        address = (head.host.decode(), head.target.partition(b"?")[0].decode(), head.method.decode())
+        body: bytes | None = None
+        if not is_at_hand(request):  # nothing is held while the client sends
+            found = self._dispatch.find(*address)
+            if not isinstance(found, Endpoint):
+                return self._unserved(found)
+            self._endpoint = found.id
+            try:
+                body = self._read_body(found.max_body_bytes)
+            except BodyTooLarge:
+                return self._refused("body_too_large", Refusal(413))
+        acquired = self._dispatch.acquire(*address)
+        if isinstance(acquired, Grant):
+            return self._call(acquired, body)
+        if isinstance(acquired, NoEndpoint) and body is not None:  # it was removed meanwhile
+            return self._refused("no_endpoint", Refusal(404))
+        return self._unserved(acquired)
+
+    def _unserved(self, why: Unserved | Busy) -> Outcome | None:
+        match why:
             case MethodNotAllowed(allowed):
                 return self._refused("method_not_allowed", Refusal(405, (("Allow", ", ".join(allowed)),)))
             case Busy(endpoint_id, seconds):
@@ -96,21 +122,29 @@ class _Call:
             case NoEndpoint():
                 return None
 
-    def _call(self, grant: Grant) -> Outcome:
-        """Call the handler that was granted; give the grant back when its response has been sent."""
-        request, has_failed = self._request, False
-        self._endpoint = grant.endpoint.id
+    def _read_body(self, most: int) -> bytes:
+        body = read_body(self._request, most)
+        self._is_request_read, self.bytes_up = True, len(body)
+        return body
+
+    def _call(self, grant: Grant, body: bytes | None) -> Outcome:
+        """Call the handler that was granted, and send its response. A `body` of None is at hand."""
+        request, endpoint, is_held, has_failed = self._request, grant.endpoint, True, False
+        self._endpoint = endpoint.id
         try:
-            body = read_body(request, grant.endpoint.max_body_bytes)
-            self._is_request_read, self.bytes_up = True, len(body)
+            if body is None:
+                body = self._read_body(endpoint.max_body_bytes)
             environ = partial(_environ, request.head, body, request.sender, self._client_address)
             context = Context(
-                self._request_id.decode(), grant.endpoint.id, grant.version.number, grant.params, self._services
+                self._request_id.decode(), endpoint.id, grant.version.number, grant.params, self._services
             )
             request.connection.deadline = inf  # the call has a time of its own, and is no idle connection
             called = call_handler(grant, LazyRequest(environ), context)
             request.connection.deadline = None
             has_failed = called.reason is not None
+            if isinstance(called.response.body, bytes):  # the handler's work is done: a slow client holds nothing
+                is_held = False
+                self._dispatch.release(grant.grant_id, failed=has_failed)
             return self._send(called.response, called.reason)
         except BodyTooLarge:
             return self._refused("body_too_large", Refusal(413))
@@ -118,7 +152,8 @@ class _Call:
             has_failed = True
             return self._outcome(State.NORMAL, HANDLER_FAILED, Ending.RESET)
         finally:
-            self._dispatch.release(grant.grant_id, failed=has_failed)
+            if is_held:
+                self._dispatch.release(grant.grant_id, failed=has_failed)
 
     @property
     def _client_address(self) -> str:
@@ -167,7 +202,6 @@ class _Call:
             self._send_all(b"0\r\n\r\n")
 
     def _send_all(self, data: bytes) -> None:
-        self._request.connection.quiet_since = time.monotonic()
         try:
             self._request.client.send_all(data)
         except SinkError:

@@ -17,6 +17,7 @@ from app.inbound.dialer import set_keepalive
 from app.inbound.event_loop import let_others_catch_up
 from app.inbound.frontend import OpenFrontend
 from app.inbound.http.backend import dial_backend, reach_backend
+from app.inbound.http.body import read_body
 from app.inbound.http.flow import Flow
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.http.stream import UpstreamStream
@@ -25,7 +26,7 @@ from app.inbound.http.upload import Upload, expect_response
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError, SourceError
-from app.inbound.tcp.relay import Relay
+from app.inbound.tcp.relay import Relay, unacknowledged
 from app.wire.http1 import ResponseHead, next_response
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
@@ -38,6 +39,8 @@ from app.wire.http1_rules import (
     switch_fault,
 )
 
+COLLECTED_BYTES: Final = 16 * 1024
+"""A body up to this size is read before a backend is leased, so that a slow client does not hold the lease."""
 MOST_INTERIM_RESPONSES: Final = 64
 """1xx before the final response. Without a bound they would hold the event loop until the response timeout."""
 
@@ -117,6 +120,14 @@ class _Exchange:
     is_half_closed = False
 
     @property
+    def awaits_client(self) -> bool:
+        return self._request.client.is_blocked
+
+    def unacknowledged(self) -> int:
+        sides = (self._request.client, self._upstream)
+        return unacknowledged(*(side.sock for side in sides if side is not None))
+
+    @property
     def bytes_up(self) -> int:
         return self._upstream.bytes_sent if self._upstream is not None else self._bytes_up
 
@@ -180,6 +191,11 @@ class _Exchange:
         data, self._request_id = request.frontend.headers.request_head(head, request.sender, authority)
         if head.framing is Framing.NONE:
             return data
+        most = request.frontend.config.http.max_body_bytes
+        if 0 < most < head.content_length:
+            raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
+        if head.framing is Framing.LENGTH and head.content_length <= COLLECTED_BYTES and not head.expects_continue:
+            return data + read_body(request, COLLECTED_BYTES)
         first = client.take_buffered()
         # The sink is the backend, as soon as there is one.
         flow = self._body_to_come = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
@@ -187,6 +203,8 @@ class _Exchange:
             body = bytes(flow.take(first)) if first else b""
         except BadMessage as bad:
             raise DownstreamError(State.BODY_BAD, bad.reason) from None
+        if 0 < most < flow.taken:
+            raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
         if flow.is_read:
             client.buffered, self._body_to_come = flow.after, None
         return data + body
@@ -222,12 +240,14 @@ class _Exchange:
             rest.sink = upstream
         elif sent < len(data):
             rest = Flow(client, upstream, Framing.NONE, 0, client.wake, self._pipes)
-        if rest is None or request.head.expects_continue:  # then the client waits for the backend, too
+        if rest is None:
             expect_response(request)
         if rest is not None:
             self._upload = Upload(rest, request)
             if sent < len(data):
                 self._upload.start(data[sent:])
+            else:
+                self._upload.expect_progress(awaits_response=True)
 
     def _step_up(self, who: object) -> None:
         """Go on with the request. Raises DownstreamError."""

@@ -64,6 +64,11 @@ class Stream:
         if self._writable is not None:
             self._writable.stop()
 
+    @property
+    def is_blocked(self) -> bool:
+        """The other side has to take something before more can be sent."""
+        return self._writable is not None and bool(self._writable.active)
+
     def receive(self) -> bytes | None:
         """Return what has come, up to CHUNK_BYTES; empty at the end, None for a false alarm. Raises SourceError."""
         try:

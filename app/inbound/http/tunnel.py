@@ -27,6 +27,11 @@ class Tunnel:
     def is_half_closed(self) -> bool:
         return self.relay.is_half_closed
 
+    awaits_client = False
+
+    def unacknowledged(self) -> int:
+        return self.relay.unacknowledged()
+
     def keep_alive(self) -> None:
         self.relay.keep_alive()
 

@@ -8,6 +8,7 @@ from typing import Final
 from app.domain.errors import DownstreamError
 from app.domain.outcome import State
 from app.inbound.http.flow import Flow
+from app.inbound.http.pace import Pace
 from app.inbound.http.responder import Request
 from app.inbound.tcp.direction import SinkError, SourceError
 from app.wire.http1_faults import BadMessage
@@ -23,12 +24,16 @@ def expect_response(request: Request) -> None:
 class Upload:
     """Moves the rest of a request. Over when all of it was sent, or when the backend takes no more."""
 
-    __slots__ = ("_bytes_before", "_flow", "_request", "is_over", "is_read")
+    __slots__ = ("_bytes_before", "_flow", "_has_waited", "_most", "_pace", "_request", "is_over", "is_read")
 
     def __init__(self, flow: Flow, request: Request) -> None:
         self._flow = flow
         self._request = request
+        self._pace = Pace(request.connection, request.frontend.config.http)
+        self._most = request.frontend.config.http.max_body_bytes
         self._bytes_before = flow.sink.bytes_sent
+        self._has_waited = False
+        """For the backend, since the pace began."""
         self.is_over = False
         self.is_read = False
         """All of the request was read from the client and sent."""
@@ -54,22 +59,32 @@ class Upload:
             client.unwatch()
             self.close()
         else:
+            if 0 < self._most < flow.taken:
+                raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
             if flow.is_complete:
                 client.buffered = client.buffered or flow.after
                 self.is_read = True
                 self.close()
-        if awaits_response:
-            if self.is_over:
-                expect_response(self._request)
-            else:
-                self._expect_progress()
-
-    def _expect_progress(self) -> None:
-        """While the backend takes nothing of the request, it is late; otherwise the client has its time."""
-        has_moved = self._flow.sink.bytes_sent > self._bytes_before
-        if not self._flow.is_blocked and (has_moved or not self._request.head.expects_continue):
+        if not self.is_over:
+            self.expect_progress(awaits_response=awaits_response)
+        elif awaits_response:
+            expect_response(self._request)
+        else:
             self._request.connection.deadline = None
-        elif self._request.connection.deadline is None:
+
+    def expect_progress(self, *, awaits_response: bool) -> None:
+        """While the backend takes nothing of the request, it is late; otherwise the client is, below its pace."""
+        flow, connection = self._flow, self._request.connection
+        moved = flow.sink.bytes_sent - self._bytes_before
+        if not flow.is_blocked and (moved or not self._request.head.expects_continue):
+            if self._has_waited:
+                self._has_waited, self._bytes_before = False, flow.sink.bytes_sent
+                self._pace.restart()
+            self._pace.expect(flow.sink.bytes_sent - self._bytes_before)
+        elif not awaits_response:
+            self._has_waited, connection.deadline = True, None
+        elif not self._has_waited:
+            self._has_waited = True
             expect_response(self._request)
 
     def close(self) -> None:

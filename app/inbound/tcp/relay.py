@@ -39,6 +39,8 @@ class Relay:
 
     __slots__ = ("_header_bytes", "_is_running", "_pipes", "down", "is_half_closed", "is_kept_alive", "up")
 
+    awaits_client = False
+
     def __init__(self, downstream: _socket.socket, upstream: _socket.socket, pipes: PipePool) -> None:
         wake = getcurrent().switch
         self._pipes = pipes
@@ -61,6 +63,10 @@ class Relay:
         for direction in (self.up, self.down):
             if direction.is_over and self._is_running and _is_closed(direction.source):
                 call_soon(self._step, direction)
+
+    def unacknowledged(self) -> int:
+        """Return the bytes sent to either side and not acknowledged."""
+        return unacknowledged(self.up.sink, self.down.sink)
 
     def _step(self, direction: Direction) -> None:
         if self._is_running:
@@ -146,7 +152,7 @@ def flush(sock: _socket.socket, rest: bytes) -> bool:
     """Wait until `rest` and the kernel's send queue are acknowledged. Returns False after FLUSH_SECONDS or an error."""
     deadline = time.monotonic() + FLUSH_SECONDS
     try:
-        while rest or _unacknowledged(sock):
+        while rest or _queued(sock):
             if rest:
                 with suppress(BlockingIOError):
                     rest = rest[sock.send(rest) :]
@@ -163,6 +169,15 @@ def _is_closed(sock: _socket.socket) -> bool:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
-def _unacknowledged(sock: _socket.socket) -> int:
-    """Return the bytes sent but not acknowledged (SIOCOUTQ, tcp(7))."""
+def unacknowledged(*socks: _socket.socket) -> int:
+    """Return the bytes sent and not acknowledged on all sockets together; a closed one has none."""
+    total = 0
+    for sock in socks:
+        with suppress(OSError, ValueError):
+            total += _queued(sock)
+    return total
+
+
+def _queued(sock: _socket.socket) -> int:
+    """Return the bytes sent but not acknowledged (SIOCOUTQ, tcp(7)). Raises OSError."""
     return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])

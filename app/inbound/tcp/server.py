@@ -47,10 +47,11 @@ class TcpServer:
             header = proxy_header(connection, downstream)
             connection.progress = relay = Relay(downstream, upstream, self._pipes)
             state = relay.run(header, first_bytes)
-        except ConnectionEnded as ended:
+        except ConnectionEnded as ended:  # a cut is a reset: a clean end would look like the end of the data
             state, reason = ended.state, ended.reason
-            if upstream is None:
-                reset_on_close(downstream)
+            reset_on_close(downstream)
+            if upstream is not None:
+                reset_on_close(upstream)
         except Exception:
             reason = "internal_error"
             reset_on_close(downstream)
