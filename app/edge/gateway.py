@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import gevent
 from loguru import logger
 
 from actors.handlers import HandlersActor
@@ -23,12 +25,15 @@ from app.gateway.metrics import GatewayView
 from app.gateway.module_garbage import ModuleGarbage
 from app.gateway.router import Router
 from app.gateway.service_deployment import ServiceDeployment
+from app.gateway.workers import Workers
 from app.inbound.http.handling import Handling
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 
 _STOP_SECONDS: Final = 1.0
+MOST_OVERRUNS: Final = 2
+"""Times that a version may hold the event loop for longer than its limit, before it is taken out of service."""
 
 
 class EdgeGateway:
@@ -44,8 +49,13 @@ class EdgeGateway:
         self.deployment = Deployment(store, thread.run, self._handlers, on_deploy)
         self.services = ServiceDeployment(store, thread.run, Services(supervisor, connector))
         self.view = GatewayView(self._handlers, self.services.services.views)
-        self.requests = Handling(Dispatch(self._handlers), ServiceClients(self.services.services.address))
-        self._blocking = BlockingWatch(lambda endpoint, _seconds: self.view.count_block(endpoint))
+        self._workers = Workers()
+        self.requests = Handling(
+            Dispatch(self._handlers), ServiceClients(self.services.services.address), self._workers
+        )
+        self._blocking = BlockingWatch(self.view.count_block, self._count_overrun, self._workers.limits)
+        self._overruns: Counter[tuple[str, int]] = Counter()
+        """By endpoint and version."""
         self._has_started = False
 
     def start_actor(self) -> None:
@@ -65,6 +75,12 @@ class EdgeGateway:
             self.deployment.restore()
         except StoreError as error:
             logger.error("gateway: {}", error)
+
+    def _count_overrun(self, endpoint_id: str, number: int) -> None:
+        """Take a version out of service that has held the event loop for too long more than once."""
+        self._overruns[endpoint_id, number] += 1
+        if self._overruns[endpoint_id, number] == MOST_OVERRUNS:
+            gevent.spawn(self.deployment.take_out, endpoint_id, number)
 
     def stop(self) -> None:
         """End the services and the actor."""

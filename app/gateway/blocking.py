@@ -1,20 +1,23 @@
-"""Finds the handler that blocks the event loop: one that computes, or waits in a call that gevent does not patch.
+"""Ends the handler that holds the event loop: one that computes, or waits in a call that gevent does not patch.
 
 A native thread checks a heartbeat of the loop. If it stops, the stack of the loop's thread shows which handler runs,
-since each handler's module has its own file name (app.gateway.handler_module). The loop logs it once it runs again,
-because the thread must not use the log; if the loop stays blocked, the thread writes to standard error. A request
-pays nothing for this. A C call that keeps the GIL hides its handler, because the thread cannot run either.
+since each handler's module has its own file name (app.gateway.handler_module). Beyond its time limit the thread raises
+Overrun in the handler, again each second. If nothing helps, it ends the process, which honcho's or systemd's restart
+brings back: an edge that hangs serves nobody. The loop logs what happened once it runs again, because the thread must
+not use the log. A request pays nothing for this. A C call that keeps the GIL hides its handler, because the thread
+cannot run either; one that only waits is not interrupted, and ends the process.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -22,12 +25,20 @@ from gevent import monkey
 from gevent.hub import get_hub
 from loguru import logger
 
+from app.gateway.workers import Overrun
+
 BEAT_SECONDS: Final = 0.02
 CHECK_SECONDS: Final = 0.05
 BLOCKED_SECONDS: Final = 0.1
 """Time without a heartbeat after which the loop counts as blocked."""
-STDERR_SECONDS: Final = 10.0
-"""Time without a heartbeat after which the thread writes to standard error: the loop may never log it."""
+LONGEST_SECONDS: Final = 5.0
+"""The longest that a handler may hold the loop, also where its own time limit is longer; and the limit of an import."""
+AGAIN_SECONDS: Final = 1.0
+"""Between two attempts to end a handler."""
+LAST_RESORT_SECONDS: Final = 10.0
+"""After the time limit: then the process ends."""
+EXIT_BLOCKED: Final = 70
+"""Exit code of a process that was ended so (EX_SOFTWARE of sysexits.h)."""
 
 _FILE: Final = re.compile(r"<handler (?P<endpoint>\S+) v(?P<version>\d+) #\d+>")
 
@@ -38,16 +49,29 @@ class _Blocked(NamedTuple):
     endpoint_id: str
     version: int
     beat_at: float
+    is_import: bool
     stack: str
 
 
 class BlockingWatch:
-    """Watches for blocking handlers. `on_blocked(endpoint_id, seconds)` is called in the loop after each block."""
+    """Watches for blocking handlers. `limits` are the handlers' time limits in seconds, by endpoint id.
 
-    def __init__(self, on_blocked: Callable[[str, float], None] = lambda _endpoint, _seconds: None) -> None:
+    In the loop, after each block, `on_blocked(endpoint_id)` is called; `on_overrun(endpoint_id, version)` also, if the
+    handler had to be ended.
+    """
+
+    def __init__(
+        self,
+        on_blocked: Callable[[str], None],
+        on_overrun: Callable[[str, int], None],
+        limits: Mapping[str, float],
+    ) -> None:
         self._on_blocked = on_blocked
+        self._on_overrun = on_overrun
+        self._limits = limits
         self._beat_at = 0.0
         self._found: deque[_Blocked] = deque()
+        self._overrun: deque[_Blocked] = deque()
         self._is_stopping = False
         self._loop_thread = 0
         self._timer: Any = None
@@ -70,35 +94,64 @@ class BlockingWatch:
         now = time.monotonic()
         self._beat_at = now
         while self._found:
-            endpoint_id, version, since, stack = self._found.popleft()
+            endpoint_id, version, since, _, stack = self._found.popleft()
             seconds = now - since
             logger.bind(endpoint=endpoint_id, version=version, seconds=round(seconds, 3)).warning(
                 "endpoint {}: version {} blocked the event loop for {:.2f} s:\n{}", endpoint_id, version, seconds, stack
             )
-            self._on_blocked(endpoint_id, seconds)
+            self._on_blocked(endpoint_id)
+        while self._overrun:
+            overrun = self._overrun.popleft()
+            self._on_overrun(overrun.endpoint_id, overrun.version)
 
     def _watch(self) -> None:
-        """Run in the thread: for each time the loop is blocked, find the handler once."""
+        """Run in the thread: each time the loop is blocked, find the handler, and end it beyond its limit."""
         sleep = monkey.get_original("time", "sleep")
-        found_at = written_at = 0.0
+        found_at = ended_at = 0.0
         while not self._is_stopping:
             sleep(CHECK_SECONDS)
-            beat_at = self._beat_at
-            seconds = time.monotonic() - beat_at
-            if seconds < BLOCKED_SECONDS:
+            beat_at, now = self._beat_at, time.monotonic()
+            if now - beat_at < BLOCKED_SECONDS:
+                continue
+            found = self._handler_now(beat_at)
+            if found is None:
                 continue
             if found_at != beat_at:
-                found = _handler_in(sys._current_frames().get(self._loop_thread), beat_at)
-                if found is not None and beat_at == self._beat_at:
-                    found_at = beat_at
-                    self._found.append(found)
-            elif seconds > STDERR_SECONDS and written_at != beat_at and self._found:
-                written_at = beat_at
-                self._write_to_stderr(self._found[-1], seconds)
+                found_at = beat_at
+                self._found.append(found)
+            over = now - beat_at - self._limit_of(found)
+            if over >= LAST_RESORT_SECONDS:
+                self._end_process(found, now - beat_at)
+            if over >= 0 and now - ended_at >= AGAIN_SECONDS:
+                if ended_at < beat_at and not found.is_import:
+                    self._overrun.append(found)
+                ended_at = now
+                self._end_handler(beat_at)
 
-    def _write_to_stderr(self, found: _Blocked, seconds: float) -> None:
+    def _limit_of(self, found: _Blocked) -> float:
+        limit = LONGEST_SECONDS if found.is_import else self._limits.get(found.endpoint_id, LONGEST_SECONDS)
+        return min(limit, LONGEST_SECONDS)
+
+    def _handler_now(self, beat_at: float) -> _Blocked | None:
+        """Return the handler that holds the loop since this heartbeat, if it still does."""
+        found = _handler_in(sys._current_frames().get(self._loop_thread), beat_at)
+        return found if beat_at == self._beat_at else None
+
+    def _end_handler(self, beat_at: float) -> None:
+        """Raise Overrun in the handler at its next bytecode. It must hit nothing else: look once more right before."""
+        if self._handler_now(beat_at) is None:
+            return
+        raise_in_thread, thread = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(self._loop_thread)
+        raise_in_thread(thread, ctypes.py_object(Overrun))
+        monkey.get_original("time", "sleep")(0.001)
+        if beat_at != self._beat_at:  # the handler has ended by itself
+            raise_in_thread(thread, None)
+
+    def _end_process(self, found: _Blocked, seconds: float) -> None:
         handler = f"endpoint {found.endpoint_id}: version {found.version}"
-        os.write(2, f"edgeproxy: {handler} has blocked the event loop for {seconds:.0f} s\n{found.stack}".encode())
+        said = f"edgeproxy: {handler} has held the event loop for {seconds:.0f} s and does not end; exiting"
+        os.write(2, f"{said}\n{found.stack}".encode())
+        os._exit(EXIT_BLOCKED)
 
 
 def _handler_in(frame: FrameType | None, beat_at: float) -> _Blocked | None:
@@ -111,7 +164,8 @@ def _handler_in(frame: FrameType | None, beat_at: float) -> _Blocked | None:
     match = _FILE.fullmatch(outermost.f_code.co_filename) if outermost is not None else None
     if outermost is None or match is None:
         return None
-    return _Blocked(match["endpoint"], int(match["version"]), beat_at, _stack(innermost, outermost))
+    is_import = outermost.f_code.co_name == "<module>"
+    return _Blocked(match["endpoint"], int(match["version"]), beat_at, is_import, _stack(innermost, outermost))
 
 
 def _stack(innermost: FrameType | None, outermost: FrameType) -> str:

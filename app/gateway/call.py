@@ -5,6 +5,7 @@ A service error that the handler does not catch becomes 503 (service busy or dow
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
 from app.gateway.handler_module import describe_error
 from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, response_of
+from app.gateway.workers import Overrun, Worker
 
 HANDLER_FAILED: Final = "handler_failed"
 HANDLER_TIMEOUT: Final = "handler_timeout"
@@ -53,36 +55,42 @@ class BodyFailed(Exception):
     """A handler failed, and was logged, while streaming its body. The response must not look complete to the client."""
 
 
-def call_handler(grant: Grant, request: Request, context: Context) -> Called:
-    """Run the granted handler within its endpoint's timeout.
+def call_handler(worker: Worker, grant: Grant, request: Request, context: Context) -> Called:
+    """Run the granted handler in the worker, within its endpoint's timeout.
 
     No exception of the handler propagates: a SystemExit that left the greenlet would end the edge. Only ConnectionEnded
-    does, such as Killed, which is thrown into the greenlet from outside. A gevent.Timeout counts as the handler's: the
-    caller has none pending. The timeout applies until the handler returns, not to a streamed body.
+    does, such as Killed, which is thrown into the waiting greenlet from outside; the handler's code is then abandoned,
+    as after the timeout. The timeout applies until the handler returns, not to a streamed body.
     """
-    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
+    seconds, started = grant.endpoint.timeout_seconds, time.monotonic()
+    timeout = gevent.Timeout(seconds)
     timeout.start()
     try:
-        response = response_of(_returned(grant, request, context), request)
+        response = worker.run(_respond, grant, request, context)
     except ConnectionEnded:
         raise
     except BaseException as error:
-        return _failure(HANDLER_TIMEOUT if error is timeout else _reason(error), error, grant, context)
+        if error is timeout:
+            return _failure(HANDLER_TIMEOUT, worker.stack(), grant, context)
+        return _failure(_reason(error), error, grant, context)
     finally:
         timeout.close()
+    if time.monotonic() - started > seconds:  # it held the event loop, and with it the timer
+        return _failure(HANDLER_TIMEOUT, "it never let the event loop run\n", grant, context)
     if response.on_close is not None:
-        response = response._replace(on_close=_closing(response.on_close, grant, context))
+        response = response._replace(on_close=_closing(worker, response.on_close, grant, context))
     if not isinstance(response.body, bytes):
-        response = response._replace(body=_watched(response.body, grant, context))
+        response = response._replace(body=_watched(worker, response.body, grant, context))
     return Called(response, None)
 
 
-def _returned(grant: Grant, request: Request, context: Context) -> object:
+def _respond(grant: Grant, request: Request, context: Context) -> HandlerResponse:
     """Call the handler; an HTTPException it raises (`abort`) counts as returned."""
     try:
-        return grant.handler(request, context)
+        returned = grant.handler(request, context)
     except HTTPException as raised:
-        return raised
+        returned = raised
+    return response_of(returned, request)
 
 
 def _reason(error: BaseException) -> str:
@@ -93,12 +101,14 @@ def _reason(error: BaseException) -> str:
             return SERVICE_DOWN
         case ServiceTimeout():
             return SERVICE_TIMEOUT
+        case Overrun():
+            return HANDLER_TIMEOUT
         case _:
             return HANDLER_FAILED
 
 
-def _failure(reason: str, error: BaseException, grant: Grant, context: Context) -> Called:
-    """Log the failure with its traceback; the response carries the request id to find it in the log."""
+def _failure(reason: str, error: BaseException | str, grant: Grant, context: Context) -> Called:
+    """Log the failure with its traceback or stack; the response carries the request id to find it in the log."""
     status, phrase = _FAULTS[reason]
     _log(reason, error, grant, context)
     body = msgspec.json.encode({"status": status, "error": phrase, "reason": reason, "request_id": context.request_id})
@@ -108,13 +118,13 @@ def _failure(reason: str, error: BaseException, grant: Grant, context: Context) 
     return Called(HandlerResponse(status, headers, body + b"\n"), reason)
 
 
-def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> None:
-    name, number = grant.endpoint.id, grant.version.number
+def _log(reason: str, error: BaseException | str, grant: Grant, context: Context) -> None:
+    name, number, seconds = grant.endpoint.id, grant.version.number, grant.endpoint.timeout_seconds
     bound = logger.bind(endpoint=name, version=number, request_id=context.request_id, reason=reason)
-    if reason == HANDLER_TIMEOUT:
-        bound.opt(exception=error).error(
-            "endpoint {}: version {} took longer than {:g} s", name, number, grant.endpoint.timeout_seconds
-        )
+    if isinstance(error, str):
+        bound.error("endpoint {}: version {} took longer than {:g} s:\n{}", name, number, seconds, error)
+    elif reason == HANDLER_TIMEOUT:
+        bound.opt(exception=error).error("endpoint {}: version {} took longer than {:g} s", name, number, seconds)
     elif reason != HANDLER_FAILED:
         bound.error("endpoint {}: version {} failed because of a service: {}", name, number, error)
     elif isinstance(error, BadHandlerResponse):
@@ -123,11 +133,11 @@ def _log(reason: str, error: BaseException, grant: Grant, context: Context) -> N
         bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, describe_error(error))
 
 
-def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
+def _watched(worker: Worker, parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
     """Yield the parts of a streamed body. Logs a failure of the handler and raises BodyFailed."""
     while True:
         try:
-            part = next(parts)
+            part = worker.run(next, parts)
         except StopIteration:
             return
         except ConnectionEnded:
@@ -138,12 +148,14 @@ def _watched(parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator
         yield part
 
 
-def _closing(close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
+def _closing(worker: Worker, close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
     """Wrap a response's `close`, which is code of the handler: what it raises is only logged."""
 
     def closed() -> None:
+        if worker.is_abandoned:
+            return
         try:
-            close()
+            worker.run(close)
         except ConnectionEnded:
             raise
         except BaseException as error:

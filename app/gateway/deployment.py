@@ -14,10 +14,10 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.handler_messages import DeployHandler, DescribeEndpoints, ReplaceEndpoints, UndeployHandler
-from actors.runtime import Address, ask
+from actors.runtime import Address, AskTimeoutError, ask
 from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import EndpointView, Version
-from app.domain.stored import StoredVersion
+from app.domain.stored import StoredVersion, StoreError
 from app.gateway.handler_module import HandlerError, LoadedHandler, check_text, load_handler
 from app.gateway.router import Router
 
@@ -209,10 +209,26 @@ class Deployment:
     def undeploy(self, endpoint_id: str) -> None:
         """Stop serving an endpoint's requests; requests in progress finish. Raises NotFound."""
         with self._lock:
-            if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time()):
-                raise _no_endpoint(endpoint_id)
-            ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
+            self._undeploy(endpoint_id)
             logger.bind(endpoint=endpoint_id).info("endpoint {}: undeployed", endpoint_id)
+
+    def take_out(self, endpoint_id: str, number: int) -> None:
+        """Undeploy a version that holds the event loop, unless another is deployed by now. Logs failures."""
+        bound = logger.bind(endpoint=endpoint_id, version=number)
+        try:
+            with self._lock:
+                if self._require(endpoint_id) != number:
+                    return
+                self._undeploy(endpoint_id)
+        except (NotFound, StoreError, AskTimeoutError) as error:
+            bound.error("endpoint {}: version {} cannot be taken out of service: {}", endpoint_id, number, error)
+        else:
+            bound.error("endpoint {}: version {} is out of service: it holds the event loop", endpoint_id, number)
+
+    def _undeploy(self, endpoint_id: str) -> None:
+        if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time()):
+            raise _no_endpoint(endpoint_id)
+        ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
 
     def _deploy(self, stored: StoredVersion) -> StoredVersion:
         try:

@@ -23,10 +23,12 @@ from typing import Any, Final
 
 import gevent
 
+from app.gateway.workers import Overrun
+
 ENTRY_POINT: Final = "handle"
 MAX_SOURCE_BYTES: Final = 256 * 1024
 IMPORT_TIMEOUT_SECONDS: Final = 30.0
-"""Limit for the import. It interrupts a wait, not a computation."""
+"""Limit for the import while it waits; app.gateway.blocking ends one that computes."""
 
 _WITH_STATEMENTS: Final = (ast.stmt, ast.match_case)
 
@@ -162,6 +164,9 @@ def _import(code: CodeType, name: str) -> ModuleType:
             raise
         message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
         raise HandlerError(Stage.IMPORT, message, traceback=_traceback(expired, code.co_filename)) from None
+    except Overrun as overrun:
+        message = f"held the event loop: {overrun}"
+        raise HandlerError(Stage.IMPORT, message, traceback=_traceback(overrun, code.co_filename)) from None
     except BaseException as error:
         raise _import_error(error, code.co_filename) from None
     return module

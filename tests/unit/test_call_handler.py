@@ -21,6 +21,7 @@ from app.domain.service_errors import NoSuchService
 from app.gateway.call import BodyFailed, Called, call_handler
 from app.gateway.context import Context, NoServices
 from app.gateway.handler_module import load_handler
+from app.gateway.workers import Worker, Workers
 from tests.harness import eventually
 
 
@@ -40,6 +41,10 @@ def records() -> Iterator[list[Any]]:
     logger.remove(sink)
 
 
+def worker() -> Worker:
+    return Workers().take("thing", 5.0, lambda: None)
+
+
 def call(
     handler: Any, *, timeout_seconds: float = 5.0, params: Any = (), services: Any = None, **request: Any
 ) -> Called:
@@ -50,7 +55,9 @@ def call(
     endpoint = Endpoint("thing", "thing", "/thing", timeout_seconds=timeout_seconds)
     grant = Grant(1, endpoint, dict(params), Version(4, "sum", 0.0), handler)
     context = Context("req-1", "thing", 4, grant.params, services or NoServices())
-    return call_handler(grant, Request(EnvironBuilder(**{"path": "/thing", **request}).get_environ()), context)
+    return call_handler(
+        worker(), grant, Request(EnvironBuilder(**{"path": "/thing", **request}).get_environ()), context
+    )
 
 
 def assert_fault(called: Called, status: int, reason: str) -> None:
@@ -172,8 +179,8 @@ def test_a_handler_that_takes_too_long_gives_a_504(records):
     called = call("import time\ntime.sleep(60)", timeout_seconds=0.05)
     assert_fault(called, 504, "handler_timeout")
     [record] = records
-    assert record["message"] == "endpoint thing: version 4 took longer than 0.05 s"
-    assert record["exception"].traceback is not None, "where it hung"
+    assert record["message"].startswith("endpoint thing: version 4 took longer than 0.05 s:\n")
+    assert "time.sleep(60)" in record["message"], "where it hung"
 
 
 def test_a_handler_that_catches_exceptions_does_not_catch_its_timeout():

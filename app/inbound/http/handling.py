@@ -12,6 +12,8 @@ from math import inf
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from loguru import logger
+
 from app.domain.endpoints import Endpoint, MethodNotAllowed
 from app.domain.errors import DownstreamError
 from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed, Unserved
@@ -21,6 +23,7 @@ from app.gateway.context import Context, Services
 from app.gateway.dispatch import Dispatch
 from app.gateway.lazy_request import LazyRequest
 from app.gateway.responses import HandlerResponse
+from app.gateway.workers import Workers
 from app.inbound.frontend import OpenFrontend
 from app.inbound.http.body import BodyTooLarge, is_at_hand, read_body
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
@@ -40,25 +43,27 @@ _WITHOUT_BODY: Final = (204, 304)
 class Handling:
     """Serves the requests that an endpoint takes, on frontends with `gateway: on`."""
 
-    def __init__(self, dispatch: Dispatch, services: Services) -> None:
+    def __init__(self, dispatch: Dispatch, services: Services, workers: Workers) -> None:
         self._dispatch = dispatch
         self._services = services
+        self._workers = workers
 
     def serves(self, frontend: OpenFrontend) -> bool:
         """Say whether requests of a frontend go to endpoints."""
         return frontend.config.gateway
 
     def begin(self, request: Request) -> Work:
-        return _Call(request, self._dispatch, self._services)
+        return _Call(request, self._dispatch, self._services, self._workers)
 
 
 class _Call:
     """A request on its way through a handler."""
 
-    def __init__(self, request: Request, dispatch: Dispatch, services: Services) -> None:
+    def __init__(self, request: Request, dispatch: Dispatch, services: Services, workers: Workers) -> None:
         self._request = request
         self._dispatch = dispatch
         self._services = services
+        self._workers = workers
         self._request_id = request.frontend.headers.request_id(request.head, request.sender)
         self._is_request_read = request.head.framing is Framing.NONE
         self._endpoint: str | None = None
@@ -131,6 +136,7 @@ class _Call:
         """Call the handler that was granted, and send its response. A `body` of None is at hand."""
         request, endpoint, is_held, has_failed = self._request, grant.endpoint, True, False
         self._endpoint = endpoint.id
+        worker = self._workers.take(endpoint.id, endpoint.timeout_seconds, partial(_log_stuck, grant))
         try:
             if body is None:
                 body = self._read_body(endpoint.max_body_bytes)
@@ -139,7 +145,7 @@ class _Call:
                 self._request_id.decode(), endpoint.id, grant.version.number, grant.params, self._services
             )
             request.connection.deadline = inf  # the call has a time of its own, and is no idle connection
-            called = call_handler(grant, LazyRequest(environ), context)
+            called = call_handler(worker, grant, LazyRequest(environ), context)
             request.connection.deadline = None
             has_failed = called.reason is not None
             if isinstance(called.response.body, bytes):  # the handler's work is done: a slow client holds nothing
@@ -152,6 +158,7 @@ class _Call:
             has_failed = True
             return self._outcome(State.NORMAL, HANDLER_FAILED, Ending.RESET)
         finally:
+            self._workers.give_back(worker)
             if is_held:
                 self._dispatch.release(grant.grant_id, failed=has_failed)
 
@@ -229,6 +236,12 @@ class _Call:
             request_id=self._request_id,
             endpoint=self._endpoint,
         )
+
+
+def _log_stuck(grant: Grant) -> None:
+    logger.bind(endpoint=grant.endpoint.id, version=grant.version.number).error(
+        "endpoint {}: version {} was abandoned and does not end", grant.endpoint.id, grant.version.number
+    )
 
 
 def _head(status: int, headers: list[tuple[bytes, bytes]], *, keeps: bool) -> bytes:
