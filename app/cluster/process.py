@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +20,7 @@ from app.cluster.store import EtcdBackendStore
 from app.config import Config, variable
 from app.domain.replica import shown
 from app.inbound.admin_server import AdminServer
+from app.outbound.file_lock import FileLock
 from app.outbound.peewee_backends import row_of
 from app.outbound.peewee_replica import SqliteReplica
 from app.outbound.peewee_tokens import SqliteTokenStore
@@ -47,6 +49,7 @@ class Replication:
         self._config = config
         etcd = EtcdClient(config.etcd_endpoints, _credentials(config), _tls(config))
         self._thread, self._tokens_thread = WorkerThread(), WorkerThread()
+        self._lock = FileLock(config.db_path.with_name(f"{config.db_path.name}.replicator.lock"))
         self._status_file = replica_file(config.db_path)
         former = read_replica_status(self._status_file) or ReplicaStatus()
         self.replicator = Replicator(
@@ -63,7 +66,9 @@ class Replication:
         self.server = AdminServer(config.replicator_listen_addr)
 
     def start(self) -> None:
-        """Listen, then follow etcd. Raises BindError."""
+        """Listen, then follow etcd. Raises BindError, Held."""
+        holder = f"the replicator with process id {os.getpid()}, which listens on {self._config.replicator_listen_addr}"
+        self._lock.take(holder)
         self.server.start(self._api.wsgi)
         self.replicator.start()
         logger.bind(replicator=str(self.server.address)).info(
@@ -75,6 +80,7 @@ class Replication:
         """Close the listener, and the routing database."""
         self.server.stop()
         self.replicator.stop()
+        self._lock.release()
         logger.info("stopped")
 
     def _report(self, replicator: Replicator) -> None:

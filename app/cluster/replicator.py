@@ -80,6 +80,9 @@ class Replicator:
         self._is_lost = False
         self._quiet_seconds = HEARTBEAT_SECONDS
         self._heartbeat_fault = ""
+        self._suspects: list[str] = []
+        """Not logged yet."""
+        self._suspects_before = 0
         """Why the last heartbeat could not be written; empty if it was."""
         self._turn = BoundedSemaphore(1)
         self._advanced = GeventEvent()
@@ -227,6 +230,7 @@ class Replicator:
                 self._close()
                 raise
             _log_changes(changes)
+            self._suspects += [record.id for record in changes.written.values() if record.suspect_since is not None]
         self.position = position
         self._cluster = position.cluster
         self._advance()
@@ -295,6 +299,7 @@ class Replicator:
                 self._check_contact()
                 self._check_store()
                 self._expire()
+                self._log_suspects()
                 self._report(self)
                 last_error = ""
             except (RepositoryError, OSError) as error:
@@ -303,6 +308,15 @@ class Replicator:
                     logger.error("replica: {}", error)
             except Exception:
                 logger.exception("maintaining the replica failed; will retry")
+
+    def _log_suspects(self) -> None:
+        """Log the leases that expired together in one line, once no more are coming: etcd reports each by itself."""
+        suspects = self._suspects
+        if suspects and len(suspects) == self._suspects_before:
+            self._suspects = []
+            named = ", ".join(suspects[:RECORDS_LOGGED])
+            logger.warning("{} leases expired together; their backends are kept for now: {}", len(suspects), named)
+        self._suspects_before = len(self._suspects)
 
     def _check_store(self) -> None:
         if self._store is not None and not self._run(self._store.is_same_file):
@@ -336,13 +350,9 @@ def _read(event: Event) -> ReplicaEvent:
 
 
 def _log_changes(changes: Changes) -> None:
-    """Log bad records, suspects and counts."""
+    """Log bad records and counts."""
     for bad in list(changes.bad.values())[:RECORDS_LOGGED]:
         logger.bind(backend=shown(bad.id)).error("record refused: {}: {}", shown(bad.id), bad.reason)
     if len(changes.bad) > RECORDS_LOGGED:
         logger.error("{} more records refused", len(changes.bad) - RECORDS_LOGGED)
-    suspects = [record.id for record in changes.written.values() if record.suspect_since is not None]
-    if suspects:
-        named = ", ".join(suspects[:RECORDS_LOGGED])
-        logger.warning("{} leases expired at the same time; their backends are kept for now: {}", len(suspects), named)
     logger.debug("replica: {} written, {} removed", len(changes.written), len(changes.removed))

@@ -25,6 +25,7 @@ from app.commands.output import fail
 from app.config import Config, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
+from app.outbound.file_lock import Held
 
 NOTICE_SECONDS: Final = 0.5
 """Time for an edge that got the same signal to report that it is draining."""
@@ -55,6 +56,12 @@ def replicate() -> None:
         except (BadEtcdFiles, BindError) as error:
             log.stop()
             _fail(str(error))
+        except Held as held:
+            log.stop()
+            _fail(f"{config.db_path} is replicated already, by {held}")
+        except OSError as error:
+            log.stop()
+            _fail(f"{config.db_path}: {error.strerror}")
         _wait(stopping, config)
         replication.stop()
     else:

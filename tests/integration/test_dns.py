@@ -338,14 +338,39 @@ def test_silent_and_slow_tcp_clients_are_disconnected(tmp_path: Path, monkeypatc
         def connect() -> socket.socket:
             return socket.create_connection((address.host, address.port), 10)
 
-        with connect() as silent, connect() as slow, connect() as third:
+        with connect() as silent, connect() as slow:
             slow.sendall(b"\0")
-            assert third.recv(1) == b"", "there are two already"
             assert silent.recv(1) == b""
             assert slow.recv(1) == b""
         with connect() as sock:
             sock.sendall(framed(bytes(DNSRecord.question("db.internal").pack())))
             assert read(sock).rr
+
+
+def test_a_newcomer_to_a_full_table_takes_the_place_of_the_client_idle_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 7766, section 6.2.3."""
+    monkeypatch.setattr(dns_server, "CLIENTS_AT_ONCE", 3)
+    query = framed(bytes(DNSRecord.question("db.internal").pack()))
+    with edge_in_process(tmp_path, ROWS, DNS_LISTEN_ADDR="127.0.0.1:0") as inside:
+        (address,) = inside.parts.dns.server.addresses
+
+        def connect() -> socket.socket:
+            return socket.create_connection((address.host, address.port), 10)
+
+        with connect() as first, connect() as second, connect() as busy:
+            for sock in (first, second, first):  # so that the second is idle longest
+                sock.sendall(query)
+                assert read(sock).rr
+            busy.sendall(query[:5])
+            with connect() as newcomer:
+                newcomer.sendall(query)
+                assert read(newcomer).rr
+                assert second.recv(1) == b""
+                for sock, rest in ((first, query), (busy, query[5:])):
+                    sock.sendall(rest)
+                    assert read(sock).rr
 
 
 def test_a_tcp_client_with_many_queries_shares_turns_with_others(

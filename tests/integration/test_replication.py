@@ -194,6 +194,7 @@ def test_leases_that_expire_together_remove_no_backend(clean, pop, origin):
         for lease in leases.values():
             clean.call("/v3/lease/revoke", {"ID": lease})
         eventually(lambda: place.status()["suspect_count"] == 3, what="they are doubted")
+        eventually(lambda: place.event("3 leases expired together"), what="one line for all")
         eventually(lambda: place.edge.ready()["candidates"] == 3, what="all serve")
         clean.put_backend("a", ports["a"], lease=clean.grant(600))
         eventually(lambda: place.status()["suspects"] == ["b", "c"], what="one has come back")

@@ -161,6 +161,8 @@ class _Streams:
         self._listener = Listener(address, on_error=lambda _code: None)
         self.address = self._listener.address
         self._clients = clients
+        self._idle: dict[gevent.Greenlet, None] = {}
+        """Clients that wait with their next query, the one idle longest first."""
 
     def serve(self) -> None:
         self._listener.serve("dns", self._accept)
@@ -170,14 +172,18 @@ class _Streams:
 
     def _accept(self, descriptor: int, _peer: tuple[str, int], _name: str) -> None:
         if len(self._clients) >= CLIENTS_AT_ONCE:
-            os.close(descriptor)
-        else:
-            self._clients.spawn(self._converse, descriptor)
+            idlest = next(iter(self._idle), None)
+            if idlest is None:
+                os.close(descriptor)
+                return
+            del self._idle[idlest]
+            idlest.kill(block=False)  # rather than refuse the new one (RFC 7766, section 6.2.3)
+        self._clients.spawn(self._converse, descriptor)
 
     def _converse(self, descriptor: int) -> None:
         with socket.socket(fileno=descriptor) as client:
             try:
-                while (message := _read_message(client)) is not None:
+                while (message := self._next_message(client)) is not None:
                     reply = self._answer(message, False)
                     if reply is None:
                         return
@@ -187,13 +193,20 @@ class _Streams:
             except OSError:  # the client is gone or too slow
                 return
 
+    def _next_message(self, client: socket.socket) -> bytes | None:
+        """Return the next message, None at the end. Raises OSError, including TimeoutError."""
+        me = gevent.getcurrent()
+        self._idle[me] = None
+        try:
+            with gevent.Timeout(IDLE_SECONDS, TimeoutError()):
+                first = client.recv(1)
+        finally:
+            self._idle.pop(me, None)
+        return _read_message(client, first) if first else None
 
-def _read_message(client: socket.socket) -> bytes | None:
-    """Return the next message, None at the end. Raises OSError, including TimeoutError."""
-    with gevent.Timeout(IDLE_SECONDS, TimeoutError()):
-        first = client.recv(1)
-    if not first:
-        return None
+
+def _read_message(client: socket.socket, first: bytes) -> bytes:
+    """Return the rest of a message after its first byte. Raises OSError, including TimeoutError."""
     with gevent.Timeout(MESSAGE_SECONDS, TimeoutError()):
         length = first + _exactly(client, 1)
         return _exactly(client, int.from_bytes(length, "big"))
