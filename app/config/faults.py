@@ -58,5 +58,5 @@ def rule_of(fault: ErrorDetails) -> str:
     if fault["type"] in _NEEDS:
         return _NEEDS[fault["type"]]
     if fault["type"] == "string_type" and isinstance(given, bool | int | float):
-        return f'needs text: put it in quotes, as in "{given}"'
+        return "needs text: put it in quotes" + ("" if isinstance(given, bool) else f', as in "{given}"')
     return fault["msg"].removeprefix("Value error, ")

@@ -6,6 +6,7 @@ the GIL, which a call into C holds.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +28,26 @@ _MAX_INTEGER_BITS: Final = 64
 """Python refuses to print integers of more than 4,300 digits, so that faults could not quote them."""
 _MAX_NUMBER_LENGTH: Final = 64
 """Characters. Base-60 numbers of YAML, 1:1:1, take a time quadratic in their length."""
+_WORDS: Final = ("yes", "no")
+"""Booleans in YAML 1.1, text in 1.2 (section 10.3.2). This file takes on and off for booleans, in addition to 1.2."""
+_DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+"""What every version of YAML reads alike: 010 is 8 in 1.1 and 10 in 1.2; 0b11, 1_0 and 1:30 are numbers in 1.1 only."""
 _COLLECTIONS: Final = frozenset({_TAG + "map", _TAG + "seq"})
+
+
+class WrittenFloat(float):
+    """A number that faults quote as it is written: 1.10."""
+
+    def __new__(cls, text: str, value: float) -> WrittenFloat:
+        return super().__new__(cls, value)
+
+    def __init__(self, text: str, value: float) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+    __str__ = __repr__
 
 
 @dataclass
@@ -138,18 +158,24 @@ class _Builder:
             self._open.discard(id(node))
 
     def _scalar(self, node: yaml.ScalarNode, path: YamlPath) -> Any:
-        if node.tag == _TAG + "str" and _is_unicode(node.value):
+        is_word = node.tag == _TAG + "bool" and node.value.lower() in _WORDS
+        if (node.tag == _TAG + "str" or is_word) and _is_unicode(node.value):
             return node.value
+        if node.tag == _TAG + "int" and not _DECIMAL.fullmatch(node.value) and len(node.value) <= _MAX_NUMBER_LENGTH:
+            self._refuse_text(node, path, "is not a plain decimal number; put text in quotes")
+            return None
         try:
             is_plain = node.tag in _PLAIN and len(node.value) <= _MAX_NUMBER_LENGTH
             value = self._constructor.construct_object(node) if is_plain else node
         except (ValueError, LookupError, ArithmeticError):
             value = node
         if value is node or (isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS):
-            rule = f"={shown(node.value)}: is neither text nor a number; put text in quotes"
-            self._document.faults.append((node.start_mark.line + 1, path, rule))
+            self._refuse_text(node, path, "is neither text nor a number; put text in quotes")
             return None
-        return value
+        return WrittenFloat(node.value, value) if isinstance(value, float) else value
+
+    def _refuse_text(self, node: yaml.ScalarNode, path: YamlPath, rule: str) -> None:
+        self._document.faults.append((node.start_mark.line + 1, path, f"={shown(node.value)}: {rule}"))
 
     def _sequence(self, node: yaml.Node, path: YamlPath) -> list[Any]:
         values = []

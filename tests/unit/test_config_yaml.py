@@ -27,6 +27,8 @@ def fault(source: str | bytes) -> str:
         ("a: 1.5", {"a": 1.5}),
         ("a: 10s", {"a": "10s"}),
         ("a: off", {"a": False}),
+        ("a: no", {"a": "no"}),
+        ("a: Yes", {"a": "Yes"}),
         ("a: 'off'", {"a": "off"}),
         ("a:", {"a": None}),
         ("a: [x, {b: c}]", {"a": ["x", {"b": "c"}]}),
@@ -68,12 +70,17 @@ def test_values(text: str, expected: object) -> None:
         ("a: {<<: [{}, 1]}", "1 a: << needs an alias of a mapping"),
         ("? [a]\n: 1", "1 : a key must be plain text"),
         ("a: 2024-01-01", "1 a='2024-01-01': is neither text nor a number; put text in quotes"),
-        ("a: !!int x", "1 a='x': is neither text nor a number; put text in quotes"),
+        ("a: !!int x", "1 a='x': is not a plain decimal number; put text in quotes"),
+        ("a: 010", "1 a='010': is not a plain decimal number; put text in quotes"),
+        ("a: 0b11", "1 a='0b11': is not a plain decimal number; put text in quotes"),
+        ("a: 0x10", "1 a='0x10': is not a plain decimal number; put text in quotes"),
+        ("a: 1_0", "1 a='1_0': is not a plain decimal number; put text in quotes"),
+        ("a: 1:30", "1 a='1:30': is not a plain decimal number; put text in quotes"),
         ("a: !!bool x", "1 a='x': is neither text nor a number; put text in quotes"),
         ("a: !!float ''", "1 a='': is neither text nor a number; put text in quotes"),
         ("a: !!python/name:os.system x", "1 a='x': is neither text nor a number; put text in quotes"),
         ("a: !!set {x}", "1 a: the tag set is not supported"),
-        ("a: 0x1ffffffffffffffff", "1 a='0x1ffffffffffffffff': is neither text nor a number; put text in quotes"),
+        ("a: 0x1ffffffffffffffff", "1 a='0x1ffffffffffffffff': is not a plain decimal number; put text in quotes"),
         (r'a: "\ud800"', r"1 a='\ud800': is neither text nor a number; put text in quotes"),
         (r'a: "\U00110000"', "1 column 7: chr() arg not in range(0x110000)"),
         ("%YAML 2.0\n---\na: 1", "1 column 1: found incompatible YAML document (version 1.* is required)"),
@@ -114,6 +121,11 @@ def test_the_line_of_every_value() -> None:
 
 def test_all_doubled_keys_are_named_at_once() -> None:
     assert [line for line, _, _ in read_yaml(b"a: 1\nb: 1\na: 2\nb: 2").faults] == [3, 4]
+
+
+def test_a_fraction_is_quoted_as_it_is_written() -> None:
+    found = values("a: 1.10")["a"]
+    assert (found, repr(found), f"{found}") == (1.1, "1.10", "1.10")
 
 
 def test_a_number_without_end_is_refused_unread() -> None:
