@@ -58,6 +58,26 @@ REGION_OF_COUNTRY: Final[Mapping[str, str]] = {
     country: region for region, countries in _COUNTRIES_OF_REGION.items() for country in countries.split()
 }
 
+COUNTRIES: Final = frozenset(REGION_OF_COUNTRY) | {"AQ"}
+"""ISO 3166-1 alpha-2 codes, and XK."""
+
+_REGION_OF_CONTINENT: Final[Mapping[str, str]] = {
+    "AF": "af", "AS": "ap", "EU": "eu", "NA": "us", "OC": "oc", "SA": "sa"
+}  # fmt: skip
+"""For records without a country. Western Asia (me) cannot be told from the rest of Asia."""
+
+
+def located(country: object, continent: object) -> GeoInfo | None:
+    """Return the location that a record of a geo database gives, or None.
+
+    Some have "", "None", a number or a code of their own ("EU", "XX") where they know no country: that is none.
+    """
+    code = country.upper() if isinstance(country, str) and country.isascii() else ""
+    if code in COUNTRIES:
+        return GeoInfo(code, region_of(code))
+    region = _REGION_OF_CONTINENT.get(continent) if isinstance(continent, str) else None
+    return GeoInfo(None, region) if region is not None else None
+
 
 def region_of(country: str | None) -> str | None:
     """Return the region of a country, one of REGIONS, or None if the country is unknown.

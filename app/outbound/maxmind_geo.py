@@ -16,14 +16,14 @@ from typing import Any, BinaryIO, Final
 import maxminddb
 
 from app.domain.client import unmapped
-from app.domain.geography import region_of
+from app.domain.geography import located
 from app.domain.model import GeoInfo
 from app.outbound.maxmind_validation import validate
 
 SHIPPED_DATABASE: Final = Path(__file__).parent.parent / "data" / "country.mmdb.xz"
 
-_KNOWN_COUNTRIES: Final = 256
-"""GeoInfo objects cached, one per country."""
+_KNOWN_PLACES: Final = 256
+"""Locations cached, one for what records say."""
 
 
 class GeoDatabaseError(Exception):
@@ -53,7 +53,7 @@ class MaxmindGeo:
         """Open a database, `.xz` or plain. Raises GeoDatabaseError."""
         self._path = path
         self._identity: _FileIdentity | None = None
-        self._infos: dict[str, GeoInfo] = {}
+        self._infos: dict[tuple[str | None, str | None], GeoInfo | None] = {}
         self._reader: Any = None
         self.reload()
 
@@ -70,24 +70,23 @@ class MaxmindGeo:
         """Return country and region of an IP address, or None if the database has no country for it."""
         try:
             record = self._reader.get(unmapped(address))
-            country = _country_of(record) if record else None
         except (ValueError, maxminddb.InvalidDatabaseError):  # not an address; a damaged record
             return None
-        if country is None:
+        if not record:
             return None
-        info = self._infos.get(country)
-        if info is None and len(self._infos) < _KNOWN_COUNTRIES:
-            info = self._infos[country] = GeoInfo(country, region_of(country))
-        return info or GeoInfo(country, region_of(country))
+        said = _said_by(record)
+        if said not in self._infos and len(self._infos) < _KNOWN_PLACES:
+            self._infos[said] = located(*said)
+        return self._infos[said] if said in self._infos else located(*said)
 
     def ipv4_networks(self) -> Iterator[tuple[str, int, int]]:
         """Yield (country, first address, number of addresses) of every IPv4 network that has a country."""
         for network, record in self._reader:
             if network.version != 4:  # IPv4 comes first: it is ::/96
                 return
-            country = _country_of(record)
-            if country is not None:
-                yield country, int(network.network_address), 1 << 32 - network.prefixlen
+            place = located(*_said_by(record))
+            if place is not None and place.country is not None:
+                yield place.country, int(network.network_address), 1 << 32 - network.prefixlen
 
     def has_changed(self) -> bool:
         """Return whether the file was replaced or rewritten since it was read. A missing file counts as unchanged."""
@@ -135,17 +134,24 @@ def _open_validated(in_memory: BinaryIO, path: Path) -> Any:
     try:
         reader = maxminddb.open_database(f"/proc/self/fd/{in_memory.fileno()}", maxminddb.MODE_MMAP_EXT)
         in_memory.seek(0)
-        validate(in_memory.read(), reader.metadata())
+        records = validate(in_memory.read(), reader.metadata())
+        if not any(located(*_said_by(record)) for record in records):
+            raise ValueError(f"no record of this {reader.metadata().database_type} database has a country")
     except Exception as error:  # on a damaged file the decoder raises all kinds of errors
-        raise GeoDatabaseError(f"{path}: is not a usable country database: {error}") from None
+        text = str(error).replace(f"/proc/self/fd/{in_memory.fileno()}", str(path))
+        raise GeoDatabaseError(f"{path}: is not a usable country database: {text}") from None
     return reader
 
 
-def _country_of(record: Any) -> str | None:
-    country = record.get("country")
+def _said_by(record: Any) -> tuple[str | None, str | None]:
+    """Return what a record gives as country and as continent, whatever it is."""
+    country, continent = record.get("country"), record.get("continent")
     code = country.get("iso_code") if isinstance(country, dict) else record.get("country_code")
-    # Some databases have the string 'None' or '' for "no country".
-    return code.upper() if isinstance(code, str) and len(code) == 2 else None
+    return _text(code), _text(continent.get("code") if isinstance(continent, dict) else None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def open_geo(setting: str) -> MaxmindGeo | None:

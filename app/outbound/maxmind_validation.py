@@ -20,8 +20,11 @@ _HIGH_HALF: Final = bytes(byte >> 4 for byte in range(256))
 _LOW_HALF: Final = bytes(byte & 15 for byte in range(256))
 
 
-def validate(content: bytes, metadata: Any) -> None:
-    """Raise ValueError or maxminddb.InvalidDatabaseError if the database is truncated or damaged."""
+def validate(content: bytes, metadata: Any) -> list[dict[str, Any]]:
+    """Return the records, at most _MAX_DECODED of them.
+
+    Raises ValueError or maxminddb.InvalidDatabaseError if the database is truncated or damaged.
+    """
     nodes, record_bits = metadata.node_count, metadata.record_size
     tree_bytes = nodes * record_bits // 4
     data_start, data_end = tree_bytes + _SEPARATOR_BYTES, content.rfind(_METADATA_MARKER)
@@ -34,11 +37,13 @@ def validate(content: bytes, metadata: Any) -> None:
     offsets = sorted(record - nodes + tree_bytes for record in beyond)
     if offsets and not data_start <= offsets[0] <= offsets[-1] < data_end:
         raise ValueError("damaged: its search tree points outside its data")
-    decoder = Decoder(content, data_start)
+    decoder, found = Decoder(content, data_start), []
     for offset in offsets[:: len(offsets) // _MAX_DECODED + 1]:
         value, _ = decoder.decode(offset)
         if not isinstance(value, dict):
             raise ValueError(f"the record at byte {offset} is not a map, so this is not a country database")
+        found.append(value)
+    return found
 
 
 def _records(tree: bytes, record_bits: int) -> array[int]:

@@ -205,3 +205,36 @@ def test_an_ipv6_client_is_located_over_an_ipv6_listener(edge, cities, tmp_path)
     with socket.create_connection(proxy.address, 10) as client:
         assert ask(client) == "jp"
     assert line_of(proxy, "::1")["country"] == "JP"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"autonomous_system_number": 1}, {"country": {"iso_code": "12"}}, {"country_code": "XX"}, {"country": "BR"}],
+)
+def test_a_database_without_a_country_is_refused_and_the_path_is_named(cities, edge, tmp_path, record):
+    path = make_database(tmp_path / "asn.mmdb", {"127.0.0.0/8": record})
+    done = command("check", GEOIP_PATH=str(path))
+    assert done.returncode == 2
+    assert "no record of this Test-Country database has a country" in done.stderr
+    make_database(path, {"127.0.0.0/8": maxmind("BR")})
+    proxy = edge(cities, GEOIP_PATH=path, REGION="af")
+    make_database(path, {"127.0.0.0/8": record})
+    eventually(lambda: proxy.metrics().get(RELOADS.format("refused")) == 1, what="it is refused while running, too")
+    assert who(proxy, from_network(1)) == "br"
+
+
+def test_what_is_no_database_is_named_by_its_path(tmp_path):
+    path = tmp_path / "text.mmdb"
+    path.write_text("not a database")
+    done = command("check", GEOIP_PATH=str(path))
+    assert done.returncode == 2
+    assert "/proc/self/fd" not in done.stderr
+    assert str(path) in done.stderr
+
+
+def test_a_continent_alone_gives_the_region(cities, edge, tmp_path):
+    path = make_database(tmp_path / "continents.mmdb", {"127.0.0.0/8": {"continent": {"code": "SA"}}})
+    proxy = edge(cities, GEOIP_PATH=path, REGION="af")
+    assert who(proxy, from_network(2)) == "br"
+    (line,) = eventually(proxy.access_lines)
+    assert (line["country"], line["region"], line["tier"]) == (None, "sa", 1)

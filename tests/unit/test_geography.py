@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.geography import REGION_OF_COUNTRY, REGIONS, geo_tier, region_of
+from app.domain.geography import REGION_OF_COUNTRY, REGIONS, geo_tier, located, region_of
 from app.domain.model import GeoInfo
 
 # A second copy, from ISO 3166-1 in alphabetical order, so that a code dropped from the table shows.
@@ -94,3 +94,24 @@ def test_the_tier_of_a_backend(
     backend: tuple[str | None, str | None], client: GeoInfo | None, pop: str | None, tier: int
 ) -> None:
     assert geo_tier(*backend, client, pop) == tier
+
+
+@pytest.mark.parametrize(
+    ("country", "continent", "place"),
+    [
+        ("BR", "SA", GeoInfo("BR", "sa")),
+        ("br", None, GeoInfo("BR", "sa")),
+        ("AQ", "AN", GeoInfo("AQ", None)),
+        ("XK", "EU", GeoInfo("XK", "eu")),
+        (None, "EU", GeoInfo(None, "eu")),
+        ("EU", "EU", GeoInfo(None, "eu")),
+        ("XX", None, None),
+        ("12", "XX", None),
+        ("", None, None),
+        (None, None, None),
+        (7, 7, None),
+        ("\N{LATIN SMALL LIGATURE FI}", None, None),
+    ],
+)
+def test_a_record_locates_by_a_known_country_or_else_by_its_continent(country, continent, place):
+    assert located(country, continent) == place
