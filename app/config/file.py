@@ -94,6 +94,12 @@ def warnings_of(config: FileConfig) -> list[str]:
     used = {frontend.backend for frontend in config.frontends}
     listed = {pool.name for pool in config.backends if pool.servers}
     warnings = [f"backend {pool.name} is used by no frontend" for pool in config.backends if pool.name not in used]
+    for pool in config.backends:
+        headers = {frontend.tcp.send_proxy for frontend in config.frontends if frontend.backend == pool.name}
+        if len(headers) > 1 and pool.health_check.type != "off":
+            warnings.append(
+                f"backend {pool.name}: its frontends differ in send_proxy, so its probes send no PROXY header"
+            )
     for frontend in config.frontends:
         if frontend.algorithm == "geo" and frontend.backend in listed:
             warnings.append(

@@ -19,6 +19,8 @@ class ProbeSpec:
     path: str = "/"
     expected_statuses: frozenset[int] = frozenset(range(200, 400))
     body: str | None = None
+    proxy_header: Literal["off", "v1", "v2"] = "off"
+    """As the traffic of the pool's frontends begins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from app.config import Config, Pool
 from app.domain.health import HealthRules
@@ -79,18 +80,24 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
     return tuple(backend for backend in routing if not pool.app or backend.app == pool.app)
 
 
-def probe_targets(pools: Iterable[Pool], backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
+def probe_targets(config: Config, backends: Mapping[str, Iterable[Backend]]) -> tuple[Target, ...]:
     """Return a target for each backend that is not deleted and has an address, in every pool with a health check."""
     return tuple(
         Target(pool.name, backend, spec)
-        for pool in pools
-        if (spec := _probe_spec(pool)) is not None
+        for pool in config.pools
+        if (spec := _probe_spec(pool, _proxy_header(config, pool))) is not None
         for backend in backends[pool.name]
         if not backend.is_deleted and backend.host
     )
 
 
-def _probe_spec(pool: Pool) -> ProbeSpec | None:
+def _proxy_header(config: Config, pool: Pool) -> Literal["off", "v1", "v2"]:
+    """Return how probes of a pool begin: as traffic does, if its frontends agree on that."""
+    headers = {frontend.tcp.send_proxy for frontend in config.frontends if frontend.backend == pool.name}
+    return headers.pop() if len(headers) == 1 else "off"
+
+
+def _probe_spec(pool: Pool, proxy_header: Literal["off", "v1", "v2"]) -> ProbeSpec | None:
     check = pool.health_check
     if check.type == "off":
         return None
@@ -101,6 +108,7 @@ def _probe_spec(pool: Pool) -> ProbeSpec | None:
         path=check.path,
         expected_statuses=check.expected_status,
         body=check.body,
+        proxy_header=proxy_header,
     )
 
 

@@ -44,7 +44,7 @@ class ServingPools:
 
     def targets(self) -> tuple[Target, ...]:
         """Return what is to be probed."""
-        return probe_targets(self.config.pools, self._backends)
+        return probe_targets(self.config, self._backends)
 
     def limits(self) -> dict[str, LimitRules]:
         """Return the limits per client, by frontend."""

@@ -32,6 +32,7 @@ from app.wire.http1 import ResponseHead, parse_response
 from app.wire.http1_chunks import ChunkScanner
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
+from app.wire.proxy_protocol import LOCAL_HEADERS
 
 MAX_HEAD_BYTES: Final = 65536
 """All heads of a response together, including interim ones (1xx)."""
@@ -59,6 +60,8 @@ def probe(target: Target) -> str | None:
         with socket.socket(socket.AF_INET6 if ":" in backend.host else socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.connect((backend.host, backend.port))
             is_connected = True
+            if spec.proxy_header != "off":
+                sock.sendall(LOCAL_HEADERS[spec.proxy_header])
             if spec.kind == "http":
                 _get(sock, target)
         return None

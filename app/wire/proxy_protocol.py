@@ -76,6 +76,10 @@ def parse(data: bytes | bytearray | memoryview) -> Header | None:
     raise ProxyProtocolError("no PROXY protocol signature")
 
 
+LOCAL_HEADERS: Final = {"v1": b"PROXY UNKNOWN\r\n", "v2": _V2_SIGNATURE + b"\x20\x00\x00\x00"}
+"""Headers of a connection that is the proxy's own, such as a probe (PROXY protocol, section 2.2)."""
+
+
 def encode(version: Literal[1, 2], source: Address, destination: Address) -> bytes:
     """Return the header with these end points, each an (IP address, port 0-65535).
 

@@ -19,6 +19,7 @@ from app.outbound import probes
 from app.outbound.probes import MAX_BODY_BYTES, MAX_HEAD_BYTES, probe
 from tests.harness import PATIENCE_SECONDS, eventually
 from tests.integration.peers import hanging_backend, read_to_end, refusing_port
+from tests.traffic import serving
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -302,3 +303,22 @@ def test_no_probe_leaves_a_descriptor_behind(origin, refused_port):
         ]
         assert verdicts == [None, None, "connect_refused", "bad_response", "timeout"]
     eventually(lambda: open_sockets() <= before)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+@pytest.mark.parametrize(
+    ("header", "first"),
+    [("v1", b"PROXY UNKNOWN\r\n"), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")],
+)
+def test_a_probe_begins_with_the_proxy_header_of_its_pool(kind, header, first):
+    """PROXY protocol, section 2.2: what does not come from a client says so."""
+    heard = []
+
+    def serve(sock):
+        heard.append(read_to_end(sock) if kind == "tcp" else sock.recv(len(first), socket.MSG_WAITALL))
+        sock.sendall(OK)
+
+    with serving(serve) as port:
+        assert probe(target(port, kind=kind, proxy_header=header)) is None
+        eventually(lambda: heard)
+    assert heard == [first]

@@ -158,7 +158,7 @@ def test_in_every_pool_with_a_check_the_backends_that_are_not_deleted_are_probed
         ],
     )
     rows = (backend("a"), backend("b", is_healthy=False), backend("c", is_deleted=True))
-    targets = probe_targets(config.pools, dict.fromkeys("pqr", rows))
+    targets = probe_targets(config, dict.fromkeys("pqr", rows))
     asks = ProbeSpec("http", 2, 0.5, "/up", frozenset({200, 204}), "ok")
     connects = ProbeSpec("tcp", 3, 1)
     assert targets == tuple(
@@ -167,13 +167,13 @@ def test_in_every_pool_with_a_check_the_backends_that_are_not_deleted_are_probed
 
 
 def test_without_checks_nothing_is_probed() -> None:
-    assert probe_targets(load({}).pools, {"default": [backend("a")]}) == ()
+    assert probe_targets(load({}), {"default": [backend("a")]}) == ()
 
 
 def test_a_check_of_the_environment_probes_the_one_pool() -> None:
     said = {"HEALTH_CHECK": "http", "HEALTH_CHECK_PATH": "/up", "HEALTH_CHECK_INTERVAL_SECS": "2"}
     config = load({f"EDGEPROXY_{name}": text for name, text in said.items()})
-    (target,) = probe_targets(config.pools, {"default": [backend("a")]})
+    (target,) = probe_targets(config, {"default": [backend("a")]})
     assert (target.pool, target.spec.kind, target.spec.path, target.spec.interval_seconds) == (
         "default",
         "http",
@@ -206,3 +206,23 @@ def test_the_limits_of_the_environment_are_those_of_its_frontend() -> None:
     config = load({"EDGEPROXY_MAX_CONNECTIONS_PER_CLIENT": "2", "EDGEPROXY_CONNECTION_RATE_PER_CLIENT": "5"})
     assert limit_rules(config) == {"edge": LimitRules(2, 5)}
     assert limit_rules(load({})) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"), [(["v2"], "v2"), (["v1", "v1"], "v1"), (["v2", "off"], "off"), (["off"], "off")]
+)
+def test_probes_begin_as_the_traffic_of_their_pool(headers, expected):
+    document = {
+        "frontends": [
+            {
+                "name": f"f{number}",
+                "listen": f"127.0.0.1:{8000 + number}",
+                "backend": "p",
+                "tcp": {"send_proxy": header},
+            }
+            for number, header in enumerate(headers)
+        ],
+        "backends": [{"name": "p", "servers": [{"address": "127.0.0.1:1"}], "health_check": {"type": "tcp"}}],
+    }
+    (target,) = probe_targets(load({}, document=document), {"p": [backend("a")]})
+    assert target.spec.proxy_header == expected
