@@ -106,3 +106,13 @@ def free_ports(count: int) -> list[int]:
         if port not in ports:
             ports.append(port)
     return ports
+
+
+def is_cut(sock: socket.socket) -> bool:
+    """Wait for the end of a connection; say whether it was a reset, as the edge ends what it cuts."""
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False

@@ -281,6 +281,19 @@ class HttpOptions(_Model):
     trusted_proxies: Networks = Field(
         default=(), description="Networks of proxies whose X-Forwarded-For and Forwarded are extended, not replaced"
     )
+    via: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]*$")] = Field(
+        default="edgeproxy",
+        description="Name of this proxy in the Via header of what it forwards (RFC 9110, section 7.6.3); empty: no Via",
+    )
+    untrusted_headers: tuple[str, ...] = Field(
+        default=("X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "X-Forwarded-Port"),
+        description="Names of headers to remove from requests, unless a trusted proxy sent them: they name the client",
+    )
+    underscore_headers: Switch = Field(
+        default=False,
+        description="Pass on request headers with an underscore in their name. "
+        "CGI and WSGI take X_A for X-A, so a client could forge a header",
+    )
     request_headers: ValidHeaderChanges = Field(
         default_factory=HeaderChanges, description="Changes to the headers of requests sent to backends"
     )
@@ -306,6 +319,9 @@ class Frontend(_Model):
         default="",
         validate_default=True,
         description="Name of the pool in `backends` that serves the clients; optional with `gateway: on`",
+    )
+    required: Switch = Field(
+        default=False, description="The edge is not ready while this frontend has no candidate backend"
     )
     algorithm: Literal["geo", "round_robin", "weighted", "least_connections", "ip_hash"] = Field(
         default="round_robin", description="How a backend is selected for a connection or request"

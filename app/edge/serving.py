@@ -148,7 +148,7 @@ def _needs_routing(config: Config) -> bool:
 
 
 def _header_rules(options: HttpOptions) -> HeaderRules:
-    return HeaderRules(TrustedProxies(options.trusted_proxies), options.request_headers, options.response_headers)
+    return HeaderRules(TrustedProxies(options.trusted_proxies), options)
 
 
 def _route(frontend: Frontend) -> Route:

@@ -97,7 +97,12 @@ def parse_request(head: bytes) -> RequestHead:
     except HttpParserUpgrade:
         pass
     except HttpParserError as error:
-        raise refused(_parser_fault(error, head, method, version)) from None
+        if method == b"PRI" or not TOKEN.fullmatch(method):
+            raise refused(_parser_fault(error, head, method, version)) from None
+        # Methods are extensible (RFC 9110 9.1), the parser's table is not; and it knows two versions.
+        fields = _Fields()
+        _parse_fields(fields, b"POST %b HTTP/%b" % (target, _as_known(version)), head, method, version)
+    version = _as_known(version)
     if method == b"CONNECT":
         raise refused("method_not_implemented")
     headers = _without_trailing_space(head, fields.headers)
@@ -139,7 +144,11 @@ def next_response(received: bytes, method: bytes, limit: int) -> tuple[ResponseH
     end = received.find(b"\r\n\r\n") + 4
     if end > limit or (end == 3 and len(received) > limit):
         raise BadMessage(502, "head_too_long")
-    return None if end == 3 else (parse_response(received[:end], method), received[end:])
+    if end == 3:
+        if not _STATUS_LINE_BEGINS.fullmatch(received[:9]):  # it never will: a backend of another protocol, perhaps
+            raise BadMessage(502, "status_line")
+        return None
+    return parse_response(received[:end], method), received[end:]
 
 
 def request_bytes(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -162,7 +171,7 @@ _SLASH: Final = ord("/")
 # The parser reads this line too, but skips repeated spaces and takes a bare LF for the end of an HTTP/0.9 line: in
 # "GET /\nX: HTTP/1.1" it would see a header. "#" is excluded because a fragment is never sent (RFC 9110 4.2.5), bytes
 # above ASCII because no URI has them and the parser refuses them.
-_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!\"$-~]+) HTTP/(1\.[01])\r\n")
+_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!\"$-~]+) HTTP/(1\.[0-9])\r\n")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # A registered name, IPv4 address (RFC 3986 3.2.2) or IPv6 address, and a port. User information is an error (RFC 9110
 # 4.2.4).
@@ -171,7 +180,11 @@ _AUTHORITY: Final = re.compile(
 )
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]+)(/[^?#]*)?(\?[^#]*)?")
 # The reason phrase and the space before it may be missing: some servers omit them, and clients ignore them.
-_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+
+
+# Of 9 bytes or fewer.
+_STATUS_LINE_BEGINS: Final = re.compile(rb"H?|HT|HTT|HTTP|HTTP/|HTTP/1|HTTP/1\.|HTTP/1\.[0-9] ?")
 
 
 class _Fields:
@@ -186,6 +199,21 @@ class _Fields:
         self.headers.append((name, value))
 
 
+def _as_known(version: bytes) -> bytes:
+    """Return 1.0, or 1.1 for every later version of HTTP/1 (RFC 9110 2.5)."""
+    return version if version == b"1.0" else b"1.1"
+
+
+def _parse_fields(fields: _Fields, line: bytes, head: bytes, method: bytes, version: bytes) -> None:
+    """Parse the header lines of a head below another request line. Raises BadMessage."""
+    try:
+        HttpRequestParser(fields).feed_data(line + head[head.index(b"\r\n") :])
+    except HttpParserUpgrade:
+        pass
+    except HttpParserError as error:
+        raise refused(_parser_fault(error, head, method, version)) from None
+
+
 def _request_line_fault(head: bytes) -> str:
     """Return the fault in a request line that _REQUEST_LINE does not match, or in the line ends."""
     if reason := header_fault(head):
@@ -196,7 +224,7 @@ def _request_line_fault(head: bytes) -> str:
     method, _, version = parts
     if not _VERSION.fullmatch(version) or version == b"HTTP/0.9":
         return "bad_version"
-    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+    if not version.startswith(b"HTTP/1."):
         return "version_unsupported"
     return "target" if TOKEN.fullmatch(method) else "request_line"
 
@@ -266,10 +294,10 @@ def _parse_response(head: bytes, method: bytes) -> ResponseHead:
         raise refused("status_line")
     if head.find(b"\r\n\r\n") != len(head) - 4:
         raise refused("incomplete_head")
-    version, status, reason = line[1], int(line[2]), line[3] or b""
+    version, status, reason = _as_known(line[1]), int(line[2]), line[3] or b""
     fields = _Fields()
     try:
-        HttpResponseParser(fields).feed_data(head)
+        HttpResponseParser(fields).feed_data(head if version == line[1] else b"HTTP/1.1" + head[8:])
     except HttpParserUpgrade:
         pass
     except HttpParserError:

@@ -17,10 +17,10 @@ _MAX_TRAILERS: Final = 8192  # bytes with all CRLFs
 _MAX_DIGITS: Final = 15  # 60 bits, which fit into the integers of every origin
 
 _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
-# No white space around ";" and "=", although RFC 9112 7.1.1 requires a recipient to accept it: implementations differ
-# in how they parse it, which has been used to smuggle requests.
+# White space around ";" and "=" must be accepted (RFC 9112 7.1.1), none is allowed before the end of the line.
 _SIZE_LINE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,%d})(?:;%b(?:=(?:%b|%b))?)*\r\n" % (_MAX_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
+    rb"([0-9A-Fa-f]{1,%d})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*\r\n"
+    % (_MAX_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
 )
 _TRAILER_LINE: Final = re.compile(rb"(?:(%b):[\t -~\x80-\xff]*)?\r\n" % TOKEN.pattern)
 _DATA_END: Final = re.compile(rb"\r\n")
@@ -48,7 +48,7 @@ _LINES: Final = {_Part.SIZE: _SIZE_LINE, _Part.DATA_END: _DATA_END, _Part.TRAILE
 _FAULTS: Final = {_Part.SIZE: "bad_chunk_size", _Part.DATA_END: "bad_chunk_end", _Part.TRAILER: "bad_trailer"}
 # An incomplete line is acceptable if one of these endings completes it. So no byte of a bad line is forwarded before
 # the rest has arrived.
-_ENDINGS: Final = (b"\r\n", b"\n", b"0\r\n", b'0"\r\n', b":\r\n")
+_ENDINGS: Final = (b"\r\n", b"\n", b"0\r\n", b";0\r\n", b'0"\r\n', b":\r\n")
 
 
 class ChunkScanner:

@@ -1,7 +1,8 @@
 """Heads as the edge forwards them: without hop-by-hop fields, with forwarding fields and the configured changes.
 
 X-Forwarded-For, -Proto and -Host and Forwarded (RFC 7239) of a trusted proxy are extended; those of any other client
-are replaced. X-Request-Id of a trusted proxy is kept; other requests get a new one.
+are replaced. X-Request-Id of a trusted proxy is kept; other requests get a new one. Via names the edge (RFC 9110,
+section 7.6.3).
 """
 
 from __future__ import annotations
@@ -14,21 +15,11 @@ from typing import Final, Protocol
 
 from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
-from app.wire.http1_rules import may_upgrade
+from app.wire.http1_rules import hops_left, may_upgrade, takes_trailers
 
-_HYPHEN: Final = ord("-")
 FORWARDING: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id")
 )
-_FOLDED: Final = (
-    frozenset(
-        b"".join(parts)
-        for name in FORWARDING
-        for parts in itertools.product(*((b"-", b"_") if byte == _HYPHEN else (bytes((byte,)),) for byte in name))
-    )
-    - FORWARDING
-)
-"""The same names with underscores: CGI and WSGI fold both spellings into one variable, so a client could forge ours."""
 _PROCESS: Final = os.urandom(6).hex().encode()
 _ids = itertools.count(1)
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
@@ -53,21 +44,46 @@ class Addresses(Protocol):
     def __contains__(self, address: str, /) -> bool: ...
 
 
+class HeaderOptions(Protocol):
+    """What a frontend says about headers (app.config: HttpOptions)."""
+
+    @property
+    def request_headers(self) -> HeaderChanges: ...
+
+    @property
+    def response_headers(self) -> HeaderChanges: ...
+
+    @property
+    def untrusted_headers(self) -> Iterable[str]: ...
+
+    @property
+    def underscore_headers(self) -> bool: ...
+
+    @property
+    def via(self) -> str: ...
+
+
 class HeaderRules:
     """The header changes of one frontend, prepared once for all its requests.
 
-    `trusted` holds the addresses of trusted proxies; `request` and `response` are the configured changes.
+    `trusted` holds the addresses of trusted proxies.
     """
 
-    def __init__(self, trusted: Addresses, request: HeaderChanges, response: HeaderChanges) -> None:
+    def __init__(self, trusted: Addresses, options: HeaderOptions) -> None:
         self._trusted = trusted
-        self._request_lines, changed = _prepared(request)
-        self._response_lines, changed_back = _prepared(response)
+        self._request_lines, changed = _prepared(options.request_headers)
+        self._response_lines, changed_back = _prepared(options.response_headers)
         self._given = changed & FORWARDING
         self._gives_request_id = b"x-request-id" in changed
-        self._dropped = HOP_BY_HOP | changed | _FOLDED
-        self._dropped_and_replaced = self._dropped | FORWARDING
+        self._drops_underscores = not options.underscore_headers
+        self._dropped = HOP_BY_HOP | changed
+        untrusted = frozenset(name.lower().encode() for name in options.untrusted_headers)
+        self._dropped_and_replaced = self._dropped | FORWARDING | untrusted
         self._dropped_from_responses = HOP_BY_HOP | changed_back
+        self._via = {
+            version: b"Via: %b %b\r\n" % (version, options.via.encode()) if options.via else b""
+            for version in (b"1.0", b"1.1")
+        }
 
     def sender(self, address: str) -> Sender:
         """Return what backends are told about a client with this address."""
@@ -84,8 +100,10 @@ class HeaderRules:
         received: dict[bytes, bytes] = {}
         for name, value in head.headers:
             key = name.lower()
-            if key in dropped or key in tokens:
+            if key in dropped or key in tokens or (b"_" in key and self._drops_underscores):
                 continue
+            if key == b"max-forwards" and (hops := hops_left(head)) is not None:
+                value = b"%d" % max(0, hops - 1)  # noqa: PLW2901
             if key in FORWARDING:  # of a trusted proxy: those of others were dropped above
                 received[key] = b"%b, %b" % (received[key], value) if key in received else value
                 continue
@@ -94,6 +112,8 @@ class HeaderRules:
             lines.append(b"Host: %b\r\n" % authority)
         if head.framing is Framing.CHUNKED:
             lines.append(b"Transfer-Encoding: chunked\r\n")
+        if tokens and takes_trailers(head):
+            lines.append(b"TE: trailers\r\nConnection: TE\r\n")
         if head.upgrade is not None and may_upgrade(head):
             lines.append(b"Connection: upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
         request_id = received.get(b"x-request-id")
@@ -102,6 +122,7 @@ class HeaderRules:
         lines.append(sender.lines(head.host, received))
         if not self._gives_request_id:
             lines.append(b"X-Request-Id: %b\r\n" % request_id)
+        lines.append(self._via[head.version])
         lines.append(self._request_lines)
         return b"".join(lines), request_id
 
@@ -122,6 +143,7 @@ class HeaderRules:
             key = name.lower()
             if key not in dropped and key not in tokens:
                 lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(self._via[head.version])
         if is_chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if connection_option:

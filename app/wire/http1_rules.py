@@ -11,6 +11,7 @@ from app.wire.http1 import RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 
 SWITCHING_PROTOCOLS: Final = 101
+_MOST_DIGITS: Final = 10
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
 
@@ -27,6 +28,23 @@ def may_send_again(method: bytes, *, bytes_sent: int, is_whole: bool, is_reused:
 def is_final(status: int) -> bool:
     """Say whether no other response to the same request follows (RFC 9110, section 15.2)."""
     return status >= 200 or status == SWITCHING_PROTOCOLS
+
+
+def hops_left(head: RequestHead) -> int | None:
+    """Return how often a TRACE or OPTIONS may still be forwarded, or None for no limit (RFC 9110, section 7.6.2)."""
+    if head.method in (b"TRACE", b"OPTIONS"):
+        for name, value in head.headers:
+            if name.lower() == b"max-forwards" and value.isdigit() and len(value) < _MOST_DIGITS:
+                return int(value)
+    return None
+
+
+def takes_trailers(head: RequestHead) -> bool:
+    """Say whether a client takes trailers, which the edge passes on (RFC 9110, sections 6.5.1 and 10.1.4)."""
+    return b"te" in head.connection_tokens and any(
+        name.lower() == b"te" and b"trailers" in [one.strip() for one in value.lower().split(b",")]
+        for name, value in head.headers
+    )
 
 
 def may_upgrade(head: RequestHead) -> bool:

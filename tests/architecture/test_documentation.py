@@ -106,7 +106,7 @@ def commands_in(text: str) -> set[str]:
 
 
 def routes_of_the_server() -> set[str]:
-    server = StatusServer(ListenAddress("127.0.0.1", 0), lambda: (True, {}), lambda: ("text/plain", b""))
+    server = StatusServer(ListenAddress("127.0.0.1", 0), lambda _frontend: (True, {}), lambda: ("text/plain", b""))
     server.start()
     try:
         connection = http.client.HTTPConnection(server.address.host, server.address.port, timeout=10)

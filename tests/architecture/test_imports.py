@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.inbound.http": "app.proxy_service app.wire app.ports app.domain app.config app.inbound app.gateway "
     "actors.messages actors.runtime gevent greenlet loguru msgspec werkzeug",
     "app.gateway": "app.domain app.gateway actors.handler_messages actors.services actors.runtime "
-    "gevent loguru msgspec werkzeug",
+    "gevent greenlet loguru msgspec werkzeug",
     "app.registration": "app.ports app.domain actors.registration_messages actors.runtime gevent loguru",
     "app.registration.client": "app.domain app.outbound.admin_api loguru",
     "app.admin": "app.admin app.config app.domain app.edge.metrics app.edge.parts app.edge.readiness app.edge.reload "

@@ -10,7 +10,7 @@ import pytest
 
 from tests.admin_client import admin_of, admin_variables, edge_with_admin
 from tests.harness import eventually, frontend, pool, row
-from tests.traffic import ask, named, who
+from tests.traffic import ask, is_cut, named, who
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_open_connections_are_listed_and_one_is_dropped(town):
         assert town.admin.get("/api/connections?backend=scl")["total"] == 0
         assert town.admin.get("/api/connections?frontend=edge&count=1")["next"] == 1
         assert town.admin.call("DELETE", f"/api/connections/{first['id']}").status == 204
-        assert one.recv(10) == b""
+        assert is_cut(one)
         eventually(lambda: town.admin.get("/api/connections")["total"] == 1)
         assert town.admin.call("DELETE", f"/api/connections/{first['id']}").problem["status"] == 404
         (line,) = eventually(town.proxy.access_lines)
@@ -195,7 +195,7 @@ def test_all_connections_of_one_client_are_dropped(town):
         assert {ask(held) for held in (one, two, other)} == {"gru"}
         assert town.admin.call("DELETE", "/api/clients/127.0.0.2/connections").json == {"dropped": 2}
         for dropped in (one, two):
-            assert dropped.recv(10) == b""
+            assert is_cut(dropped)
         eventually(lambda: [c["client"] for c in town.admin.get("/api/connections")["items"]] == ["127.0.0.3"])
     assert town.admin.call("DELETE", "/api/clients/127.0.0.9/connections").json == {"dropped": 0}
 

@@ -213,7 +213,7 @@ def test_a_garbled_answer_is_502_and_its_connection_is_not_used_again(scene, gar
         (then_end(b""), "closed_before_response"),
         (then_end(b"HTTP/1.1 200 OK\r\nContent-Le"), "closed_before_response"),
         (then_end(b"HTTP/1.1 100 Continue\r\n\r\n"), "closed_before_response"),
-        (then_end(b"\x15\x03\x01\x00\x02\x02\x28"), "closed_before_response"),
+        (then_end(b"\x15\x03\x01\x00\x02\x02\x28"), "status_line"),
         (then_reset(), "reset_before_response"),
     ],
 )

@@ -102,12 +102,12 @@ def test_end_to_end_headers_arrive_as_they_were_and_in_their_order(scene):
 
 def test_what_speaks_to_the_edge_alone_is_not_passed_on_to_the_backend(scene):
     request = scene.arrived(*HOP_BY_HOP, "X-Kept: c")
-    assert [name for name, _ in request.headers] == ["host", "x-kept", *FORWARDING, "x-request-id"]
+    assert [name for name, _ in request.headers] == ["host", "x-kept", *FORWARDING, "x-request-id", "via"]
 
 
 def test_what_speaks_to_the_edge_alone_is_not_passed_on_to_the_client(scene):
     message = scene.came_back(*[line for line in HOP_BY_HOP if not line.startswith("Upgrade")], "X-Kept: c")
-    assert message.headers == [("content-length", "4"), ("x-kept", "c")]
+    assert message.headers == [("content-length", "4"), ("x-kept", "c"), ("via", "1.1 edgeproxy")]
 
 
 def test_connection_cannot_take_away_what_frames_or_routes_a_message(scene):
@@ -288,7 +288,7 @@ def test_an_answer_that_has_no_body_is_over_with_its_head(scene, method, status,
     with scene.client() as client:
         message = client.ask(get(path, method=method), has_body=False)
         assert message.line == f"HTTP/1.1 {status}"
-        assert [f"{name}: {value}" for name, value in message.headers if name != "transfer-encoding"] == [
+        assert [f"{name}: {value}" for name, value in message.headers if name not in ("transfer-encoding", "via")] == [
             line.replace("Content-Length", "content-length").replace("ETag", "etag")
             for line in lines
             if "Tr" not in line
@@ -302,7 +302,7 @@ def test_an_answer_that_has_no_body_is_over_with_its_head(scene, method, status,
 def test_nobody_changes_to_http_2_in_the_clear_past_us(scene, upgrades):
     lines = [f"Upgrade: {upgrade}" for upgrade in upgrades]
     request = scene.arrived("Connection: Upgrade, HTTP2-Settings", *lines, "HTTP2-Settings: AAMA")
-    assert [name for name, _ in request.headers] == ["host", *FORWARDING, "x-request-id"]
+    assert [name for name, _ in request.headers] == ["host", *FORWARDING, "x-request-id", "via"]
 
 
 @pytest.mark.parametrize("name", ["X_Forwarded_For", "X-Forwarded_For", "x_request_id", "X_Forwarded_Proto"])
@@ -523,7 +523,7 @@ def test_what_speaks_to_the_edge_alone_is_not_passed_on_with_an_interim_answer(s
     path = scene.origin.on(early + response())
     with scene.client() as client:
         client.send(get(path))
-        assert client.head().headers == [("link", "</a.css>")]
+        assert client.head().headers == [("link", "</a.css>"), ("via", "1.1 edgeproxy")]
         client.response()
 
 

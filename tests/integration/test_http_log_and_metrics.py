@@ -266,7 +266,7 @@ def test_a_client_that_resets_while_it_waits_has_a_line_without_status(scene):
 def test_a_client_that_leaves_within_its_body_has_a_line_without_status(scene):
     path = fresh_path()
     with scene.client() as client:
-        client.send(get(path, "Content-Length: 10", method="POST") + b"half")
+        client.send(get(path, "Content-Length: 100000", method="POST") + b"half")
         eventually(lambda: [head for head in scene.origin.heads if head.path == path])
     line = request_line(scene.edge, path)
     assert (line["status"], line["termination"], line["reason"]) == (None, "CD", "client_gone")
@@ -318,7 +318,7 @@ def test_odd_codes_and_the_edges_own_are_counted_too(scene):
     path = scene.origin.on(then_end(b"HTTP/1.1 600 High\r\n\r\n"))
     with scene.client("odd") as client:
         assert client.ask(get(path)).status == 502
-        assert client.ask(b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n").status == 501
+        assert client.ask(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n").status == 501
     with scene.client("odd") as client:
         assert client.ask(get(fresh_path(), method="PROPFIND")).status == 200
     eventually(lambda: scene.requests("odd", "501", "", backend="")[0])

@@ -250,7 +250,7 @@ def test_an_upgrade_before_the_request_has_come_whole_is_a_bad_gateway(proxy, or
 
     origin.play(part)
     with client_of(proxy, frontend="raw") as client:
-        client.send(head("POST / HTTP/1.1", *ASK, "Content-Length: 10") + b"half")
+        client.send(head("POST / HTTP/1.1", *ASK, "Content-Length: 100000") + b"half")
         response = client.read()
     assert (response.status, b"switching_within_request" in response.body) == (502, True)
 

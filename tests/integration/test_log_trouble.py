@@ -80,7 +80,7 @@ def test_a_stalled_reader_of_stderr_stalls_neither_connections_nor_the_end(unlog
             assert who(proxy) == "a"
         eventually(lambda: is_full(writing), what="the pipe is full, so the log's writer hangs")
         assert [who(proxy) for _ in range(20)] == ["a"] * 20
-        assert proxy.metrics()[ENDED] == 80
+        eventually(lambda: proxy.metrics()[ENDED] == 80)
         assert proxy.stop() == 0
     finally:
         os.close(reading)

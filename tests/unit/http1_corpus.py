@@ -86,19 +86,11 @@ BAD_REQUEST_LINES = [
     Refused("2.3", get(b"SOURCE / ICE/1.0"), 400, "bad_version"),
     Refused("RFC 9110 15.6.6", get(b"GET / HTTP/2.0"), 505, "version_unsupported"),
     Refused("RFC 9110 15.6.6", get(b"GET / HTTP/3.0"), 505, "version_unsupported"),
-    Refused("RFC 9110 15.6.6", get(b"GET / HTTP/1.2"), 505, "version_unsupported"),
     Refused("RFC 9110 15.6.6", get(b"GET / HTTP/0.1"), 505, "version_unsupported"),
     Refused("RFC 9110 15.6.6", get(b"GET / HTTP/9.9"), 505, "version_unsupported"),
     Refused("RFC 9113 3.4", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version_unsupported"),
     # Methods (RFC 9110 9.1: case-sensitive tokens; 15.6.2)
-    Refused("RFC 9110 9.1", get(b"FOO / HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"get / HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"Get / HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"GETX / HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"GE / HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"DESCRIBE / HTTP/1.1"), 501, "method_not_implemented"),
     Refused("RFC 9110 9.1", get(b"PRI * HTTP/1.1"), 501, "method_not_implemented"),
-    Refused("RFC 9110 9.1", get(b"!#$%&'*+-.^_`|~ / HTTP/1.1"), 501, "method_not_implemented"),
     Refused("RFC 9110 9.3.6", get(b"CONNECT a:80 HTTP/1.1"), 501, "method_not_implemented"),
     Refused("RFC 9110 9.3.6", get(b"CONNECT / HTTP/1.1"), 501, "method_not_implemented"),
     Refused("RFC 9110 9.1", get(b"G@T / HTTP/1.1"), 400, "request_line"),
@@ -366,6 +358,15 @@ ACCEPTED = [
         Accepted("RFC 9110 9", get(method + b" / HTTP/1.1"))
         for method in b"HEAD POST PUT DELETE OPTIONS TRACE PATCH PROPFIND REPORT PURGE M-SEARCH".split()
     ],
+    # Methods are extensible, and tokens with case (RFC 9110 9.1).
+    *[
+        Accepted("RFC 9110 9.1", get(method + b" / HTTP/1.1"))
+        for method in b"BAN VERSION-CONTROL BASELINE-CONTROL RPC_IN_DATA FOO get Get GETX GE DESCRIBE "
+        b"!#$%&'*+-.^_`|~".split()
+    ],
+    # A later minor version is taken for 1.1 (RFC 9110 2.5).
+    Accepted("RFC 9110 2.5", get(b"GET / HTTP/1.2")),
+    Accepted("RFC 9110 2.5", get(b"BAN / HTTP/1.9")),
     # The other forms of targets
     Accepted("3.2.4", get(b"OPTIONS * HTTP/1.1"), target=b"*"),
     Accepted("3.2.2", get(b"GET http://b/c?d HTTP/1.1"), host=b"b", target=b"/c?d"),
@@ -466,10 +467,6 @@ BAD_CHUNKS: list[tuple[str, bytes, str]] = [
             b";;",
             b";=b",
             b";a=",
-            b"; a",
-            b" ;a",
-            b";a =b",
-            b";a= b",
             b';a="b',
             b';a="b"c',
             b';a="\x00"',

@@ -24,7 +24,10 @@ class Relay:
 
     def __init__(self, bytes_up: int = 0, bytes_down: int = 0) -> None:
         self.bytes_up, self.bytes_down = bytes_up, bytes_down
-        self.is_half_closed = False
+        self.is_half_closed = self.awaits_client = False
+
+    def unacknowledged(self) -> int:
+        return 0
 
     def keep_alive(self) -> None: ...
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.wire.http1 import parse_response, response_bytes
+from app.wire.http1 import next_response, parse_response, response_bytes
 from app.wire.http1_faults import REASONS, BadMessage
 from app.wire.http1_framing import Framing
 
@@ -50,7 +50,6 @@ def test_status_lines(line: bytes, status: int, reason: bytes) -> None:
         b" HTTP/1.1 200 OK",
         b"http/1.1 200 OK",
         b"HTTP/0.9 200 OK",
-        b"HTTP/1.2 200 OK",
         b"HTTP/2.0 200 OK",
         b"HTTP/2 200 OK",
         b"ICE/1.0 200 OK",
@@ -209,3 +208,17 @@ def test_any_bytes_mean_the_same_when_written_again_or_are_refused(raw: bytes) -
         again = parse_response(response_bytes(head.status, head.reason, head.headers), method)
         assert (again.status, again.reason, again.headers) == (head.status, head.reason, head.headers)
         assert (again.framing, again.content_length) == (head.framing, head.content_length)
+
+
+@pytest.mark.parametrize(
+    "received", [b"SSH-2.0-x\r\n", b"S", b"HTTX", b"\r\n", b"HTTP/2.0 200", b"HTTP/1.1\t200", b"\x16\x03\x01"]
+)
+def test_what_cannot_become_a_head_is_refused_at_once(received: bytes) -> None:
+    with pytest.raises(BadMessage) as fault:
+        next_response(received, b"GET", 1000)
+    assert (fault.value.status, fault.value.reason) == (502, "status_line")
+
+
+def test_a_head_that_comes_byte_by_byte_is_awaited() -> None:
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    assert [next_response(head[:size], b"GET", 1000) for size in range(len(head))] == [None] * len(head)

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 
 from app.domain.outcome import State
+from app.wire.http_date import date_now
 
 STATUS_OF: Final = {
     State.BODY_BAD: 400,
     State.REQUEST_TIMEOUT: 408,
     State.BODY_TOO_LARGE: 413,
-    State.CLIENT_LIMIT: 503,
     State.NO_BACKEND: 503,
     State.OUT_OF_RESOURCES: 503,
     State.CONNECT_REFUSED: 502,
@@ -47,7 +47,8 @@ def edge_response(
     """Return a whole response (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
     phrase = HTTPStatus(status).phrase
     body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
-    head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = f"HTTP/1.1 {status} {phrase}\r\nDate: {date_now().decode()}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in extra)
     closing = "Connection: close\r\n\r\n" if closes else "\r\n"
     return (head + closing).encode() + (body if has_body else b"")

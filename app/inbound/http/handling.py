@@ -33,6 +33,7 @@ from app.wire.http1 import RequestHead, response_bytes
 from app.wire.http1_forwarding import FORWARDING, Sender
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import may_keep
+from app.wire.http_date import date_now
 
 _TURN_SECONDS: Final = 0.005
 """Of a streamed body, before the event loop gets its turn."""
@@ -140,7 +141,9 @@ class _Call:
         try:
             if body is None:
                 body = self._read_body(endpoint.max_body_bytes)
-            environ = partial(_environ, request.head, body, request.sender, self._client_address)
+            environ = partial(
+                _environ, request.head, body, request.sender, self._client_address, request.connection.listener
+            )
             context = Context(
                 self._request_id.decode(), endpoint.id, grant.version.number, grant.params, self._services
             )
@@ -186,13 +189,14 @@ class _Call:
         if isinstance(made.body, bytes):
             if made.status not in _WITHOUT_BODY:
                 headers.append((b"Content-Length", b"%d" % len(made.body)))
-            self._send_all(_head(made.status, headers, keeps=keeps) + (made.body if has_body else b""))
+            head = _head(made.status, headers, self._request_id, keeps=keeps)
+            self._send_all(head + (made.body if has_body else b""))
             return keeps
         has_length = any(name.lower() == b"content-length" for name, _ in headers)
         is_chunked = request.head.version == b"1.1" and not has_length
         if is_chunked:
             headers.append((b"Transfer-Encoding", b"chunked"))
-        self._send_all(_head(made.status, headers, keeps=keeps))
+        self._send_all(_head(made.status, headers, self._request_id, keeps=keeps))
         if has_body:
             self._stream(made.body, is_chunked=is_chunked)
         return keeps
@@ -244,18 +248,24 @@ def _log_stuck(grant: Grant) -> None:
     )
 
 
-def _head(status: int, headers: list[tuple[bytes, bytes]], *, keeps: bool) -> bytes:
+def _head(status: int, headers: list[tuple[bytes, bytes]], request_id: bytes, *, keeps: bool) -> bytes:
+    names = {name.lower() for name, _ in headers}
+    if b"date" not in names:
+        headers.append((b"Date", date_now()))
+    if b"x-request-id" not in names:
+        headers.append((b"X-Request-Id", request_id))
     if not keeps:
-        headers = [*headers, (b"Connection", b"close")]
+        headers.append((b"Connection", b"close"))
     return response_bytes(status, _PHRASES.get(status, b""), headers)
 
 
-def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str) -> dict[str, Any]:
+def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str, listener: str) -> dict[str, Any]:
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
     path, _, query = head.target.partition(b"?")
-    host, _, port = head.host.decode().rpartition(":")
+    authority = head.host.decode() or str(listener)  # HTTP/1.0 has no Host, PEP 3333 wants a SERVER_NAME
+    host, _, port = authority.rpartition(":")
     if not port.isdecimal():  # there is none, or these are the last digits of an IPv6 address
-        host, port = head.host.decode(), "80"
+        host, port = authority, "80"
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method.decode(),
         "SCRIPT_NAME": "",

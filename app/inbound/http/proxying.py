@@ -34,6 +34,7 @@ from app.wire.http1_rules import (
     SWITCHING_PROTOCOLS,
     Delivery,
     delivery_of,
+    hops_left,
     is_final,
     may_send_again,
     switch_fault,
@@ -41,8 +42,8 @@ from app.wire.http1_rules import (
 
 COLLECTED_BYTES: Final = 16 * 1024
 """A body up to this size is read before a backend is leased, so that a slow client does not hold the lease."""
-MOST_INTERIM_RESPONSES: Final = 64
-"""1xx before the final response. Without a bound they would hold the event loop until the response timeout."""
+MOST_INTERIM_BYTES: Final = 256 * 1024
+"""Of 1xx responses before the final one. Each gives the backend its time again, so they need another bound."""
 
 
 class _UpstreamLostError(Exception):
@@ -76,7 +77,8 @@ class _Exchange:
         "_has_begun",
         "_has_heard",
         "_idle",
-        "_interim_responses",
+        "_interim_bytes",
+        "_is_taken",
         "_pipes",
         "_received",
         "_request",
@@ -100,12 +102,14 @@ class _Exchange:
         self._bytes_down_before = request.client.bytes_sent
         self._body_to_come: Flow | None = None
         """The part of the request's body that has not come with its head."""
+        self._is_taken = request.head.framing is Framing.NONE
+        """The body, as far as it had come, was taken from the client's stream."""
         self._upload: Upload | None = None
         self._down: Flow | None = None
         self._tunnel: Tunnel | None = None
         self._has_heard = False
         """The backend has sent something."""
-        self._interim_responses = 0
+        self._interim_bytes = 0
         self._received = b""
         """Received of the response and not used yet."""
         self._response: ResponseHead | None = None
@@ -149,8 +153,12 @@ class _Exchange:
     def run(self) -> Outcome:
         """Serve the request. Raises ConnectionEnded."""
         request = self._request
+        if hops_left(request.head) == 0:  # the edge is its last recipient; TRACE is not offered
+            refusal = Refusal(200) if request.head.method == b"OPTIONS" else Refusal(405, (("Allow", "OPTIONS"),))
+            return self._outcome(State.NORMAL, "max_forwards", Ending.CLOSE, refusal)
         request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
         data = self._take_request()
+        self._is_taken = True
         has_all = self._body_to_come is None
         self._upstream = reach_backend(request.connection, self._idle if self._shares_upstreams else None)
         try:
@@ -182,7 +190,9 @@ class _Exchange:
     @property
     def _is_request_read(self) -> bool:
         """All of the request was read from the client."""
-        return self._body_to_come is None if self._upload is None else self._upload.is_read
+        if self._upload is not None:
+            return self._upload.is_read
+        return self._body_to_come is None and self._is_taken
 
     def _take_request(self) -> bytes:
         """Return what can be sent at once, and prepare for what has not come yet. Raises DownstreamError."""
@@ -242,12 +252,12 @@ class _Exchange:
             rest = Flow(client, upstream, Framing.NONE, 0, client.wake, self._pipes)
         if rest is None:
             expect_response(request)
-        if rest is not None:
-            self._upload = Upload(rest, request)
-            if sent < len(data):
-                self._upload.start(data[sent:])
-            else:
-                self._upload.expect_progress(awaits_response=True)
+            return
+        self._upload = Upload(rest, request)
+        if sent < len(data):
+            self._upload.start(data[sent:])
+        else:
+            self._upload.expect_progress(awaits_response=True)
 
     def _step_up(self, who: object) -> None:
         """Go on with the request. Raises DownstreamError."""
@@ -289,23 +299,26 @@ class _Exchange:
         received = self._received + data if self._received else data
         try:
             while found := next_response(received, request.head.method, request.frontend.config.http.max_head_bytes):
-                head, received = found
+                head, rest = found
                 if is_final(head.status):
-                    self._response = head
+                    self._response, received = head, rest
                     break
+                self._interim_bytes += len(received) - len(rest)
                 self._pass_on_interim(head)
+                received = rest
         except BadMessage as bad:
             raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
         self._received = received
 
     def _pass_on_interim(self, head: ResponseHead) -> None:
         """Pass a 1xx on to clients that know of them (RFC 9110, section 15.2)."""
-        self._interim_responses += 1
-        if self._interim_responses > MOST_INTERIM_RESPONSES:
+        if self._interim_bytes > MOST_INTERIM_BYTES:
             raise ResponseError(State.RESPONSE_BAD, "too_many_interim_responses")
         if self._request.head.version != b"1.0":
             headers = self._request.frontend.headers
             self._send_at_once(headers.response_head(head, connection_option=b"", is_chunked=False))
+        if self._upload is None or self._upload.is_over:
+            expect_response(self._request)
 
     def _send_at_once(self, data: bytes) -> None:
         """Send a head that must go whole: it is short, and the client has nothing else to read yet."""

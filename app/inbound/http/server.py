@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import _socket
 import time
+from typing import Final
 
 from greenlet import getcurrent
 from loguru import logger
 
-from app.domain.errors import ConnectionEnded
-from app.domain.outcome import State
+from app.domain.errors import ConnectionEnded, Killed
+from app.domain.outcome import Refusal, State
 from app.inbound.access_log import AccessLog
 from app.inbound.admission import accepted_socket, admit
 from app.inbound.connections import NO_PROGRESS, Connection, Connections
@@ -17,14 +18,18 @@ from app.inbound.event_loop import ReusedGreenlets
 from app.inbound.frontend import LiveFrontend
 from app.inbound.http.accounting import RequestAccounts
 from app.inbound.http.connection import CLOSING, HttpConnection
-from app.inbound.http.edge_responses import STATUS_OF, edge_response
+from app.inbound.http.edge_responses import edge_response
 from app.inbound.http.proxying import Proxying
 from app.inbound.http.request_tally import RequestTally
 from app.inbound.http.responder import Responder
 from app.inbound.http.stream import ClientStream
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
+from app.inbound.tcp.direction import SinkError
 from app.inbound.tcp.relay import reset_on_close
+
+MOST_LINGERING: Final = 64
+"""Refused connections that may wait for their request at once, 1 s at most; beyond these, responses may be lost."""
 
 
 class HttpServer:
@@ -47,6 +52,8 @@ class HttpServer:
         self._accounts = RequestAccounts(connections, requests, access_log)
         self._responders = (handling, Proxying(pipes, idle))
         self._greenlets = ReusedGreenlets(self._serve)
+        self._lingering = 0
+        """Refused connections that are still open."""
 
     def accept(self, live: LiveFrontend, descriptor: int, peer: tuple[str, int], listener: str) -> None:
         """Take over an accepted socket. Called by the event loop: does not wait."""
@@ -80,15 +87,30 @@ class HttpServer:
             connection.frontend.service.closed(connection.admitted, connection.admission, state)
 
     def _turn_away(self, connection: Connection, downstream: _socket.socket, state: State, reason: str) -> None:
-        """End a connection that was not let in."""
+        """End a connection that was not admitted."""
         if state is State.CLIENT_LIMIT:
-            try:
-                downstream.send(edge_response(STATUS_OF[state], reason, None, closes=True))
-            except OSError:
-                reset_on_close(downstream)
+            self._refuse(downstream, reason)
         else:
             reset_on_close(downstream)
         self._access_log.connection_ended(connection, state, reason, time.monotonic())
+
+    def _refuse(self, downstream: _socket.socket, reason: str) -> None:
+        """Respond to a connection over a limit: 503, or 429 for a limit of its client (RFC 6585, section 4)."""
+        is_of_all = reason == Refusal.MAX_CONNECTIONS
+        extra = () if is_of_all else (("Retry-After", "1"),)
+        client = ClientStream(downstream)
+        try:
+            client.send(edge_response(503 if is_of_all else 429, reason, None, closes=True, extra=extra))
+            if self._lingering < MOST_LINGERING:  # wait for the request: a close before it comes resets the response
+                self._lingering += 1
+                try:
+                    client.linger(is_request_read=False)
+                finally:
+                    self._lingering -= 1
+        except (SinkError, Killed):
+            reset_on_close(downstream)
+        finally:
+            client.release()
 
     def end_idle(self) -> None:
         """End, of closing frontends, the connections that wait for their next request."""
