@@ -86,6 +86,8 @@ class ServicePool:
         """Calls accepted and not yet completed."""
         self._connected = self._in_use = 0
         self._served = self._errors = self._timeouts = self._busy = self._lost = self._opened = 0
+        self._lost_last = ""
+        """Why the server was lost last; empty once it has been heard of since."""
 
     def start(self) -> None:
         """Start connecting, without waiting."""
@@ -141,8 +143,8 @@ class ServicePool:
 
     def counts(self) -> ServiceCounts:
         return ServiceCounts(
-            is_up=self._down is None and self._connected > 0,
-            reason=self._down or ("" if self._connected else "not connected yet"),
+            is_up=self._down is None and self._connected > 0 and not self._lost_last,
+            reason=self._down or self._lost_last or ("" if self._connected else "not connected yet"),
             connected=self._connected,
             in_use=self._in_use,
             depth=self._pending - self._in_use,
@@ -238,9 +240,11 @@ class ServicePool:
             usable = self._dropped(usable)
         except OperationRefused as error:
             self._errors += 1
+            self._lost_last = ""  # the server has responded
             call.fail(ServiceError(self._name, str(error)))
         except ConnectionLost as error:
             self._lost += 1
+            self._lost_last = str(error)
             call.fail(ServiceDown(self._name, str(error), may_have_happened=usable is not None))
             usable = self._dropped(usable)
         except Exception as error:
@@ -254,6 +258,7 @@ class ServicePool:
             raise
         else:
             self._served += 1
+            self._lost_last = ""
             call.future.set(result)
         finally:
             timeout.close()
@@ -335,6 +340,7 @@ class ServicePool:
     def _opened_one(self) -> None:
         self._connected += 1
         self._opened += 1
+        self._lost_last = ""
         if self._down is not None:
             self._down = None
             logger.info("service {} is up again", self._name)

@@ -57,6 +57,9 @@ _Bytes = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MAX_BODY_BYT
 _Flag = Annotated[Any, _or_null(type="boolean")]
 
 
+_FRONTENDS: Final = "Names of the frontends that lead to endpoints (`gateway: on`); empty: no request reaches it"
+
+
 class EndpointFields(Model):
     """An endpoint without its id; omitted fields have their default."""
 
@@ -107,12 +110,14 @@ class EndpointState(Model):
     served: int
     errors: int
     refused: int = Field(description="Requests beyond max_concurrency")
+    frontends: list[str] = Field(description=_FRONTENDS)
 
 
 class EndpointStates(Model):
     """Every endpoint."""
 
     items: list[EndpointState]
+    damaged: dict[str, str] = Field(description="Stored endpoints that are left out, by id, and why")
 
 
 class EndpointPath(Model):
@@ -140,6 +145,7 @@ class SourceVersion(Model):
     checksum: str
     created_at: float = Field(description="Unix seconds")
     deployed_at: float | None = Field(description="Unix seconds of its last deployment; null: never deployed")
+    frontends: list[str] = Field(description=_FRONTENDS)
 
 
 class SourceVersions(Model):
@@ -150,21 +156,30 @@ class SourceVersions(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    _add_endpoint_routes(api, edge.gateway.deployment)
-    _add_version_routes(api, edge.gateway.deployment)
+
+    def frontends() -> list[str]:
+        return [frontend.name for frontend in edge.config().frontends if frontend.gateway]
+
+    _add_endpoint_routes(api, edge, frontends)
+    _add_version_routes(api, edge.gateway.deployment, frontends)
 
 
-def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
+def _add_endpoint_routes(api: Api, edge: EdgeParts, frontends: Callable[[], list[str]]) -> None:
+    deployment = edge.gateway.deployment
+
     def state_of(endpoint_id: str) -> EndpointState:
         for view in deployment.endpoints():
             if view.endpoint.id == endpoint_id:
-                return _described(view)
+                return _described(view, frontends())
         raise Problem(404, f"there is no endpoint {endpoint_id!r}")
 
     @api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)
     def list_endpoints() -> EndpointStates:
         """List the endpoints with the state of their handlers."""
-        return EndpointStates(items=[_described(view) for view in deployment.endpoints()])
+        with _problems():
+            damaged = edge.gateway.damaged("endpoint")
+        items = [_described(view, frontends()) for view in deployment.endpoints()]
+        return EndpointStates(items=items, damaged=damaged)
 
     @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, response=EndpointState, status=201, problems=(409,))
     def create_endpoint(body: NewEndpoint) -> EndpointState:
@@ -194,16 +209,17 @@ def _add_endpoint_routes(api: Api, deployment: Deployment) -> None:
             deployment.remove(path.endpoint_id)
 
 
-def _add_version_routes(api: Api, deployment: Deployment) -> None:
+def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[], list[str]]) -> None:
     def version_after(work: Callable[..., StoredVersion], *arguments: object) -> SourceVersion:
         with _problems():
-            return _source_version(work(*arguments))
+            return _source_version(work(*arguments), frontends())
 
     @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, response=SourceVersions, problems=(404,))
     def list_versions(path: EndpointPath) -> SourceVersions:
         """List the stored versions."""
         with _problems():
-            return SourceVersions(items=[_source_version(version) for version in deployment.versions(path.endpoint_id)])
+            versions = deployment.versions(path.endpoint_id)
+        return SourceVersions(items=[_source_version(version, frontends()) for version in versions])
 
     @api.post(
         "/api/endpoints/<endpoint_id>/versions",
@@ -219,7 +235,7 @@ def _add_version_routes(api: Api, deployment: Deployment) -> None:
 
     @api.get(
         "/api/endpoints/<endpoint_id>/versions/<int:number>/source",
-        Scope.READ,
+        Scope.DEPLOY,  # a source may hold secrets
         tag=TAG,
         response=Source,
         problems=(404,),
@@ -293,7 +309,7 @@ def _parsed(given: dict[str, Any]) -> Endpoint:
         raise Problem(422, "this is not a valid endpoint", errors=faults) from None
 
 
-def _described(view: EndpointView) -> EndpointState:
+def _described(view: EndpointView, frontends: list[str]) -> EndpointState:
     endpoint = view.endpoint
     return EndpointState(
         id=endpoint.id,
@@ -311,6 +327,7 @@ def _described(view: EndpointView) -> EndpointState:
         served=view.served,
         errors=view.errors,
         refused=view.refused,
+        frontends=frontends,
     )
 
 
@@ -325,10 +342,11 @@ def _version(view: VersionView) -> HandlerVersion:
     )
 
 
-def _source_version(version: StoredVersion) -> SourceVersion:
+def _source_version(version: StoredVersion, frontends: list[str]) -> SourceVersion:
     return SourceVersion(
         number=version.number,
         checksum=version.checksum,
         created_at=version.created_at,
         deployed_at=version.deployed_at,
+        frontends=frontends,
     )

@@ -63,6 +63,7 @@ class ServiceStates(Model):
     """Every service."""
 
     items: list[ServiceState]
+    damaged: dict[str, str] = Field(description="Stored services that are left out, by name, and why")
 
 
 class ServicePath(Model):
@@ -92,7 +93,9 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     @api.get("/api/services", Scope.READ, tag=TAG, response=ServiceStates)
     def list_services() -> ServiceStates:
         """List the services."""
-        return ServiceStates(items=[_described(view) for view in services.services.describe()])
+        with _problems():
+            damaged = edge.gateway.damaged("service")
+        return ServiceStates(items=[_described(view) for view in services.services.describe()], damaged=damaged)
 
     @api.post("/api/services", Scope.DEPLOY, tag=TAG, response=ServiceState, status=201, problems=(409,))
     def create_service(body: NewService) -> ServiceState:

@@ -191,7 +191,10 @@ def rollback(edge: Caller, endpoint_id: str, as_json: bool) -> None:
 
 
 def _report_deployed(endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
-    report(version, as_json, f"endpoint {endpoint_id}: version {version['number']} is serving")
+    said = f"endpoint {endpoint_id}: version {version['number']} is serving"
+    if not version["frontends"]:
+        said = f"endpoint {endpoint_id}: version {version['number']} is deployed, but no frontend has `gateway: on`"
+    report(version, as_json, said)
 
 
 @endpoints.command("undeploy")

@@ -11,7 +11,7 @@ import gevent
 from loguru import logger
 
 from actors.handlers import HandlersActor
-from actors.runtime import Address, stop
+from actors.runtime import Address, AskTimeoutError, stop
 from actors.services.supervision import Services
 from actors.supervisor import Supervisor
 from app.config import Config
@@ -32,6 +32,8 @@ from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 
 _STOP_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 5.0
+"""Between two attempts to restore what is deployed."""
 MOST_OVERRUNS: Final = 2
 """Times that a version may hold the event loop for longer than its limit, before it is taken out of service."""
 
@@ -57,6 +59,13 @@ class EdgeGateway:
         self._overruns: Counter[tuple[str, int]] = Counter()
         """By endpoint and version."""
         self._has_started = False
+        self._store, self._run = store, thread.run
+        self._to_restore = [self.services.restore, self.deployment.restore]
+        self._retry: gevent.Greenlet | None = None
+        self.restore_error = ""
+        """Why endpoints and services are not restored yet; empty once they are."""
+        self.damaged_rows: dict[str, str] = {}
+        """The faults of rows of the file that were left out, by "endpoint ID" or "service NAME"."""
 
     def start_actor(self) -> None:
         """Start the actor that owns the request handlers, with none."""
@@ -70,11 +79,26 @@ class EdgeGateway:
             return
         self._has_started = True
         self._blocking.start()
+        self._restore()
+
+    def _restore(self) -> None:
+        """Restore the services and what is deployed, each row that is sound; again later if the file cannot be read."""
         try:
-            self.services.restore()
-            self.deployment.restore()
-        except StoreError as error:
-            logger.error("gateway: {}", error)
+            self.damaged_rows = self._run(self._store.damaged)
+            while self._to_restore:
+                self._to_restore[0]()
+                self._to_restore.pop(0)
+        except (StoreError, AskTimeoutError) as error:
+            if self.restore_error != str(error):
+                logger.error("gateway: {}; trying again every {:g} s", error, RETRY_SECONDS)
+            self.restore_error = str(error)
+            self._retry = gevent.spawn_later(RETRY_SECONDS, self._restore)
+            return
+        for row, fault in self.damaged_rows.items():
+            logger.error("gateway: {} is damaged and left out: {}", row, fault)
+        if self.restore_error:
+            logger.info("gateway: restored")
+        self.restore_error = ""
 
     def _count_overrun(self, endpoint_id: str, number: int) -> None:
         """Take a version out of service that has held the event loop for too long more than once."""
@@ -82,10 +106,21 @@ class EdgeGateway:
         if self._overruns[endpoint_id, number] == MOST_OVERRUNS:
             gevent.spawn(self.deployment.take_out, endpoint_id, number)
 
+    def damaged(self, kind: str) -> dict[str, str]:
+        """Return the faults of damaged rows of a kind, `endpoint` or `service`, by id.
+
+        Raises StoreError until they are restored.
+        """
+        if self.restore_error:
+            raise StoreError(f"not restored yet: {self.restore_error}")
+        return {row.removeprefix(f"{kind} "): fault for row, fault in self.damaged_rows.items() if row.startswith(kind)}
+
     def stop(self) -> None:
         """End the services and the actor."""
         if self._has_started:
             self._blocking.stop()
+        if self._retry is not None:
+            self._retry.kill(block=False)
         self.services.services.stop_all()
         self._supervisor.dismiss(self._handlers)
         stop((self._handlers,), timeout_s=_STOP_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from actors.messages import CountCandidates
+from actors.messages import CountCandidates, PoolCounts
 from actors.runtime import ask
 from app.edge.parts import EdgeParts
 from app.outbound.json_log import rfc3339
@@ -13,10 +13,11 @@ from app.outbound.replica_file import ReplicaStatus
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 
-def readiness(parts: EdgeParts) -> tuple[bool, dict[str, object]]:
-    """Return whether the edge wants clients, and the details. Raises what asking the registry raises.
+def readiness(parts: EdgeParts, frontend: str | None = None) -> tuple[bool, dict[str, object]]:
+    """Return whether the edge, or one frontend of it, wants clients, and the details.
 
-    It wants them while it listens, does not drain, and has a backend to select.
+    The edge wants them while it listens, does not drain, has a backend to select, and no frontend is dark that is
+    `required`. A frontend is dark while its pool has no candidate backend. Raises what asking the registry raises.
     """
     pools = ask(parts.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
     candidates = sum(pool.candidates for pool in pools.values())
@@ -27,13 +28,22 @@ def readiness(parts: EdgeParts) -> tuple[bool, dict[str, object]]:
         reasons.append("draining")
     if not listeners:
         reasons.append("not listening")
-    if candidates == 0 and any(pools):  # an edge of request handlers alone has only the pool without a name
+    if parts.gateway.restore_error:
+        reasons.append("endpoints are not restored")
+    frontends = {one.name: one for one in parts.config().frontends}
+    dark = [name for name, one in frontends.items() if one.backend and not _has_candidate(pools.get(one.backend))]
+    if frontend is not None and frontend not in frontends:
+        reasons.append(f"no such frontend: {frontend}")
+    elif (frontend is not None and frontend in dark) or (frontend is None and candidates == 0 and any(pools)):
         reasons.append("no candidate backend")
+    elif frontend is None:
+        reasons += [f"no candidate backend: frontend {name}" for name in dark if frontends[name].required]
     details: dict[str, object] = {
         "ready": not reasons,
         "reasons": reasons,
         "listeners": [address for addresses in listeners.values() for address in addresses],
         "frontends": listeners,
+        "dark_frontends": dark,
         "backends": sum(pool.members for pool in pools.values()),
         "candidates": candidates,
         "pools": {
@@ -48,9 +58,14 @@ def readiness(parts: EdgeParts) -> tuple[bool, dict[str, object]]:
             "rows_refused": routing.rows_refused,
         },
         "replica": _replica(parts.replica.current) if parts.replica is not None else None,
+        "gateway": {"restore_error": parts.gateway.restore_error, "damaged_rows": parts.gateway.damaged_rows},
         "geography": _geography(parts.geo) if parts.geo is not None else None,
     }
     return not reasons, details
+
+
+def _has_candidate(pool: PoolCounts | None) -> bool:
+    return pool is not None and pool.candidates > 0
 
 
 def _replica(reported: ReplicaStatus | None) -> dict[str, object]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from gevent.lock import BoundedSemaphore
-from loguru import logger
 
 from actors.services.supervision import Services
 from app.domain.service_errors import NoSuchService
@@ -39,13 +39,11 @@ class ServiceDeployment:
         self._lock = BoundedSemaphore()
 
     def restore(self) -> None:
-        """Start the stored services. An invalid row is logged, the others start."""
+        """Start the stored services. Damaged rows are left out."""
         specs = []
         for row in self._in_thread(self._store.services):
-            try:
+            with suppress(BadService):
                 specs.append(parse_service(row._asdict()))
-            except BadService as bad:
-                logger.bind(service=row.name).error("service {} cannot be started: {}", row.name, bad)
         self.services.start_all(specs)
 
     def create(self, given: Mapping[str, object]) -> ServiceView:

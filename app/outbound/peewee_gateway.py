@@ -19,6 +19,7 @@ from typing import Any, Final
 import peewee
 
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
+from app.domain.services import BadService, parse_service
 from app.domain.stored import ServiceRow, StoredVersion, StoreError
 
 BUSY_SECONDS: Final = 5
@@ -73,6 +74,8 @@ class ServiceTable(peewee.Model):
         table_name = "services"
 
 
+_DAMAGE: Final = (BadEndpoint, ValueError, TypeError)
+"""What a damaged row raises."""
 TABLES: Final = (EndpointTable, VersionTable, ServiceTable)
 
 
@@ -108,10 +111,31 @@ class SqliteGatewayStore:
     # Endpoints
 
     def endpoints(self) -> list[tuple[Endpoint, int | None]]:
-        """Return every endpoint with the number of its deployed version, ordered by id."""
+        """Return every endpoint with the number of its deployed version, ordered by id. Leaves damaged rows out."""
+        found = []
+        for row in self._rows(EndpointTable, EndpointTable.id):
+            with contextlib.suppress(*_DAMAGE):
+                found.append((_endpoint(row), row["deployed"]))
+        return found
+
+    def damaged(self) -> dict[str, str]:
+        """Return the faults of damaged rows, by "endpoint ID" and "service NAME"."""
+        found = {}
+        for row in self._rows(EndpointTable, EndpointTable.id):
+            try:
+                _endpoint(row)
+            except _DAMAGE as error:
+                found[f"endpoint {row['id']}"] = str(error)
+        for row in self._rows(ServiceTable, ServiceTable.name):
+            try:
+                parse_service(_service(row)._asdict())
+            except (*_DAMAGE, BadService) as error:
+                found[f"service {row['name']}"] = str(error)
+        return found
+
+    def _rows(self, table: type[peewee.Model], key: peewee.Field) -> list[dict[str, Any]]:
         with self._translated():
-            rows = list(EndpointTable.select().order_by(EndpointTable.id).dicts().execute(self._database))
-            return [(_endpoint(row), row["deployed"]) for row in rows]
+            return list(table.select().order_by(key).dicts().execute(self._database))
 
     def create_endpoint(self, endpoint: Endpoint) -> bool:
         """Add an endpoint. Returns False if the id exists."""
@@ -194,10 +218,12 @@ class SqliteGatewayStore:
     # Services
 
     def services(self) -> list[ServiceRow]:
-        """Return every service, ordered by name."""
-        with self._translated():
-            rows = ServiceTable.select().order_by(ServiceTable.name).dicts().execute(self._database)
-            return [ServiceRow(row["name"], row["kind"], _object(row["settings"])) for row in rows]
+        """Return every service, ordered by name. Leaves damaged rows out."""
+        found = []
+        for row in self._rows(ServiceTable, ServiceTable.name):
+            with contextlib.suppress(*_DAMAGE):
+                found.append(_service(row))
+        return found
 
     def save_service(self, service: ServiceRow) -> None:
         """Insert or replace a service."""
@@ -240,6 +266,10 @@ def _row(endpoint: Endpoint) -> dict[str, object]:
 def _endpoint(row: Mapping[str, Any]) -> Endpoint:
     given = {name: row[name] for name in Endpoint.__slots__}
     return parse_endpoint({**given, "methods": str(row["methods"]).split()})
+
+
+def _service(row: Mapping[str, Any]) -> ServiceRow:
+    return ServiceRow(row["name"], row["kind"], _object(row["settings"]))
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -213,7 +213,8 @@ def test_it_comes_back_by_itself(make, server, logged):
     server.fall("gone")
     with pytest.raises(ServiceDown):
         call(pool, "hello")
-    eventually(lambda: not pool.counts().is_up)
+    assert not pool.counts().is_up, "as its calls go, whatever is still connected"
+    eventually(lambda: pool.counts().connected == 0)
     server.down = None
     eventually(lambda: pool.counts().connected == 2)
     assert call(pool, "hello") == "hello"

@@ -108,7 +108,7 @@ def test_an_endpoint_is_created_and_its_handler_deployed_swapped_rolled_back_and
     page.wait_for("#version-rows tr:nth-child(2)", "v1")
     page.wait_for("#version-rows tr:nth-child(1)", "serving")
     page.click("#roll-back")
-    page.wait_for("#outcome", "Rolled back: version 1 is serving.")
+    page.wait_for("#outcome", "Rolled back. Version 1 is serving.")
     assert town.response("/hello") == (200, "one")
     page.wait_for("#version-rows tr:nth-child(2)", "serving")
     page.click("[aria-label='Deploy version 2']")

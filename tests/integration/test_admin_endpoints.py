@@ -108,12 +108,11 @@ def test_a_truncated_body_counts_as_an_error(town):
     assert (state["served"], state["errors"]) == (1, 1)
 
 
-@pytest.mark.parametrize("request_text", ["GET /hello HTTP/1.1\r\n", "POST /hello HTTP/1.1\r\nContent-Length: 9\r\n"])
-def test_a_client_that_leaves_is_not_an_error_of_the_handler(town, request_text):
-    town.create(methods=["GET", "POST"])
+def test_a_client_that_leaves_is_not_an_error_of_the_handler(town):
+    town.create()
     town.deploy("def handle(request, context):\n    while True:\n        yield bytes(65536)\n")
     with town.proxy.connect() as sock:
-        sock.sendall(f"{request_text}Host: a\r\n\r\n".encode())
+        sock.sendall(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
         eventually(lambda: town.admin.get("/api/endpoints/hello")["active"])
     state = eventually(lambda: [one for one in [town.admin.get("/api/endpoints/hello")] if one["active"] == 0])[0]
     assert (state["served"], state["errors"]) == (1, 0)

@@ -113,7 +113,7 @@ def test_ready_names_the_candidates_or_the_reasons(edge, origin, routing_db):
     assert (status, ready["ready"], ready["reasons"]) == (200, True, [])
     assert (ready["backends"], ready["candidates"], ready["connections"]) == (2, 1, 0)
     assert ready["listeners"] == ["{}:{}".format(*proxy.address)]
-    assert ready["frontends"] == {"edge": ready["listeners"]}
+    assert (ready["frontends"], ready["dark_frontends"]) == ({"edge": ready["listeners"]}, [])
     assert ready["pools"] == {"default": {"backends": 2, "candidates": 1, "fails_open": False}}
     assert ready["routing"]["rows_refused"] == 1
     assert ready["geography"]["age_days"] >= 0
@@ -122,7 +122,8 @@ def test_ready_names_the_candidates_or_the_reasons(edge, origin, routing_db):
     assert json.loads(body) | {"routing": 0, "geography": 0, "listeners": 0, "frontends": 0} == {
         "ready": False, "reasons": ["no candidate backend"], "backends": 3, "candidates": 0, "connections": 0,
         "pools": {"default": {"backends": 3, "candidates": 0, "fails_open": False}}, "configuration_is_current": True,
-        "routing": 0, "replica": None, "geography": 0, "listeners": 0, "frontends": 0,
+        "routing": 0, "replica": None, "geography": 0, "listeners": 0, "frontends": 0, "dark_frontends": ["edge"],
+        "gateway": {"restore_error": "", "damaged_rows": {}},
     }  # fmt: skip
 
 

@@ -207,23 +207,31 @@ def test_a_locked_file_is_an_error_and_nothing_is_changed(path, monkeypatch):
         "UPDATE endpoints SET path = 'nowhere'",
         "UPDATE endpoints SET methods = 'FETCH'",
         "UPDATE endpoints SET timeout_seconds = 'soon'",
-        "DROP TABLE endpoints",
     ],
 )
-def test_a_damaged_row_is_an_error(store, path, damage):
+def test_a_damaged_row_is_left_out_and_named(store, path, damage):
     store.create_endpoint(HELLO)
+    assert store.damaged() == {}
     with sqlite3.connect(path) as database:
         database.execute(damage)
+    database.close()
+    assert store.endpoints() == []
+    assert list(store.damaged()) == [f"endpoint {HELLO.id}"]
+
+
+def test_a_lost_table_is_an_error(store, path):
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE endpoints")
     database.close()
     with pytest.raises(StoreError):
         store.endpoints()
 
 
-def test_damaged_settings_are_an_error(store, path):
+def test_damaged_settings_are_left_out_and_named(store, path):
     store.save_service(ServiceRow("main", "db", {}))
     for damage in ("[]", "{"):
         with sqlite3.connect(path) as database:
             database.execute("UPDATE services SET settings = ?", [damage])
         database.close()
-        with pytest.raises(StoreError):
-            store.services()
+        assert store.services() == []
+        assert list(store.damaged()) == ["service main"]

@@ -151,7 +151,9 @@ async function store(id) {
   return number;
 }
 
-const servingMessage = (version) => `Version ${version.number} is serving.`;
+const servingMessage = (version) => version.frontends.length
+  ? `Version ${version.number} is serving.`
+  : `Version ${version.number} is deployed, but no frontend leads to endpoints (gateway: on).`;
 
 function deployVersion(version) {
   return attempt((id) => call("POST", endpointPath(id, `versions/${version}/deploy`)), servingMessage);
@@ -167,7 +169,7 @@ function compile() {
 }
 
 function rollBack() {
-  return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back: version ${version.number} is serving.`);
+  return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back. ${servingMessage(version)}`);
 }
 
 function undeploy() {

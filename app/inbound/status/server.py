@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import gevent
 import msgspec
@@ -30,10 +31,16 @@ RESPONSE_SECONDS: Final = 30.0
 
 
 class StatusServer:
-    """Serves three routes. `readiness()` returns (is ready, details), `metrics()` (content type, text)."""
+    """Serves three routes. `metrics()` returns (content type, text).
+
+    `readiness(frontend)` returns (is ready, details), of the whole edge for None.
+    """
 
     def __init__(
-        self, address: ListenAddress, readiness: Callable[[], Readiness], metrics: Callable[[], tuple[str, bytes]]
+        self,
+        address: ListenAddress,
+        readiness: Callable[[str | None], Readiness],
+        metrics: Callable[[], tuple[str, bytes]],
     ) -> None:
         self._readiness = readiness
         self._metrics = metrics
@@ -63,18 +70,19 @@ class StatusServer:
         return ListenAddress(self._server.server_host, self._server.server_port)
 
     def _respond(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        status, content_type, body = self._route(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]
+        status, content_type, body = self._route(method, path, query)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
         if status.startswith("405"):
             headers.append(("Allow", "GET, HEAD"))
         start_response(status, headers)
-        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+        return [b"" if method == "HEAD" else body]
 
-    def _route(self, method: str, path: str) -> tuple[str, str, bytes]:
+    def _route(self, method: str, path: str, query: str) -> tuple[str, str, bytes]:
         routes: dict[str, Callable[[], tuple[str, str, bytes]]] = {
             "/metrics": self._get_metrics,
             "/live": lambda: ("200 OK", JSON, b'{"live":true}\n'),
-            "/ready": self._get_ready,
+            "/ready": lambda: self._get_ready(dict(parse_qsl(query)).get("frontend")),
         }
         handler = routes.get(path)
         if handler is None:
@@ -87,8 +95,8 @@ class StatusServer:
         content_type, text = self._metrics()
         return "200 OK", content_type, text
 
-    def _get_ready(self) -> tuple[str, str, bytes]:
-        is_ready, details = self._readiness()
+    def _get_ready(self, frontend: str | None) -> tuple[str, str, bytes]:
+        is_ready, details = self._readiness(frontend)
         return "200 OK" if is_ready else "503 Service Unavailable", JSON, _json(details)
 
 

@@ -1,0 +1,89 @@
+"""What is stored of the gateway is damaged or cannot be read: the rest serves, and nothing looks empty that is not."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from app.domain.endpoints import Endpoint
+from app.domain.stored import ServiceRow
+from app.outbound.peewee_gateway import SqliteGatewayStore
+from tests.admin_client import admin_of, admin_variables
+from tests.harness import EdgeProcess, eventually, pool
+from tests.integration.http_peers import client_of, live
+
+SOURCE = "def handle(request, context):\n    return 'fine'\n"
+CONFIG = {"frontends": [live("web", "web", gateway=True)], "backends": [pool("web", 1)]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a gateway.db of two endpoints and two services."""
+    store = SqliteGatewayStore(tmp_path / "gateway.db")
+    for name in ("bad", "fine"):
+        assert store.create_endpoint(Endpoint(name, name, f"/{name}"))
+        assert store.set_deployed(name, store.add_version(name, SOURCE).number, time.time())
+        store.save_service(ServiceRow(name, "database", {"engine": "sqlite", "path": str(tmp_path / f"{name}.db")}))
+    store.close()
+    return tmp_path
+
+
+def run_on(folder, statement):
+    with closing(sqlite3.connect(folder / "gateway.db")) as database, database:
+        database.execute(statement)
+
+
+@pytest.fixture
+def start(folder):
+    started = []
+
+    def start():
+        variables = {name: str(value) for name, value in admin_variables(folder).items()}
+        started.append(EdgeProcess(folder, folder / "no.db", "", variables, CONFIG))
+        return started[0], admin_of(started[0], folder)
+
+    yield start
+    for edge in started:
+        edge.kill()
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("UPDATE endpoints SET path = 'no slash' WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET timeout_seconds = 'soon' WHERE id = 'bad'", "endpoint"),
+        ("UPDATE services SET settings = '{' WHERE name = 'bad'", "service"),
+        ("UPDATE services SET kind = 'oracle' WHERE name = 'bad'", "service"),
+    ],
+)
+def test_a_damaged_row_is_named_and_the_rest_serves(folder, start, statement, kind):
+    run_on(folder, statement)
+    edge, admin = start()
+    with client_of(edge) as client:
+        assert client.ask("/fine").body == b"fine"
+    assert edge.event(f"gateway: {kind} bad is damaged and left out: ")
+    assert list(edge.ready()["gateway"]["damaged_rows"]) == [f"{kind} bad"]
+    for path in ("endpoints", "services"):
+        shown = admin.get(f"/api/{path}")
+        is_here = path == f"{kind}s"
+        assert list(shown["damaged"]) == (["bad"] if is_here else [])
+        names = [one["id"] if path == "endpoints" else one["name"] for one in shown["items"]]
+        assert names == (["fine"] if is_here else ["bad", "fine"])
+
+
+def test_what_cannot_be_read_at_the_start_is_restored_later_and_does_not_look_empty(folder, start):
+    run_on(folder, "ALTER TABLE endpoints RENAME COLUMN path TO was_path")
+    edge, admin = start()
+    assert "endpoints are not restored" in edge.ready()["reasons"]
+    assert admin.call("GET", "/api/endpoints").problem["status"] == 503
+    assert admin.call("GET", "/api/services").problem["status"] == 503
+    run_on(folder, "ALTER TABLE endpoints RENAME COLUMN was_path TO path")
+    eventually(lambda: edge.event("gateway: restored"), what="it is tried again")
+    with client_of(edge) as client:
+        assert client.ask("/fine").body == b"fine"
+    assert len(admin.get("/api/endpoints")["items"]) == 2
+    assert len(admin.get("/api/services")["items"]) == 2
+    assert "endpoints are not restored" not in edge.ready()["reasons"]
