@@ -45,6 +45,8 @@ class ConnectionSweeper:
                 frontend.http.head_timeout_seconds,
                 frontend.http.keep_alive_timeout_seconds,
                 frontend.http.response_timeout_seconds,
+                frontend.http.request_body_timeout_seconds,
+                frontend.http.send_timeout_seconds,
                 frontend.http.backend_idle_timeout_seconds,
             )
         ]

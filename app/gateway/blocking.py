@@ -49,8 +49,13 @@ class _Blocked(NamedTuple):
     endpoint_id: str
     version: int
     beat_at: float
-    is_import: bool
+    frame: FrameType
+    """The outermost one of the handler's module: the call, which the thread tells apart by it."""
     stack: str
+
+    @property
+    def is_import(self) -> bool:
+        return self.frame.f_code.co_name == "<module>"
 
 
 class BlockingWatch:
@@ -70,8 +75,8 @@ class BlockingWatch:
         self._on_overrun = on_overrun
         self._limits = limits
         self._beat_at = 0.0
-        self._found: deque[_Blocked] = deque()
-        self._overrun: deque[_Blocked] = deque()
+        self._found: deque[tuple[str, int, float, str]] = deque()
+        self._overrun: deque[tuple[str, int]] = deque()
         self._is_stopping = False
         self._loop_thread = 0
         self._timer: Any = None
@@ -94,37 +99,38 @@ class BlockingWatch:
         now = time.monotonic()
         self._beat_at = now
         while self._found:
-            endpoint_id, version, since, _, stack = self._found.popleft()
+            endpoint_id, version, since, stack = self._found.popleft()
             seconds = now - since
             logger.bind(endpoint=endpoint_id, version=version, seconds=round(seconds, 3)).warning(
                 "endpoint {}: version {} blocked the event loop for {:.2f} s:\n{}", endpoint_id, version, seconds, stack
             )
             self._on_blocked(endpoint_id)
         while self._overrun:
-            overrun = self._overrun.popleft()
-            self._on_overrun(overrun.endpoint_id, overrun.version)
+            self._on_overrun(*self._overrun.popleft())
 
     def _watch(self) -> None:
         """Run in the thread: each time the loop is blocked, find the handler, and end it beyond its limit."""
         sleep = monkey.get_original("time", "sleep")
-        found_at = ended_at = 0.0
+        found_at = ended_at = held_since = 0.0
+        held: FrameType | None = None
         while not self._is_stopping:
             sleep(CHECK_SECONDS)
             beat_at, now = self._beat_at, time.monotonic()
-            if now - beat_at < BLOCKED_SECONDS:
-                continue
-            found = self._handler_now(beat_at)
+            found = self._handler_now(beat_at) if now - beat_at >= BLOCKED_SECONDS else None
             if found is None:
+                held = None
                 continue
+            if held is not found.frame:  # many short calls may share a turn of the loop; none pays for the others
+                held, held_since = found.frame, now
             if found_at != beat_at:
                 found_at = beat_at
-                self._found.append(found)
-            over = now - beat_at - self._limit_of(found)
+                self._found.append((found.endpoint_id, found.version, beat_at, found.stack))
+            over = now - held_since - self._limit_of(found)
             if over >= LAST_RESORT_SECONDS:
-                self._end_process(found, now - beat_at)
+                self._end_process(found, now - held_since)
             if over >= 0 and now - ended_at >= AGAIN_SECONDS:
-                if ended_at < beat_at and not found.is_import:
-                    self._overrun.append(found)
+                if ended_at < held_since and not found.is_import:
+                    self._overrun.append((found.endpoint_id, found.version))
                 ended_at = now
                 self._end_handler(beat_at)
 
@@ -164,8 +170,7 @@ def _handler_in(frame: FrameType | None, beat_at: float) -> _Blocked | None:
     match = _FILE.fullmatch(outermost.f_code.co_filename) if outermost is not None else None
     if outermost is None or match is None:
         return None
-    is_import = outermost.f_code.co_name == "<module>"
-    return _Blocked(match["endpoint"], int(match["version"]), beat_at, is_import, _stack(innermost, outermost))
+    return _Blocked(match["endpoint"], int(match["version"]), beat_at, outermost, _stack(innermost, outermost))
 
 
 def _stack(innermost: FrameType | None, outermost: FrameType) -> str:

@@ -136,6 +136,15 @@ def test_a_handler_that_catches_everything_is_ended_again_and_again(blocked, mon
     eventually(lambda: blocked)
 
 
+def test_many_short_calls_in_one_turn_of_the_loop_are_each_within_the_limit(blocked, overruns):
+    """Each takes 0.1 s of a limit of 0.3 s; the loop, which they hold together for 1 s, does not run between them."""
+    handler: Any = load_handler("quick v2", SPIN)
+    for _ in range(10):
+        handler(0.1, None)
+    eventually(lambda: blocked)
+    assert (blocked, overruns) == (["quick"], [])
+
+
 def test_a_source_that_computes_for_ever_when_imported_is_ended(blocked, overruns, monkeypatch):
     monkeypatch.setattr(blocking, "LONGEST_SECONDS", 0.3)
     with pytest.raises(HandlerError, match="held the event loop") as caught:
