@@ -100,7 +100,7 @@ class HeaderRules:
         received: dict[bytes, bytes] = {}
         for name, value in head.headers:
             key = name.lower()
-            if key in dropped or key in tokens or (b"_" in key and self._drops_underscores):
+            if key in dropped or key in tokens or (b"_" in key and self._drops(key)):
                 continue
             if key == b"max-forwards" and (hops := hops_left(head)) is not None:
                 value = b"%d" % max(0, hops - 1)  # noqa: PLW2901
@@ -125,6 +125,10 @@ class HeaderRules:
         lines.append(self._via[head.version])
         lines.append(self._request_lines)
         return b"".join(lines), request_id
+
+    def _drops(self, key: bytes) -> bool:
+        """Say whether a name with underscores is dropped: always if CGI and WSGI take it for a forwarding field."""
+        return self._drops_underscores or key.replace(b"_", b"-") in FORWARDING
 
     def request_id(self, head: RequestHead, sender: Sender) -> bytes:
         """Return the id of a request that is not forwarded: a trusted proxy's, or a new one."""
