@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gevent.queue import Queue
+from gevent.queue import Empty, Queue
 from gevent.server import StreamServer
 
 from tests.harness import PATIENCE_SECONDS, EdgeProcess, eventually, freeze, row, write_backends
@@ -213,7 +213,12 @@ class Stage:
         self._outcomes = outcomes
 
         def outcome() -> Any:
-            result = outcomes.get(timeout=PATIENCE_SECONDS)
+            try:
+                result = outcomes.get(timeout=PATIENCE_SECONDS)
+            except Empty:
+                pytest.fail(
+                    f"no connection to the backend has ended; the edge's last log lines: {self.edge.log()[-5:]}"
+                )
             if isinstance(result, BaseException) and not isinstance(result, OSError):
                 raise result
             return result

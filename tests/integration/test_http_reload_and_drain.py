@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 
 from tests.harness import eventually, pool
-from tests.integration.http_peers import Origin, client_of, head, http_edge, live, request_line, whole
+from tests.integration.http_peers import Origin, chunk, client_of, head, http_edge, live, request_line, whole
 from tests.integration.peers import paused
 
 
@@ -119,20 +119,25 @@ def test_a_refused_configuration_changes_nothing(start, config):
 
 
 def test_twenty_reloads_under_load_fail_no_request(start, config):
-    """Clients that stay and clients that come anew, while the pool and the headers change to and fro."""
+    """Clients that stay and clients that come anew, while the pool and the headers change to and fro.
+
+    The end is a plain flag: a gevent Event that some wait for with a timeout may forget those who came last.
+    """
     configs = [config("old", web="a"), config("new", web="b")]
     proxy = start(configs[0])
-    responses, done = Counter(), Event()
+    responses, is_over = Counter(), False
 
     def stay():
         with client_of(proxy) as client:
-            while not done.wait(0.002):
+            while not is_over:
                 responses[told(client.ask())] += 1
+                gevent.sleep(0.002)
 
     def come_anew():
-        while not done.wait(0.002):
+        while not is_over:
             with client_of(proxy) as client:
                 responses[told(client.ask(method="POST", body=b"x" * 1000))] += 1
+            gevent.sleep(0.002)
 
     clients = [gevent.spawn(work) for work in (stay, stay, come_anew, come_anew)]
     with client_of(proxy) as witness:
@@ -142,7 +147,7 @@ def test_twenty_reloads_under_load_fail_no_request(start, config):
             eventually(lambda mark=("old", "new")[number % 2]: told(witness.ask())[1] == mark)
             seen = responses.total()
             eventually(lambda seen=seen: responses.total() > seen + 20)
-    done.set()
+    is_over = True
     for client in clients:
         client.get(timeout=10)
     assert set(responses) == {("a", "old", None), ("b", "new", None)}
@@ -154,16 +159,22 @@ def test_twenty_reloads_under_load_fail_no_request(start, config):
 
 def test_idle_connections_are_closed_at_once_and_requests_in_flight_finish(start, config, backends):
     proxy = start(config(web="a"), DRAIN_TIMEOUT_SECS=60)
-    with client_of(proxy) as idle, client_of(proxy) as busy, client_of(proxy) as uploading:
+    with ExitStack() as stack:
+        idle, busy, uploading, collected = (stack.enter_context(client_of(proxy)) for _ in range(4))
         assert idle.ask().status == 200
         send(busy, "/waits")
-        uploading.send(head("PUT / HTTP/1.1", "Host: x", "Content-Length: 4") + b"ha")
+        uploading.send(head("PUT / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked") + chunk(b"ha"))
+        collected.send(
+            head("PUT / HTTP/1.1", "Host: x", "Content-Length: 4") + b"ha"
+        )  # read whole before it is sent on
         eventually(lambda: len(backends["a"].origin.requests) == 3)
         proxy.process.send_signal(signal.SIGTERM)
         assert idle.has_ended()
         assert proxy.process.poll() is None
-        uploading.send(b"lf")
+        uploading.send(chunk(b"lf") + chunk(b""))
         assert told(uploading.read()) == ("a", "old", "close")
+        collected.send(b"lf")
+        assert told(collected.read()) == ("a", "old", "close")
         backends["a"].may_answer.set()
         assert told(busy.read()) == ("a", "old", "close")
         assert busy.has_ended()
