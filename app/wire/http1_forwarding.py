@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum, auto
+from functools import partial
 from typing import Final, Protocol
 
 from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
@@ -25,7 +27,38 @@ _ids = itertools.count(1)
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 """The accepted form: the id goes into the log."""
 _NO_CONTENT: Final = 204
+_MOST_NAMES: Final = 512
+_MOST_NAME_BYTES: Final = 64
 _LENGTH: Final = frozenset((b"content-length",))
+
+
+class _Fate(Enum):
+    """What becomes of a field on its way through."""
+
+    PASS = auto()
+    DROP = auto()
+    EXTEND = auto()
+    """By what the edge knows itself."""
+    COUNT_DOWN = auto()
+
+
+_PASS: Final = _Fate.PASS
+
+
+class _Fates(dict[bytes, _Fate]):
+    """The fate of each field name, as spelt; found out once, because the same names come in every message.
+
+    With five lookups for each field, a request with seven fields took 10.5 microseconds, with one 5.
+    """
+
+    def __init__(self, decide: Callable[[bytes], _Fate]) -> None:
+        self._decide = decide
+
+    def __missing__(self, name: bytes) -> _Fate:
+        fate = self._decide(name.lower())
+        if len(self) < _MOST_NAMES and len(name) <= _MOST_NAME_BYTES:  # clients choose the names
+            self[name] = fate
+        return fate
 
 
 class HeaderChanges(Protocol):
@@ -76,10 +109,12 @@ class HeaderRules:
         self._given = changed & FORWARDING
         self._gives_request_id = b"x-request-id" in changed
         self._drops_underscores = not options.underscore_headers
-        self._dropped = HOP_BY_HOP | changed
+        dropped = HOP_BY_HOP | changed
         untrusted = frozenset(name.lower().encode() for name in options.untrusted_headers)
-        self._dropped_and_replaced = self._dropped | FORWARDING | untrusted
-        self._dropped_from_responses = HOP_BY_HOP | changed_back
+        self._of_trusted = _Fates(partial(self._fate, dropped))
+        self._of_others = _Fates(partial(self._fate, dropped | FORWARDING | untrusted))
+        dropped_back = HOP_BY_HOP | changed_back
+        self._of_backends = _Fates(lambda key: _Fate.DROP if key in dropped_back else _Fate.PASS)
         self._via = {
             version: b"Via: %b %b\r\n" % (version, options.via.encode()) if options.via else b""
             for version in (b"1.0", b"1.1")
@@ -95,19 +130,21 @@ class HeaderRules:
         `authority` is the Host of the request, or the address that an HTTP/1.0 client connected to.
         """
         lines = [b"%b %b HTTP/1.1\r\n" % (head.method, head.target)]
-        dropped = self._dropped if sender.is_trusted else self._dropped_and_replaced
+        fates = self._of_trusted if sender.is_trusted else self._of_others
         tokens = head.connection_tokens
         received: dict[bytes, bytes] = {}
         for name, value in head.headers:
-            key = name.lower()
-            if key in dropped or key in tokens or (b"_" in key and self._drops(key)):
+            if tokens and name.lower() in tokens:
                 continue
-            if key == b"max-forwards" and (hops := hops_left(head)) is not None:
-                value = b"%d" % max(0, hops - 1)  # noqa: PLW2901
-            if key in FORWARDING:  # of a trusted proxy: those of others were dropped above
+            fate = fates[name]
+            if fate is _PASS:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif fate is _Fate.EXTEND:
+                key = name.lower()
                 received[key] = b"%b, %b" % (received[key], value) if key in received else value
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+            elif fate is _Fate.COUNT_DOWN:
+                hops = hops_left(head)
+                lines.append(b"%b: %b\r\n" % (name, value if hops is None else b"%d" % max(0, hops - 1)))
         if not head.host:
             lines.append(b"Host: %b\r\n" % authority)
         if head.framing is Framing.CHUNKED:
@@ -126,9 +163,16 @@ class HeaderRules:
         lines.append(self._request_lines)
         return b"".join(lines), request_id
 
-    def _drops(self, key: bytes) -> bool:
-        """Say whether a name with underscores is dropped: always if CGI and WSGI take it for a forwarding field."""
-        return self._drops_underscores or key.replace(b"_", b"-") in FORWARDING
+    def _fate(self, dropped: frozenset[bytes], key: bytes) -> _Fate:
+        """Return what becomes of a request's field with this name in lower case."""
+        if key in dropped:
+            return _Fate.DROP
+        # CGI and WSGI take an underscore for a hyphen, so that a forwarding field could come in under another name.
+        if b"_" in key and (self._drops_underscores or key.replace(b"_", b"-") in FORWARDING):
+            return _Fate.DROP
+        if key in FORWARDING:
+            return _Fate.EXTEND
+        return _Fate.COUNT_DOWN if key == b"max-forwards" else _PASS
 
     def request_id(self, head: RequestHead, sender: Sender) -> bytes:
         """Return the id of a request that is not forwarded: a trusted proxy's, or a new one."""
@@ -140,12 +184,11 @@ class HeaderRules:
     def response_head(self, head: ResponseHead, *, connection_option: bytes, is_chunked: bool) -> bytes:
         """Return the head to send to the client; `connection_option` is close, keep-alive, upgrade or empty."""
         lines = [b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)]
-        dropped, tokens = self._dropped_from_responses, head.connection_tokens
+        fates, left_out = self._of_backends, head.connection_tokens
         if head.status < 200 or head.status == _NO_CONTENT:  # RFC 9110, section 8.6
-            dropped = dropped | _LENGTH
+            left_out = left_out | _LENGTH
         for name, value in head.headers:
-            key = name.lower()
-            if key not in dropped and key not in tokens:
+            if fates[name] is _PASS and (not left_out or name.lower() not in left_out):
                 lines.append(b"%b: %b\r\n" % (name, value))
         lines.append(self._via[head.version])
         if is_chunked:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import gevent
 from greenlet import getcurrent
 
-from app.inbound.event_loop import READ, WRITE, sleeper, watcher
+from app.inbound.event_loop import READ, WRITE, readiness, sleeper, watcher
 from app.inbound.tcp.direction import CHUNK_BYTES, SinkError, SourceError
 
 buffer = bytearray(CHUNK_BYTES)
@@ -110,7 +110,7 @@ class Stream:
 class UpstreamStream(Stream):
     """A connection to a backend. `is_reused`: it has served a request before."""
 
-    __slots__ = ("expires_at", "is_kept_alive", "is_reused", "server")
+    __slots__ = ("_readiness", "expires_at", "is_kept_alive", "is_reused", "server")
 
     def __init__(self, sock: _socket.socket, server: tuple[str, int]) -> None:
         super().__init__(sock)
@@ -120,16 +120,13 @@ class UpstreamStream(Stream):
         self.is_kept_alive = False
         self.expires_at = 0.0
         """Monotonic seconds; for one that is idle."""
+        self._readiness: Any = None
 
     def is_silent(self) -> bool:
         """Say whether nothing has come, no end either. Asks the kernel: the loop knows as of its last turn only."""
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+        if self._readiness is None:
+            self._readiness = readiness(self.sock.fileno())
+        return not self._readiness(0)
 
 
 class ClientStream(Stream):
