@@ -125,6 +125,12 @@ class Server(_Model):
     weight: StrictInt = Field(default=1, ge=0, le=256, description="Relative share of the clients; 0 = no new clients")
 
 
+Lenience = Literal[
+    "repeated_content_length", "folded_headers", "leading_empty_lines", "any_status", "padded_chunk_sizes"
+]
+"""See app.wire.http1_lenient."""
+
+
 class Pool(_Model):
     """A pool of backends: listed under `servers`, or with `app` taken from the routing database."""
 
@@ -140,6 +146,9 @@ class Pool(_Model):
         default=None, description="Take the backends of this app from the routing database; empty = all rows"
     )
     health_check: HealthCheck = Field(default_factory=HealthCheck, description="Health checks of its backends")
+    lenient: tuple[Lenience, ...] = Field(
+        default=(), description="Faults of its backends' HTTP responses that are mended instead of answered by 502"
+    )
 
     @field_validator("servers")
     @classmethod

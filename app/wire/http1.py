@@ -9,7 +9,7 @@ chunked. The result is unambiguous: both sides of the proxy read the same messag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,7 @@ from httptools import (
 from app.wire.http1_diagnosis import framing_fault, header_fault
 from app.wire.http1_faults import TOKEN, BadMessage, refused
 from app.wire.http1_framing import NO_BODY, Framing, add_field, connection_of, framing_of, upgrade_of
+from app.wire.http1_lenient import ANY_STATUS, LEADING_EMPTY_LINES, repaired, without_empty_lines
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -62,7 +63,8 @@ class RequestHead:
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A response that may be forwarded, with fields as in RequestHead. `status` is 100-599.
+    """A response that may be forwarded, with fields as in RequestHead. `status` is 100-599, or
+    up to 999 if that is taken leniently.
 
     `is_persistent` is false if the body ends with the connection. A 101 has framing NONE: what follows is not HTTP.
     """
@@ -128,19 +130,30 @@ def parse_request(head: bytes) -> RequestHead:
     )
 
 
-def parse_response(head: bytes, method: bytes) -> ResponseHead:
-    """Parse the head of a response, 1xx included, to a request with this method. Raises BadMessage, always with 502."""
+def parse_response(head: bytes, method: bytes, lenient: Collection[str] = ()) -> ResponseHead:
+    """Parse the head of a response, 1xx included, to a request with this method. Raises BadMessage, always with 502.
+
+    `lenient` are names of app.wire.http1_lenient.
+    """
     try:
-        return _parse_response(head, method)
+        if not lenient:
+            return _parse_response(head, method, _STATUS_LINE)
+        return _parse_response(
+            repaired(head, lenient), method, _ANY_STATUS_LINE if ANY_STATUS in lenient else _STATUS_LINE
+        )
     except BadMessage as fault:
         raise BadMessage(502, fault.reason) from None
 
 
-def next_response(received: bytes, method: bytes, limit: int) -> tuple[ResponseHead, bytes] | None:
+def next_response(
+    received: bytes, method: bytes, limit: int, lenient: Collection[str] = ()
+) -> tuple[ResponseHead, bytes] | None:
     """Read the head that `received` begins with; return it and what follows, or None while it is not whole.
 
-    Raises BadMessage (502), also for a head of more than `limit` bytes.
+    Raises BadMessage (502), also for a head of more than `limit` bytes. `lenient` as in parse_response.
     """
+    if lenient and LEADING_EMPTY_LINES in lenient and len(received) <= limit:
+        received = without_empty_lines(received)
     end = received.find(b"\r\n\r\n") + 4
     if end > limit or (end == 3 and len(received) > limit):
         raise BadMessage(502, "head_too_long")
@@ -148,7 +161,7 @@ def next_response(received: bytes, method: bytes, limit: int) -> tuple[ResponseH
         if not _STATUS_LINE_BEGINS.fullmatch(received[:9]):  # it never will: a backend of another protocol, perhaps
             raise BadMessage(502, "status_line")
         return None
-    return parse_response(received[:end], method), received[end:]
+    return parse_response(received[:end], method, lenient), received[end:]
 
 
 def request_bytes(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -181,6 +194,7 @@ _AUTHORITY: Final = re.compile(
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]+)(/[^?#]*)?(\?[^#]*)?")
 # The reason phrase and the space before it may be missing: some servers omit them, and clients ignore them.
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[0-9]) ([1-5][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
+_ANY_STATUS_LINE: Final = re.compile(_STATUS_LINE.pattern.replace(b"[1-5]", b"[1-9]"))
 
 
 # Of 9 bytes or fewer.
@@ -288,8 +302,8 @@ def _target(method: bytes, target: bytes, host: bytes, headers: Headers) -> tupl
     return b"*" if is_asterisk else (path or b"/") + query, authority
 
 
-def _parse_response(head: bytes, method: bytes) -> ResponseHead:
-    line = _STATUS_LINE.match(head)
+def _parse_response(head: bytes, method: bytes, status_line: re.Pattern[bytes]) -> ResponseHead:
+    line = status_line.match(head)
     if line is None:
         raise refused("status_line")
     if head.find(b"\r\n\r\n") != len(head) - 4:

@@ -22,6 +22,7 @@ _SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,%d})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*\r\n"
     % (_MAX_DIGITS, TOKEN.pattern, TOKEN.pattern, _QUOTED)
 )
+_PADDED_SIZE_LINE: Final = re.compile(_SIZE_LINE.pattern.removesuffix(rb"\r\n") + rb"[ \t]*\r\n")
 _TRAILER_LINE: Final = re.compile(rb"(?:(%b):[\t -~\x80-\xff]*)?\r\n" % TOKEN.pattern)
 _DATA_END: Final = re.compile(rb"\r\n")
 # A fast path for the usual bytes between two chunks. It has the same effect as matching the lines one by one at a
@@ -45,6 +46,7 @@ class _Part(Enum):
 
 
 _LINES: Final = {_Part.SIZE: _SIZE_LINE, _Part.DATA_END: _DATA_END, _Part.TRAILER: _TRAILER_LINE}
+_PADDED_LINES: Final = _LINES | {_Part.SIZE: _PADDED_SIZE_LINE}
 _FAULTS: Final = {_Part.SIZE: "bad_chunk_size", _Part.DATA_END: "bad_chunk_end", _Part.TRAILER: "bad_trailer"}
 # An incomplete line is acceptable if one of these endings completes it. So no byte of a bad line is forwarded before
 # the rest has arrived.
@@ -52,11 +54,15 @@ _ENDINGS: Final = (b"\r\n", b"\n", b"0\r\n", b";0\r\n", b'0"\r\n', b":\r\n")
 
 
 class ChunkScanner:
-    """Follows one chunked body through the pieces in which it arrives. Do not reuse a scanner that has raised."""
+    """Follows one chunked body through the pieces in which it arrives. Do not reuse a scanner that has raised.
 
-    __slots__ = ("_data_left", "_line", "_part", "_trailer_bytes", "is_complete")
+    `takes_padding`: white space after a size is no fault (app.wire.http1_lenient).
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_data_left", "_line", "_lines", "_part", "_trailer_bytes", "is_complete")
+
+    def __init__(self, *, takes_padding: bool = False) -> None:
+        self._lines = _PADDED_LINES if takes_padding else _LINES
         self.is_complete = False
         self._part = _Part.SIZE
         self._line = b""  # the beginning of an incomplete line
@@ -94,7 +100,7 @@ class ChunkScanner:
             self._check_beginning(line, is_full=len(piece) == limit)
             self._line = line
             return len(piece)
-        match = _LINES[self._part].fullmatch(line)
+        match = self._lines[self._part].fullmatch(line)
         if match is None:
             raise refused(self._fault(line))
         self._line = b""
@@ -125,7 +131,7 @@ class ChunkScanner:
 
     def _check_beginning(self, line: bytes, *, is_full: bool) -> None:
         """Check an incomplete line. `is_full`: it has its maximum length."""
-        if not any(_LINES[self._part].fullmatch(line + ending) for ending in _ENDINGS):
+        if not any(self._lines[self._part].fullmatch(line + ending) for ending in _ENDINGS):
             raise refused(self._fault(line))
         if is_full:
             raise refused("trailer_too_long" if self._part is _Part.TRAILER else "chunk_line_too_long")

@@ -1,7 +1,8 @@
 """Copies a message body from one stream to another, with back-pressure; never holds it whole.
 
 A body of known length is copied, or spliced when much of it is left. A chunked body is checked by a scanner and passed
-on as it came, or without its chunks to a client of HTTP/1.0. A body without framing ends with the source's connection.
+on as it came, without its chunks to a client of HTTP/1.0, or in new chunks if its own need not keep the rules. A body
+without framing ends with the source's connection.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Flow:
     """What is left of a body. `after` collects bytes that came after its end; the sink counts what was sent."""
 
     __slots__ = (
+        "_is_rechunked",
         "_is_unwrapped",
         "_left",
         "_pipe",
@@ -51,15 +53,20 @@ class Flow:
         pipes: PipePool,
         *,
         is_unwrapped: bool = False,
+        takes_padding: bool = False,
     ) -> None:
-        """`length` in bytes counts with framing LENGTH; `is_unwrapped` takes the chunks off."""
+        """`length` in bytes counts with framing LENGTH; `is_unwrapped` takes the chunks off.
+
+        `takes_padding` (app.wire.http1_chunks) sends chunks of its own, without trailers.
+        """
         self.source = source
         self.sink = sink
         self._wake = wake
         self._pipes = pipes
         self._left = length if framing is Framing.LENGTH else 0
-        self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
+        self._scanner = ChunkScanner(takes_padding=takes_padding) if framing is Framing.CHUNKED else None
         self._is_unwrapped = is_unwrapped
+        self._is_rechunked = takes_padding and not is_unwrapped
         self._rest: bytes | memoryview = b""
         """Read and not yet taken by the sink."""
         self._pipe: tuple[int, int] | None = None
@@ -97,12 +104,18 @@ class Flow:
         return data
 
     def _take_chunks(self, scanner: ChunkScanner, data: bytes | memoryview) -> bytes | memoryview:
-        payload: list[bytes | memoryview] | None = [] if self._is_unwrapped else None
+        payload: list[bytes | memoryview] | None = [] if self._is_unwrapped or self._is_rechunked else None
         count = scanner.scan(data, payload)
         self.is_read = scanner.is_complete
         if count < len(data):
             self.after = bytes(data[count:])
-        return data[:count] if payload is None else b"".join(payload)
+        if payload is None:
+            return data[:count]
+        joined = b"".join(payload)
+        if not self._is_rechunked:
+            return joined
+        last = b"0\r\n\r\n" if self.is_read else b""
+        return b"%x\r\n%b\r\n%b" % (len(joined), joined, last) if joined else last
 
     def send(self, data: bytes | memoryview) -> None:
         """Send; keep what the sink does not take now and stop reading until it does. Raises SinkError."""

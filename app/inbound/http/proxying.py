@@ -30,6 +30,7 @@ from app.inbound.tcp.relay import Relay, unacknowledged
 from app.wire.http1 import ResponseHead, next_response
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
+from app.wire.http1_lenient import PADDED_CHUNK_SIZES
 from app.wire.http1_rules import (
     SWITCHING_PROTOCOLS,
     Delivery,
@@ -297,8 +298,9 @@ class _Exchange:
         """Read heads until the final one is there. Raises ResponseError."""
         request, self._has_heard = self._request, True
         received = self._received + data if self._received else data
+        method, frontend = request.head.method, request.frontend
         try:
-            while found := next_response(received, request.head.method, request.frontend.config.http.max_head_bytes):
+            while found := next_response(received, method, frontend.config.http.max_head_bytes, frontend.pool.lenient):
                 head, rest = found
                 if is_final(head.status):
                     self._response, received = head, rest
@@ -368,6 +370,7 @@ class _Exchange:
             flow = self._down = Flow(
                 upstream, client, framing, response.content_length, client.wake, self._pipes,
                 is_unwrapped=delivery.is_unwrapped,
+                takes_padding=PADDED_CHUNK_SIZES in self._request.frontend.pool.lenient,
             )  # fmt: skip
             body = bytes(flow.take(rest)) if rest else b""
             self._has_begun = True
