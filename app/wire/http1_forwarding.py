@@ -15,7 +15,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import Final, Protocol
 
-from app.wire.http1 import HOP_BY_HOP, RequestHead, ResponseHead
+from app.wire.http1 import HOP_BY_HOP, Headers, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import hops_left, may_upgrade, takes_trailers
 
@@ -30,6 +30,7 @@ _NO_CONTENT: Final = 204
 _MOST_NAMES: Final = 512
 _MOST_NAME_BYTES: Final = 64
 _LENGTH: Final = frozenset((b"content-length",))
+_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class _Fate(Enum):
@@ -112,7 +113,8 @@ class HeaderRules:
         dropped = HOP_BY_HOP | changed
         untrusted = frozenset(name.lower().encode() for name in options.untrusted_headers)
         self._of_trusted = _Fates(partial(self._fate, dropped))
-        self._of_others = _Fates(partial(self._fate, dropped | FORWARDING | untrusted))
+        self._not_of_strangers = FORWARDING | untrusted
+        self._of_others = _Fates(partial(self._fate, dropped | self._not_of_strangers))
         dropped_back = HOP_BY_HOP | changed_back
         self._of_backends = _Fates(lambda key: _Fate.DROP if key in dropped_back else _Fate.PASS)
         self._via = {
@@ -173,6 +175,14 @@ class HeaderRules:
         if key in FORWARDING:
             return _Fate.EXTEND
         return _Fate.COUNT_DOWN if key == b"max-forwards" else _PASS
+
+    def credible(self, head: RequestHead, sender: Sender) -> Headers:
+        """Return the fields of a request that its handler gets: none that name the client, unless a trusted proxy says.
+
+        WSGI takes an underscore for a hyphen, so a name with one could stand for another field.
+        """
+        hidden = _NOTHING if sender.is_trusted else self._not_of_strangers
+        return [(name, value) for name, value in head.headers if b"_" not in name and name.lower() not in hidden]
 
     def request_id(self, head: RequestHead, sender: Sender) -> bytes:
         """Return the id of a request that is not forwarded: a trusted proxy's, or a new one."""

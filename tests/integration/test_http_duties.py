@@ -22,6 +22,10 @@ DATED = f"""
 def handle(request, context):
     return "", 200, {{"Date": "{OWN_DATE}", "X-Request-Id": "mine"}}
 """
+NAMED = """
+def handle(request, context):
+    return " ".join(sorted(name for name in request.environ if name.startswith("HTTP_")))
+"""
 TRUSTED = "127.0.8.1"
 
 
@@ -36,7 +40,7 @@ def origin():
 def proxy(tmp_path_factory, origin):
     folder = tmp_path_factory.mktemp("duties")
     store = SqliteGatewayStore(folder / "gateway.db")
-    for name, source in (("handler", HANDLER), ("dated", DATED)):
+    for name, source in (("handler", HANDLER), ("dated", DATED), ("named", NAMED)):
         assert store.create_endpoint(Endpoint(name, name, f"/{name}"))
         assert store.set_deployed(name, store.add_version(name, source).number, time.time())
     store.close()
@@ -108,6 +112,13 @@ def test_a_client_that_takes_trailers_is_announced(proxy, origin):
     assert (headers["te"], headers["connection"]) == ("trailers", "TE")
     assert "te" not in arrived(proxy, origin, "TE: deflate", "Connection: TE")
     assert "te" not in arrived(proxy, origin, "TE: trailers"), "not for the next hop"
+
+
+def test_a_handler_gets_what_strangers_say_of_the_client_no_more_than_a_backend(proxy):
+    lines = ("X-Real-IP: 6.6.6.6", "X_Real_IP: 6.6.6.6", "X-Forwarded-For: 6.6.6.6", "X-Own: 1")
+    with client_of(proxy) as stranger, client_of(proxy, TRUSTED) as trusted:
+        assert stranger.ask("/named", *lines).body == b"HTTP_HOST HTTP_X_OWN"
+        assert trusted.ask("/named", *lines).body == b"HTTP_HOST HTTP_X_FORWARDED_FOR HTTP_X_OWN HTTP_X_REAL_IP"
 
 
 def test_what_strangers_say_of_the_client_is_not_passed_on(proxy, origin):

@@ -29,8 +29,7 @@ from app.inbound.http.body import BodyTooLarge, is_at_hand, read_body
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.tcp.direction import SinkError
 from app.inbound.tcp.relay import unacknowledged
-from app.wire.http1 import RequestHead, response_bytes
-from app.wire.http1_forwarding import FORWARDING, Sender
+from app.wire.http1 import response_bytes
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import may_keep
 from app.wire.http_date import date_now
@@ -141,9 +140,7 @@ class _Call:
         try:
             if body is None:
                 body = self._read_body(endpoint.max_body_bytes)
-            environ = partial(
-                _environ, request.head, body, request.sender, self._client_address, request.connection.listener
-            )
+            environ = partial(_environ, request, body, self._client_address)
             context = Context(
                 self._request_id.decode(), endpoint.id, grant.version.number, grant.params, self._services
             )
@@ -259,10 +256,13 @@ def _head(status: int, headers: list[tuple[bytes, bytes]], request_id: bytes, *,
     return response_bytes(status, _PHRASES.get(status, b""), headers)
 
 
-def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str, listener: str) -> dict[str, Any]:
+def _environ(request: Request, body: bytes, client_address: str) -> dict[str, Any]:
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
+    head, headers = request.head, request.frontend.headers
     path, _, query = head.target.partition(b"?")
-    authority = head.host.decode() or str(listener)  # HTTP/1.0 has no Host, PEP 3333 wants a SERVER_NAME
+    authority = head.host.decode() or str(
+        request.connection.listener
+    )  # HTTP/1.0 has no Host, PEP 3333 wants a SERVER_NAME
     host, _, port = authority.rpartition(":")
     if not port.isdecimal():  # there is none, or these are the last digits of an IPv6 address
         host, port = authority, "80"
@@ -284,11 +284,7 @@ def _environ(head: RequestHead, body: bytes, sender: Sender, client_address: str
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    for name, value in head.headers:
-        if b"_" in name:  # would be taken for the name with a hyphen
-            continue
-        if not sender.is_trusted and name.lower() in FORWARDING:  # who it was, anyone could say
-            continue
+    for name, value in headers.credible(head, request.sender):
         key = name.decode().upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
