@@ -46,6 +46,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """The name of a header: RFC 9110, section 5.6.2."""
 _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 """The value of a header: RFC 9110, section 5.5, without obs-text."""
+_SECRET_HEADERS: Final = frozenset(("authorization", "proxy-authorization", "cookie"))
 _FIXED_HEADERS: Final = frozenset(
     [
         *["host", "content-length", "transfer-encoding", "trailer"],
@@ -234,6 +235,25 @@ class HeaderChanges(_Model):
 ValidHeaderChanges = Annotated[HeaderChanges, AfterValidator(_validate_header_changes)]
 
 
+class ErrorBody(_Model):
+    """The body of a response that the edge makes itself."""
+
+    content_type: Annotated[str, Field(pattern=r"^[!-~]([ \t!-~]*[!-~])?$")] = Field(
+        default="text/html; charset=utf-8", description="The response's Content-Type"
+    )
+    body: Annotated[str, Field(max_length=65_536)] = Field(description="The body, up to 65,536 characters")
+
+
+ErrorStatus = Annotated[int, Field(ge=400, le=599)]
+
+
+def _no_secrets(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name.lower() in _SECRET_HEADERS:
+            raise ValueError(f"{name} is a secret and is never logged")
+    return names
+
+
 class HttpOptions(_Model):
     """Requests and responses of a frontend with protocol http."""
 
@@ -302,6 +322,14 @@ class HttpOptions(_Model):
         default=False,
         description="Pass on request headers with an underscore in their name. "
         "CGI and WSGI take X_A for X-A, so a client could forge a header",
+    )
+    error_bodies: dict[ErrorStatus, ErrorBody] = Field(
+        default={},
+        description="Bodies of the edge's own responses by status, instead of JSON with the reason",
+    )
+    log_headers: Annotated[tuple[str, ...], AfterValidator(_no_secrets)] = Field(
+        default=(),
+        description="Names of request headers to add to the access line, up to 512 characters of each",
     )
     request_headers: ValidHeaderChanges = Field(
         default_factory=HeaderChanges, description="Changes to the headers of requests sent to backends"

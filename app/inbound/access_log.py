@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,6 +16,10 @@ from app.wire.http1 import RequestHead
 
 REFUSALS_LOGGED_A_SECOND: Final = 10
 """Access lines for connections without a backend; more in the same second are counted and logged as one event."""
+
+
+LOGGED_BYTES: Final = 512
+"""Of a header's value."""
 
 
 class AccessLine(msgspec.Struct, omit_defaults=False):
@@ -75,6 +79,8 @@ class RequestLine(msgspec.Struct, omit_defaults=False):
     request_id: str | None
     endpoint: str | None
     """The endpoint whose handler responded; null if a backend or the edge did."""
+    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """The request's headers in `log_headers`; left out without them."""
 
 
 class ServedRequest(NamedTuple):
@@ -89,6 +95,18 @@ class ServedRequest(NamedTuple):
     state: State
     reason: str | None
     endpoint: str | None = None
+
+
+def _logged(head: RequestHead, names: Iterable[str]) -> dict[str, str]:
+    """Return the values of the headers with these names, several of one joined, in their spelling here."""
+    spelt = {name.lower().encode(): name for name in names}
+    values: dict[str, str] = {}
+    for name, value in head.headers:
+        key = spelt.get(name.lower())
+        if key is not None:
+            text = value[:LOGGED_BYTES].decode("latin-1")
+            values[key] = f"{values[key]}, {text}"[:LOGGED_BYTES] if key in values else text
+    return values
 
 
 class AccessLog:
@@ -136,6 +154,7 @@ class AccessLog:
         if lease is None and request.endpoint is None and self._is_flood(request.reason or request.state, now):
             return
         geo = client.geo if client is not None else None
+        names = connection.frontend.config.http.log_headers
         self._write(
             RequestLine(
                 self._stamp(time.time()),
@@ -162,6 +181,7 @@ class AccessLog:
                 request.reason,
                 request.request_id.decode() if request.request_id else None,
                 request.endpoint,
+                _logged(head, names) if head is not None and names else msgspec.UNSET,
             )
         )
 

@@ -229,6 +229,7 @@ class HttpConnection:
             refusal.status,
             outcome.reason or "",
             outcome.request_id.decode(),
+            self._frontend.config.http.error_bodies,
             closes=not keeps,
             has_body=head.method != b"HEAD",
             extra=refusal.headers,
@@ -239,8 +240,8 @@ class HttpConnection:
     def _refuse_unread(self, state: State, status: int, reason: str) -> None:
         """Respond to a bad or late head, and close: the start of the next request is unknown."""
         self._connection.begin_request()
-        sent = self._send_refusal(edge_response(status, reason, None, closes=True))
-        pool = self._frontend.service.route.pool
+        pool, bodies = self._frontend.service.route.pool, self._frontend.config.http.error_bodies
+        sent = self._send_refusal(edge_response(status, reason, None, bodies, closes=True))
         outcome = Outcome(state, reason, None, Ending.CLOSE, is_request_read=False, refusal=Refusal(status), pool=pool)
         self._accounts.settle(self._connection, None, outcome, sent, self._started_at)
         self._close(state)

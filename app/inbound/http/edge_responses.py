@@ -1,13 +1,17 @@
-"""The edge's own responses to HTTP requests: JSON that says why a request was refused or could not be served."""
+"""The edge's own responses to HTTP requests: JSON that says why a request was refused or could not be served.
+
+A frontend may have bodies of its own for them (`error_bodies`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 
+from app.config.model import ErrorBody
 from app.domain.outcome import State
 from app.wire.http_date import date_now
 
@@ -39,16 +43,26 @@ def edge_response(
     status: int,
     reason: str,
     request_id: str | None,
+    bodies: Mapping[int, ErrorBody],
     *,
     closes: bool,
     has_body: bool = True,
     extra: Iterable[tuple[str, str]] = (),
 ) -> bytes:
-    """Return a whole response (RFC 9110, section 15); `has_body` is false for HEAD, `extra` are further headers."""
+    """Return a whole response (RFC 9110, section 15).
+
+    `bodies` are those of the frontend by status, `has_body` is false for HEAD, `extra` are further headers.
+    """
     phrase = HTTPStatus(status).phrase
-    body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
+    own = bodies.get(status)
+    if own is not None:
+        content_type, body = own.content_type, own.body.encode()
+    else:
+        content_type = "application/json"
+        body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
     head = f"HTTP/1.1 {status} {phrase}\r\nDate: {date_now().decode()}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    head += f"X-Request-Id: {request_id}\r\n" if request_id else ""
     head += "".join(f"{name}: {value}\r\n" for name, value in extra)
     closing = "Connection: close\r\n\r\n" if closes else "\r\n"
     return (head + closing).encode() + (body if has_body else b"")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import _socket
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from greenlet import getcurrent
 from loguru import logger
 
+from app.config.model import ErrorBody
 from app.domain.errors import ConnectionEnded, Killed
 from app.domain.outcome import Refusal, State
 from app.inbound.access_log import AccessLog
@@ -89,18 +91,18 @@ class HttpServer:
     def _turn_away(self, connection: Connection, downstream: _socket.socket, state: State, reason: str) -> None:
         """End a connection that was not admitted."""
         if state is State.CLIENT_LIMIT:
-            self._refuse(downstream, reason)
+            self._refuse(downstream, reason, connection.frontend.config.http.error_bodies)
         else:
             reset_on_close(downstream)
         self._access_log.connection_ended(connection, state, reason, time.monotonic())
 
-    def _refuse(self, downstream: _socket.socket, reason: str) -> None:
+    def _refuse(self, downstream: _socket.socket, reason: str, bodies: Mapping[int, ErrorBody]) -> None:
         """Respond to a connection over a limit: 503, or 429 for a limit of its client (RFC 6585, section 4)."""
         is_of_all = reason == Refusal.MAX_CONNECTIONS
         extra = () if is_of_all else (("Retry-After", "1"),)
         client = ClientStream(downstream)
         try:
-            client.send(edge_response(503 if is_of_all else 429, reason, None, closes=True, extra=extra))
+            client.send(edge_response(503 if is_of_all else 429, reason, None, bodies, closes=True, extra=extra))
             if self._lingering < MOST_LINGERING:  # wait for the request: a close before it comes resets the response
                 self._lingering += 1
                 try:
