@@ -207,9 +207,14 @@ class _Exchange:
             raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
         if head.framing is Framing.LENGTH and head.content_length <= COLLECTED_BYTES and not head.expects_continue:
             return data + read_body(request, COLLECTED_BYTES)
+        return data + self._begin_body(most)
+
+    def _begin_body(self, most: int) -> bytes:
+        """Return what has come of a body that is streamed; the rest is `_body_to_come`. Raises DownstreamError."""
+        client, head = self._request.client, self._request.head
         first = client.take_buffered()
         # The sink is the backend, as soon as there is one.
-        flow = self._body_to_come = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
+        flow = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
         try:
             body = bytes(flow.take(first)) if first else b""
         except BadMessage as bad:
@@ -217,8 +222,10 @@ class _Exchange:
         if 0 < most < flow.taken:
             raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
         if flow.is_read:
-            client.buffered, self._body_to_come = flow.after, None
-        return data + body
+            client.buffered = flow.after
+        else:
+            self._body_to_come = flow
+        return body
 
     def _replace_upstream(self) -> UpstreamStream:
         """Return a fresh connection, taken in place of a reused one that was dead."""
