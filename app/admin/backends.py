@@ -13,7 +13,8 @@ from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, set_audit_target, with_whole_numbers
 from app.admin.problems import Problem, encodable, invalid
-from app.domain.model import DRAIN_DEADLINE, Backend, BadBackend, parse_backend
+from app.domain.json_schema import NOT_BLANK, PRINTABLE, or_null
+from app.domain.model import DRAIN_DEADLINE, MAX_TEXT_CHARACTERS, Backend, BadBackend, parse_backend
 from app.domain.tokens import Scope
 from app.outbound.peewee_backends import row_of
 from app.outbound.worker_thread import WorkerThread
@@ -25,31 +26,30 @@ TAG = "backends"
 LONGEST_DEADLINE_SECONDS = 365 * 86_400
 
 
-# These schemas only describe. parse_backend validates and accepts more: any printable text, not just ASCII.
-_TEXT: Final = r"^[!-~]([ -~]{0,253}[!-~])?$"
-_IN_PATH: Final = r"^[!-.0-~]([ -~]{0,253}[!-~])?$"
-_Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": _TEXT})]
-_NULL: Final = {"type": "null"}
-Text = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string", "pattern": rf"^$|{_TEXT}"}, _NULL]})]
-Number = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, _NULL]})]
+# These schemas only describe. parse_backend validates: the schemas accept all that it accepts, and a little more.
+_NAME: Final = {"type": "string", "pattern": NOT_BLANK, "maxLength": MAX_TEXT_CHARACTERS}
+_IN_PATH: Final = {**_NAME, "pattern": r"^[^\x00-\x20\x7f/][^\x00-\x1f\x7f]*$"}
+_Id = Annotated[Any, WithJsonSchema(_NAME)]
+Text = Annotated[
+    Any, WithJsonSchema(or_null({"type": "string", "pattern": PRINTABLE, "maxLength": MAX_TEXT_CHARACTERS}))
+]
+Number = Annotated[Any, WithJsonSchema(or_null({"type": "integer", "minimum": 0, "maximum": 2**31 - 1}))]
 _Flag = Annotated[Any, WithJsonSchema({"enum": [0, 1, False, True, None]})]
 Address = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "string", "format": name} for name in ("ipv4", "ipv6", "hostname")]})
 ]
 Port = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
-_UnixSeconds = Annotated[
-    Any, WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}, _NULL]})
-]
+_UnixSeconds = Annotated[Any, WithJsonSchema(or_null({"type": "number", "minimum": 0, "exclusiveMaximum": 1e12}))]
 
 
 class BackendColumns(Model):
     """A row of the table without its id; omitted columns are NULL."""
 
     app: Text = Field(default=None, description="Pools take the backends of one app")
-    region: Text = Field(default=None, description="Such as sa, us, eu")
-    country: Text = Field(default=None, description="ISO 3166-1 alpha-2")
-    wg_ip: Address = Field(description="Address or host name")
-    port: Port = Field(description="Port")
+    region: Text = Field(default=None, description="Region, in lower case", examples=["sa", "us", "eu"])
+    country: Text = Field(default=None, description="ISO 3166-1 alpha-2", examples=["BR"])
+    wg_ip: Address = Field(description="Address or host name", examples=["10.50.1.1", "fd00::1", "gru-1.internal"])
+    port: Port = Field(description="Port", examples=[8080])
     healthy: _Flag = Field(default=None, description="0: no connections; NULL counts as 1")
     weight: Number = Field(default=None, description="Share of the clients; 0: no new ones; NULL counts as 1")
     soft_limit: Number = Field(default=None, description="Connections at full load; NULL and 0 count as 100")
@@ -63,7 +63,7 @@ class BackendColumns(Model):
 class NewBackend(BackendColumns):
     """A row of the table."""
 
-    id: _Id = Field(description="Its unique id")
+    id: _Id = Field(description="Its unique id", examples=["gru-1", "São Paulo 1"])
 
 
 class NewBackends(Model):
@@ -115,7 +115,7 @@ class BackendRows(Model):
 class BackendPath(Model):
     """Selects a backend."""
 
-    backend_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": _IN_PATH})] = Field(description="Its id")
+    backend_id: Annotated[str, WithJsonSchema(_IN_PATH)] = Field(description="Its id")
 
 
 class DrainQuery(Model):

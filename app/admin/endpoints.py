@@ -14,10 +14,14 @@ from pydantic import Field, WithJsonSchema
 
 from app.admin.api import Api, Model, set_audit_target, with_whole_numbers
 from app.admin.problems import Problem
+from app.domain import path_rules
 from app.domain.endpoints import (
+    DOMAIN_PATTERN,
     ID_PATTERN,
     MAX_BODY_BYTES,
     MAX_CONCURRENCY,
+    MAX_DOMAIN_CHARACTERS,
+    MAX_NAME_CHARACTERS,
     MAX_RULE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
     METHODS,
@@ -27,6 +31,7 @@ from app.domain.endpoints import (
     parse_endpoint,
 )
 from app.domain.handler_table import EndpointView, VersionView
+from app.domain.json_schema import NOT_BLANK, or_null
 from app.domain.stored import StoredVersion, StoreError
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
@@ -36,25 +41,23 @@ from app.gateway.handler_module import HandlerError
 TAG: Final = "endpoints"
 
 
-def _or_null(**schema: object) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+def _described_as(**schema: object) -> WithJsonSchema:
+    return WithJsonSchema(or_null(schema))
 
 
-# These schemas only describe. parse_endpoint validates and accepts more: a pattern can express neither every path rule
-# nor every printable text.
+# These schemas only describe. parse_endpoint validates: the schemas accept all that it accepts, and a little more.
 _Id = Annotated[Any, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 _PathId = Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN})]
 _Path = Annotated[
-    Any,
-    WithJsonSchema({"type": "string", "pattern": "^(/[A-Za-z0-9_-]+)*/(<[a-z]+>)?$", "maxLength": MAX_RULE_CHARACTERS}),
+    Any, WithJsonSchema({"type": "string", "pattern": path_rules.PATTERN, "maxLength": MAX_RULE_CHARACTERS})
 ]
-_Name = Annotated[Any, _or_null(type="string", pattern="^[!-~]{1,200}$")]
-_Domain = Annotated[Any, _or_null(type="string", pattern=r"^(\*\.)?([a-z0-9]{1,20}\.){0,9}[a-z0-9]{1,20}$")]
-_Methods = Annotated[Any, _or_null(type="array", items={"enum": list(METHODS)}, minItems=1)]
-_Seconds = Annotated[Any, _or_null(type="number", exclusiveMinimum=0, maximum=MAX_TIMEOUT_SECONDS)]
-_Concurrency = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MAX_CONCURRENCY)]
-_Bytes = Annotated[Any, _or_null(type="integer", minimum=0, maximum=MAX_BODY_BYTES)]
-_Flag = Annotated[Any, _or_null(type="boolean")]
+_Name = Annotated[Any, _described_as(type="string", pattern=NOT_BLANK)]
+_Domain = Annotated[Any, _described_as(type="string", pattern=DOMAIN_PATTERN, maxLength=MAX_DOMAIN_CHARACTERS)]
+_Methods = Annotated[Any, _described_as(type="array", items={"enum": list(METHODS)}, minItems=1)]
+_Seconds = Annotated[Any, _described_as(type="number", exclusiveMinimum=0, maximum=MAX_TIMEOUT_SECONDS)]
+_Concurrency = Annotated[Any, _described_as(type="integer", minimum=0, maximum=MAX_CONCURRENCY)]
+_Bytes = Annotated[Any, _described_as(type="integer", minimum=0, maximum=MAX_BODY_BYTES)]
+_Flag = Annotated[Any, _described_as(type="boolean")]
 
 
 _FRONTENDS: Final = "Names of the frontends that lead to endpoints (`gateway: on`); empty: no request reaches it"
@@ -63,10 +66,23 @@ _FRONTENDS: Final = "Names of the frontends that lead to endpoints (`gateway: on
 class EndpointFields(Model):
     """An endpoint without its id; omitted fields have their default."""
 
-    name: _Name = Field(default=None, description="Name to display; its id by default")
-    domain: _Domain = Field(default=None, description="Host name, or *.host for all its subdomains; null: every host")
-    path: _Path = Field(description="Path rule in werkzeug's syntax: /users/<int:id>")
-    methods: _Methods = Field(default=None, description="GET by default, which includes HEAD")
+    name: _Name = Field(
+        default=None,
+        description=f"Name to display, at most {MAX_NAME_CHARACTERS} characters; its id by default",
+        examples=["Users of the shop"],
+    )
+    domain: _Domain = Field(
+        default=None,
+        description="Host name, or *.host for all its subdomains; null: every host",
+        examples=["my-site.example.com", "*.example.com"],
+    )
+    path: _Path = Field(
+        description="Path rule in werkzeug's syntax",
+        examples=["/", "/hello/<name>", "/users/<int:id>", "/files/<path:name>", "/<any(about,help):page>.html"],
+    )
+    methods: _Methods = Field(
+        default=None, description="GET by default, which includes HEAD", examples=[["GET", "POST"]]
+    )
     timeout_seconds: _Seconds = Field(default=None, description="Limit for one request; then 504")
     max_concurrency: _Concurrency = Field(
         default=None, description="Concurrent requests; further ones get 503; 0: no limit"
@@ -78,7 +94,7 @@ class EndpointFields(Model):
 class NewEndpoint(EndpointFields):
     """An endpoint."""
 
-    id: _Id = Field(description="Its unique id")
+    id: _Id = Field(description="Its unique id", examples=["hello"])
 
 
 class HandlerVersion(Model):

@@ -26,10 +26,10 @@ class RegistrationBody(Model):
     """A service to register."""
 
     app: Text = Field(default=None, description="Pools take the backends of one app")
-    host: Address = Field(description="Its address or host name, as the edges reach it")
-    port: Port = Field(description="Its port")
-    region: Text = Field(default=None, description="Such as sa, us, eu")
-    country: Text = Field(default=None, description="ISO 3166-1 alpha-2")
+    host: Address = Field(description="Its address or host name, as the edges reach it", examples=["10.50.1.1"])
+    port: Port = Field(description="Its port", examples=[3000])
+    region: Text = Field(default=None, description="Region, in lower case", examples=["sa", "us", "eu"])
+    country: Text = Field(default=None, description="ISO 3166-1 alpha-2", examples=["BR"])
     weight: Number = Field(default=None, description="Share of the clients; null counts as 1")
     soft_limit: Number = Field(default=None, description="Connections at full load; null and 0 count as 100")
     hard_limit: Number = Field(default=None, description="Maximum number of connections; null and 0: no limit")

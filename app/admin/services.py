@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from app.admin.api import Api, Model, set_audit_target
 from app.admin.problems import Problem
+from app.domain.json_schema import JsonSchema
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
-from app.domain.services import ENGINES, NAME_PATTERN, BadService, ServiceView
+from app.domain.service_settings import ENGINES, settings_schema
+from app.domain.services import NAME_PATTERN, BadService, ServiceView
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
@@ -25,22 +27,38 @@ _Name = Annotated[Any, WithJsonSchema({"type": "string", "pattern": NAME_PATTERN
 _Kind = Annotated[Any, WithJsonSchema({"enum": list(ENGINES)})]
 _Settings = Annotated[Any, WithJsonSchema({"type": "object"})]
 
+_SETTINGS_BY_KIND: Final[JsonSchema] = {
+    "oneOf": [
+        {"properties": {"kind": {"const": kind}, "settings": settings_schema(kind)}, "required": ["kind", "settings"]}
+        for kind in ENGINES
+    ]
+}
+"""Describes only: parse_service validates."""
+
 
 class ServiceFields(Model):
     """A service without its name."""
 
-    kind: _Kind = Field(description="The kind of client that handlers get")
-    settings: _Settings = Field(default=None, description="engine, address, credentials, limits")
+    model_config = ConfigDict(json_schema_extra=_SETTINGS_BY_KIND)
+
+    kind: _Kind = Field(description="The kind of client that handlers get", examples=["database"])
+    settings: _Settings = Field(
+        default=None,
+        description="engine, address, credentials, limits; the engine may be omitted if the kind has one",
+        examples=[{"engine": "sqlite", "path": "visits.db"}],
+    )
 
 
 class NewService(ServiceFields):
     """A service."""
 
-    name: _Name = Field(description="Its name in handlers")
+    name: _Name = Field(description="Its name in handlers", examples=["main"])
 
 
 class ServiceState(Model):
     """A service and the state of its connections."""
+
+    model_config = ConfigDict(json_schema_extra=_SETTINGS_BY_KIND)
 
     name: str
     kind: str

@@ -30,8 +30,12 @@ class Tokens(Model):
 class NewToken(Model):
     """A token to create."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$", description="Its name in the audit log")
-    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope), description="The operations it allows")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]{1,63}$", description="Its name in the audit log", examples=["dashboard"]
+    )
+    scopes: list[Scope] = Field(
+        min_length=1, max_length=len(Scope), description="The operations it allows", examples=[["read"]]
+    )
 
 
 class CreatedToken(OneToken):

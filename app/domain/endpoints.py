@@ -20,11 +20,15 @@ DEFAULT_BODY_BYTES: Final = 1 << 20
 MAX_BODY_BYTES: Final = 1 << 30
 MAX_RULE_CHARACTERS: Final = 500
 
+MAX_NAME_CHARACTERS: Final = 200
+MAX_DOMAIN_CHARACTERS: Final = 253
+
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 ID_PATTERN: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
+DOMAIN_PATTERN: Final = rf"^(\*\.)?{_LABEL}(\.{_LABEL})*$"
 
 _ID: Final = re.compile(ID_PATTERN)
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
+_DOMAIN: Final = re.compile(DOMAIN_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +164,16 @@ class _Reader:
         value = self.given.get("name")
         if value is None:
             return default
-        if isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= 200:
+        if isinstance(value, str) and value.isprintable() and 0 < len(value.strip()) <= MAX_NAME_CHARACTERS:
             return value.strip()
-        self.fault("name", "must be printable text of 1 to 200 characters")
+        self.fault("name", f"must be printable text of 1 to {MAX_NAME_CHARACTERS} characters")
         return ""
 
     def domain(self) -> str | None:
         value = self.given.get("domain")
         if value is None:
             return None
-        if isinstance(value, str) and len(value) <= 253 and _DOMAIN.fullmatch(value.lower()):
+        if isinstance(value, str) and len(value) <= MAX_DOMAIN_CHARACTERS and _DOMAIN.fullmatch(value):
             return value.lower()
         self.fault("domain", "must be a host name such as api.example.com or *.example.com, in ASCII, without a port")
         return None

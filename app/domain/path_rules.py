@@ -22,6 +22,10 @@ _ARGUMENT: Final = re.compile(
     r"""\s*(?:(?P<name>[a-z_]+)=(?P<value>True|False|\d+(?:\.\d+)?)|(?P<word>[A-Za-z_]\w*)|"(?P<quoted>[^"]+)")\s*""",
     re.ASCII,
 )
+_TEXT: Final = r"[^\x00-\x20\x7f<>%?#|\\/]"
+_PARAMETER: Final = r"<((string|int|float|any|uuid|path)(\([^()<>/]+\))?:)?[A-Za-z][A-Za-z0-9_]*>"
+PATTERN: Final = rf"^/$|^(/({_TEXT}+|{_TEXT}*{_PARAMETER}{_TEXT}*))+/?$"
+"""Matches every valid rule, and some that break a rule which no pattern can express: `/<a>/<a>`."""
 _COUNTS: Final = ("fixed_digits", "minlength", "maxlength", "length")
 _KINDS: Final[Mapping[str, frozenset[str]]] = {
     # kind of parameter: the arguments of werkzeug's converter; `any` takes words instead

@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Final
 
 from app.domain.model import Fault
-
-MASK: Final = "********"
-"""Replaces a secret wherever it is displayed. In an update it means: keep the present secret."""
-
-DEFAULT_MAX_ROWS: Final = 10_000
-DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
-"""Signing this much takes 13 ms, during which the event loop is blocked."""
+from app.domain.service_settings import ENGINES, MASK, Secret, Setting
 
 NAME_PATTERN: Final = "^[A-Za-z0-9_.-]{1,63}$"
 
 _NAME: Final = re.compile(NAME_PATTERN)
-_HOST_NAME: Final = re.compile(r"(?!.{254})[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
-_ENDPOINT: Final = re.compile(r"https?://([^/:@\[\]\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_MAILBOX: Final = re.compile(r"[^@\s<>]+@[^@\s<>]+")
-_REQUIRED: Final = object()
-
-
-class Secret:
-    """A text that is hidden in a repr; `reveal` returns it."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        return self._text
-
-    def __repr__(self) -> str:
-        return MASK
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
 
 class BadService(ValueError):
@@ -141,155 +108,6 @@ class ServiceView:
     is_being_replaced: bool
 
 
-# Validation
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("must be non-empty printable text")
-    return value.strip()
-
-
-def _secret(value: object) -> Secret:
-    if isinstance(value, Secret):
-        return value
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("must be non-empty text")
-    return Secret(value)
-
-
-def _host(value: object) -> str:
-    text = _text(value)
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        if _HOST_NAME.fullmatch(text) and not text.rstrip(".").rpartition(".")[2].isdigit():
-            return text
-        raise ValueError("must be a host name or an IP address, without port or brackets") from None
-
-
-def _matching(pattern: re.Pattern[str], rule: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or not pattern.fullmatch(value) or not value.isprintable():
-            raise ValueError(rule)
-        return value
-
-    return read
-
-
-def _whole(lowest: int, highest: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise ValueError(f"must be a whole number from {lowest} to {highest}")
-        return value
-
-    return read
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[object], float]:
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-            raise ValueError(f"must be a number of seconds from {lowest:g} to {highest:g}")
-        return float(value)
-
-    return read
-
-
-def _one_of(*words: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return value
-
-    return read
-
-
-def _path(value: object) -> str:
-    text = _text(value)
-    if text.startswith(":") or text.startswith("file:"):
-        raise ValueError("must be the path of a file: each connection would have its own database in memory")
-    return text
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of an engine. `read` returns the value or raises ValueError with the rule that it breaks."""
-
-    read: Callable[[object], object]
-    default: object = _REQUIRED
-    needs: str | None = None
-    """Another setting that this one requires."""
-
-    @property
-    def is_required(self) -> bool:
-        return self.default is _REQUIRED
-
-    @property
-    def is_secret(self) -> bool:
-        return self.read is _secret
-
-
-_COMMON: Final = {
-    "connections": Setting(_whole(1, 100), 8),
-    "backlog": Setting(_whole(0, 100_000), 128),
-    "timeout_seconds": Setting(_seconds(0.01, 3600), 5.0),
-    "connect_timeout_seconds": Setting(_seconds(0.01, 60), 3.0),
-}
-_USER: Final = {"user": Setting(_text, None)}
-_LOGIN: Final = _USER | {"password": Setting(_secret, None, needs="user")}
-_ROWS: Final = {"max_rows": Setting(_whole(1, 1_000_000), DEFAULT_MAX_ROWS)}
-_TLS: Final = Setting(_one_of("off", "require", "verify"), "off")
-"""require encrypts without authentication; verify checks the certificate against the system's authorities."""
-
-
-def _server(port: int) -> dict[str, Setting]:
-    return {"host": Setting(_host), "port": Setting(_whole(1, 65535), port)}
-
-
-def _sql_server(port: int) -> dict[str, Setting]:
-    login = _LOGIN | {"user": Setting(_text)}
-    return _COMMON | _server(port) | {"database": Setting(_text)} | login | {"tls": _TLS} | _ROWS
-
-
-ENGINES: Final[Mapping[str, Mapping[str, Mapping[str, Setting]]]] = {
-    "database": {
-        "sqlite": _COMMON | {"connections": Setting(_whole(1, 100), 4), "path": Setting(_path)} | _ROWS,
-        "postgresql": _sql_server(5432),
-        "mysql": _sql_server(3306),
-    },
-    "cache": {
-        "redis": _COMMON
-        | _server(6379)
-        | {"database": Setting(_whole(0, 65535), 0)}
-        | _USER
-        | {"password": Setting(_secret, None), "tls": _TLS},
-        "memcached": _COMMON | _server(11211),
-    },
-    "storage": {
-        "s3": _COMMON
-        | {
-            "endpoint": Setting(_matching(_ENDPOINT, "must be http:// or https://, a host and an optional port")),
-            "bucket": Setting(_matching(_BUCKET, "must be 3 to 63 lower-case letters, digits, dots and hyphens")),
-            "region": Setting(_matching(_NAME, "must be a region's name"), "us-east-1"),
-            "access_key": Setting(_text, None, needs="secret_key"),
-            "secret_key": Setting(_secret, None, needs="access_key"),
-            "max_object_bytes": Setting(_whole(1, 2**32), DEFAULT_MAX_BYTES),
-        },
-    },
-    "email": {
-        "smtp": _COMMON
-        | {"connections": Setting(_whole(1, 100), 2), "timeout_seconds": Setting(_seconds(0.01, 3600), 30.0)}
-        | _server(587)
-        | _LOGIN
-        | {
-            "tls": Setting(_one_of("off", "starttls", "tls"), "starttls"),
-            "sender": Setting(_matching(_MAILBOX, "must be a mail address")),
-        },
-    },
-}
-"""kind -> engine -> its settings."""
-
-
 def parse_service(row: Mapping[str, object], former: ServiceSpec | None = None) -> ServiceSpec:
     """Make a ServiceSpec from name, kind and settings, which include the engine if the kind has several.
 
@@ -342,7 +160,7 @@ def _read_settings(
         try:
             if setting.is_secret and value == MASK:
                 raise ValueError("is the mask, but there is no former secret to keep; give the secret")
-            settings[key] = setting.read(value)
+            settings[key] = setting.rule.read(value)
         except ValueError as error:
             faults.append(Fault(key, MASK if setting.is_secret else value, str(error)))
     for key, setting in known.items():

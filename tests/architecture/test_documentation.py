@@ -20,7 +20,7 @@ from app.cli import main
 from app.config import PREFIX, ListenAddress, Settings, variable
 from app.domain import metric_names
 from app.domain.outcome import Affinity, NoLease, Refusal, State
-from app.domain.services import ENGINES
+from app.domain.service_settings import ENGINES
 from app.inbound.access_log import AccessLine, RequestLine
 from app.inbound.status.server import StatusServer
 from app.wire.http1_faults import REASONS

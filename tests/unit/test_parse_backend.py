@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.admin.backends import NewBackend
 from app.domain.model import BACKEND_COLUMNS, Backend, BadBackend, limit_warning, parse_backend
 from tests.harness import row
+from tests.unit.described import is_described
 
 FULL_ROW = {
     "id": "sa-1",
@@ -267,3 +269,21 @@ def test_any_row_is_a_sound_backend_or_refused_by_name(columns: dict[str, object
     assert found.weight >= 0
     assert found.soft_limit > 0
     assert found.hard_limit >= 0
+
+
+@given(st.text(max_size=260))
+def test_every_accepted_text_is_described(text: str) -> None:
+    row = {"id": "a", "wg_ip": "10.0.0.1", "port": 80}
+    for column in ("id", "app"):
+        try:
+            parse_backend({**row, column: text})
+        except BadBackend:
+            continue
+        if text.isprintable():  # control characters alone count as NULL
+            assert is_described(NewBackend, {**row, column: text})
+
+
+@pytest.mark.parametrize("host", ["10.50.1.1", "fd00::1", "gru-1.internal", "my-site.example.com"])
+def test_addresses_and_host_names_are_described(host: str) -> None:
+    parse(wg_ip=host)
+    assert is_described(NewBackend, {"id": "São Paulo 1", "wg_ip": host, "port": 80})

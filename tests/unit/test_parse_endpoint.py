@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.admin.endpoints import NewEndpoint
 from app.domain.endpoints import (
     COLUMNS,
     BadEndpoint,
@@ -17,6 +18,7 @@ from app.domain.endpoints import (
     parse_endpoint,
 )
 from app.gateway.router import Router
+from tests.unit.described import is_described
 
 SMALLEST = {"id": "hello", "path": "/hello"}
 FULL = {
@@ -90,10 +92,16 @@ def test_an_id_is_short_and_plain(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("domain", "kept"),
-    [("localhost", "localhost"), ("API.Example.com", "api.example.com"), ("*.example.com", "*.example.com")],
+    [
+        ("localhost", "localhost"),
+        ("API.Example.com", "api.example.com"),
+        ("*.example.com", "*.example.com"),
+        ("my-site.example.com", "my-site.example.com"),
+    ],
 )
 def test_domains(domain: str, kept: str) -> None:
     assert parse(domain=domain).domain == kept
+    assert is_described(NewEndpoint, {**SMALLEST, "domain": domain})
 
 
 @pytest.mark.parametrize(
@@ -101,6 +109,7 @@ def test_domains(domain: str, kept: str) -> None:
 )
 def test_an_invalid_domain_is_refused(domain: object) -> None:
     assert faults(domain=domain) == ["domain"]
+    assert not is_described(NewEndpoint, {**SMALLEST, "domain": domain})
 
 
 @pytest.mark.parametrize(
@@ -120,6 +129,7 @@ def test_an_invalid_domain_is_refused(domain: object) -> None:
 )  # fmt: skip
 def test_paths(path: str) -> None:
     assert parse(path=path).path == path
+    assert is_described(NewEndpoint, {**SMALLEST, "path": path})
     Router([parse(path=path)])
 
 
@@ -231,6 +241,7 @@ def test_whatever_is_accepted_can_be_routed(path: str) -> None:
         endpoint = parse(path=path)
     except BadEndpoint:
         return
+    assert is_described(NewEndpoint, {**SMALLEST, "path": path})
     Router([endpoint]).match("example.com", "/a/xy/1/b", "GET")
 
 
@@ -240,7 +251,17 @@ def test_any_text_is_a_path_or_a_fault(text: str) -> None:
         endpoint = parse(path=f"/{text}")
     except BadEndpoint:
         return
+    assert is_described(NewEndpoint, {**SMALLEST, "path": f"/{text}"})
     Router([endpoint]).match("example.com", f"/{text}", "GET")
+
+
+@given(st.text(max_size=210))
+def test_every_accepted_name_is_described(text: str) -> None:
+    try:
+        parse(name=text)
+    except BadEndpoint:
+        return
+    assert is_described(NewEndpoint, {**SMALLEST, "name": text})
 
 
 def conflict(*endpoints: dict[str, Any]) -> EndpointConflict:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.services import ENGINES, MASK, BadService, Secret, parse_service
+from app.admin.services import NewService, ServiceFields
+from app.domain.service_settings import ENGINES, MASK, Secret
+from app.domain.services import BadService, parse_service
+from tests.unit.described import is_described
 
 POSTGRESQL = {"engine": "postgresql", "host": "db", "database": "shop", "user": "edge", "password": "s3cret"}
 LEAST = {
@@ -42,6 +45,9 @@ def test_an_engine_needs_little_and_the_rest_has_defaults(kind, engine):
     assert spec.connections > 0
     assert spec.timeout_seconds >= 5
     assert parse_service(spec.stored()) == spec
+    assert is_described(NewService, row({"engine": engine, **LEAST[engine]}, kind=kind))
+    assert is_described(NewService, spec.masked())
+    assert is_described(NewService, spec.stored())
     for missing in LEAST[engine]:
         assert faults(row({"engine": engine, **LEAST[engine], missing: None}, kind=kind)) == {missing: "is required"}
 
@@ -49,6 +55,8 @@ def test_an_engine_needs_little_and_the_rest_has_defaults(kind, engine):
 def test_the_engine_need_not_be_named_where_there_is_one():
     assert parse_service(row(LEAST["s3"], kind="storage")).engine == "s3"
     assert parse_service(row(LEAST["smtp"], kind="email")).engine == "smtp"
+    assert is_described(NewService, row(LEAST["s3"], kind="storage"))
+    assert not is_described(NewService, row(LEAST["redis"], kind="cache"))
     assert faults(row(LEAST["redis"], kind="cache")) == {"engine": "must be one of redis, memcached"}
 
 
@@ -97,6 +105,24 @@ def test_a_bad_value_is_named(kind, settings, fault):
 @pytest.mark.parametrize("host", ["db", "db.example.org.", "10.0.0.1", "::1", "my_db-1"])
 def test_hosts_are_names_and_addresses(host):
     assert parse_service(row({**POSTGRESQL, "host": host})).settings["host"] == host
+    assert is_described(NewService, row({**POSTGRESQL, "host": host}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("cache", {"engine": "sqlite", "path": "shop.db"}),
+        ("database", {"engine": "sqlite", "host": "db"}),
+        ("database", {**POSTGRESQL, "port": "5432"}),
+        ("database", {**POSTGRESQL, "colour": "red"}),
+        ("database", {"engine": "sqlite"}),
+        ("oracle", POSTGRESQL),
+    ],
+)
+def test_settings_are_described_by_kind_and_engine(kind, settings):
+    assert not is_described(NewService, row(settings, kind=kind))
+    assert not is_described(ServiceFields, {"kind": kind, "settings": settings})
+    assert faults(row(settings, kind=kind))
 
 
 def test_secrets_appear_only_where_they_are_needed():
