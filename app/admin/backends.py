@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
+from flask import request
 from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, set_audit_target, with_whole_numbers
@@ -130,6 +131,19 @@ class DrainQuery(Model):
     )
 
 
+_OPERATIONS: Final = ("drain", "undrain")
+
+
+def _refuse_other_methods() -> None:
+    """Raise Problem (405) for a method that an operation of a backend does not have.
+
+    `/api/backends/x/drain` is an operation of the backend x. The backend `x/drain` is at `/api/backends/x%2Fdrain`.
+    """
+    parts = request.environ["REQUEST_URI"].partition("?")[0].split("/")
+    if parts[1:3] == ["api", "backends"] and len(parts) > 4 and parts[-1] in _OPERATIONS and request.method != "POST":
+        raise Problem(405, f"{parts[-1]} takes POST; in an id a slash is written %2F", headers={"Allow": "POST"})
+
+
 class StoreAccess(Protocol):
     """Runs work on the table of backends, off the event loop; `creates_store` allows to create a missing one."""
 
@@ -139,6 +153,7 @@ class StoreAccess(Protocol):
 def add_routes(api: Api, access: StoreAccess) -> None:
     """Add the routes of this subject."""
     thread = WorkerThread()
+    api.wsgi.before_request(_refuse_other_methods)
 
     def stored(work: Callable[[BackendTable], T], *, creates_store: bool = False) -> T:
         """Run work on the store. Raises Problem, RepositoryError."""

@@ -7,6 +7,7 @@ own routing database has the change.
 from __future__ import annotations
 
 import http.client
+from string import punctuation
 from typing import Final
 from urllib.parse import quote
 
@@ -53,6 +54,5 @@ def _forwarded(replicator: ListenAddress) -> Response:
 
 
 def _target() -> str:
-    """Return path and query; an escaped slash in an id becomes a plain one."""
-    query = request.query_string.decode("latin-1")
-    return quote(request.path) + (f"?{query}" if query else "")
+    """Return path and query as they were sent, bytes beyond ASCII escaped."""
+    return quote(request.environ["REQUEST_URI"].encode("latin-1"), safe=punctuation)

@@ -89,6 +89,10 @@ class _Handler(ImpatientHandler):
 
     wsgi_input: pywsgi.Input
 
+    def get_environ(self) -> dict[str, Any]:
+        """Add the path as it was sent: in PATH_INFO an escaped slash looks like any other."""
+        return {**super().get_environ(), "REQUEST_URI": self.path}
+
     def run_application(self) -> None:
         try:
             super().run_application()

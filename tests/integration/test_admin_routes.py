@@ -125,7 +125,7 @@ def test_an_unknown_id_is_404(admin, call):
 
 @pytest.mark.parametrize("backend_id", ["10.0.0.1:80", "a/b", "a b", "drain", "x/drain", "100%"])
 def test_an_id_is_what_parse_backend_allows(admin, backend_id):
-    path = f"/api/backends/{quote(backend_id)}"
+    path = f"/api/backends/{quote(backend_id, safe='')}"
     columns = {"wg_ip": "127.0.0.1", "port": 1}
     assert admin.call("POST", "/api/backends", {"id": backend_id, **columns}).status == 201
     assert admin.get(path)["id"] == backend_id
@@ -133,6 +133,14 @@ def test_an_id_is_what_parse_backend_allows(admin, backend_id):
     assert admin.get(path)["state"] == "drained"
     assert admin.call("DELETE", path).status == 204
     assert admin.call("GET", path).status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
+def test_an_operation_of_a_backend_takes_post_only(admin, method):
+    for operation in ("drain", "undrain"):
+        response = admin.call(method, f"/api/backends/gru/{operation}")
+        assert (response.status, response.headers["allow"]) == (405, "POST")
+    assert admin.get("/api/backends/gru")["id"] == "gru"
 
 
 def test_a_locked_database_is_503_with_retry_after(town, routing_db):
