@@ -25,6 +25,7 @@ from app.domain.endpoints import (
     MAX_RULE_CHARACTERS,
     MAX_TIMEOUT_SECONDS,
     METHODS,
+    MIN_TIMEOUT_SECONDS,
     BadEndpoint,
     Endpoint,
     EndpointConflict,
@@ -54,7 +55,7 @@ _Path = Annotated[
 _Name = Annotated[Any, _described_as(type="string", pattern=NOT_BLANK)]
 _Domain = Annotated[Any, _described_as(type="string", pattern=DOMAIN_PATTERN, maxLength=MAX_DOMAIN_CHARACTERS)]
 _Methods = Annotated[Any, _described_as(type="array", items={"enum": list(METHODS)}, minItems=1)]
-_Seconds = Annotated[Any, _described_as(type="number", exclusiveMinimum=0, maximum=MAX_TIMEOUT_SECONDS)]
+_Seconds = Annotated[Any, _described_as(type="number", minimum=MIN_TIMEOUT_SECONDS, maximum=MAX_TIMEOUT_SECONDS)]
 _Concurrency = Annotated[Any, _described_as(type="integer", minimum=0, maximum=MAX_CONCURRENCY)]
 _Bytes = Annotated[Any, _described_as(type="integer", minimum=0, maximum=MAX_BODY_BYTES)]
 _Flag = Annotated[Any, _described_as(type="boolean")]

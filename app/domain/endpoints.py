@@ -13,6 +13,7 @@ from app.domain.path_rules import path_faults, shape_of
 
 METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_TIMEOUT_SECONDS: Final = 30.0
+MIN_TIMEOUT_SECONDS: Final = 0.01
 MAX_TIMEOUT_SECONDS: Final = 3600.0
 DEFAULT_CONCURRENCY: Final = 100
 MAX_CONCURRENCY: Final = 1_000_000
@@ -202,9 +203,10 @@ class _Reader:
         value = self.given.get("timeout_seconds")
         if value is None:
             return DEFAULT_TIMEOUT_SECONDS
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_TIMEOUT_SECONDS:
+        lowest, highest = MIN_TIMEOUT_SECONDS, MAX_TIMEOUT_SECONDS
+        if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= highest:
             return float(value)
-        self.fault("timeout_seconds", f"must be a number of seconds, above 0 and at most {MAX_TIMEOUT_SECONDS:.0f}")
+        self.fault("timeout_seconds", f"must be a number of seconds from {lowest:g} to {highest:g}")
         return 0.0
 
     def number(self, key: str, default: int, highest: int) -> int:

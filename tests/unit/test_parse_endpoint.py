@@ -204,12 +204,15 @@ def test_invalid_methods_are_refused(methods: object) -> None:
     assert faults(methods=methods) == ["methods"]
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 3601, float("nan"), float("inf"), True, "5"])
+@pytest.mark.parametrize("seconds", [0, 5e-324, 0.0099, -1, 3601, float("nan"), float("inf"), True, "5"])
 def test_an_invalid_timeout_is_refused(seconds: object) -> None:
     assert faults(timeout_seconds=seconds) == ["timeout_seconds"]
 
 
 def test_the_edges_of_the_limits() -> None:
+    assert parse(timeout_seconds=0.01).timeout_seconds == 0.01
+    assert is_described(NewEndpoint, {**SMALLEST, "timeout_seconds": 0.01})
+    assert not is_described(NewEndpoint, {**SMALLEST, "timeout_seconds": 5e-324})
     assert parse(timeout_seconds=3600, max_concurrency=0, max_body_bytes=0).max_concurrency == 0
     assert parse(max_concurrency=1_000_000, max_body_bytes=1 << 30).max_body_bytes == 1 << 30
     assert faults(max_concurrency=1_000_001, max_body_bytes=(1 << 30) + 1) == ["max_concurrency", "max_body_bytes"]
