@@ -21,7 +21,7 @@ from app.domain.handler_table import Grant
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
 from app.gateway.handler_module import describe_error
-from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, response_of
+from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, error_of, response_of
 from app.gateway.workers import Overrun, Worker
 
 HANDLER_FAILED: Final = "handler_failed"
@@ -90,7 +90,8 @@ def _respond(grant: Grant, request: Request, context: Context) -> HandlerRespons
         returned = grant.handler(request, context)
     except HTTPException as raised:
         returned = raised
-    return response_of(returned, request)
+    error = error_of(returned, request, context.request_id) if isinstance(returned, HTTPException) else None
+    return error or response_of(returned, request)
 
 
 def _reason(error: BaseException) -> str:

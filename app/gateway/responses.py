@@ -1,14 +1,16 @@
 """Converts what a handler returned into a response: status, headers and body.
 
-A werkzeug Response or HTTPException is used as it is; a dict or list becomes JSON, text HTML in UTF-8 (as in Flask),
-bytes `application/octet-stream`, an iterator a streamed body, None a 204. `(body, status)`, `(body, headers)` and
-`(body, status, headers)` are accepted too. The HTTP frontend frames the message: connection headers are dropped.
+A werkzeug Response is used as it is; a dict or list becomes JSON, text HTML in UTF-8 (as in Flask), bytes
+`application/octet-stream`, an iterator a streamed body, None a 204. `(body, status)`, `(body, headers)` and
+`(body, status, headers)` are accepted too. An HTTPException, such as that of `abort`, becomes JSON like the edge's own
+errors. The HTTP frontend frames the message: connection headers are dropped.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -75,6 +77,16 @@ def response_of(returned: object, request: Request) -> HandlerResponse:
     raise BadHandlerResponse(
         f"a handler must return a Response, dict, list, str, bytes, tuple or None, not {returned!r:.100}"
     )
+
+
+def error_of(error: HTTPException, request: Request, request_id: str) -> HandlerResponse | None:
+    """Return an error as JSON, in the form of the edge's own; None if it has a response or a body of its own."""
+    is_werkzeugs = error.response is None and type(error).get_body is HTTPException.get_body
+    if not is_werkzeugs or error.code is None or error.code < HTTPStatus.BAD_REQUEST:
+        return None
+    headers = [(name, value) for name, value in error.get_headers(request.environ) if name.lower() != "content-type"]
+    said = {"status": error.code, "error": error.name, "detail": str(error.description or ""), "request_id": request_id}
+    return HandlerResponse(_status(error.code), [("Content-Type", JSON), *_headers(headers)], _json(said) + b"\n")
 
 
 def _json(value: object) -> bytes:

@@ -155,8 +155,24 @@ def test_an_uncaught_service_error_decides_the_response(raised, status, reason, 
 def test_an_abort_is_a_response_and_not_a_failure(records):
     called = call("abort(404, 'nothing')")
     assert (called.response.status, called.reason) == (404, None)
-    assert b"nothing" in called.response.body
+    assert dict(called.response.headers) == {"Content-Type": "application/json"}
+    said = {"status": 404, "error": "Not Found", "detail": "nothing", "request_id": "req-1"}
+    assert json.loads(called.response.body) == said
     assert records == []
+
+
+def test_an_abort_keeps_its_headers():
+    called = call("from werkzeug.exceptions import MethodNotAllowed\nraise MethodNotAllowed(['GET'])")
+    assert dict(called.response.headers)["Allow"] == "GET"
+    assert json.loads(called.response.body)["status"] == 405
+
+
+def test_a_response_or_body_of_its_own_stays_as_it_is():
+    assert call("abort(404, response=Response('my page', 404))").response.body == b"my page"
+    own = "class Mine(werkzeug.exceptions.NotFound):\n    def get_body(self, *_):\n        return 'mine'\nraise Mine()"
+    assert call(f"import werkzeug.exceptions\n{own}").response.body == b"mine"
+    moved = call("from werkzeug.routing import RequestRedirect\nraise RequestRedirect('/there')")
+    assert (moved.response.status, dict(moved.response.headers)["Location"]) == (308, "/there")
 
 
 def test_an_abort_that_cannot_be_written_is_a_failure(records):
