@@ -19,6 +19,7 @@ from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import EndpointView, Version
 from app.domain.stored import StoredVersion, StoreError
 from app.gateway.handler_module import HandlerError, LoadedHandler, check_text, load_handler
+from app.gateway.handler_print import log_print
 from app.gateway.router import Router
 
 T = TypeVar("T")
@@ -279,7 +280,8 @@ class Deployment:
 
 
 def _load(stored: StoredVersion) -> LoadedHandler:
-    return load_handler(f"{stored.endpoint_id} v{stored.number}", stored.source)
+    output = log_print(stored.endpoint_id, stored.number)
+    return load_handler(f"{stored.endpoint_id} v{stored.number}", stored.source, output)
 
 
 def _no_endpoint(endpoint_id: str) -> NotFound:

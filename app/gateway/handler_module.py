@@ -15,7 +15,7 @@ import linecache
 import sys
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from itertools import count
 from types import CodeType, ModuleType, TracebackType
@@ -78,13 +78,16 @@ def check_text(source: str) -> None:
         raise HandlerError(Stage.COMPILE, f"the source is longer than {MAX_SOURCE_BYTES} bytes")
 
 
-def load_handler(name: str, source: str) -> LoadedHandler:
-    """Load a handler from its source; tracebacks show `name`, such as `hello v3`. Raises HandlerError."""
+def load_handler(name: str, source: str, output: Callable[..., None] = print) -> LoadedHandler:
+    """Load a handler from its source; tracebacks show `name`, such as `hello v3`. `output` is its `print`.
+
+    Raises HandlerError.
+    """
     serial = next(_serials)
     filename, module_name = f"<handler {name} #{serial}>", f"edgeproxy_handler_{serial}"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     try:
-        module = _import(_compile(source, filename), module_name)
+        module = _import(_compile(source, filename), module_name, output)
         _check_entry_point(module)
     except BaseException:
         sys.modules.pop(module_name, None)
@@ -150,10 +153,11 @@ def _pointer(filename: str, line: int, message: str) -> str:
     return f'  File "{filename}", line {line}\n    {linecache.getline(filename, line).strip()}\n{message}\n'
 
 
-def _import(code: CodeType, name: str) -> ModuleType:
+def _import(code: CodeType, name: str, output: Callable[..., None]) -> ModuleType:
     """Run the source in a new module."""
     module = ModuleType(name)
     module.__file__ = code.co_filename
+    module.__dict__["print"] = output
     sys.modules[name] = module
     timeout = gevent.Timeout(IMPORT_TIMEOUT_SECONDS)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections import Counter
 
 import gevent
@@ -69,6 +70,20 @@ def test_an_endpoint_is_created_deployed_swapped_rolled_back_and_undeployed(town
     assert town.ask()[0] == 503
     assert town.admin.call("DELETE", "/api/endpoints/hello").status == 204
     assert town.ask()[0] == 404
+
+
+def test_a_handler_prints_to_the_log_and_aborts_in_json(town):
+    town.create()
+    town.deploy("def handle(request, context):\n    print('seen', request.path)\n    context.missing = 1\n")
+    assert town.ask()[0] == 500
+    town.deploy(
+        "from app.gateway.sdk import abort\n\ndef handle(request, context):\n    print('gone')\n    abort(410)\n"
+    )
+    status, body = town.ask()
+    assert (status, json.loads(body)["error"]) == (410, "Gone")
+    for event, version in (("seen /hello", 1), ("gone", 2)):
+        line = eventually(lambda event=event: town.proxy.event(event))
+        assert (line["level"], line["endpoint"], line["version"]) == ("INFO", "hello", version)
 
 
 @pytest.mark.parametrize(
