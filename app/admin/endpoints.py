@@ -291,7 +291,7 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
 
     @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404,))
     def roll_back(path: EndpointPath) -> SourceVersion:
-        """Deploy the previously deployed version."""
+        """Deploy the version that was deployed before the current one; again: one further back."""
         return version_after(deployment.roll_back, path.endpoint_id)
 
     @api.post("/api/endpoints/<endpoint_id>/undeploy", Scope.DEPLOY, tag=TAG, problems=(404,))

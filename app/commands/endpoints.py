@@ -186,7 +186,7 @@ def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | No
 @json_option
 @click.pass_obj
 def rollback(edge: Caller, endpoint_id: str, as_json: bool) -> None:
-    """Deploy the previously deployed version again."""
+    """Deploy the version that was deployed before the current one. The next rollback goes one further back."""
     _report_deployed(endpoint_id, edge.call("POST", _path(endpoint_id, "roll-back")), as_json)
 
 

@@ -7,7 +7,7 @@ If a step fails, the current version keeps serving. Changes run one at a time, i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from gevent.lock import BoundedSemaphore
@@ -44,7 +44,11 @@ class Store(Protocol):
 
     def version(self, endpoint_id: str, number: int) -> StoredVersion | None: ...
 
-    def set_deployed(self, endpoint_id: str, number: int | None, at: float) -> bool: ...
+    def history(self, endpoint_id: str) -> list[int]: ...
+
+    def set_deployed(
+        self, endpoint_id: str, number: int | None, at: float, history: Sequence[int] | None = None
+    ) -> bool: ...
 
 
 class NotFound(LookupError):
@@ -195,17 +199,18 @@ class Deployment:
             return self._deploy(self._upload(endpoint_id, source))
 
     def roll_back(self, endpoint_id: str) -> StoredVersion:
-        """Deploy the previously deployed version; after `undeploy`, the last one. Raises NotFound, HandlerError."""
+        """Deploy the version that was deployed before the current one; after `undeploy`, the last one.
+
+        It undoes the current deployment: the next roll-back goes one further back. Raises NotFound, HandlerError.
+        """
         with self._lock:
             current = self._require(endpoint_id)
-            former = [
-                (version.deployed_at, version.number)
-                for version in self._in_thread(self._store.versions, endpoint_id)
-                if version.deployed_at is not None and version.number != current
-            ]
-            if not former:
-                raise NotFound(f"endpoint {endpoint_id!r} has no previously deployed version")
-            return self._deploy(self._stored(endpoint_id, max(former)[1]))
+            history = self._in_thread(self._store.history, endpoint_id)
+            while history and history[-1] == current:
+                history.pop()
+            if not history:
+                raise NotFound(f"endpoint {endpoint_id!r}: no version was deployed before {_shown(current)}")
+            return self._deploy(self._stored(endpoint_id, history[-1]), history)
 
     def undeploy(self, endpoint_id: str) -> None:
         """Stop serving an endpoint's requests; requests in progress finish. Raises NotFound."""
@@ -231,26 +236,28 @@ class Deployment:
             raise _no_endpoint(endpoint_id)
         ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
 
-    def _deploy(self, stored: StoredVersion) -> StoredVersion:
+    def _deploy(self, stored: StoredVersion, history: list[int] | None = None) -> StoredVersion:
+        """Deploy a version. `history` ends with it; None: it is added to the present one."""
         try:
-            deployed = self._activate(stored)
+            deployed = self._activate(stored, history)
         except BaseException:
             self._on_deploy("error")
             raise
         self._on_deploy("ok")
         return deployed
 
-    def _activate(self, stored: StoredVersion) -> StoredVersion:
+    def _activate(self, stored: StoredVersion, history: list[int] | None) -> StoredVersion:
         handler = _load(stored)
         endpoint_id, number, now = stored.endpoint_id, stored.number, time.time()
-        before = self._require(endpoint_id)
-        if not self._in_thread(self._store.set_deployed, endpoint_id, number, now):
+        before, history_before = self._require(endpoint_id), self._in_thread(self._store.history, endpoint_id)
+        history = history or [*history_before, number]
+        if not self._in_thread(self._store.set_deployed, endpoint_id, number, now, history):
             raise NotFound(f"endpoint {endpoint_id!r} no longer has version {number}")
         try:
             self._swap(stored, handler, now)
         except BaseException:
             if before != number:
-                self._in_thread(self._store.set_deployed, endpoint_id, before, now)
+                self._in_thread(self._store.set_deployed, endpoint_id, before, now, history_before)
             raise
         logger.bind(endpoint=endpoint_id, version=number, checksum=stored.checksum).info(
             "endpoint {}: version {} deployed", endpoint_id, number
@@ -282,6 +289,10 @@ class Deployment:
 def _load(stored: StoredVersion) -> LoadedHandler:
     output = log_print(stored.endpoint_id, stored.number)
     return load_handler(f"{stored.endpoint_id} v{stored.number}", stored.source, output)
+
+
+def _shown(number: int | None) -> str:
+    return f"version {number}" if number is not None else "it was undeployed"
 
 
 def _no_endpoint(endpoint_id: str) -> NotFound:

@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,16 @@ class VersionTable(peewee.Model):
         primary_key = peewee.CompositeKey("endpoint_id", "number")
 
 
+class HistoryTable(peewee.Model):
+    """The deployments of an endpoint: numbers of versions, oldest first, separated by spaces."""
+
+    endpoint_id = peewee.TextField(primary_key=True)
+    numbers = peewee.TextField()
+
+    class Meta:
+        table_name = "deployments"
+
+
 class ServiceTable(peewee.Model):
     """A service. `settings` is a JSON object."""
 
@@ -76,7 +86,7 @@ class ServiceTable(peewee.Model):
 
 _DAMAGE: Final = (BadEndpoint, ValueError, TypeError)
 """What a damaged row raises."""
-TABLES: Final = (EndpointTable, VersionTable, ServiceTable)
+TABLES: Final = (EndpointTable, VersionTable, HistoryTable, ServiceTable)
 
 
 def checksum_of(source: str) -> str:
@@ -157,6 +167,7 @@ class SqliteGatewayStore:
         """Delete an endpoint and its versions. Returns False if the id does not exist."""
         with self._change():
             VersionTable.delete().where(VersionTable.endpoint_id == endpoint_id).execute(self._database)
+            HistoryTable.delete().where(HistoryTable.endpoint_id == endpoint_id).execute(self._database)
             return bool(EndpointTable.delete().where(EndpointTable.id == endpoint_id).execute(self._database))
 
     # Versions
@@ -205,15 +216,35 @@ class SqliteGatewayStore:
             rows = VersionTable.select().where(*_is(endpoint_id, number)).dicts().execute(self._database)
             return next((StoredVersion(**row) for row in rows), None)
 
-    def set_deployed(self, endpoint_id: str, number: int | None, at: float) -> bool:
-        """Record the deployed version. Returns False if the endpoint or version does not exist."""
+    def history(self, endpoint_id: str) -> list[int]:
+        """Return the numbers of the deployed versions that are still stored, the latest deployment last."""
+        query = HistoryTable.select(HistoryTable.numbers).where(HistoryTable.endpoint_id == endpoint_id)
+        with self._translated():
+            recorded = list(query.tuples().execute(self._database))
+        stored = {version.number: version.deployed_at for version in self.versions(endpoint_id)}
+        if not recorded:  # deployed before there was a history
+            return sorted((one for one in stored if stored[one] is not None), key=lambda one: (stored[one], one))
+        return [number for number in map(int, recorded[0][0].split()) if number in stored]
+
+    def set_deployed(
+        self, endpoint_id: str, number: int | None, at: float, history: Sequence[int] | None = None
+    ) -> bool:
+        """Record the deployed version, and the history (None: it stays as it is).
+
+        Returns False if the endpoint or version does not exist.
+        """
         with self._change():
             if number is not None and not VersionTable.update(deployed_at=at).where(*_is(endpoint_id, number)).execute(
                 self._database
             ):
                 return False
             update = EndpointTable.update(deployed=number, updated_at=at).where(EndpointTable.id == endpoint_id)
-            return bool(update.execute(self._database))
+            if not update.execute(self._database):
+                return False
+            if history is not None:
+                numbers = " ".join(map(str, history[-VERSIONS_KEPT:]))
+                HistoryTable.replace(endpoint_id=endpoint_id, numbers=numbers).execute(self._database)
+            return True
 
     # Services
 

@@ -139,9 +139,38 @@ def test_rolling_back_goes_to_the_version_that_was_deployed_before(served):
     served.deployment.upload("hello", answering("never deployed"))
     assert served.deployment.roll_back("hello").number == 1
     assert served.response() == "one"
-    assert served.deployment.roll_back("hello").number == 2
+    assert served.on_disk() == {"hello": 1}
+
+
+def test_each_roll_back_goes_one_further_back(served):
+    for text in ("two", "three"):
+        served.deployment.deploy_source("hello", answering(text))
+    assert [served.deployment.roll_back("hello").number for _ in range(2)] == [2, 1]
+    with pytest.raises(NotFound, match="no version was deployed before version 1"):
+        served.deployment.roll_back("hello")
+    assert served.response() == "one"
+
+
+def test_a_roll_back_goes_to_what_served_before_whatever_its_number(served):
+    for text in ("two", "three"):
+        served.deployment.deploy_source("hello", answering(text))
+    served.deployment.roll_back("hello")
+    served.deployment.roll_back("hello")
+    served.deployment.deploy_source("hello", answering("four"))
+    assert served.deployment.roll_back("hello").number == 1
+    served.deployment.deploy("hello", 3)
+    served.deployment.deploy("hello", 3)
     served.deployment.deploy("hello", 1)
-    assert (served.response(), served.on_disk()) == ("one", {"hello": 1})
+    assert [served.deployment.roll_back("hello").number for _ in range(2)] == [3, 1]
+
+
+def test_a_failed_roll_back_changes_nothing(served):
+    served.deployment.deploy_source("hello", answering("two"))
+    served.deployment.upload("hello", "1 / 0")
+    with pytest.raises(HandlerError):
+        served.deployment.deploy("hello", 3)
+    assert (served.response(), served.on_disk()) == ("two", {"hello": 2})
+    assert served.deployment.roll_back("hello").number == 1
 
 
 def test_rolling_back_after_undeploying_brings_the_last_one_back(served):
@@ -151,7 +180,7 @@ def test_rolling_back_after_undeploying_brings_the_last_one_back(served):
 
 
 def test_there_is_nothing_to_roll_back_to(served):
-    with pytest.raises(NotFound, match="no previously deployed version"):
+    with pytest.raises(NotFound, match="no version was deployed before version 1"):
         served.deployment.roll_back("hello")
     assert served.response() == "one"
 

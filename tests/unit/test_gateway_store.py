@@ -69,7 +69,7 @@ def test_an_id_is_taken_once(store):
 def test_an_endpoint_changes_and_its_versions_stay(store):
     store.create_endpoint(HELLO)
     store.add_version("hello", "one")
-    store.set_deployed("hello", 1, 5.0)
+    store.set_deployed("hello", 1, 5.0, [1])
     changed = replace(HELLO, path="/other", methods=("PUT",))
     assert store.update_endpoint(changed)
     assert store.endpoints() == [(changed, 1)]
@@ -105,12 +105,12 @@ def test_the_deployed_version_is_stored(store):
     store.create_endpoint(HELLO)
     for source in ("one", "two"):
         store.add_version("hello", source)
-    assert store.set_deployed("hello", 2, 7.0)
+    assert store.set_deployed("hello", 2, 7.0, [2])
     assert store.endpoints() == [(HELLO, 2)]
     assert [one.deployed_at for one in store.versions("hello")] == [None, 7.0]
-    assert not store.set_deployed("hello", 9, 8.0)
-    assert not store.set_deployed("nobody", None, 8.0)
-    assert store.set_deployed("hello", None, 9.0)
+    assert not store.set_deployed("hello", 9, 8.0, [9])
+    assert not store.set_deployed("nobody", None, 8.0, [])
+    assert store.set_deployed("hello", None, 9.0, [])
     assert store.endpoints() == [(HELLO, None)]
     assert store.versions("hello")[1].deployed_at == 7.0
 
@@ -120,12 +120,38 @@ def test_old_versions_go_but_for_the_deployed_one_and_numbers_are_never_used_aga
     for number in range(VERSIONS_KEPT + 5):
         store.add_version("hello", f"source {number}")
         if number == 1:
-            store.set_deployed("hello", 2, 1.0)
+            store.set_deployed("hello", 2, 1.0, [2])
     assert [one.number for one in store.versions("hello")] == [2, *range(6, VERSIONS_KEPT + 6)]
     with sqlite3.connect(store._path) as database:
         database.execute("DELETE FROM versions WHERE number > 20")
     database.close()
     assert store.add_version("hello", "new").number == VERSIONS_KEPT + 6
+
+
+def test_the_history_has_the_deployments_in_order_without_versions_that_are_gone(store, path):
+    store.create_endpoint(HELLO)
+    for number in range(1, VERSIONS_KEPT + 3):
+        store.add_version("hello", f"source {number}")
+    store.set_deployed("hello", 5, 1.0, [1, 2, 4, 5, 4, 5])
+    again = reopened(store, path)
+    assert again.history("hello") == [4, 5, 4, 5]
+    again.set_deployed("hello", 5, 2.0, [4, 5] * VERSIONS_KEPT)
+    assert again.history("hello") == [4, 5] * (VERSIONS_KEPT // 2)
+    again.remove_endpoint("hello")
+    assert again.history("hello") == []
+    again.close()
+
+
+def test_without_a_recorded_history_the_times_of_the_deployments_tell(store):
+    store.create_endpoint(HELLO)
+    for number, at in ((1, 3.0), (2, 5.0), (3, 4.0)):
+        store.add_version("hello", f"source {number}")
+        store.set_deployed("hello", number, at, [])
+    store.add_version("hello", "never deployed")
+    with sqlite3.connect(store._path) as database:
+        database.execute("DELETE FROM deployments")
+    database.close()
+    assert store.history("hello") == [1, 3, 2]
 
 
 def test_services(store, path):
