@@ -12,8 +12,9 @@ from gevent.event import Event
 from loguru import logger
 
 from app.config import ListenAddress
+from app.inbound.idle_clients import ClientPool
 from app.inbound.listener import BindError
-from app.inbound.status.server import HEADER_SECONDS, ErrorLog, ImpatientHandler
+from app.inbound.status.server import ACCEPTED_AT_ONCE, HEADER_SECONDS, ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
 LATE_BODY_SECONDS: Final = 2.0
@@ -33,7 +34,7 @@ class AdminServer:
             None,
             log=None,
             error_log=ErrorLog("admin"),
-            spawn=CLIENTS_AT_ONCE,
+            spawn=ClientPool(CLIENTS_AT_ONCE),
             handler_class=_Handler,
             environ={"SERVER_NAME": address.host},  # avoids a reverse DNS lookup
             **tls,
@@ -71,17 +72,19 @@ def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 
 class _Server(pywsgi.WSGIServer):  # type: ignore[misc]
-    """Limits the time of a TLS handshake."""
+    """Limits the time of a TLS handshake, which the greenlet of its client makes."""
+
+    max_accept = ACCEPTED_AT_ONCE
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
-        try:
-            with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
-                secured = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # not TLS, an untrusted certificate, or the client is gone
-            logger.debug("admin server: TLS handshake with {} failed: {}", address, error)
-            return
-        with secured:
-            self.handle(secured, address)
+        with self.wrap_socket(client_socket, do_handshake_on_connect=False, **self.ssl_args) as secured:
+            try:
+                with gevent.Timeout(HEADER_SECONDS, TimeoutError()):
+                    secured.do_handshake()
+            except OSError as error:  # not TLS, an untrusted certificate, or the client is gone
+                logger.debug("admin server: TLS handshake with {} failed: {}", address, error)
+            else:
+                self.handle(secured, address)
 
 
 class _Handler(ImpatientHandler):

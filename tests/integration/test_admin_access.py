@@ -332,10 +332,20 @@ def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(reader):
         assert read_to_end(slow).startswith(b"HTTP/1.1 408 ")
 
 
+def is_open(sock):
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) != b""
+    except BlockingIOError:
+        return True
+
+
 def test_silent_clients_are_disconnected_and_do_not_lock_others_out(reader):
     held = [reader.connect() for _ in range(70)]  # more than the server serves at once
     try:
         assert reader.get("/api/status")
+        assert is_open(held[-1]), "their time is not over: the one idle longest made room"
+        eventually(lambda: not is_open(held[0]))
     finally:
         for sock in held:
             sock.close()
@@ -450,6 +460,14 @@ def test_with_a_certificate_it_serves_tls_only(edge, tmp_path, certificate):
     admin = admin_of(proxy, tmp_path)
     request = f"GET /api/status HTTP/1.0\r\nAuthorization: Bearer {admin.token}\r\n\r\n".encode()
     trusting = ssl.create_default_context(cafile=cert)
+    held = [admin.connect() for _ in range(70)]  # in their handshake, more than the server serves at once
+    with admin.connect() as raw, trusting.wrap_socket(raw, server_hostname="127.0.0.1") as sock:
+        sock.sendall(request)
+        assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
+        assert is_open(held[-1]), "its time is not over"
+        assert not is_open(held[0])
+    for one in held:
+        one.close()
     with admin.connect() as silent, admin.connect() as plain, admin.connect() as raw:
         plain.sendall(request)
         assert read_to_end(plain) == b""

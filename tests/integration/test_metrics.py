@@ -7,6 +7,8 @@ import json
 import re
 import socket
 
+import pytest
+
 from app.domain import metric_names as names
 from tests.harness import eventually, row, write_backends
 from tests.traffic import ask, named, who
@@ -158,6 +160,9 @@ def test_silent_clients_do_not_lock_others_out_of_the_metrics(edge):
     silent[0].sendall(b"GET /live HTTP/1.1\r\nHost: half")
     try:
         assert request(proxy, "GET", "/live")[0] == 200
+        silent[-1].setblocking(False)
+        with pytest.raises(BlockingIOError):  # its time is not over: the one idle longest made room
+            silent[-1].recv(1)
     finally:
         for one in silent:
             one.close()

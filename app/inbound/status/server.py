@@ -14,6 +14,7 @@ from gevent import pywsgi
 from loguru import logger
 
 from app.config import ListenAddress
+from app.inbound.idle_clients import ClientPool
 from app.inbound.listener import BindError
 
 Readiness = tuple[bool, dict[str, object]]
@@ -22,6 +23,8 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 JSON = "application/json"
 
 CLIENTS_AT_ONCE: Final = 64
+ACCEPTED_AT_ONCE: Final = 1
+"""The pool is asked for a place only when a client has come."""
 SILENCE_SECONDS: Final = 2.0
 """A client silent for this long is disconnected: a full server would look like a dead edge."""
 HEADER_SECONDS: Final = 5.0
@@ -49,10 +52,11 @@ class StatusServer:
             self._respond,
             log=None,
             error_log=ErrorLog("metrics"),
-            spawn=CLIENTS_AT_ONCE,
+            spawn=ClientPool(CLIENTS_AT_ONCE),
             handler_class=ImpatientHandler,
             environ={"SERVER_NAME": address.host},  # avoids a reverse DNS lookup
         )
+        self._server.max_accept = ACCEPTED_AT_ONCE
         self._wanted = address
 
     def start(self) -> None:
@@ -105,7 +109,7 @@ def _json(value: object) -> bytes:
 
 
 class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
-    """Serves one client; closes an idle or slow connection."""
+    """Serves one client of a server with a ClientPool; closes an idle or slow connection."""
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         # pywsgi sends head and body separately; without this the body would wait 40 ms for the head's ACK.
@@ -114,6 +118,7 @@ class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
 
     def read_requestline(self) -> object:
         self.socket.settimeout(SILENCE_SECONDS)
+        self.server.pool.begin_waiting()
         return super().read_requestline()
 
     def read_request(self, raw_requestline: str) -> object:
@@ -123,6 +128,7 @@ class ImpatientHandler(pywsgi.WSGIHandler):  # type: ignore[misc]
         except TimeoutError:  # for any other exception pywsgi prints a traceback
             raise ValueError("the request head was not received in time") from None
         self.socket.settimeout(RESPONSE_SECONDS)
+        self.server.pool.end_waiting()
         return is_valid
 
 
