@@ -74,7 +74,10 @@ class JsonLog:
     def receive_events(self, level: str) -> None:
         """Become loguru's only sink, for events of this level and above."""
         logger.remove(self._handler)
-        self._handler = logger.add(self.write_event, level=level.upper(), format="{message}", catch=False)
+        # diagnose would call repr() on the variables of a traceback, which takes 5 s for 16 MiB of bytes
+        self._handler = logger.add(
+            self.write_event, level=level.upper(), format="{message}", catch=False, backtrace=False, diagnose=False
+        )
 
     def change(self, level: str, format: Format) -> None:
         """Change the format, and the level if this is loguru's sink."""

@@ -86,6 +86,28 @@ def test_a_handler_prints_to_the_log_and_aborts_in_json(town):
         assert (line["level"], line["endpoint"], line["version"]) == ("INFO", "hello", version)
 
 
+LOUD = """
+class Loud:
+    def __repr__(self):
+        print("looked at")
+        return "loud"
+
+
+def handle(request, context):
+    loud = Loud()
+    raise ValueError(f"{request.path} fails")
+"""
+
+
+def test_a_logged_traceback_does_not_look_at_variables(town):
+    town.create()
+    town.deploy(LOUD)
+    assert town.ask()[0] == 500
+    line = eventually(lambda: town.proxy.event("endpoint hello: version 1 failed: ValueError: /hello fails"))
+    assert "in handle" in line["traceback"]
+    assert town.proxy.event("looked at") is None, "the repr of a large value would hold the event loop"
+
+
 @pytest.mark.parametrize(
     ("source", "where", "said"),
     [
