@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import time
 from collections.abc import Iterator
 
@@ -11,8 +12,12 @@ import pytest
 
 from actors.services.supervision import Services
 from actors.supervisor import Supervisor
+from app.domain.endpoints import DEFAULT_BODY_BYTES
+from app.domain.service_settings import DEFAULT_MAX_BYTES
 from app.gateway.clients import Email, ServiceDown, ServiceError, Storage
 from app.outbound.service_connectors import connector
+from tests.admin_client import admin_of, admin_variables
+from tests.harness import eventually
 from tests.integration.service_peers import S3, Mail, running, start_up
 
 
@@ -92,6 +97,43 @@ def test_an_object_over_the_limit_is_refused_both_ways(storage, services, s3):
     with pytest.raises(ServiceError, match="more than 1000 bytes"):
         Storage("small", services.address("storage", "small")[0], 5).get("large")
     assert len(storage.get("large") or b"") == 6_000_000
+
+
+KEEPS = """
+def handle(request, context):
+    files = context.storage("files")
+    files.put("upload", request.data)
+    return files.get("upload")
+"""
+
+
+def test_a_request_carries_the_largest_object_where_its_endpoint_allows_the_size(edge, s3, tmp_path):
+    config = {"frontends": [{"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True}]}
+    proxy = edge(config=config, **admin_variables(tmp_path))
+    admin = admin_of(proxy, tmp_path)
+
+    def upload(size: int) -> tuple[int, int]:
+        connection = http.client.HTTPConnection(*proxy.address, timeout=30)
+        connection.request("POST", "/upload", bytes(size))
+        response = connection.getresponse()
+        try:
+            return response.status, len(response.read())
+        finally:
+            connection.close()
+
+    service = {"name": "files", "kind": "storage", "settings": s3.settings()}
+    assert admin.call("POST", "/api/services", service).status == 201
+    endpoint = {"path": "/upload", "methods": ["POST"]}
+    assert admin.call("POST", "/api/endpoints", {"id": "upload", **endpoint}).status == 201
+    assert admin.call("POST", "/api/endpoints/upload/deploy", {"source": KEEPS}).status == 200
+    assert upload(DEFAULT_BODY_BYTES) == (200, DEFAULT_BODY_BYTES)
+    assert upload(DEFAULT_BODY_BYTES + 1)[0] == 413
+    larger = {**endpoint, "max_body_bytes": DEFAULT_MAX_BYTES + 1}
+    assert admin.call("PUT", "/api/endpoints/upload", larger).status == 200
+    assert upload(DEFAULT_MAX_BYTES) == (200, DEFAULT_MAX_BYTES)
+    assert upload(DEFAULT_MAX_BYTES + 1)[0] == 500
+    line = eventually(lambda: proxy.event("endpoint upload: version 1 failed"))
+    assert "more than 16777216 bytes" in line["event"]
 
 
 def test_objects_are_read_concurrently(storage):
