@@ -39,6 +39,13 @@ CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
 _EVERYWHERE: Final = (400, 401, 403, 422, 429, 500, 503)
 """Problem statuses of any route."""
 _WITH_BODY: Final = (408, 413, 415)
+_WHY: Final = {
+    401: "The request has no valid token",
+    403: "The token lacks the scope of the operation",
+    429: "In place of 401, after ten requests without a valid token from one address. A valid token always passes",
+    503: "A database or an actor does not respond now",
+}
+_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -273,8 +280,14 @@ def _with_response(view: View, status: int) -> View:
 
 
 def _documented(status: int) -> dict[str, Any]:
+    """Return the description of a problem."""
     schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
-    return {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+    described = {
+        "description": _WHY.get(status, HTTPStatus(status).phrase),
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }
+    headers = {name: {"schema": {"type": "string"}} for name in _HEADERS.get(status, ())}
+    return {**described, "headers": headers} if headers else described
 
 
 def _read_body(*, is_expected: bool) -> None:

@@ -70,6 +70,10 @@ def test_it_is_openapi_3_1_with_a_scope_problems_and_an_id_for_every_operation(d
             assert response["content"] == {
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
             }
+        assert "In place of 401" in problems["429"]["description"]
+        assert {
+            status: next(iter(response["headers"])) for status, response in problems.items() if "headers" in response
+        } == {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 
 
 def test_every_reference_resolves(described):
