@@ -339,7 +339,7 @@ def _http_exception_response(error: HTTPException) -> Response:
 
 
 def _exception_response(error: Exception) -> Response:
-    if isinstance(error, AskTimeoutError | RepositoryError | StoreError):
+    if isinstance(error, AskTimeoutError | RepositoryError | StoreError | TimeoutError):
         return _problem_response(Problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}))
     logger.opt(exception=error).error("admin: {} {} failed", request.method, request.path)
     return _problem_response(Problem(500, "internal error; the log has the traceback"))

@@ -16,8 +16,8 @@ from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
 TICK_SECONDS: Final = 60.0
-_LAST_SECONDS: Final = 30.0
-"""For writing the bindings at the end."""
+_WRITE_SECONDS: Final = 30.0
+"""For writing the bindings once."""
 
 
 class BindingSnapshots:
@@ -41,15 +41,15 @@ class BindingSnapshots:
         logger.info("{} bindings restored", len(restored))
 
     def write(self) -> None:
-        """Replace the file by the bindings of now. Raises OSError."""
-        with self._turn:  # the last snapshot may come while a periodic one is being written
+        """Replace the file by the bindings of now. Raises OSError; TimeoutError after 30 s."""
+        # The last snapshot may come while a periodic one is being written.
+        with gevent.Timeout(_WRITE_SECONDS, TimeoutError("the disk does not respond")), self._turn:
             self._write()
 
     def write_last(self) -> None:
-        """Replace the file for the last time. Waits up to 30 s for the disk; logs every failure and raises none."""
+        """Replace the file for the last time. Logs every failure and raises none."""
         try:
-            with gevent.Timeout(_LAST_SECONDS, TimeoutError("the disk does not answer")):
-                self.write()
+            self.write()
         except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
             logger.error("bindings not kept: {}", error)
 

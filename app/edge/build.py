@@ -46,6 +46,7 @@ from app.outbound.peewee_registrations import SqliteRegistrations, registrations
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.routing_database import open_repository
+from app.outbound.watched_thread import WatchedThread
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
 from app.registration.registrar import DatabaseRegistrar
@@ -89,7 +90,7 @@ def _parts(config: Config, log: JsonLog, file: FileState | None, on_give_up: Cal
     gateway = EdgeGateway(config.gateway_db_path, supervisor, partial(count, names.DEPLOYMENTS))
     pools = ServingPools(config, actors)
     watcher = _watcher(config, pools, count)
-    thread, registrations = WorkerThread(), Address("registrations")
+    thread, registrations = WatchedThread("routing database"), Address("registrations")
     limit, idle = config.effective_max_connections(), UpstreamPool(idle_upstreams())
     connections, requests, pipes = Connections(), RequestTally(), PipePool(PIPES)
     access_log = AccessLog(log.write_access, rfc3339)
@@ -130,7 +131,7 @@ def _count(metrics: Address, metric: str, *labels: str) -> None:
 
 def _watcher(config: Config, pools: ServingPools, count: Callable[..., None]) -> BackendWatcher:
     return BackendWatcher(
-        open_repository(config.routing, pause=_sleep_in_thread),
+        partial(open_repository, config.routing, pause=_sleep_in_thread),
         config.db_reload_secs,
         on_change=pools.replace_rows,
         on_load=partial(count, names.RELOADS),

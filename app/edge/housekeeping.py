@@ -42,7 +42,10 @@ class Housekeeping:
             try:
                 job.work()
                 pause = job.seconds()
-            except Exception:
-                logger.exception("{} failed; going on", job.name)
+            except Exception as error:
+                if isinstance(error, TimeoutError):  # a disk or a server, no fault of the edge: no traceback
+                    logger.error("{} failed: {}; going on", job.name, error)
+                else:
+                    logger.exception("{} failed; going on", job.name)
                 self._on_error(job.name)
                 pause = min(max(pause, 0.5) * 2, _LONGEST_ERROR_PAUSE_SECONDS)

@@ -14,7 +14,7 @@ from loguru import logger
 
 from app.config import Config, ConfigError
 from app.inbound.listener import BindError
-from app.outbound.worker_thread import WorkerThread
+from app.outbound.watched_thread import WatchedThread
 
 TICK_SECONDS: Final = 0.5
 """Between looks at the file. A change must stand for one tick: editors write, truncate and rename for a moment."""
@@ -51,7 +51,7 @@ class Reloader:
         self._on_result = on_result
         self.state = state
         self._draining = draining
-        self._thread = WorkerThread()  # a thousand servers take a second to parse
+        self._thread = WatchedThread("configuration file")  # a thousand servers take a second to parse
         self._turn = BoundedSemaphore(1)
         self._loaded = self._seen = self._signature()
 
@@ -75,13 +75,13 @@ class Reloader:
             if self._draining.is_set():
                 logger.warning("configuration not read again: the edge is draining")
                 return
-            self._loaded = self._signature()
             try:
+                self._loaded = self._thread.run(self._signature)
                 config = self._thread.run(self._load)
                 if self._draining.is_set():  # meanwhile
                     return
                 self._apply(config)
-            except (ConfigError, BindError) as error:
+            except (ConfigError, BindError, TimeoutError) as error:
                 faults = error.faults if isinstance(error, ConfigError) else [str(error)]
                 logger.bind(faults=faults).error("configuration refused, the old one serves on: {}", "; ".join(faults))
                 self._ended("refused", faults)

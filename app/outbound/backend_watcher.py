@@ -11,13 +11,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.outbound.worker_thread import WorkerThread
+from app.outbound.watched_thread import SILENCE_SECONDS, WatchedThread
 from app.ports import BackendRepository, BackendSet, RepositoryError
 
 TICK_SECONDS: Final = 0.25
 """Between two checks of the repository; a change is seen within twice this."""
-SILENCE_SECONDS: Final = 5.0
-"""After this, a check is reported as failed: the disk or the server hangs."""
 STOP_SECONDS: Final = 1.0
 ROWS_LOGGED: Final = 100
 """Refused rows, and rows with a warning, logged per change. Logging thousands would block the event loop."""
@@ -34,20 +32,24 @@ class RoutingStatus:
 
 
 class BackendWatcher:
-    """Polls a repository off the event loop. `on_change` gets each new set, `on_load` gets "ok" or "error" per load."""
+    """Polls a repository off the event loop. `on_change` gets each new set, `on_load` gets "ok" or "error" per load.
+
+    A repository that hangs is given up, and `open_repository` called for another.
+    """
 
     def __init__(
         self,
-        repository: BackendRepository,
+        open_repository: Callable[[], BackendRepository],
         reload_seconds: float,
         on_change: Callable[[BackendSet], None],
         on_load: Callable[[str], None],
     ) -> None:
-        self._repository = repository
+        self._open_repository = open_repository
+        self._repository = open_repository()
         self._reload_seconds = reload_seconds
         self._on_change = on_change
         self._on_load = on_load
-        self._thread = WorkerThread()  # the repository's connection lives in it
+        self._thread = WatchedThread("routing database")  # the repository's connection lives in it
         self._turn = BoundedSemaphore(1)
         self._reload_at = 0.0
         self._greenlet: gevent.Greenlet[..., object] | None = None
@@ -91,20 +93,22 @@ class BackendWatcher:
         with self._turn:  # writers check as well: sets must be applied in the order of loading
             self._checked_at = time.monotonic()
             try:
-                found = self._thread.run(self._load_if_due)
-            except RepositoryError as error:
+                found = self._thread.run(self._load_if_due, self._repository)
+            except (RepositoryError, TimeoutError) as error:
+                if isinstance(error, TimeoutError):
+                    self._repository = self._open_repository()  # the thread that hangs still uses the old one
                 self._failed(str(error))
                 return
             if found is not None:
                 self._on_load("ok")
                 self._loaded(found)
 
-    def _load_if_due(self) -> BackendSet | None:
+    def _load_if_due(self, repository: BackendRepository) -> BackendSet | None:
         """Runs in the thread."""
         is_due = time.monotonic() >= self._reload_at or self._status.error is not None
-        if not self._repository.has_changed() and not is_due:
+        if not repository.has_changed() and not is_due:
             return None
-        found = self._repository.load()
+        found = repository.load()
         self._reload_at = time.monotonic() + self._reload_seconds
         return found
 

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from app.domain.affinity import Binding
+from app.outbound.regular_file import read_regular
 
 FORMAT: Final = 1
 
@@ -50,7 +51,7 @@ class BindingFile:
         Raises ValueError for another kind of file, OSError if it cannot be read.
         """
         try:
-            lines = self._path.read_bytes().splitlines()
+            lines = read_regular(self._path).splitlines()
         except FileNotFoundError:
             return []
         try:
@@ -74,7 +75,8 @@ class BindingWriter:
         self._path = path
         self._temporary = path.with_name(path.name + ".new")
         self._to_unix = time.time() - time.monotonic()
-        self._file = self._temporary.open("wb")
+        self._temporary.unlink(missing_ok=True)  # left over from a crash; or a FIFO, which would block
+        self._file = self._temporary.open("xb")
         self._file.write(_encode(_Head(FORMAT, time.time())) + b"\n")
 
     def add(self, bindings: Iterable[Binding]) -> None:

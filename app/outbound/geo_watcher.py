@@ -8,7 +8,7 @@ from typing import Final
 from loguru import logger
 
 from app.outbound.maxmind_geo import GeoDatabaseError, MaxmindGeo
-from app.outbound.worker_thread import WorkerThread
+from app.outbound.watched_thread import WatchedThread
 
 TICK_SECONDS: Final = 1.0
 
@@ -19,16 +19,16 @@ class GeoWatcher:
     def __init__(self, geo: MaxmindGeo, on_reload: Callable[[str], None]) -> None:
         self._geo = geo
         self._on_reload = on_reload
-        self._thread = WorkerThread()
+        self._thread = WatchedThread("country database")
         self._refused = ""
 
     def check(self) -> None:
         """Load the file if it has changed, off the event loop."""
-        if not self._geo.has_changed():
-            return
         try:
+            if not self._thread.run(self._geo.has_changed):
+                return
             self._thread.run(self._geo.reload)
-        except GeoDatabaseError as error:
+        except (GeoDatabaseError, TimeoutError) as error:
             if str(error) != self._refused or not self._geo.has_changed():  # an unreadable file is retried each time
                 logger.error("country database refused, keeping the old one: {}", error)
                 self._on_reload("refused")

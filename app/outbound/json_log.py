@@ -69,7 +69,10 @@ class JsonLog:
         if self._path is None:
             return 2
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags | os.O_NONBLOCK, 0o644)  # an error for a FIFO without a reader
+        os.set_blocking(descriptor, True)
+        return descriptor
 
     def receive_events(self, level: str) -> None:
         """Become loguru's only sink, for events of this level and above."""

@@ -19,6 +19,7 @@ from app.domain.client import unmapped
 from app.domain.geography import located
 from app.domain.model import GeoInfo
 from app.outbound.maxmind_validation import validate
+from app.outbound.regular_file import read_regular
 
 SHIPPED_DATABASE: Final = Path(__file__).parent.parent / "data" / "country.mmdb.xz"
 
@@ -103,7 +104,7 @@ class MaxmindGeo:
         identity = self._identity = None
         try:
             identity = _FileIdentity.of(self._path)
-            content = self._path.read_bytes()
+            content = read_regular(self._path)
             in_memory = _copy_to_memory(lzma.decompress(content) if self._path.suffix == ".xz" else content)
         except lzma.LZMAError as error:
             self._identity = identity

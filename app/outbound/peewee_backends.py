@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from app.domain.model import (
     limit_warning,
     parse_backend,
 )
+from app.outbound.regular_file import require_regular
 from app.ports import BackendSet, RepositoryError
 
 TABLE: Final = "backends"
@@ -141,7 +141,7 @@ class SqliteBackendRepository:
         self._database = self._identity = self._version = None
 
     def _connect(self) -> peewee.SqliteDatabase:
-        stat = os.stat(self._path)
+        stat = require_regular(self._path)
         identity = (stat.st_dev, stat.st_ino)
         if self._database is None or identity != self._identity:
             self.close()
@@ -294,6 +294,8 @@ class SqliteBackendStore(SqlBackendTable):
             thread_safe=False,
         )
         with _translated(path):
+            if path.exists():
+                require_regular(path)
             self._database.connect()
             with self._transaction():
                 peewee.SchemaManager(BackendRow, self._database).create_all(safe=True)

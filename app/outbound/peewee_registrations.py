@@ -25,6 +25,7 @@ from app.outbound.peewee_backends import (
     _translated,
     row_of,
 )
+from app.outbound.regular_file import require_regular
 
 LEASE_TTL: Final = "lease_ttl"
 """Seconds after which a registration expires unless renewed; NULL = not a registration."""
@@ -114,6 +115,7 @@ def registrations_in(path: Path, owner: str) -> dict[str, Registration]:
 
 
 def _reader(path: Path) -> peewee.SqliteDatabase:
+    require_regular(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     database = peewee.SqliteDatabase(uri, uri=True, thread_safe=False, timeout=READER_BUSY_SECONDS)
     database.connect()

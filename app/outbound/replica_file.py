@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from app.outbound.worker_thread import WorkerThread
+from app.outbound.regular_file import read_regular
+from app.outbound.watched_thread import WatchedThread
 
 TICK_SECONDS: Final = 0.5
 """Between two checks of the file by an edge."""
@@ -59,7 +60,7 @@ def write_replica_status(path: Path, status: ReplicaStatus) -> None:
 def read_replica_status(path: Path) -> ReplicaStatus | None:
     """Read the file. Returns None if it is absent or invalid."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ReplicaStatus)
+        return msgspec.json.decode(read_regular(path), type=ReplicaStatus)
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -69,14 +70,18 @@ class ReplicaWatcher:
 
     def __init__(self, database: Path) -> None:
         self._path = replica_file(database)
-        self._thread = WorkerThread()
+        self._thread = WatchedThread("status of the replica")
         self._written: float | None = None
         self._changed_at = time.monotonic()
         self.current: ReplicaStatus | None = None
 
     def check(self) -> None:
         """Read the file, off the event loop."""
-        written, status = self._thread.run(_written_and_status, self._path)
+        try:
+            written, status = self._thread.run(_written_and_status, self._path)
+        except TimeoutError as error:
+            self.current = msgspec.structs.replace(self.current or ReplicaStatus(), error=f"{self._path}: {error}")
+            return
         if written != self._written:
             self._written, self._changed_at = written, time.monotonic()
         elif status is not None and time.monotonic() - self._changed_at > SILENCE_SECONDS:

@@ -130,7 +130,7 @@ class DatabaseRegistrar:
             if self._end_expired():
                 self._routing.check()
             self._error = ""
-        except RepositoryError as error:
+        except (RepositoryError, TimeoutError) as error:
             if str(error) != self._error:
                 logger.error("registrations: {}; expired ones stay until it works again", error)
             self._error = str(error)

@@ -238,3 +238,15 @@ def test_a_continent_alone_gives_the_region(cities, edge, tmp_path):
     assert who(proxy, from_network(2)) == "br"
     (line,) = eventually(proxy.access_lines)
     assert (line["country"], line["region"], line["tier"]) == (None, "sa", 1)
+
+
+def test_a_fifo_in_its_place_is_refused_and_a_database_there_is_loaded_again(cities, edge, tmp_path):
+    path = make_database(tmp_path / "country.mmdb", {"127.0.0.0/8": maxmind("BR")})
+    proxy = edge(cities, GEOIP_PATH=path, REGION="af")
+    path.unlink()
+    os.mkfifo(path)
+    eventually(lambda: proxy.metrics().get(RELOADS.format("refused")) == 1, what="nobody waits for its other end")
+    line = eventually(lambda: proxy.event("country database refused"), what="the refusal is logged")
+    assert "is not a regular file" in line["event"]
+    make_database(path, {"127.0.0.0/8": maxmind("JP")})
+    eventually(lambda: who(proxy, from_network(1)) == "jp", what="it is loaded again")

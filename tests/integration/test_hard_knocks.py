@@ -100,10 +100,11 @@ def test_refused_rows_are_logged_once_however_often_they_are_loaded(edge, origin
 
 def test_a_routing_database_that_hangs_is_stale_and_does_not_hold_up_the_end(edge, origin, routing_db):
     proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
-    routing_db.unlink()
-    os.mkfifo(routing_db)
+    os.mkfifo(routing_db.with_name("routing.db-journal"))  # SQLite opens it, and waits for the other end
     eventually(lambda: (proxy.ready()["routing"]["stale"] or "").startswith("no response for"), seconds=15)
     assert who(proxy) == "a"
+    line = eventually(lambda: proxy.event("routing database: no response for 5 s; waiting"), what="it is logged")
+    assert line["level"] == "WARNING"
     assert proxy.stop() == 0
 
 

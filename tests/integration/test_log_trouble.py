@@ -127,3 +127,16 @@ def test_a_log_that_cannot_be_opened_at_the_start_is_an_exit_with_2_that_names_i
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert f"EDGEPROXY_LOG_PATH='{path}'" in done.stderr
+
+
+def test_a_fifo_in_its_place_blocks_nothing_and_a_file_there_is_written_again(edge, origin):
+    proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
+    moved = proxy.log_path.with_suffix(".1")
+    proxy.log_path.rename(moved)
+    os.mkfifo(proxy.log_path)
+    assert who(proxy, "127.0.0.2") == "a"
+    eventually(lambda: '"127.0.0.2"' in moved.read_text(), what="the old file is written on")
+    proxy.log_path.unlink()
+    assert who(proxy, "127.0.0.3") == "a"
+    eventually(lambda: [line for line in proxy.access_lines() if line["client"] == "127.0.0.3"], what="a new file")
+    assert proxy.metrics()[DROPPED] == 0

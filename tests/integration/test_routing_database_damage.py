@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from app.outbound import watched_thread
 from tests.commands import save
+from tests.edge_in_process import edge_in_process
 from tests.harness import EdgeProcess, eventually, row, write_backends
 from tests.traffic import ask, load, named, who
 
@@ -62,6 +64,13 @@ def put_a_folder_there(path: Path) -> Undo:
     return path.rmdir
 
 
+def put_a_fifo_there(path: Path) -> Undo:
+    """Who opens a FIFO to read waits for somebody who opens it to write."""
+    path.unlink()
+    os.mkfifo(path)
+    return path.unlink
+
+
 DAMAGES: dict[str, Callable[[Path], Undo | None]] = {
     "deleted": lambda path: path.unlink(),
     "truncated to a part": lambda path: os.truncate(path, 2 * PAGE),
@@ -71,6 +80,7 @@ DAMAGES: dict[str, Callable[[Path], Undo | None]] = {
     "junk over the header": lambda path: overwrite(path, 0, os.urandom(100)),
     "table dropped": lambda path: execute(path, "DROP TABLE backends"),
     "a folder in its place": put_a_folder_there,
+    "a FIFO in its place": put_a_fifo_there,
     "locked exclusively": lock_exclusively,
 }
 ALSO_IN_WAL_MODE = ("deleted", "truncated to a part", "junk over the middle", "junk over the header")
@@ -123,6 +133,26 @@ def test_every_damage_keeps_the_last_good_set_and_every_repair_is_followed(edge,
     assert not [line for line in proxy.log() if "traceback" in line]
     assert proxy.stop() == 0
     assert proxy.process.stderr.read() == b"", "the log has all there is to say"
+
+
+def test_one_that_hangs_is_given_up_and_followed_again(origin, tmp_path, monkeypatch):
+    """A FIFO in place of the journal passes the look at the file itself: SQLite opens it, and waits."""
+    monkeypatch.setattr(watched_thread, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(watched_thread, "GIVE_UP_SECONDS", 0.5)
+    with edge_in_process(tmp_path, [row("a", origin(named("a")))], DB_RELOAD_SECS=0.25) as proxy:
+        journal = tmp_path / "inside.db-journal"
+        os.mkfifo(journal)
+        watcher = proxy.parts.watcher
+        eventually(lambda: watcher.status.error, what="it is given up")
+        assert [line for line in proxy.logged() if "keeping the last 1 backends" in line["event"]]
+        other_end = os.open(journal, os.O_RDWR)
+        journal.unlink()
+        os.close(other_end)
+        write_backends(tmp_path / "inside.db", [row("b", origin(named("b")))])
+        eventually(lambda: [one.id for one in watcher.current.backends] == ["b"], what="it is followed again")
+        assert watcher.status.error is None
+        with proxy.connect() as sock:
+            assert ask(sock) == "b"
 
 
 def test_a_file_replaced_by_rename_is_followed_though_the_old_one_had_a_full_write_ahead_log(edge, origin, routing_db):

@@ -24,7 +24,7 @@ class Counting:
 
 def test_it_follows_once_however_often_it_is_started_and_starts_again_after_a_stop():
     repository = Counting()
-    watcher = BackendWatcher(repository, 5, on_change=lambda found: None, on_load=lambda result: None)
+    watcher = BackendWatcher(lambda: repository, 5, on_change=lambda found: None, on_load=lambda result: None)
     watcher.start()
     watcher.start()
     assert repository.loads == 1
@@ -35,7 +35,7 @@ def test_it_follows_once_however_often_it_is_started_and_starts_again_after_a_st
 
 
 def test_one_that_follows_nothing_is_not_stale(monkeypatch):
-    watcher = BackendWatcher(Counting(), 5, on_change=lambda found: None, on_load=lambda result: None)
+    watcher = BackendWatcher(Counting, 5, on_change=lambda found: None, on_load=lambda result: None)
     monkeypatch.setattr("app.outbound.backend_watcher.SILENCE_SECONDS", 0)
     assert watcher.status.error is None
     watcher.start()
