@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
 
@@ -29,6 +29,8 @@ from app.domain.model import (
     parse_backend,
 )
 from app.outbound.regular_file import require_regular
+from app.outbound.sqlite_errors import translated
+from app.outbound.sqlite_leftovers import left_over, warning_of
 from app.ports import BackendSet, RepositoryError
 
 TABLE: Final = "backends"
@@ -108,10 +110,14 @@ class SqliteBackendRepository:
         self._database: peewee.SqliteDatabase | None = None
         self._identity: tuple[int, int] | None = None
         self._version: int | None = None
+        self._trusted: tuple[int, int] | None = None
+        """Identity of the file that was last opened."""
+        self._is_checked = True
+        self._warnings: tuple[str, ...] = ()
 
     def has_changed(self) -> bool:
         """Return whether the file or its data_version differs from that of the last load. Raises RepositoryError."""
-        with _translated(self._path):
+        with translated(self._path):
             self._connect()
             return self._data_version() != self._version
 
@@ -119,8 +125,9 @@ class SqliteBackendRepository:
         """Read all rows on a new connection. Raises RepositoryError and closes the connection."""
         self.close()
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 database = self._connect()
+                self._check(database)
                 version = self._data_version()
                 columns = [column.name for column in database.get_columns(TABLE)]
                 if not columns:
@@ -133,7 +140,7 @@ class SqliteBackendRepository:
             raise
         found = self._parser.parse(known, rows)
         self._version = version
-        return found
+        return replace(found, warnings=self._warnings + found.warnings)
 
     def close(self) -> None:
         if self._database is not None:
@@ -145,6 +152,8 @@ class SqliteBackendRepository:
         identity = (stat.st_dev, stat.st_ino)
         if self._database is None or identity != self._identity:
             self.close()
+            if identity != self._trusted:
+                self._look_for_leftovers(identity)
             # thread_safe=False: the connection belongs to this object, not to the calling greenlet.
             database = peewee.SqliteDatabase(
                 f"{self._path.absolute().as_uri()}?mode=ro",
@@ -157,6 +166,24 @@ class SqliteBackendRepository:
             database.connection().text_factory = _text
             self._database, self._identity = database, identity
         return self._database
+
+    def _look_for_leftovers(self, identity: tuple[int, int]) -> None:
+        """Refuse a replaced file beside those of the old one, as there is a last good set; warn about a first file."""
+        is_first = self._trusted is None
+        left = left_over(self._path, is_replaced=not is_first)
+        if left is not None and not is_first:
+            raise RepositoryError(warning_of(self._path, left))
+        self._trusted = identity
+        self._is_checked = is_first and left is None
+        self._warnings = () if left is None else (warning_of(self._path, left),)
+
+    def _check(self, database: peewee.SqliteDatabase) -> None:
+        """Check the integrity of another file than that of the last load."""
+        if not self._is_checked:
+            (finding,) = database.execute_sql("PRAGMA integrity_check(1)").fetchone()
+            if finding != "ok":
+                raise RepositoryError("; ".join((f"{self._path} is damaged: {finding}", *self._warnings)))
+        self._is_checked = True
 
     def _data_version(self) -> int:
         assert self._database is not None
@@ -173,30 +200,6 @@ def _parse_row(row: Mapping[str, object]) -> Backend | BadBackend:
         return parse_backend(row)
     except BadBackend as bad:
         return bad
-
-
-class _translated(AbstractContextManager[None]):
-    """Translates errors of SQLite and the file system into RepositoryError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise RepositoryError(f"{self._path} does not exist; create it with scripts/seed_backends.py") from None
-        # peewee translates errors of executing but not of fetching, where damage to later rows may show.
-        if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
-            raise RepositoryError(f"{self._path}: {_root_cause(error)}") from None
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the first error: on a full disk, SQLite rolls back first, and peewee's rollback then fails too."""
-    while isinstance(error.__context__, peewee.PeeweeException | sqlite3.Error):
-        error = error.__context__
-    return error
 
 
 class SqlBackendTable:
@@ -293,9 +296,12 @@ class SqliteBackendStore(SqlBackendTable):
             pragmas={"journal_mode": "wal", "busy_timeout": WRITER_BUSY_SECONDS * 1000},
             thread_safe=False,
         )
-        with _translated(path):
+        with translated(path):
             if path.exists():
                 require_regular(path)
+                left = left_over(path)
+                if left is not None:
+                    raise RepositoryError(warning_of(path, left))
             self._database.connect()
             with self._transaction():
                 peewee.SchemaManager(BackendRow, self._database).create_all(safe=True)
@@ -314,7 +320,7 @@ class SqliteBackendStore(SqlBackendTable):
         return cast("AbstractContextManager[object]", self._database.atomic("IMMEDIATE"))
 
     def _translated(self) -> AbstractContextManager[None]:
-        return _translated(self._path)
+        return translated(self._path)
 
     def _clear(self, but: Iterable[str]) -> None:
         others = "id IS NULL OR id NOT IN (SELECT value FROM json_each(?))"

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import peewee
+from loguru import logger
 
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
 from app.domain.services import BadService, parse_service
 from app.domain.stored import ServiceRow, StoredVersion, StoreError
+from app.outbound.sqlite_leftovers import left_over, warning_of
 
 BUSY_SECONDS: Final = 5
 VERSIONS_KEPT: Final = 20
@@ -109,6 +111,9 @@ class SqliteGatewayStore:
         )
         with self._translated():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            left = left_over(path)
+            if left is not None:
+                logger.warning("{}", warning_of(path, left))
             self._database.connect()
             with self._database.atomic("IMMEDIATE"):
                 for table in TABLES:

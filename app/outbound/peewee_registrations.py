@@ -22,10 +22,10 @@ from app.outbound.peewee_backends import (
     TABLE,
     SqliteBackendStore,
     _text,
-    _translated,
     row_of,
 )
 from app.outbound.regular_file import require_regular
+from app.outbound.sqlite_errors import translated
 
 LEASE_TTL: Final = "lease_ttl"
 """Seconds after which a registration expires unless renewed; NULL = not a registration."""
@@ -51,7 +51,7 @@ class SqliteRegistrations(SqliteBackendStore):
         """
         backend_id = registration.backend.id
         given = self._columns_of(registration)
-        with _translated(self._path), self._change():
+        with translated(self._path), self._change():
             self._columns = self._add_columns(_COLUMNS)
             found = self._select([*given], "id = ?", backend_id)
             if not found:
@@ -68,12 +68,12 @@ class SqliteRegistrations(SqliteBackendStore):
 
     def deregister(self, backend_id: str) -> bool:
         """Delete a registration of any owner. Returns whether it existed."""
-        with _translated(self._path), self._change():
+        with translated(self._path), self._change():
             return LEASE_TTL in self._columns and self._delete("id = ?", backend_id) > 0
 
     def expire(self, ids: Iterable[str]) -> None:
         """Delete those of these registrations that this edge still owns."""
-        with _translated(self._path), self._change():
+        with translated(self._path), self._change():
             for one in ids if LEASE_TTL in self._columns else ():
                 self._delete(f"id = ? AND {LEASE_OWNER} = ?", one, self._owner)
 
@@ -104,7 +104,7 @@ def registrations_in(path: Path, owner: str) -> dict[str, Registration]:
     """
     names = [*BACKEND_COLUMNS, *_COLUMNS]
     condition = f"{LEASE_OWNER} = ? AND typeof({LEASE_TTL}) = 'integer'"
-    with _translated(path), contextlib.closing(_reader(path)) as database:
+    with translated(path), contextlib.closing(_reader(path)) as database:
         columns = {column.name for column in database.get_columns(TABLE)}
         if not columns.issuperset(names):
             return {}

@@ -21,9 +21,9 @@ from app.outbound.peewee_backends import (
     BackendRow,
     SqliteBackendStore,
     _text,
-    _translated,
     row_of,
 )
+from app.outbound.sqlite_errors import translated
 from app.ports import Position, RepositoryError
 
 SUSPECT_SINCE: Final = "suspect_since"
@@ -67,7 +67,7 @@ class SqliteReplica(SqliteBackendStore):
 
     def _open(self, path: Path) -> None:
         super().__init__(path)
-        with _translated(path):
+        with translated(path):
             with self._transaction():
                 for table in (RecordRow, PositionRow):
                     peewee.SchemaManager(table, self._database).create_all(safe=True)
@@ -77,7 +77,7 @@ class SqliteReplica(SqliteBackendStore):
 
     def load(self) -> tuple[Position | None, list[Record], list[BadRecord]]:
         """Return the position, the records and the bad records. Skips rows that are not valid backends."""
-        with _translated(self._path):
+        with translated(self._path):
             connection = self._database.connection()
             connection.text_factory = _text
             known: dict[str, Any] = {row.id: row for row in RecordRow.select().execute(self._database)}
@@ -91,7 +91,7 @@ class SqliteReplica(SqliteBackendStore):
 
     def apply(self, changes: Changes, position: Position) -> None:
         """Write changes and the position after them, all or none. Raises RepositoryError, also for a replaced file."""
-        with _translated(self._path):
+        with translated(self._path):
             if _identity(self._path) != self._identity:
                 raise RepositoryError(f"{self._path} was replaced")
             with self._transaction():
@@ -119,7 +119,7 @@ class SqliteReplica(SqliteBackendStore):
     def _move_into_place(self) -> None:
         """Move the new database to its path, and remove the write-ahead log of an earlier one."""
         self.close()
-        with _translated(self._final_path):
+        with translated(self._final_path):
             _remove(*_logs(self._final_path))
             os.replace(self._path, self._final_path)
         self._open(self._final_path)
@@ -138,7 +138,7 @@ class SqliteReplica(SqliteBackendStore):
 def _new_database(path: Path) -> Path:
     """Return the path at which a new database is built, and remove leftovers there."""
     fresh = path.with_name(f".{path.name}.new")
-    with _translated(fresh):
+    with translated(fresh):
         _remove(fresh, *_logs(fresh))
     return fresh
 

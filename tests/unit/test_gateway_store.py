@@ -6,17 +6,20 @@ import hashlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from app.domain.endpoints import Endpoint, parse_endpoint
 from app.domain.stored import ServiceRow, StoreError
 from app.outbound import peewee_gateway
 from app.outbound.peewee_gateway import VERSIONS_KEPT, SqliteGatewayStore
 from app.outbound.worker_thread import WorkerThread
+from tests.harness import eventually
 
 HELLO = Endpoint("hello", "hello", "/hello")
 FULL = parse_endpoint(
@@ -261,3 +264,20 @@ def test_damaged_settings_are_left_out_and_named(store, path):
         database.close()
         assert store.services() == []
         assert list(store.damaged()) == ["service main"]
+
+
+def test_a_log_that_belongs_to_another_file_is_warned_about(path: Path, tmp_path: Path) -> None:
+    store = SqliteGatewayStore(path)
+    other = tmp_path / "other.db"
+    SqliteGatewayStore(other).close()
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="WARNING")
+    store.create_endpoint(HELLO)
+    log = tmp_path / "gateway.db-wal"
+    eventually(lambda: time.time_ns() > log.stat().st_ctime_ns + 20_000_000)
+    other.replace(path)
+    SqliteGatewayStore(path).close()
+    store.close()
+    logger.remove(sink)
+    assert len(lines) == 1
+    assert "gateway.db-wal" in lines[0]
