@@ -17,6 +17,8 @@ from app.inbound.listener import BindError
 from app.inbound.status.server import ACCEPTED_AT_ONCE, HEADER_SECONDS, ErrorLog, ImpatientHandler
 
 CLIENTS_AT_ONCE: Final = 64
+_WRONG_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""What OpenSSL calls it, depending on the kinds of both keys."""
 LATE_BODY_SECONDS: Final = 2.0
 """To read and discard the rest of a body the application did not read; the client may read the response meanwhile."""
 
@@ -62,13 +64,20 @@ def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # without one, OpenSSL would ask at the terminal
     except OSError as error:  # ssl.SSLError is one
         files = certificate if key is None else f"{certificate} with {key}"
-        raise BindError(
-            f"cannot load the admin API's TLS certificate from {files}: {error.strerror or error}"
-        ) from None
+        raise BindError(f"cannot load the admin API's TLS certificate from {files}: {_fault(error)}") from None
     return context
+
+
+def _fault(error: OSError) -> str:
+    """Return what is wrong with a certificate or its key. OpenSSL says "PEM lib" for most."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if error.reason in _WRONG_KEY:
+        return "the key does not belong to the certificate"
+    return "needs a certificate and its key in PEM, the key without a password"
 
 
 class _Server(pywsgi.WSGIServer):  # type: ignore[misc]

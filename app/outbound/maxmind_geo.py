@@ -110,7 +110,7 @@ class MaxmindGeo:
             self._identity = identity
             raise GeoDatabaseError(f"{self._path}: {error}") from None
         except OSError as error:
-            raise GeoDatabaseError(f"{self._path}: {error}") from None
+            raise GeoDatabaseError(f"{self._path}: {error.strerror or error}") from None
         with in_memory:
             self._identity = identity
             self._reader = _open_validated(in_memory, self._path)

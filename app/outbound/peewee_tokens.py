@@ -13,6 +13,7 @@ import peewee
 
 from app.domain.stored import StoreError
 from app.domain.tokens import Scope, Token
+from app.outbound.sqlite_errors import cause_of
 
 WRITER_BUSY_SECONDS: Final = 5
 
@@ -71,7 +72,7 @@ class SqliteTokenStore:
                 peewee.SchemaManager(TokenRow, database).create_all(safe=True)
                 yield database
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self._path}: {error}") from None
+            raise StoreError(f"{self._path}: {cause_of(error, self._path)}") from None
 
 
 def _token(row: Any) -> Token:

@@ -12,7 +12,10 @@ import subprocess
 import pytest
 
 from app.admin.api import LARGEST_BODY_BYTES
+from app.config import ListenAddress
 from app.domain.tokens import digest_of
+from app.inbound.admin_server import AdminServer
+from app.inbound.listener import BindError
 from tests.admin_client import SCOPES, Admin, admin_of, admin_variables, edge_with_admin
 from tests.commands import edgeproxy
 from tests.harness import eventually, frontend, pool, row
@@ -490,6 +493,23 @@ def test_an_unusable_certificate_is_one_line(tmp_path, text):
     assert done.stderr.splitlines()[-1].startswith(
         f"edgeproxy: cannot load the admin API's TLS certificate from {cert}: "
     )
+
+
+def test_what_is_wrong_with_a_certificate_is_said_in_words(tmp_path, certificate):
+    cert, key = certificate
+    openssl, other, secret = program("openssl", "openssl"), tmp_path / "other.pem", tmp_path / "secret.pem"
+    subprocess.run([openssl, "genrsa", "-out", other], check=True, capture_output=True)
+    subprocess.run(
+        [openssl, "ec", "-in", key, "-out", secret, "-aes128", "-passout", "pass:x"], check=True, capture_output=True
+    )
+    faults = {
+        other: "the key does not belong to the certificate",
+        None: "needs a certificate and its key in PEM",
+        secret: "the key without a password",
+    }
+    for used, fault in faults.items():
+        with pytest.raises(BindError, match=fault):
+            AdminServer(ListenAddress("127.0.0.1", 0), cert, used)
 
 
 def test_an_invalid_token_database_is_one_line(tmp_path):
