@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final
 
 from loguru import logger
 
-from actors.messages import BackendProbed, Count, ProbeEnded, ReplaceTargets, StartDueProbes
+from actors.messages import BackendProbed, Count, ProbeEnded, ProbeSoon, ReplaceTargets, StartDueProbes
 from actors.runtime import Address, GeventActor, tell
 from app.domain import metric_names
 from app.domain.probe import ProbeSpec, Target
@@ -25,6 +25,8 @@ MAX_AT_ONCE: Final = 128
 interval and timeout 256 servers may hang before probes of other servers are late."""
 JITTER: Final = 0.1
 """Fraction of the interval, in either direction, so that edges started together do not stay in step."""
+SOON_SECONDS: Final = 1.0
+"""Between the first probes of a check that has changed, give or take the jitter."""
 GRACE_SECONDS: Final = 5.0
 """A probe without a result this long after its timeout is given up: its greenlet has died."""
 INCONCLUSIVE: Final = frozenset(("no_resources", "internal_error", "given_up"))
@@ -43,7 +45,7 @@ def _key(target: Target) -> _Key:
 class _Scheduled:
     """A target in the schedule."""
 
-    __slots__ = ("due_at", "has_been_probed", "is_running", "number", "spec", "started_at", "target")
+    __slots__ = ("due_at", "has_been_probed", "is_running", "number", "soon", "spec", "started_at", "target")
 
     def __init__(self, target: Target, spec: ProbeSpec, now: float, number: int) -> None:
         self.target = target
@@ -54,6 +56,8 @@ class _Scheduled:
         self.started_at = now
         self.is_running = False
         self.has_been_probed = False
+        self.soon = 0
+        """Probes that follow each other after SOON_SECONDS."""
 
 
 class ProbeSchedule:
@@ -91,7 +95,18 @@ class ProbeSchedule:
             entry.target = target
             scheduled[key] = entry
         self._scheduled, self._specs = scheduled, specs
-        self._waiting = [(entry.due_at, entry.number, entry) for entry in scheduled.values() if not entry.is_running]
+        self._order()
+
+    def probe_soon(self, probes: Mapping[str, int], now: float) -> None:
+        """Begin anew with the targets of these pools: so many probes soon, then one per interval."""
+        for entry in self._scheduled.values():
+            if entry.target.pool in probes:
+                entry.soon, entry.due_at, entry.has_been_probed = probes[entry.target.pool], now, False
+        self._order()
+
+    def _order(self) -> None:
+        entries = self._scheduled.values()
+        self._waiting = [(entry.due_at, entry.number, entry) for entry in entries if not entry.is_running]
         heapify(self._waiting)
 
     def start_due(self, now: float) -> list[Target]:
@@ -113,8 +128,9 @@ class ProbeSchedule:
         entry = self._scheduled.get(key)
         if entry is None or entry.spec != target.spec:
             return None
+        entry.soon = max(entry.soon - 1, 0)
         entry.due_at = self._next_due(entry, now)
-        entry.is_running, entry.has_been_probed = False, True
+        entry.is_running, entry.has_been_probed = False, not entry.soon
         heappush(self._waiting, (entry.due_at, entry.number, entry))
         return entry.target
 
@@ -124,7 +140,9 @@ class ProbeSchedule:
 
     def _next_due(self, entry: _Scheduled, now: float) -> float:
         interval = entry.spec.interval_seconds
-        if not entry.has_been_probed:
+        if entry.soon:
+            interval = min(interval, SOON_SECONDS)
+        elif not entry.has_been_probed:
             return now + self._rng.uniform(0.0, interval)
         return max(now, entry.started_at + interval * self._rng.uniform(1 - JITTER, 1 + JITTER))
 
@@ -157,6 +175,8 @@ class HealthActor(GeventActor):
         match message:
             case ReplaceTargets(targets):
                 self._schedule.replace(targets, self._clock())
+            case ProbeSoon(probes):
+                self._schedule.probe_soon(probes, self._clock())
             case StartDueProbes():
                 self._give_up_overdue(self._clock())
                 self._start_due(self._clock())

@@ -118,6 +118,13 @@ class ReplaceTargets(Message, frozen=True):
     targets: tuple[Target, ...]
 
 
+class ProbeSoon(Message, frozen=True):
+    """Start the next probes of these pools' backends at short intervals, so many each: their check has changed."""
+
+    probes: Mapping[str, int]
+    """By pool."""
+
+
 class StartDueProbes(Message, frozen=True):
     """Start the probes that are due."""
 

@@ -91,6 +91,21 @@ def probe_targets(config: Config, backends: Mapping[str, Iterable[Backend]]) -> 
     )
 
 
+def changed_checks(before: Config, after: Config) -> dict[str, int]:
+    """Return how many probes decide on a backend, for each pool whose health check is another than before."""
+    known = {pool.name: _check(before, pool) for pool in before.pools}
+    return {
+        pool.name: max(pool.health_check.unhealthy_threshold, pool.health_check.healthy_threshold)
+        for pool in after.pools
+        if pool.name in known and known[pool.name] != _check(after, pool)
+    }
+
+
+def _check(config: Config, pool: Pool) -> tuple[ProbeSpec | None, int, int]:
+    check = pool.health_check
+    return _probe_spec(pool, _proxy_header(config, pool)), check.unhealthy_threshold, check.healthy_threshold
+
+
 def _proxy_header(config: Config, pool: Pool) -> Literal["off", "v1", "v2"]:
     """Return how probes of a pool begin: as traffic does, if its frontends agree on that."""
     headers = {frontend.tcp.send_proxy for frontend in config.frontends if frontend.backend == pool.name}

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from actors.messages import Forget, ReplaceBackends, ReplaceLimits, ReplacePools, ReplaceTargets
+from actors.messages import Forget, ProbeSoon, ReplaceBackends, ReplaceLimits, ReplacePools, ReplaceTargets
 from actors.runtime import tell
 from app.config import Config
 from app.domain.limits import LimitRules
 from app.domain.model import Backend
 from app.domain.plan import PoolPlan
 from app.domain.probe import Target
-from app.edge.plans import backends_of, limit_rules, plan_pools, probe_targets, with_retired
+from app.edge.plans import backends_of, changed_checks, limit_rules, plan_pools, probe_targets, with_retired
 from app.outbound.name_lookup import NameLookup
 from app.outbound.name_watcher import NameWatcher
 from app.ports import BackendSet
@@ -53,11 +53,14 @@ class ServingPools:
     def use(self, config: Config) -> None:
         """Serve by another configuration; connections accepted under the old one still find their pools."""
         everything = {(plan.name, selector.frontend) for plan in self.plans for selector in plan.selectors}
+        checks = changed_checks(self.config, config)
         self.config = config
         self._configured = plan_pools(config)
         self._replace_plans(with_retired(self._configured, self.plans, everything))
         tell(self._actors.bindings, ReplaceLimits(self.limits()))
         self.replace_backends()
+        if checks:
+            tell(self._actors.health, ProbeSoon(checks))
 
     def replace_rows(self, found: BackendSet) -> None:
         """Use other rows of the routing database."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.health import GRACE_SECONDS, INCONCLUSIVE, JITTER, MAX_AT_ONCE, HealthActor, ProbeSchedule
-from actors.messages import BackendProbed, Count, ProbeEnded, ReplaceTargets, StartDueProbes
+from actors.health import GRACE_SECONDS, INCONCLUSIVE, JITTER, MAX_AT_ONCE, SOON_SECONDS, HealthActor, ProbeSchedule
+from actors.messages import BackendProbed, Count, ProbeEnded, ProbeSoon, ReplaceTargets, StartDueProbes
 from actors.runtime import Address, Crash, GeventActor, InvariantBrokenError, Ping, ask, tell
 from app.domain import metric_names as names
 from app.domain.model import Backend
@@ -166,6 +166,31 @@ def test_one_that_is_changed_is_probed_at_once_and_the_old_probe_says_nothing_of
     assert stage.to_registry == []
     stage.end(changed)
     assert stage.to_registry == [BackendProbed("web", changed.backend, None)]
+
+
+def test_after_a_changed_check_so_many_probes_come_soon_and_then_one_per_interval():
+    slow = replace(TCP, interval_seconds=300.0)
+    stage = Stage(target(spec=slow), replace(target(spec=slow), pool="other"))
+    stage.end(*stage.due())
+    stage.end(*stage.due(300.0))
+    stage.tell(ProbeSoon({"web": 3}))
+    assert stage.due() == [target(spec=slow)]
+    for _ in range(2):
+        stage.end(*stage.started)
+        assert stage.due(SOON_SECONDS * (1 - 2 * JITTER)) == []
+        assert stage.due(SOON_SECONDS * 4 * JITTER) == [target(spec=slow)]
+    stage.end(*stage.started)
+    assert stage.due(SOON_SECONDS * 2) == []
+    assert target(spec=slow) in stage.due(300.0)
+
+
+def test_a_probe_that_runs_while_its_check_changes_counts_as_the_first_of_those_that_come_soon():
+    stage = Stage(target())
+    stage.due()
+    stage.tell(ProbeSoon({"web": 2}))
+    assert stage.due(0.5) == []
+    stage.end(target())
+    assert stage.due(SOON_SECONDS * 1.2) == [target()]
 
 
 def test_a_running_probe_counts_for_a_row_that_changed_meanwhile():

@@ -217,6 +217,20 @@ def test_when_everybody_is_down_all_serve_and_it_is_told(edge, server):
     assert not proxy.ready()["pools"]["p"]["fails_open"]
 
 
+@pytest.mark.parametrize("before", [{"type": "http", "interval": "300s"}, {"type": "off"}])
+def test_a_check_that_a_reload_changes_decides_soon(edge, server, before):
+    a = server("a", HttpServer)
+    proxy = edge(config=content(a, **before))
+    if before["type"] == "http":
+        await_state(proxy, a, "up")
+    known = len(changes(proxy, a))
+    stricter = content(a, type="http", interval="300s", expected_status="418", unhealthy_threshold=3)
+    assert proxy.reload(stricter)["level"] == "INFO"
+    eventually(lambda: changes(proxy, a)[known:], what="three probes a second apart")
+    assert [state for state, _ in changes(proxy, a)[known:]] == ["down"]
+    assert counted(proxy, "probes_total", a, result="status") == 3
+
+
 def test_two_hundred_servers_are_not_probed_in_one_burst(edge):
     """All are probed once at the start; after that each at a moment of its own."""
     arrivals: list[float] = []
