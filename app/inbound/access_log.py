@@ -15,7 +15,12 @@ from app.inbound.connections import Connection
 from app.wire.http1 import RequestHead
 
 REFUSALS_LOGGED_A_SECOND: Final = 10
-"""Access lines for connections without a backend; more in the same second are counted and logged as one event."""
+"""Access lines for connections without a backend; more in the same second are counted and logged as one event.
+
+Twice: clients that leave, such as the probes of a balancer, use up no line of a refusal by the edge.
+"""
+_BY_CLIENT: Final = "Ct"
+"""First letters of the states in which the client left, or sent no request: no reason to warn."""
 
 
 LOGGED_BYTES: Final = 512
@@ -116,13 +121,13 @@ class AccessLog:
         self._write = write
         self._stamp = stamp
         self._second = 0
-        self._refusals = 0
-        self._unlogged: Counter[str] = Counter()
+        self._refused = _Flood("WARNING", "{} more connections got no backend")
+        self._left = _Flood("INFO", "{} more clients left before they got a backend")
 
     def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
         """Write the line for a connection; `now` is in monotonic seconds."""
         lease, client, progress = connection.last_lease, connection.client, connection.progress
-        if lease is None and self._is_flood(reason or state, now):
+        if lease is None and self._is_flood(state, reason, now):
             return
         geo = client.geo if client is not None else None
         self._write(
@@ -151,7 +156,7 @@ class AccessLog:
     def request_ended(self, connection: Connection, request: ServedRequest, now: float) -> None:
         """Write the line for an HTTP request; `now` is in monotonic seconds."""
         lease, client, head = connection.last_lease, connection.client, request.head
-        if lease is None and request.endpoint is None and self._is_flood(request.reason or request.state, now):
+        if lease is None and request.endpoint is None and self._is_flood(request.state, request.reason, now):
             return
         geo = client.geo if client is not None else None
         names = connection.frontend.config.http.log_headers
@@ -185,21 +190,40 @@ class AccessLog:
             )
         )
 
-    def _is_flood(self, reason: str, now: float) -> bool:
+    def _is_flood(self, state: State, reason: str | None, now: float) -> bool:
         if int(now) != self._second:
-            self._second, self._refusals = int(now), 0
+            self._second = int(now)
             self.sum_up()
-        self._refusals += 1
-        if self._refusals <= REFUSALS_LOGGED_A_SECOND:
+            self._refused.lines = self._left.lines = 0
+        return (self._left if state[0] in _BY_CLIENT else self._refused).is_flood(reason or state)
+
+    def sum_up(self) -> None:
+        """Log how many connections got no line of their own, if any."""
+        self._refused.sum_up()
+        self._left.sum_up()
+
+
+class _Flood:
+    """The connections of one second that end without a backend, for one cause. `text` and `level` are the summary's."""
+
+    def __init__(self, level: str, text: str) -> None:
+        self._level = level
+        self._text = text
+        self.lines = 0
+        """Written in this second."""
+        self._unlogged: Counter[str] = Counter()
+
+    def is_flood(self, reason: str) -> bool:
+        """Count a connection; return whether it gets no line."""
+        self.lines += 1
+        if self.lines <= REFUSALS_LOGGED_A_SECOND:
             return False
         self._unlogged[reason] += 1
         return True
 
     def sum_up(self) -> None:
-        """Log how many refusals got no line of their own, if any."""
         if self._unlogged:
             counts = dict(self._unlogged)
             self._unlogged.clear()
-            logger.bind(**{f"refused_{reason}": count for reason, count in counts.items()}).warning(
-                "{} more connections got no backend", sum(counts.values())
-            )
+            fields = {f"refused_{reason}": count for reason, count in counts.items()}
+            logger.bind(**fields).log(self._level, self._text, sum(counts.values()))

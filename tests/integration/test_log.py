@@ -96,6 +96,23 @@ def test_a_flood_of_refusals_is_summarised_and_every_refusal_is_counted(edge):
     assert proxy.metrics()['edgeproxy_connections_ended_total{state="PE"}'] == 200
 
 
+def test_a_balancer_that_connects_and_closes_is_no_warning_and_hides_no_refusal(edge):
+    proxy = edge([], GEOIP_PATH="off", PROXY_PROTOCOL_FROM="127.1.0.0/16")
+    for number in range(100):
+        proxy.connect("127.1.0.1").close()
+        if number % 10 == 0:
+            assert who(proxy) == ""
+
+    def summed_up():
+        return [line for line in proxy.log() if line["event"].endswith("more clients left before they got a backend")]
+
+    eventually(lambda: proxy.metrics()['edgeproxy_connections_ended_total{state="CA"}'] == 100)
+    assert {line["level"] for line in eventually(summed_up)} == {"INFO"}
+    assert all(is_flat(line) and line["refused_client_gone"] > 0 for line in summed_up())
+    assert len([line for line in proxy.access_lines() if line["termination"] == "PE"]) == 10
+    assert not [line for line in proxy.log() if line.get("level") == "WARNING"]
+
+
 def test_the_summary_of_a_flood_is_flat_too(edge):
     proxy = edge([], GEOIP_PATH="off")
     for _ in range(60):
