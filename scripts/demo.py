@@ -3,9 +3,8 @@
 
 DEMO_BACKENDS names another such CSV file, for other ports.
 
-honcho kills all processes five seconds after the first one of the Procfile has ended. Therefore this one never ends by
-itself (without DEMO=1 it idles), and after SIGTERM it runs until the edge has drained, that is, until its metrics
-listener (closed last) refuses connections. A second signal ends it at once.
+honcho ends all processes when the first one of the Procfile has ended. Therefore this one never ends by itself (without
+DEMO=1 it idles), and after SIGTERM it runs until the edge has drained. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -19,14 +18,17 @@ import socket
 import socketserver
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-SHIPPED_CSV = Path(__file__).resolve().parent.parent / "app" / "data" / "demo_backends.csv"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from app.outbound.unix_drain_notice import wait_for_drain
+
+SHIPPED_CSV = ROOT / "app" / "data" / "demo_backends.csv"
 CITIES = {"gru": "São Paulo", "nyc": "New York", "cdg": "Paris", "nrt": "Tokyo", "jnb": "Johannesburg"}
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
-WAIT_SECONDS = 30
 
 
 class City(socketserver.ThreadingTCPServer):
@@ -105,26 +107,10 @@ def start_cities() -> None:
     report("serving " + ", ".join(f"{row['id']} on {row['wg_ip']}:{row['port']}" for row in rows))
 
 
-def edge_is_up() -> bool:
-    """Return whether the edge's metrics listener accepts connections."""
-    listeners = os.environ.get("EDGEPROXY_METRICS_LISTEN_ADDR") or "127.0.0.1:9090"
-    host, _, port = listeners.split(",")[0].strip().rpartition(":")
-    host = host.strip("[]")
-    try:
-        socket.create_connection(("127.0.0.1" if host in ("", "*") else host, int(port)), timeout=1).close()
-    except TimeoutError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def wait_for_edge() -> None:
-    """Wait until the edge has ended, for a second signal, or for WAIT_SECONDS."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while edge_is_up() and time.monotonic() < deadline:
-        if signal.sigtimedwait(STOP_SIGNALS, 0.1):
-            return
+def metrics_port() -> int:
+    """Return the port of the edge's metrics."""
+    port = os.environ.get("EDGEPROXY_METRICS_LISTEN_ADDR", "").strip().rpartition(":")[2]
+    return int(port) if port.isdecimal() else 9090
 
 
 def main() -> None:
@@ -135,7 +121,7 @@ def main() -> None:
     else:
         report("idle: DEMO is not set; DEMO=1 runs the demo backends")
     signal.sigwait(STOP_SIGNALS)
-    wait_for_edge()
+    wait_for_drain(metrics_port(), lambda seconds: signal.sigtimedwait(STOP_SIGNALS, seconds) is not None)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Runs exabgp beside the edge and restarts it when it ends. Without a configuration it idles.
 
-honcho kills all processes five seconds after the first one of the Procfile has ended, so this one must end last: on
-SIGTERM it stops exabgp, which withdraws the prefixes, and waits until the edge has closed its last listener, that of
-the metrics.
+honcho ends all processes when the first one of the Procfile has ended, so this one must end last: on SIGTERM it stops
+exabgp, which withdraws the prefixes, and waits until the edge has drained.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +18,10 @@ import gevent
 from gevent.event import Event
 
 from app.config import Config, variable
+from app.outbound.unix_drain_notice import wait_for_drain
 
 WITHDRAWN_SECONDS: Final = 3.0
 """Time until routers have removed a withdrawn prefix; see app/wire/exabgp_conf.py."""
-_MARGIN_SECONDS: Final = 5.0
 _MIN_PAUSE_SECONDS: Final = 1.0
 _MAX_PAUSE_SECONDS: Final = 60.0
 _STEADY_SECONDS: Final = 60.0
@@ -35,9 +33,8 @@ class Announcer:
 
     def __init__(self, config: Config) -> None:
         self._exabgp_config = config.bgp_config
-        self._edge = config.metrics_listen_addr
+        self._metrics_port = config.metrics_listen_addr.port
         self._withdraw_seconds = config.drain_withdraw_secs
-        self._drain_seconds = config.drain_withdraw_secs + config.drain_timeout_secs
         self._stopping = Event()
         self._stop_now = Event()
 
@@ -54,7 +51,7 @@ class Announcer:
                 name = variable("drain_withdraw_secs")
                 _report(f"{name} is below {WITHDRAWN_SECONDS:g}: listeners may close while routes still lead to them")
             self._keep_running(self._exabgp_config.absolute())
-        self._wait_for_edge()
+        wait_for_drain(self._metrics_port, self._stop_now.wait)
 
     def _on_signal(self) -> None:
         (self._stop_now if self._stopping.is_set() else self._stopping).set()
@@ -75,21 +72,6 @@ class Announcer:
             _report(f"exabgp ended with exit code {exabgp.returncode}; restarting it in {pause:g} s")
             self._stopping.wait(pause)
             pause = min(pause * 2, _MAX_PAUSE_SECONDS)
-
-    def _wait_for_edge(self) -> None:
-        with gevent.Timeout(self._drain_seconds + _MARGIN_SECONDS, False):
-            while self._edge_is_up() and not self._stop_now.wait(0.1):
-                pass
-
-    def _edge_is_up(self) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._edge.host, self._edge.host)
-        try:
-            socket.create_connection((host, self._edge.port), timeout=1).close()
-        except TimeoutError:
-            return True
-        except OSError:
-            return False
-        return True
 
 
 def _start(config: Path) -> subprocess.Popen[bytes]:

@@ -1,17 +1,15 @@
 """The command `replicate`: the replicator, a process beside the edge.
 
-honcho kills all processes five seconds after the first one of the Procfile has ended. Therefore this one does not end
-while the edge drains, and it idles if replication is not configured.
+honcho ends all processes when the first one of the Procfile has ended. Therefore this one does not end while the edge
+drains, and it idles if replication is not configured.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import sys
-import time
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import click
 from gevent import signal_handler
@@ -26,10 +24,7 @@ from app.config import Config, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.file_lock import Held
-
-NOTICE_SECONDS: Final = 0.5
-"""Time for an edge that got the same signal to report that it is draining."""
-POLL_SECONDS: Final = 0.1
+from app.outbound.unix_drain_notice import wait_for_drain
 
 
 def _fail(*lines: str) -> NoReturn:
@@ -76,24 +71,4 @@ def _wait(stopping: Event, config: Config) -> None:
     """Wait for a signal and then, while the edge drains, for its end or a second signal."""
     stopping.wait()
     stopping.clear()
-    give_up_at = time.monotonic() + NOTICE_SECONDS
-    is_draining = False
-    while time.monotonic() < give_up_at and not stopping.wait(POLL_SECONDS):
-        was_draining, is_draining = is_draining, _edge_drains(config)
-        if is_draining and not was_draining:
-            give_up_at = time.monotonic() + config.drain_withdraw_secs + config.drain_timeout_secs + 5
-        elif was_draining and not is_draining:
-            return
-
-
-def _edge_drains(config: Config) -> bool:
-    """Return whether the edge on this machine is draining."""
-    address = config.metrics_listen_addr
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=POLL_SECONDS * 5)
-    try:
-        connection.request("GET", "/ready")
-        return b'"draining"' in connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    wait_for_drain(config.metrics_listen_addr.port, stopping.wait)

@@ -46,12 +46,17 @@ class BindingSnapshots:
         with gevent.Timeout(_WRITE_SECONDS, TimeoutError("the disk does not respond")), self._turn:
             self._write()
 
-    def write_last(self) -> None:
-        """Replace the file for the last time. Logs every failure and raises none."""
+    def hand_over(self) -> None:
+        """Replace the file for the next edge. Waits up to 30 s for the disk; logs every failure and raises none."""
         try:
             self.write()
         except Exception as error:  # a full disk, a bindings actor that is down: stopping goes on
             logger.error("bindings not kept: {}", error)
+
+    def write_last(self) -> None:
+        """Replace the file at the end, as `hand_over` does, unless the next edge has written it already."""
+        if not self._file.is_replaced():
+            self.hand_over()
 
     def _write(self) -> None:
         counts = ask(self._bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)

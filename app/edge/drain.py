@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import gevent
 from loguru import logger
 
-from app.edge.parts import EdgeParts
+from app.edge.build import BuiltEdge
 from app.inbound.connections import Connections
 
+REPORT_SECONDS: Final = 10.0
+"""Between two lines of the log, which is all that shows the drain once the listeners are closed."""
 
-def drain(parts: EdgeParts) -> None:
+
+def drain(edge: BuiltEdge) -> None:
     """Return when no connection is open any more; those still open after the drain time are ended."""
-    config, connections = parts.config(), parts.connections
+    parts, connections = edge.parts, edge.parts.connections
+    config = parts.config()
     parts.draining.set()
     logger.info("draining: {} connections open", len(connections))
     gevent.sleep(config.drain_withdraw_secs)
-    parts.listeners.close()
-    parts.http.end_idle()
-    gevent.sleep(0)  # the connections accepted last must have entered the table
-    _await_end(connections, config.drain_timeout_secs)
+    deadline = time.monotonic() + config.drain_timeout_secs
+    _close_listeners(edge)
+    _await_end(connections, deadline)
     left = connections.end_all("drain_timeout")
     if left:
         logger.warning("drain time is over: {} connections ended", left)
-        _await_end(connections, 1.0)
+        _await_end(connections, time.monotonic() + 1.0)
 
 
-def _await_end(connections: Connections, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while len(connections) and time.monotonic() < deadline:
+def _close_listeners(edge: BuiltEdge) -> None:
+    """Close every listener, so that another edge can start on the same addresses while this one drains.
+
+    The bindings are written before the last ones: whoever has these addresses finds what this edge knew.
+    """
+    parts = edge.parts
+    parts.listeners.close()
+    parts.http.end_idle()
+    gevent.sleep(0)  # the connections accepted last must have entered the table
+    if parts.snapshots is not None:
+        parts.snapshots.hand_over()
+    parts.dns.server.stop()
+    for server in (edge.serving.status, parts.admin):
+        if server is not None:
+            server.close()
+
+
+def _await_end(connections: Connections, deadline: float) -> None:
+    reported_at = time.monotonic()
+    while len(connections) and (now := time.monotonic()) < deadline:
+        if now - reported_at >= REPORT_SECONDS:
+            reported_at = now
+            logger.info("draining: {} connections open, {:.0f} s left", len(connections), deadline - now)
         gevent.sleep(0.02)

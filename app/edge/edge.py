@@ -17,6 +17,7 @@ from app.edge.lifecycle import steps
 from app.inbound.listeners import Listeners
 from app.inbound.status.server import StatusServer
 from app.outbound.json_log import JsonLog
+from app.outbound.unix_drain_notice import notice_of_drain
 
 
 class Edge:
@@ -88,7 +89,8 @@ class Edge:
         """Serve until a signal, drain, and return the exit code; without a drain if an actor cannot be restarted."""
         self._exit.wait()
         if self.exit_code == 0:
-            self.stop()
+            with notice_of_drain(self.config.metrics_listen_addr.port):
+                self.stop()
         else:
             self.parts.log.stop()  # its buffer has the events that led to this
         return self.exit_code
@@ -109,7 +111,7 @@ class Edge:
             gevent.spawn(self._built.reloader.reload)
 
     def apply(self, config: Config) -> None:
-        """Switch to another configuration, all or nothing: on BindError nothing has changed."""
+        """Switch to another configuration, all or nothing: on BindError and Draining nothing has changed."""
         self._built.serving.apply(config)
 
     def _give_up(self, _actor: str) -> None:

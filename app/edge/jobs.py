@@ -27,6 +27,10 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
     def every(seconds: float, name: str, work: Callable[[], object]) -> Job:
         return Job(name, lambda: seconds, work)
 
+    def while_serving(work: Callable[[], object]) -> Callable[[], object]:
+        """Leave work on files to the next edge, which may run beside this one, once this one drains."""
+        return lambda: None if parts.draining.is_set() else work()
+
     config, actors, connections = parts.config(), parts.actors, parts.connections
     turn_seconds = config.binding_gc_interval_secs / -(-parts.bindings.shard_count // SHARDS_PER_SWEEP)
     yield Job("connection sweep", parts.sweeper.seconds, parts.sweeper.sweep)
@@ -36,13 +40,13 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
     yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.check)
     yield every(PROBE_TICK_SECONDS, "probe schedule", partial(tell, actors.health, StartDueProbes()))
     if parts.snapshots is not None:
-        yield every(binding_snapshots.TICK_SECONDS, "binding snapshot", parts.snapshots.write)
+        yield every(binding_snapshots.TICK_SECONDS, "binding snapshot", while_serving(parts.snapshots.write))
     if reloader is not None:
         yield every(reload.TICK_SECONDS, "configuration watch", reloader.check)
     if parts.replica is not None:
         yield every(replica_file.TICK_SECONDS, "replica status", parts.replica.check)
     if parts.registrations is not None:
-        yield every(registrar.TICK_SECONDS, "registrations", parts.registrar.tick)
+        yield every(registrar.TICK_SECONDS, "registrations", while_serving(parts.registrar.tick))
     if parts.geo is not None:
         geo = GeoWatcher(parts.geo, partial(parts.count, names.GEO_RELOADS))
         yield every(geo_watcher.TICK_SECONDS, "country database watch", geo.check)

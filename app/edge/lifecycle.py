@@ -27,14 +27,15 @@ def steps(edge: BuiltEdge) -> Iterator[Step]:
     yield Step(_nothing, partial(logger.info, "stopped"))
     yield Step(edge.actors.start, edge.actors.stop)
     yield Step(parts.gateway.start_actor, parts.gateway.stop)
-    if parts.snapshots is not None:
-        yield Step(partial(parts.snapshots.restore, parts.bindings, config.binding_ttl_secs), _nothing)
     # Every address is bound before anything is loaded: one that is taken ends the start at once.
     yield Step(serving.start_status, serving.stop_status)
     if edge.start_admin is not None and parts.admin is not None:
         yield Step(edge.start_admin, parts.admin.stop)
     yield Step(parts.dns.server.prepare, parts.dns.server.stop)
     yield Step(serving.bind, serving.unbind)
+    # A former edge that drains has written its bindings before it released the addresses.
+    if parts.snapshots is not None:
+        yield Step(partial(parts.snapshots.restore, parts.bindings, config.binding_ttl_secs), _nothing)
     yield Step(serving.load_backends, parts.watcher.stop)
     yield Step(partial(parts.pools.names.settle, FIRST_SECONDS), parts.pools.names.stop)
     yield Step(partial(parts.gateway.start_for, config), _nothing)
@@ -45,7 +46,7 @@ def steps(edge: BuiltEdge) -> Iterator[Step]:
         yield Step(parts.dns.start, parts.dns.server.stop)
     if parts.snapshots is not None:
         yield Step(_nothing, parts.snapshots.write_last)
-    yield Step(serving.open, partial(drain, parts))  # undone first: the drain
+    yield Step(serving.open, partial(drain, edge))  # undone first: the drain
 
 
 def _nothing() -> None:

@@ -30,10 +30,14 @@ class FileState:
     faults: list[str] = field(default_factory=list)
 
 
+class Draining(Exception):
+    """The edge drains, so no other configuration is applied."""
+
+
 class Reloader:
     """Reads the file at `path` by `load` and hands the configuration to `apply`, unless the edge is draining.
 
-    `apply(config)` may raise BindError and changes nothing then; `on_result` gets "ok" or "refused".
+    `apply(config)` may raise BindError or Draining and changes nothing then; `on_result` gets "ok" or "refused".
     """
 
     def __init__(
@@ -72,15 +76,13 @@ class Reloader:
     def reload(self) -> None:
         """Read the file, and apply it if it is valid."""
         with self._turn:
-            if self._draining.is_set():
-                logger.warning("configuration not read again: the edge is draining")
-                return
             try:
                 self._loaded = self._thread.run(self._signature)
-                config = self._thread.run(self._load)
-                if self._draining.is_set():  # meanwhile
-                    return
-                self._apply(config)
+                if self._draining.is_set():
+                    raise Draining
+                self._apply(self._thread.run(self._load))
+            except Draining:
+                logger.warning("configuration not read again: the edge is draining")
             except (ConfigError, BindError, TimeoutError) as error:
                 faults = error.faults if isinstance(error, ConfigError) else [str(error)]
                 logger.bind(faults=faults).error("configuration refused, the old one serves on: {}", "; ".join(faults))

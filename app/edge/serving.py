@@ -13,6 +13,7 @@ from app.config import Config, Frontend, HttpOptions
 from app.edge.metrics import MetricsText
 from app.edge.parts import EdgeParts
 from app.edge.readiness import readiness
+from app.edge.reload import Draining
 from app.inbound.frontend import OpenFrontend
 from app.inbound.listeners import Bound
 from app.inbound.proxy_header import TrustedProxies
@@ -70,7 +71,7 @@ class Serving:
     # Another configuration
 
     def apply(self, config: Config) -> None:
-        """Serve by another configuration. Whatever is raised, nothing has changed then. Raises BindError.
+        """Serve by another configuration. Whatever is raised, nothing has changed then. Raises BindError, Draining.
 
         What is the same in both is kept: listeners, connections, the counts, health and bindings of backends.
         """
@@ -84,6 +85,8 @@ class Serving:
             if _needs_routing(config):
                 parts.watcher.start()  # waits for the disk, while nothing has changed yet
             parts.gateway.start_for(config)
+            if parts.draining.is_set():  # meanwhile; from here on nothing waits
+                raise Draining
             status = self._prepare_status(config, undoing)
             bound = parts.listeners.prepare(frontends)
             undoing.pop_all()

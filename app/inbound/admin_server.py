@@ -50,6 +50,11 @@ class AdminServer:
         except OSError as error:
             raise BindError(f"cannot listen on {self._wanted} (admin): {os.strerror(error.errno or 0)}") from None
 
+    def close(self) -> None:
+        """Close the listener; requests in progress go on."""
+        self.has_stopped.set()
+        self._server.close()
+
     def stop(self) -> None:
         """Close the listener; requests in progress get one second."""
         self.has_stopped.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,10 +40,23 @@ class BindingFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._written: tuple[int, int] | None = None
 
     def rewrite(self) -> BindingWriter:
         """Begin a new file, which replaces the old one on commit. Raises OSError."""
-        return BindingWriter(self._path)
+        return BindingWriter(self._path, self._set_written)
+
+    def _set_written(self, identity: tuple[int, int]) -> None:
+        self._written = identity
+
+    def is_replaced(self) -> bool:
+        """Return whether another process has replaced or removed the file since this one wrote it."""
+        if self._written is None:
+            return False
+        try:
+            return _identity(self._path.stat()) != self._written
+        except OSError:
+            return True
 
     def read(self, ttl_seconds: float) -> list[Binding]:
         """Return the unexpired bindings, soonest expiry first; none if the file is absent or too old.
@@ -71,9 +84,11 @@ class BindingFile:
 class BindingWriter:
     """Writes a new file one shard at a time, so that a million bindings are never copied at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_commit: Callable[[tuple[int, int]], None]) -> None:
         self._path = path
-        self._temporary = path.with_name(path.name + ".new")
+        self._on_commit = on_commit
+        # Of this process alone: an edge that drains and the next one have the same file.
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
         self._to_unix = time.time() - time.monotonic()
         self._temporary.unlink(missing_ok=True)  # left over from a crash; or a FIFO, which would block
         self._file = self._temporary.open("xb")
@@ -95,4 +110,10 @@ class BindingWriter:
         with self._file:
             self._file.flush()
             os.fsync(self._file.fileno())
+            written = _identity(os.fstat(self._file.fileno()))
         self._temporary.replace(self._path)
+        self._on_commit(written)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_ino, found.st_mtime_ns

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.cluster": "app.ports app.domain app.cluster gevent loguru msgspec urllib3",
     "app.cluster.process": "app.admin app.cluster app.config app.domain app.inbound app.outbound app.ports "
     "loguru msgspec",
-    "app.anycast": "app.config click gevent",
+    "app.anycast": "app.config app.outbound click gevent",
     "app.simulation": "app.domain app.simulation rich",
     "app.edge": "app.admin app.config app.domain app.edge app.gateway app.inbound app.outbound app.ports "
     "app.proxy_service app.registration app.wire actors gevent loguru",

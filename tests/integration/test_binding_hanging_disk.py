@@ -46,7 +46,7 @@ def test_writing_the_bindings_can_be_given_up(tmp_path):
 
 
 def test_a_fifo_where_the_bindings_are_written_first_is_removed(tmp_path):
-    os.mkfifo(tmp_path / "bindings.jsonl.new")
+    os.mkfifo(tmp_path / f"bindings.jsonl.{os.getpid()}.new")
     edge = EdgeActors()
     with gevent.Timeout(10):
         BindingSnapshots(BindingFile(tmp_path / "bindings.jsonl"), edge.addresses.bindings).write()

@@ -14,14 +14,15 @@ import gevent
 import pykka
 import pytest
 
-from app.config import ListenAddress, load
+from app.config import Config, ListenAddress, load
 from app.domain.stored import StoreError
 from app.edge import edge as edge_module
 from app.edge.edge import Edge
 from app.edge.lifecycle import Step, steps
+from app.edge.reload import Draining
 from app.inbound.listener import BindError
 from tests.admin_client import admin_variables
-from tests.harness import eventually, row, write_backends
+from tests.harness import eventually, frontend, pool, row, write_backends
 
 STEPS = 18
 """Of an edge that has everything switched on."""
@@ -179,3 +180,30 @@ def test_a_configuration_that_cannot_be_applied_leaves_nothing_behind_either(var
         assert edge.status.address.host == "127.0.0.1"
     finally:
         edge.stop()
+
+
+def test_a_configuration_that_waits_while_the_edge_stops_opens_no_listener(variables):
+    """It waits for the routing database, which its new pool needs."""
+
+    def config(*pools: dict[str, object]) -> Config:
+        document = {
+            "global": {"metrics": {"listen": f"127.0.0.{len(pools)}:0"}},
+            "frontends": [frontend(str(one["name"]), str(one["name"])) for one in pools],
+            "backends": list(pools),
+        }
+        given = {"GATEWAY_DB_PATH", "DB_PATH", "LOG_PATH", "GEOIP_PATH", "DRAIN_TIMEOUT_SECS"}
+        environment = {f"EDGEPROXY_{name}": str(variables[name]) for name in given}
+        return load({**environment, "EDGEPROXY_ADMIN_LISTEN_ADDR": ""}, document=document)
+
+    web, late = pool("web", 1), {"name": "late", "app": ""}
+    with nothing_left_behind():
+        edge = Edge(config(web))
+        edge.start()
+        with edge.parts.watcher._turn:
+            applying = gevent.spawn(edge.apply, config(web, late))
+            gevent.sleep(0)
+            edge.stop()
+        with pytest.raises(Draining):
+            applying.get(timeout=10)
+        assert edge.listeners.addresses.keys() == {"web"}
+        assert edge.status.address.host == "127.0.0.1"

@@ -228,3 +228,23 @@ def test_a_snapshot_at_exit_and_one_under_way_do_not_spoil_each_other(path: Path
         actor.stop(block=False)
     assert set(clients(path)) == expected
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_last_snapshot_leaves_alone_what_the_next_edge_has_written(path: Path) -> None:
+    address = Address("bindings")
+    table = AffinityTable(TTL, SHARD_CLIENTS)
+    table.bind("pool 10.0.0.1", "a", time.monotonic())
+    actor = BindingsActor.start(table, {}, SingleFlight())
+    address.publish(actor)
+    former = BindingSnapshots(BindingFile(path), address)
+    try:
+        former.hand_over()
+        assert clients(path) == ["pool 10.0.0.1"]
+        table.bind("pool 10.0.0.2", "a", time.monotonic())
+        former.write_last()
+        assert clients(path) == ["pool 10.0.0.1", "pool 10.0.0.2"]
+        write(path, bindings(100))
+        former.write_last()
+        assert clients(path) == ["pool 10.0.0.0"]
+    finally:
+        actor.stop(block=False)

@@ -66,7 +66,12 @@ class StatusServer:
         except OSError as error:
             raise BindError(f"cannot listen on {self._wanted} (metrics): {os.strerror(error.errno or 0)}") from None
 
+    def close(self) -> None:
+        """Close the listener; requests in progress go on."""
+        self._server.close()
+
     def stop(self) -> None:
+        """Close the listener; requests in progress get one second."""
         self._server.stop(timeout=1)
 
     @property
