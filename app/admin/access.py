@@ -17,15 +17,16 @@ _CHALLENGE = 'Bearer realm="edgeproxy admin"'
 
 
 class Authenticator:
-    """Authenticates bearer tokens (RFC 6750). `tokens()` returns the current ones.
+    """Authenticates bearer tokens (RFC 6750). `tokens()` returns the current ones; `refresh()` may change them.
 
     Failures are limited per address: beyond the limit the response is 429 and nothing is logged. The limit protects the
     log and the processor from a flood; 256 random bits need no protection from guessing. A valid token always passes,
     so that a forgotten script on the same address cannot lock the operator out.
     """
 
-    def __init__(self, tokens: Callable[[], Iterable[Token]]) -> None:
+    def __init__(self, tokens: Callable[[], Iterable[Token]], refresh: Callable[[], None] = lambda: None) -> None:
         self._tokens = tokens
+        self._refresh = refresh
         self._failures = FailureLimit()
 
     def authenticate(self, authorization: str | None, address: str) -> Token:
@@ -33,6 +34,9 @@ class Authenticator:
         scheme, _, presented = (authorization or "").partition(" ")
         if scheme.lower() == "bearer" and presented.strip():
             token = find_token(presented.strip(), self._tokens())
+            if token is None:
+                self._refresh()
+                token = find_token(presented.strip(), self._tokens())
             if token is not None:
                 return token
             raise self._refused(address, "the token is not valid", f'{_CHALLENGE}, error="invalid_token"')

@@ -36,7 +36,7 @@ def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, 
 
     `reloader` is None without a configuration file. Streams end when `has_stopped` is set.
     """
-    authenticator = Authenticator(service.current)
+    authenticator = Authenticator(service.current, service.refresh)
     api = Api(authenticator, edge.log.write_access, lambda status: edge.count(names.ADMIN_REQUESTS, str(status)))
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
 import time
 from pathlib import Path
-from typing import Final
 
 from loguru import logger
 
 from app.domain.stored import StoreError
-from app.domain.tokens import ALL_SCOPES, SECRET_BYTES, Scope, Token, digest_of, token_text
+from app.domain.tokens import SECRET_BYTES, Scope, Token, digest_of, token_text
 from app.outbound.peewee_tokens import SqliteTokenStore
+from app.outbound.token_file import make_first_token
 from app.outbound.worker_thread import WorkerThread
-
-FIRST_TOKEN_NAME: Final = "first"
 
 
 class TokenService:
@@ -27,6 +23,8 @@ class TokenService:
         self._file = file
         self._thread = WorkerThread()
         self._tokens: tuple[Token, ...] = ()
+        self._loaded: object = None
+        """The state of the database when it was read last."""
 
     def current(self) -> tuple[Token, ...]:
         """Return the current tokens."""
@@ -34,18 +32,30 @@ class TokenService:
 
     def load(self) -> None:
         """Load the tokens; if there are none, create the first, with every scope. Raises StoreError."""
-        self._tokens = tuple(self._thread.run(self._store.load))
+        self._load()
         if not self._tokens:
             self._create_first()
 
-    def _create_first(self) -> None:
-        text = token_text(secrets.token_bytes(SECRET_BYTES))
+    def refresh(self) -> None:
+        """Load the tokens again if the database has changed, as by `tokens reset`. Keeps them if it has none."""
+        state = self._thread.run(self._store.state)
+        if state is None or state == self._loaded:
+            return
         try:
-            # Before the database: a stored token with unknown text would lock everyone out.
-            self._thread.run(_write_secret, self._file, text)
+            self._load()
+        except StoreError as error:
+            logger.error("admin: the tokens cannot be read again: {}", error)
+
+    def _load(self) -> None:
+        self._loaded = self._thread.run(self._store.state)  # before: a change meanwhile is read the next time
+        self._tokens = tuple(self._thread.run(self._store.load)) or self._tokens
+
+    def _create_first(self) -> None:
+        try:
+            token = self._thread.run(make_first_token, self._file)
         except OSError as error:
             raise StoreError(f"the first token cannot be written to {self._file}: {error.strerror}") from None
-        self._add(Token(FIRST_TOKEN_NAME, digest_of(text), ALL_SCOPES, time.time()))
+        self._add(token)
         logger.bind(path=str(self._file.absolute())).info(
             "admin: the first token is in {}: keep it safe", self._file.absolute()
         )
@@ -65,21 +75,3 @@ class TokenService:
         """Revoke a token immediately. Raises KeyError, StoreError."""
         self._thread.run(self._store.remove, name)
         self._tokens = tuple(token for token in self._tokens if token.name != name)
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write a line to a new file readable by its owner only, replacing any other. Raises OSError."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise

@@ -48,6 +48,11 @@ def api_options(command: F) -> F:
     return command
 
 
+def admin_token_file() -> Path:
+    """Return the file to which an edge writes its first token."""
+    return Path(os.environ.get(variable("admin_token_file")) or Settings.model_fields["admin_token_file"].default)
+
+
 class Caller:
     """Calls an edge. On errors, prints a message that begins with the name of the command, and exits."""
 
@@ -115,8 +120,7 @@ class Caller:
             return self._token_file
         if os.environ.get(variable("api_token")):
             return None
-        default = os.environ.get(variable("admin_token_file")) or Settings.model_fields["admin_token_file"].default
-        return Path(default)
+        return admin_token_file()
 
     def _read_token(self, file: Path) -> tuple[str, str]:
         try:

@@ -44,11 +44,9 @@ class SqliteTokenStore:
 
     def add(self, token: Token) -> None:
         """Store a new token. Raises KeyError if the name exists, StoreError."""
-        scopes = " ".join(sorted(token.scopes))
-        row = {"name": token.name, "hash": token.digest, "scopes": scopes, "created_at": token.created_at}
         with self._open() as database:
             try:
-                TokenRow.insert(**row).execute(database)
+                TokenRow.insert(**_row(token)).execute(database)
             except peewee.IntegrityError:
                 raise KeyError(token.name) from None
 
@@ -57,6 +55,18 @@ class SqliteTokenStore:
         with self._open() as database:
             if not TokenRow.delete().where(TokenRow.name == name).execute(database):
                 raise KeyError(name)
+
+    def replace_all(self, token: Token) -> int:
+        """Store this token in the place of all others. Returns how many those were. Raises StoreError."""
+        with self._open() as database:
+            count = int(TokenRow.delete().execute(database))
+            TokenRow.insert(**_row(token)).execute(database)
+            return count
+
+    def state(self) -> object:
+        """Return what differs after a change of the database; None without one."""
+        log = self._path.with_name(f"{self._path.name}-wal")
+        return (_state(self._path), _state(log)) if self._path.exists() else None
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[peewee.SqliteDatabase]:
@@ -73,6 +83,19 @@ class SqliteTokenStore:
                 yield database
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {cause_of(error, self._path)}") from None
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _row(token: Token) -> dict[str, object]:
+    scopes = " ".join(sorted(token.scopes))
+    return {"name": token.name, "hash": token.digest, "scopes": scopes, "created_at": token.created_at}
 
 
 def _token(row: Any) -> Token:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import stat
 import subprocess
 
 import pytest
@@ -248,6 +249,30 @@ def test_a_token_is_created_used_listed_and_revoked(town, tmp_path):
     assert (done.returncode, done.stderr) == (1, "endpoints: the token is not valid (401)\n")
     assert town.do("tokens", "create", "x", "--scope", "everything").returncode == 2
     assert town.do("tokens", "revoke", "nobody").returncode == 2
+
+
+def test_a_token_is_written_to_a_file_that_its_owner_alone_may_read(town, tmp_path):
+    file = tmp_path / "reader.token"
+    file.touch(0o644)
+    made = town.ok("tokens", "create", "reader", "--scope", "read", "--output", file)
+    assert made == f"token reader: written to {file}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert town.do("endpoints", "--token-file", file, "list").returncode == 0
+    town.ok("tokens", "revoke", "reader")
+    shown = json.loads(town.ok("tokens", "create", "reader", "--scope", "read", "--output", file, "--json"))
+    assert (shown["name"], "token" in shown) == ("reader", False)
+    town.ok("tokens", "revoke", "reader")
+    done = town.do("tokens", "create", "reader", "--scope", "read", "--output", tmp_path / "no" / "folder")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "reader" not in town.ok("tokens", "list")
+
+
+def test_a_token_whose_file_cannot_be_written_is_revoked(town, tmp_path):
+    name = "x" * 256  # longer than a file's name may be
+    done = town.do("tokens", "create", "reader", "--scope", "read", "--output", tmp_path / name)
+    assert done.returncode == 1
+    assert done.stderr == f"tokens: {tmp_path / name}: File name too long; token reader was revoked\n"
+    assert "reader" not in town.ok("tokens", "list")
 
 
 def test_the_token_comes_from_the_option_the_variable_or_the_file(town, tmp_path):
