@@ -14,7 +14,8 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, NoReturn, TypeVar, cast
 
 import gevent
-from flask import Response, g, request
+import msgspec
+from flask import Request, Response, g, request
 from flask_openapi import Info, OpenAPI, SecurityScheme, Tag
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -31,8 +32,10 @@ from app.ports import RepositoryError
 
 OPENAPI_VERSION: Final = "3.1.1"
 LARGEST_BODY_BYTES: Final = 1024 * 1024
+LARGEST_BULK_BYTES: Final = 16 * LARGEST_BODY_BYTES
+"""Ten thousand backends whose texts are as long as they may be are 14.2 MiB."""
 BODY_SECONDS: Final = 10.0
-"""Limit for receiving a body."""
+"""Limit for receiving a body, for each LARGEST_BODY_BYTES that it may have."""
 RETRY_AFTER_SECONDS: Final = 1
 
 CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
@@ -100,7 +103,8 @@ class Api:
         self._write_line = write_line
         self._on_response = on_response
         self._scope_of: dict[str, Scope | None] = {}
-        self._takes_body: set[str] = set()
+        self._largest_body: dict[str, int] = {}
+        """Bytes, for the routes that take a body."""
         self.wsgi = app = OpenAPI(
             "app.admin",
             info=Info(title="edgeproxy admin API", version="1"),
@@ -111,7 +115,7 @@ class Api:
             static_folder=None,
         )
         app.openapi_version = OPENAPI_VERSION  # the library declares 3.2; its output needs only 3.1
-        app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY_BYTES + 1  # a chunked body is truncated there, not refused
+        app.request_class = _Request
         app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         app.url_map.merge_slashes = False
         app.before_request(self._authorize)
@@ -145,10 +149,21 @@ class Api:
         return self._route("post", rule, scope, tag, {status if response else 204: response}, problems)
 
     def put(
-        self, rule: str, scope: Scope, *, tag: str, response: type[BaseModel], problems: Iterable[int] = ()
+        self,
+        rule: str,
+        scope: Scope,
+        *,
+        tag: str,
+        response: type[BaseModel],
+        problems: Iterable[int] = (),
+        is_bulk: bool = False,
     ) -> Callable[[View], View]:
-        """Add a PUT route; its view returns a model."""
-        return self._route("put", rule, scope, tag, {200: response}, problems)
+        """Add a PUT route; its view returns a model.
+
+        With `is_bulk`, the body may have LARGEST_BULK_BYTES, and its fields arrive as JSON (msgspec.Raw): to decode
+        them at once would block the event loop for too long.
+        """
+        return self._route("put", rule, scope, tag, {200: response}, problems, is_bulk=is_bulk)
 
     def delete(
         self,
@@ -183,6 +198,8 @@ class Api:
         tag: str,
         responses: dict[int, Any],
         problems: Iterable[int],
+        *,
+        is_bulk: bool = False,
     ) -> Callable[[View], View]:
         def register(view: View) -> View:
             name = view.__name__
@@ -199,7 +216,7 @@ class Api:
             decorate(_with_response(view, next(iter(responses))))
             self._scope_of[name] = scope
             if takes_body:
-                self._takes_body.add(name)
+                self._largest_body[name] = LARGEST_BULK_BYTES if is_bulk else LARGEST_BODY_BYTES
             return view
 
         return register
@@ -218,7 +235,7 @@ class Api:
             detail = f"token {token.name} lacks the scope {scope}"
             raise Problem(403, detail, headers={"WWW-Authenticate": challenge})
         if request.method in CHANGING and request.endpoint is not None:
-            _read_body(is_expected=request.endpoint in self._takes_body)
+            _read_body(self._largest_body.get(request.endpoint))
 
     def _finish(self, response: Response) -> Response:
         self._on_response(response.status_code)
@@ -290,17 +307,25 @@ def _documented(status: int) -> dict[str, Any]:
     return {**described, "headers": headers} if headers else described
 
 
-def _read_body(*, is_expected: bool) -> None:
-    """Read the body within BODY_SECONDS and check that it is a JSON object. Raises Problem."""
-    if (request.content_length or 0) > LARGEST_BODY_BYTES:
-        raise _too_large()
-    with gevent.Timeout(
-        BODY_SECONDS, Problem(408, "the body was not received in time", headers={"Connection": "close"})
-    ):
+class _Request(Request):
+    """A request whose body is decoded once, by `_read_body`."""
+
+    def get_json(self, *_arguments: object, **_options: object) -> Any:
+        return g.get("body")
+
+
+def _read_body(largest: int | None) -> None:
+    """Read a body of at most `largest` bytes (None: without one), and decode it. Raises Problem."""
+    limit = largest or LARGEST_BODY_BYTES
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    request.max_content_length = limit + 1  # a chunked body is truncated there, not refused
+    seconds = BODY_SECONDS * limit / LARGEST_BODY_BYTES
+    with gevent.Timeout(seconds, Problem(408, "the body was not received in time", headers={"Connection": "close"})):
         body = request.get_data()
-    if len(body) > LARGEST_BODY_BYTES:
-        raise _too_large()
-    if not is_expected:
+    if len(body) > limit:
+        raise _too_large(limit)
+    if largest is None:
         if body:
             raise Problem(400, "this request must not have a body")
         return
@@ -308,16 +333,24 @@ def _read_body(*, is_expected: bool) -> None:
         return
     if not request.is_json:
         raise Problem(415, "the body must be application/json")
+    g.body = _decoded(body, is_bulk=largest > LARGEST_BODY_BYTES)
+
+
+def _decoded(body: bytes, *, is_bulk: bool) -> dict[str, Any]:
+    """Decode a JSON object; with `is_bulk` leave its fields encoded. Raises Problem."""
     try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        decoded = msgspec.json.decode(body, type=dict[str, msgspec.Raw]) if is_bulk else json.loads(body)
+    except msgspec.ValidationError:
+        decoded = None
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise Problem(400, f"the body is not valid JSON: {error}") from None
-    if not isinstance(parsed, dict):
+    if not isinstance(decoded, dict):
         raise Problem(422, "the body must be a JSON object")
+    return decoded
 
 
-def _too_large() -> Problem:
-    return Problem(413, f"the body must not be larger than {LARGEST_BODY_BYTES} bytes", headers={"Connection": "close"})
+def _too_large(limit: int) -> Problem:
+    return Problem(413, f"the body must not be larger than {limit} bytes", headers={"Connection": "close"})
 
 
 def _refuse_invalid(error: ValidationError) -> NoReturn:

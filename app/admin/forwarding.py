@@ -20,6 +20,8 @@ from app.config import ListenAddress
 SUBJECTS: Final = ("/api/backends", "/api/registrations")
 RESPONSE_SECONDS: Final = 20.0
 """Longer than the replicator needs to try one etcd after another and give up."""
+BULK_RESPONSE_SECONDS: Final = 100.0
+"""Longer than ten thousand backends take, at a round trip to etcd of 0.1 s."""
 
 
 def forward_changes(api: Api, replicator: ListenAddress) -> None:
@@ -35,7 +37,9 @@ def forward_changes(api: Api, replicator: ListenAddress) -> None:
 def _forwarded(replicator: ListenAddress) -> Response:
     """Send the request to the replicator. Raises Problem (503) if it does not respond."""
     headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
-    connection = http.client.HTTPConnection(replicator.host, replicator.port, timeout=RESPONSE_SECONDS)
+    is_bulk = request.method == "PUT" and request.path == "/api/backends"
+    seconds = BULK_RESPONSE_SECONDS if is_bulk else RESPONSE_SECONDS
+    connection = http.client.HTTPConnection(replicator.host, replicator.port, timeout=seconds)
     try:
         connection.request(request.method, _target(), request.get_data(), headers)
         response = connection.getresponse()

@@ -27,6 +27,8 @@ from app.ports import BackendStore, RepositoryError
 DEMO_FILE = Path(__file__).parent.parent / "data" / "demo_backends.csv"
 DEFAULT_DATABASE = "routing.db"
 COMMANDS = "backends"
+MANY = 1000
+"""A load of more than this into an edge says so before it begins."""
 
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
@@ -125,6 +127,8 @@ def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
     except UnicodeDecodeError as error:
         _fail(f"not UTF-8: {error}")
     parsed = _parse(text)
+    if table.edge is not None and len(parsed) > MANY:
+        click.echo(f"loading {len(parsed)} backends into {table}, which may take some seconds", err=True)
     _change(
         table, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {table}"
     )

@@ -38,6 +38,13 @@ WRITER_BUSY_SECONDS: Final = 5
 READER_BUSY_SECONDS: Final = 0.1
 REPLICA_TABLE: Final = "replica_position"
 """If this table exists, the backends come from etcd and only the replicator writes them."""
+_WRITTEN: Final = (*BACKEND_COLUMNS, DRAIN_DEADLINE)
+_UPDATE: Final = f"UPDATE {TABLE} SET {', '.join(f'{name} = :{name}' for name in _WRITTEN)} WHERE id = :id"
+_INSERT: Final = (
+    f"INSERT INTO {TABLE} ({', '.join(_WRITTEN)}) SELECT {', '.join(f':{name}' for name in _WRITTEN)} "
+    f"WHERE NOT EXISTS (SELECT 1 FROM {TABLE} WHERE id = :id)"
+)
+"""Not through peewee, which takes 0.2 ms for a row. The table of a user may lack the key that an upsert needs."""
 _ROWS_PER_SLICE: Final = 200
 _PAUSE_SECONDS: Final = 0.001
 
@@ -328,10 +335,9 @@ class SqliteBackendStore(SqlBackendTable):
 
     def _put(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Insert or update rows. Columns not given keep their values, such as those of a registration."""
-        for row in rows:
-            update = BackendRow.update(**row).where(BackendRow.id == row["id"])
-            if not update.execute(self._database):
-                BackendRow.insert(**row).execute(self._database)
+        connection = self._database.connection()
+        connection.executemany(_UPDATE, rows)
+        connection.executemany(_INSERT, rows)
 
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):

@@ -18,7 +18,6 @@ from app.domain.replica import BadRecord, Changes, Record
 from app.outbound.peewee_backends import (
     REPLICA_TABLE,
     TABLE,
-    BackendRow,
     SqliteBackendStore,
     _text,
     row_of,
@@ -30,6 +29,15 @@ SUSPECT_SINCE: Final = "suspect_since"
 """Further column of backends: Unix time since when the backend is suspect for a lost lease; NULL = it is not."""
 
 
+RECORD_TABLE: Final = "replica_records"
+_COLUMNS: Final = (*BACKEND_COLUMNS, DRAIN_DEADLINE, SUSPECT_SINCE)
+_WRITE_BACKEND: Final = (
+    f"INSERT OR REPLACE INTO {TABLE} ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+)
+_WRITE_RECORD: Final = f"INSERT OR REPLACE INTO {RECORD_TABLE} (id, revision, is_leased, fault) VALUES (?, ?, ?, ?)"
+"""Not through peewee, which takes 0.4 ms for a record."""
+
+
 class RecordRow(peewee.Model):
     """The record of a backend in etcd: revision of its last change, whether it has a lease, or its fault."""
 
@@ -39,7 +47,7 @@ class RecordRow(peewee.Model):
     fault = peewee.TextField(null=True)
 
     class Meta:
-        table_name = "replica_records"
+        table_name = RECORD_TABLE
 
 
 class PositionRow(peewee.Model):
@@ -81,10 +89,9 @@ class SqliteReplica(SqliteBackendStore):
             connection = self._database.connection()
             connection.text_factory = _text
             known: dict[str, Any] = {row.id: row for row in RecordRow.select().execute(self._database)}
-            names = (*BACKEND_COLUMNS, DRAIN_DEADLINE, SUSPECT_SINCE)
-            rows = self._database.execute_sql(f"SELECT {', '.join(names)} FROM {TABLE}").fetchall()
+            rows = self._database.execute_sql(f"SELECT {', '.join(_COLUMNS)} FROM {TABLE}").fetchall()
             position: Any = PositionRow.select().first(self._database)
-        records = [_record(dict(zip(names, row, strict=True)), known) for row in rows]
+        records = [_record(dict(zip(_COLUMNS, row, strict=True)), known) for row in rows]
         bad = [BadRecord(row.id, row.revision, row.fault) for row in known.values() if row.fault is not None]
         reached = None if position is None else Position(int(position.cluster), position.revision)
         return reached, [record for record in records if record is not None], bad
@@ -95,26 +102,20 @@ class SqliteReplica(SqliteBackendStore):
             if _identity(self._path) != self._identity:
                 raise RepositoryError(f"{self._path} was replaced")
             with self._transaction():
-                for one in changes.removed:
-                    BackendRow.delete().where(BackendRow.id == one).execute(self._database)
-                    RecordRow.delete().where(RecordRow.id == one).execute(self._database)
-                for record in changes.written.values():
-                    row: dict[str, Any] = row_of(record.backend)
-                    BackendRow.replace(**row).execute(self._database)
-                    if record.suspect_since is not None:
-                        self._database.execute_sql(
-                            f"UPDATE {TABLE} SET {SUSPECT_SINCE} = ? WHERE id = ?", (record.suspect_since, record.id)
-                        )
-                    RecordRow.replace(
-                        id=record.id, revision=record.revision, is_leased=int(record.is_leased), fault=None
-                    ).execute(self._database)
-                for bad in changes.bad.values():
-                    row = {"id": bad.id, "revision": bad.revision, "is_leased": 0, "fault": bad.reason}
-                    RecordRow.replace(**row).execute(self._database)
+                self._write(changes)
                 row = {"id": 1, "cluster": str(position.cluster), "revision": position.revision}
                 PositionRow.replace(**row).execute(self._database)
         if self._path != self._final_path:
             self._move_into_place()
+
+    def _write(self, changes: Changes) -> None:
+        many = self._database.connection().executemany
+        removed, written, bad = [(one,) for one in changes.removed], changes.written.values(), changes.bad.values()
+        for table in (TABLE, RECORD_TABLE):
+            many(f"DELETE FROM {table} WHERE id = ?", removed)
+        many(_WRITE_BACKEND, ({**row_of(one.backend), SUSPECT_SINCE: one.suspect_since} for one in written))
+        many(_WRITE_RECORD, ((one.id, one.revision, int(one.is_leased), None) for one in written))
+        many(_WRITE_RECORD, ((one.id, one.revision, 0, one.reason) for one in bad))
 
     def _move_into_place(self) -> None:
         """Move the new database to its path, and remove the write-ahead log of an earlier one."""

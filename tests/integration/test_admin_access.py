@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from app.admin.api import LARGEST_BODY_BYTES
+from app.admin.api import LARGEST_BODY_BYTES, LARGEST_BULK_BYTES
 from app.config import ListenAddress
 from app.domain.tokens import digest_of
 from app.inbound.admin_server import AdminServer
@@ -296,6 +296,12 @@ def test_a_body_that_is_too_large_is_413_with_or_without_a_content_length(reader
     with reader.connect() as sock:
         head = f"POST /api/backends HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {reader.token}\r\n"
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
+    with reader.connect() as sock:
+        bulk = head.replace("POST", "PUT", 1)
+        sock.sendall(
+            f"{bulk}Content-Type: application/json\r\nContent-Length: {LARGEST_BULK_BYTES + 1}\r\n\r\n".encode()
+        )
         assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
     with reader.connect() as sock:
         sock.sendall(f"{head}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode())

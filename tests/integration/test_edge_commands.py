@@ -322,19 +322,32 @@ def test_ids_with_slashes_and_other_odd_letters_find_their_way(town):
     assert town.ok("backends", "remove", odd) == f"removed: {odd}\n"
 
 
-def test_a_file_with_a_bad_row_is_not_sent_and_many_rows_come_whole(town):
+def test_a_file_with_a_bad_row_is_not_sent_and_one_that_is_too_large_is_refused(town):
     done = town.do("backends", "load", "-", stdin="id,wg_ip,port\na,127.0.0.1,70000\n")
     assert (done.returncode, done.stderr.splitlines()[0].split(":")[0]) == (2, "backends")
     assert town.json("backends", "list") == []
-    many = "id,wg_ip,port\n" + "".join(f"b{number:04},127.0.0.1,80\n" for number in range(2500))
-    assert town.ok("backends", "load", "-", stdin=many).startswith("2500 backends loaded")
-    assert [one["id"] for one in town.json("backends", "list")] == [f"b{number:04}" for number in range(2500)]
-    too_many = "id,wg_ip,port\n" + "".join(f"b{number:05},127.0.0.1,80\n" for number in range(10_000))
+    too_many = "id,app,wg_ip,port\n" + "".join(f"{n:0255},{n:0255},127.0.0.1,80\n" for n in range(28_000))
     done = town.do("backends", "load", "-", stdin=too_many)
-    assert (done.returncode, done.stderr) == (2, "backends: the body must not be larger than 1048576 bytes (413)\n")
-    assert len(town.json("backends", "list")) == 2500
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "backends: the body must not be larger than 16777216 bytes (413)",
+    )
+    assert town.json("backends", "list") == []
+
+
+def test_ten_thousand_backends_come_whole_are_listed_and_loaded_from_the_list_and_replaced(town, tmp_path):
+    many = "id,wg_ip,port\n" + "".join(f"b{number:04},127.0.0.1,80\n" for number in range(10_000))
+    done = town.do("backends", "load", "-", stdin=many)
+    assert (done.returncode, done.stdout) == (0, f"10000 backends loaded into {town.url}\n"), done
+    assert done.stderr == f"loading 10000 backends into {town.url}, which may take some seconds\n"
+    listed = town.json("backends", "list")
+    assert [one["id"] for one in listed] == [f"b{number:04}" for number in range(10_000)]
+    (tmp_path / "dumped.json").write_text(json.dumps([{**one, "weight": 2} for one in listed]))
+    assert town.do("backends", "load", "--replace", tmp_path / "dumped.json").returncode == 0
+    assert {one["weight"] for one in town.json("backends", "list")} == {2}
     town.ok("backends", "load", "--replace", "-", stdin=CSV)
     town.ok("backends", "remove", "gru", "six")
+    assert town.json("backends", "list") == []
 
 
 def test_the_edge_judges_rows_itself_all_of_them_or_none(town):
@@ -345,10 +358,23 @@ def test_the_edge_judges_rows_itself_all_of_them_or_none(town):
         ([7], ["items.0.body"]),
         ([], ["items"]),
         (7, ["items"]),
+        ({"a": good}, ["items"]),
+        (None, ["items"]),
     ):
         refused = town.admin.call("PUT", "/api/backends", {"items": items})
         assert refused.status == 422
         assert [fault["where"] for fault in refused.problem["errors"]] == named
+    for raw, status in (
+        (b'{"items": [{"id": "\xff"}]}', 422),
+        (b'{"items": [{"id": 1' + b"0" * 5000 + b"}]}", 422),
+        (b'{"items": [{"id": NaN}]}', 400),
+        (b'{"items": [' + b"[" * 100_000, 400),
+        (b'{"items": [}', 400),
+        (b"[]", 422),
+        (b"", 422),
+    ):
+        refused = town.admin.call("PUT", "/api/backends", raw=raw, Content_Type="application/json")
+        assert refused.problem["status"] == status, raw[:30]
     assert town.json("backends", "list") == []
 
 

@@ -149,16 +149,25 @@ def test_many_are_saved_and_all_others_removed(etcd_and_pops):
     assert len(reader.snapshot(KEY).items) == len(many), "bad records are gone too"
 
 
-def test_a_file_of_backends_is_loaded_by_the_command_at_any_edge(etcd_and_pops, tmp_path):
+def test_ten_thousand_backends_are_loaded_by_the_command_at_any_edge_and_replaced(etcd_and_pops, tmp_path):
     etcd, one, two = etcd_and_pops
-    rows = [{"id": f"b{number}", **columns(1 + number)} for number in range(200)]
-    (tmp_path / "backends.json").write_text(json.dumps(rows))
+    lines = [f"b{number},127.0.0.1,{1 + number}" for number in range(10_000)]
     url, token = "http://{}:{}".format(*one.admin.address), one.folder / "admin.token"
-    done = command("backends", "--api", url, "--token-file", token, "load", tmp_path / "backends.json")
-    assert done.returncode == 0, done.stderr
-    assert len(one.rows()) == 200
+
+    def load(*options: str) -> None:
+        (tmp_path / "backends.csv").write_text("\n".join(["id,wg_ip,port", *lines, ""]))
+        file = tmp_path / "backends.csv"
+        done = command("backends", "--api", url, "--token-file", token, "load", *options, file)
+        assert (done.returncode, done.stdout) == (0, f"{len(lines)} backends loaded into {url}\n"), done
+
+    load()
+    assert len(one.rows()) == 10_000
     eventually(lambda: two.rows() == one.rows(), what="the same at the other")
-    assert etcd.get(KEY + "b199")["port"] == 200
+    assert etcd.get(KEY + "b9999")["port"] == 10_000
+    lines = ["c,127.0.0.1,1"]
+    load("--replace")
+    assert list(one.rows()) == ["c"]
+    eventually(lambda: list(two.rows()) == ["c"], what="the same at the other")
 
 
 # Who may
