@@ -21,7 +21,22 @@ from app.domain.replica import BadRecord, Changes, Record
 
 
 class RepositoryError(Exception):
-    """The backends cannot be read now: the file is missing, locked or corrupt, or lacks the table."""
+    """The backends cannot be read or changed now: the store is missing, locked, corrupt or cannot be reached."""
+
+
+class RepositoryConflict(RepositoryError):
+    """What is stored forbids the change. Nothing was changed."""
+
+
+class RepositoryFull(RepositoryError):
+    """The store has no space left. Nothing was changed."""
+
+
+class RepositoryDenied(RepositoryError):
+    """The store refuses this process: its user, password, certificate or permission. Nothing was changed.
+
+    No retry succeeds before somebody has changed the settings.
+    """
 
 
 @dataclass(frozen=True, slots=True)

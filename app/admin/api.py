@@ -26,9 +26,9 @@ from app.admin.access import Authenticator
 from app.admin.audit import AuditLine, audit_line
 from app.admin.problems import MEDIA_TYPE, Problem, ProblemDetails, invalid
 from app.domain.client import unmapped
-from app.domain.stored import StoreError
+from app.domain.stored import StoreError, StoreFull
 from app.domain.tokens import Scope, Token
-from app.ports import RepositoryError
+from app.ports import RepositoryConflict, RepositoryDenied, RepositoryError, RepositoryFull
 
 OPENAPI_VERSION: Final = "3.1.1"
 LARGEST_BODY_BYTES: Final = 1024 * 1024
@@ -49,6 +49,8 @@ _WHY: Final = {
     503: "A database or an actor does not respond now",
 }
 _HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+_UNMENDED_BY_RETRY: Final = {RepositoryConflict: 409, RepositoryFull: 507, StoreFull: 507, RepositoryDenied: 500}
+"""RFC 9110 15.5.10 and 15.6.1, RFC 4918 11.5: the same request fails until somebody has changed something else."""
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -204,7 +206,8 @@ class Api:
         def register(view: View) -> View:
             name = view.__name__
             takes_body = "body" in view.__annotations__
-            documented = {*_EVERYWHERE, *problems, *(_WITH_BODY if takes_body else ())}
+            full = (507,) if method != "get" else ()
+            documented = {*_EVERYWHERE, *problems, *full, *(_WITH_BODY if takes_body else ())}
             decorate = getattr(self.wsgi, method)(
                 rule,
                 tags=[Tag(name=tag)],
@@ -372,6 +375,8 @@ def _http_exception_response(error: HTTPException) -> Response:
 
 
 def _exception_response(error: Exception) -> Response:
+    if status := next((status for kind, status in _UNMENDED_BY_RETRY.items() if isinstance(error, kind)), None):
+        return _problem_response(Problem(status, str(error)))
     if isinstance(error, AskTimeoutError | RepositoryError | StoreError | TimeoutError):
         return _problem_response(Problem(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}))
     logger.opt(exception=error).error("admin: {} {} failed", request.method, request.path)

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
-from flask import request
 import msgspec
+from flask import request
 from pydantic import Field, SkipValidation, ValidationError, WithJsonSchema
 
 from app.admin.api import Api, Model, Page, next_page, set_audit_target, with_whole_numbers

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from app.cluster.etcd import EtcdClient, EtcdError
+from app.cluster.etcd import EtcdClient
+from app.cluster.etcd_errors import EtcdDenied, EtcdError, EtcdFull, EtcdUntrusted
 from app.cluster.etcd_responses import KeyValue
-from app.ports import RepositoryError
+from app.ports import RepositoryDenied, RepositoryError, RepositoryFull
 
 MAX_ATTEMPTS: Final = 10
 """Attempts of one change while others change the same keys."""
@@ -33,7 +34,7 @@ def change(etcd: EtcdClient, edits: Mapping[str, Edit]) -> int:
     """Change up to MAX_KEYS keys, all or none. Returns the revision of the change. Raises RepositoryError."""
     written: dict[str, Value | None] | None = None
     for _ in range(MAX_ATTEMPTS):
-        with translated_errors("nothing was changed"):
+        with translated_errors():
             found = etcd.get(edits)
         current = {key: None if kv is None else Value(kv.value, kv.lease) for key, kv in found.items()}
         if current == written:  # our own write succeeded, but its response was lost
@@ -41,7 +42,7 @@ def change(etcd: EtcdClient, edits: Mapping[str, Edit]) -> int:
         wanted = {key: edit(found[key]) for key, edit in edits.items()}
         if wanted == current:
             return _latest(found.values())
-        with translated_errors("the change may have been made nevertheless"):
+        with translated_errors(is_write=True):
             revision = _write(etcd, found, wanted)
         if revision is not None:
             return revision
@@ -60,9 +61,17 @@ def _latest(found: Iterable[KeyValue | None]) -> int:
 
 
 @contextmanager
-def translated_errors(consequence: str) -> Iterator[None]:
+def translated_errors(*, is_write: bool = False) -> Iterator[None]:
     """Translate EtcdError into RepositoryError, whose text ends with the consequence for the caller."""
     try:
         yield
     except EtcdError as error:
-        raise RepositoryError(f"etcd: {error}: {consequence}") from None
+        is_open = is_write and error.may_have_happened
+        consequence = "the change may have been made nevertheless" if is_open else "nothing was changed"
+        raise _kind(error)(f"etcd: {error}: {consequence}") from None
+
+
+def _kind(error: EtcdError) -> type[RepositoryError]:
+    if isinstance(error, EtcdFull):
+        return RepositoryFull
+    return RepositoryDenied if isinstance(error, EtcdDenied | EtcdUntrusted) else RepositoryError

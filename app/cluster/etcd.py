@@ -19,6 +19,14 @@ import gevent
 import msgspec
 import urllib3
 
+from app.cluster.etcd_errors import (
+    Compacted,
+    EtcdError,
+    EtcdUnavailable,
+    Silence,
+    refusal,
+    unavailable,
+)
 from app.cluster.etcd_responses import (
     AllRead,
     Fault,
@@ -49,30 +57,9 @@ MAX_CONNECTIONS: Final = 64
 MAX_KEYS: Final = 100
 """Keys per transaction. etcd's default limit is 128."""
 
-_UNAVAILABLE: Final = frozenset({408, 429, 500, 502, 503, 504})
 _POOL: Final = re.compile(r"^(<[^>]*>|\w+\(host=[^)]*\)): ")
 _UNAUTHENTICATED: Final = 16
 """Code in gRPC."""
-
-
-class EtcdError(Exception):
-    """A call to etcd failed."""
-
-
-class EtcdUnavailable(EtcdError):
-    """No endpoint responded, or none had a leader. A write may have been executed nevertheless."""
-
-
-class Silence(EtcdUnavailable):
-    """A watch received nothing for too long."""
-
-
-class EtcdRefused(EtcdError):
-    """etcd refused: wrong user or password, no permission, or an invalid request."""
-
-
-class Compacted(EtcdError):
-    """The requested revision was compacted, so changes since then are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +174,7 @@ class EtcdClient:
         """Watch the keys under a prefix from a revision on, at the endpoint that is tried first.
 
         The iterator raises Silence if nothing arrives for `silence_seconds`, Compacted if the revision was compacted,
-        EtcdUnavailable, EtcdRefused.
+        and what every call raises.
         """
         endpoint = self.endpoint
         body = {"key": prefix.encode(), "range_end": prefix_end(prefix), "start_revision": revision}
@@ -228,20 +215,24 @@ class EtcdClient:
         """Return the error for a watch that etcd cancelled. An expired token is reported only in this way."""
         is_about_token = self._token is not None and "auth token" in reason
         self._token = None if is_about_token else self._token
-        kind = EtcdUnavailable if is_about_token else EtcdRefused
-        return kind(f"{endpoint}: {reason or 'the watch was cancelled'}")
+        if is_about_token:
+            return EtcdUnavailable(f"{endpoint}: {reason}")
+        return refusal(endpoint, 400, reason or "the watch was cancelled")
 
     # Sending
 
     def _call(self, path: str, body: object, response: type[T]) -> T:
         """Try the endpoints in turn until one responds. Raises EtcdUnavailable, EtcdRefused, Compacted."""
         give_up_at = time.monotonic() + CALL_SECONDS
-        failures = 0
+        failures, may_have_happened = 0, False
         while True:
             endpoint = self.endpoint
             try:
                 return self._attempt(endpoint, path, body, response, give_up_at)
-            except EtcdUnavailable:
+            except EtcdError as error:
+                error.may_have_happened = may_have_happened = may_have_happened or error.may_have_happened
+                if not isinstance(error, EtcdUnavailable):
+                    raise
                 failures += 1
                 self.fail_over(endpoint)
                 if failures % len(self._endpoints) == 0:
@@ -265,13 +256,10 @@ class EtcdClient:
             if response.status == 200:
                 return response
             fault = _fault(response)
-            text = f"{endpoint}: {fault.error or fault.message or f'HTTP status {response.status}'}"
             if self._credentials is not None and not is_last and _is_about_token(fault):
                 self._token = None
                 continue
-            if response.status in _UNAVAILABLE:
-                raise EtcdUnavailable(text)
-            raise Compacted(text) if "compacted" in text else EtcdRefused(text)
+            raise refusal(endpoint, response.status, fault.error or fault.message)
         raise AssertionError("unreachable")
 
     def _authenticate(self, endpoint: str, credentials: Credentials, timeout: urllib3.Timeout) -> str:
@@ -280,8 +268,9 @@ class EtcdClient:
         if response.status == 200:
             return _decoded(endpoint, response.data, Token).token
         fault = _fault(response)
-        kind = EtcdUnavailable if response.status in _UNAVAILABLE else EtcdRefused
-        raise kind(f"{endpoint}: {fault.error or fault.message or f'HTTP status {response.status}'}")
+        error = refusal(endpoint, response.status, fault.error or fault.message)
+        error.may_have_happened = False  # the request itself was not sent
+        raise error
 
     def _post(
         self, endpoint: str, path: str, body: object, timeout: urllib3.Timeout, is_stream: bool
@@ -299,7 +288,7 @@ class EtcdClient:
                 preload_content=not is_stream,
             )
         except urllib3.exceptions.HTTPError as error:
-            raise EtcdUnavailable(f"{endpoint}: {_message(error)}") from None
+            raise unavailable(endpoint, _message(error), error) from None
 
 
 def prefix_end(prefix: str) -> bytes:
@@ -313,7 +302,7 @@ def _decoded(endpoint: str, data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind, strict=False)
     except msgspec.MsgspecError as error:
-        raise EtcdUnavailable(f"{endpoint}: not a response of etcd: {error}") from None
+        raise EtcdUnavailable(f"{endpoint}: not a response of etcd: {error}", may_have_happened=True) from None
 
 
 def _fault(response: urllib3.BaseHTTPResponse) -> Fault:

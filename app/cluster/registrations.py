@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Final
 
 from app.cluster.changes import Value, translated_errors
-from app.cluster.etcd import EtcdClient, EtcdError
+from app.cluster.etcd import EtcdClient
+from app.cluster.etcd_errors import EtcdError
 from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import COLUMNS, TTL_SECONDS, key_of, write_value
 from app.cluster.store import EtcdBackendStore, fields_of
@@ -30,7 +31,7 @@ class EtcdRegistrar:
         self._store = store
 
     def register(self, registration: Registration) -> Granted:
-        with translated_errors("the registration may have been stored nevertheless"):
+        with translated_errors(is_write=True):
             return self._register(registration)
 
     def _register(self, registration: Registration) -> Granted:
@@ -64,7 +65,7 @@ class EtcdRegistrar:
         return (found.lease, left) if left > 0 else (0, 0)
 
     def deregister(self, backend_id: str) -> None:
-        with translated_errors("nothing was changed"):
+        with translated_errors():
             found = self._found(backend_id)
         if found is None or not found.lease:
             raise KeyError(backend_id)

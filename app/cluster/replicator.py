@@ -17,7 +17,8 @@ from gevent.event import Event as GeventEvent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.cluster.etcd import Compacted, EtcdClient, EtcdError, EtcdUnavailable, Silence
+from app.cluster.etcd import EtcdClient
+from app.cluster.etcd_errors import Compacted, EtcdError, EtcdUnavailable, EtcdUntrusted, Silence
 from app.cluster.etcd_responses import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
 from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
@@ -123,7 +124,8 @@ class Replicator:
             except Silence as error:
                 self._on_silence(str(error))
             except (EtcdError, RepositoryError) as error:
-                self._failed(str(error), is_logged=not isinstance(error, EtcdUnavailable))
+                can_pass = isinstance(error, EtcdUnavailable) and not isinstance(error, EtcdUntrusted)
+                self._failed(str(error), is_logged=not can_pass)
             except Exception:
                 logger.exception("following etcd failed; will retry")
                 self._failed("internal error; see the traceback in the log", is_logged=False)

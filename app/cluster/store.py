@@ -11,7 +11,7 @@ from app.cluster.etcd import MAX_KEYS, EtcdClient
 from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import BACKENDS, COLUMNS, DRAIN_SECONDS, BadValue, key_of, read_value, write_value
 from app.domain.model import DRAINING, Backend
-from app.ports import RepositoryError
+from app.ports import RepositoryConflict, RepositoryError
 
 REPLICA_SECONDS: Final = 2.0
 """Longest wait for this POP's replica to reflect a write before the call returns."""
@@ -65,7 +65,7 @@ class EtcdBackendStore:
 
     def _stored_ids(self) -> list[str]:
         """Return the ids of all records in etcd. The replica may lag and lacks bad records."""
-        with translated_errors("nothing was changed"):
+        with translated_errors():
             keys = [item.key for item in self._etcd.snapshot(BACKENDS).items]
         return [key.removeprefix(BACKENDS.encode()).decode(errors="surrogateescape") for key in keys]
 
@@ -79,10 +79,14 @@ class EtcdBackendStore:
 
         Above MAX_KEYS, the change is split into parts, each all or none.
         """
-        revision, left = 0, [(key_of(backend_id), edit) for backend_id, edit in edits.items()]
-        while left:
-            part, left = left[:MAX_KEYS], left[MAX_KEYS:]
-            revision = change(self._etcd, dict(part))
+        revision, keyed = 0, [(key_of(backend_id), edit) for backend_id, edit in edits.items()]
+        for first in range(0, len(keyed), MAX_KEYS):
+            try:
+                revision = change(self._etcd, dict(keyed[first : first + MAX_KEYS]))
+            except RepositoryError as error:
+                if not first:
+                    raise
+                raise type(error)(f"{error}; {first} of {len(keyed)} backends were changed before") from None
         self._await_revision(revision, REPLICA_SECONDS)
 
     def _saving(self, backend: Backend) -> Edit:
@@ -100,11 +104,12 @@ class EtcdBackendStore:
 
 
 def fields_of(found: KeyValue) -> Fields:
-    """Return the fields of a record. Raises RepositoryError if its schema is unknown, so that it is not changed."""
+    """Return the fields of a record. Raises RepositoryConflict if they cannot be read, so that they are not changed."""
     try:
         return read_value(found.value)
     except BadValue as error:
-        raise RepositoryError(f"{found.key.decode(errors='backslashreplace')} {error}: nothing was changed") from None
+        key = found.key.decode(errors="backslashreplace")
+        raise RepositoryConflict(f"{key} {error}: nothing was changed; DELETE removes it") from None
 
 
 def _existing(backend_id: str, found: KeyValue | None) -> KeyValue:

@@ -10,6 +10,10 @@ class StoreError(Exception):
     """The gateway's store cannot be read or written now: it is locked, full or damaged."""
 
 
+class StoreFull(StoreError):
+    """The disk of the gateway's store is full. Nothing was changed."""
+
+
 class StoredVersion(NamedTuple):
     """A version of an endpoint's source. `deployed_at` is its last deployment; times are Unix seconds."""
 

@@ -31,7 +31,7 @@ from app.domain.model import (
 from app.outbound.regular_file import require_regular
 from app.outbound.sqlite_errors import translated
 from app.outbound.sqlite_leftovers import left_over, warning_of
-from app.ports import BackendSet, RepositoryError
+from app.ports import BackendSet, RepositoryConflict, RepositoryError
 
 TABLE: Final = "backends"
 WRITER_BUSY_SECONDS: Final = 5
@@ -341,7 +341,7 @@ class SqliteBackendStore(SqlBackendTable):
 
     def _change(self) -> AbstractContextManager[object]:
         if self._database.table_exists(REPLICA_TABLE):
-            raise RepositoryError(
+            raise RepositoryConflict(
                 f"{self._path} is a replica of etcd: change backends through the admin API (docs/how-to/many-pops.md)"
             )
         return self._transaction()

@@ -21,7 +21,8 @@ from loguru import logger
 
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
 from app.domain.services import BadService, parse_service
-from app.domain.stored import ServiceRow, StoredVersion, StoreError
+from app.domain.stored import ServiceRow, StoredVersion, StoreError, StoreFull
+from app.outbound.full_disk import is_disk_full
 from app.outbound.sqlite_errors import cause_of
 from app.outbound.sqlite_leftovers import left_over, warning_of
 
@@ -288,7 +289,8 @@ class SqliteGatewayStore:
         try:
             yield
         except (peewee.PeeweeException, sqlite3.Error, OSError, BadEndpoint, ValueError, TypeError) as error:
-            raise StoreError(f"{self._path}: {cause_of(error, self._path)}") from error
+            kind = StoreFull if is_disk_full(error) else StoreError
+            raise kind(f"{self._path}: {cause_of(error, self._path)}") from error
 
 
 def _is(endpoint_id: str, number: int) -> tuple[Any, Any]:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import peewee
 
-from app.domain.stored import StoreError
+from app.domain.stored import StoreError, StoreFull
 from app.domain.tokens import Scope, Token
+from app.outbound.full_disk import is_disk_full
 from app.outbound.sqlite_errors import cause_of
 
 WRITER_BUSY_SECONDS: Final = 5
@@ -82,7 +83,8 @@ class SqliteTokenStore:
                 peewee.SchemaManager(TokenRow, database).create_all(safe=True)
                 yield database
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-            raise StoreError(f"{self._path}: {cause_of(error, self._path)}") from None
+            kind = StoreFull if is_disk_full(error) else StoreError
+            raise kind(f"{self._path}: {cause_of(error, self._path)}") from None
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from app.config import DatabaseUrl
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE
 from app.outbound.peewee_backends import TABLE, BackendRow, RowParser, SqlBackendTable
-from app.ports import BackendSet, RepositoryError
+from app.ports import BackendSet, RepositoryDenied, RepositoryError, RepositoryFull
 
 CHANNEL: Final = "edgeproxy_backends"
 TRIGGER: Final = "edgeproxy_backends_changed"
@@ -240,4 +240,12 @@ def _translated(url: DatabaseUrl) -> Iterator[None]:
             raise RepositoryError(
                 f"{url}: there is no table {TABLE}; create it with scripts/seed_backends.py"
             ) from None
-        raise RepositoryError(f"{url}: {' '.join(str(error).split())}") from None
+        raise _kind(cause)(f"{url}: {' '.join(str(error).split())}") from None
+
+
+def _kind(error: BaseException) -> type[RepositoryError]:
+    """Return the class for an error of psycopg: by its SQLSTATE, which an error of connecting does not have."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return RepositoryFull
+    is_denied = isinstance(error, psycopg.errors.InsufficientPrivilege) or "authentication failed" in str(error)
+    return RepositoryDenied if is_denied else RepositoryError

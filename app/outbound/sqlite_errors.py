@@ -10,7 +10,8 @@ from typing import Final
 
 import peewee
 
-from app.ports import RepositoryError
+from app.outbound.full_disk import is_disk_full
+from app.ports import RepositoryError, RepositoryFull
 
 _MAY_NOT: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 """SQLite says "attempt to write a readonly database" and "unable to open database file", whatever the cause."""
@@ -33,7 +34,8 @@ class translated(AbstractContextManager[None]):
             raise RepositoryError(f"{self._path} does not exist; create it with scripts/seed_backends.py") from None
         # peewee translates errors of executing but not of fetching, where damage to later rows may show.
         if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
-            raise RepositoryError(f"{self._path}: {cause_of(error, self._path)}") from None
+            kind = RepositoryFull if is_disk_full(error) else RepositoryError
+            raise kind(f"{self._path}: {cause_of(error, self._path)}") from None
 
 
 def cause_of(error: Exception, path: Path) -> str:

@@ -184,6 +184,13 @@ class Etcd:
     def compact(self) -> None:
         self.call("/v3/kv/compaction", {"revision": self.revision(), "physical": True})
 
+    def raise_alarm(self, alarm: str) -> None:
+        """Raise an alarm, as etcd does by itself when its quota is used up (NOSPACE)."""
+        self.call("/v3/maintenance/alarm", {"action": "ACTIVATE", "alarm": alarm})
+
+    def disarm(self, alarm: str) -> None:
+        self.call("/v3/maintenance/alarm", {"action": "DEACTIVATE", "alarm": alarm})
+
     def put_backend(self, backend_id: str, port: object, lease: int = 0, **columns: Any) -> int:
         """Put a backend on loopback, like a script of an operator."""
         fields = {"schema": 1, "region": "sa", "country": "BR", "wg_ip": "127.0.0.1", "port": port, **columns}

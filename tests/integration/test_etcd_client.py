@@ -9,14 +9,14 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from app.cluster.etcd import (
-    PAGE_KEYS,
-    RESPONSE_SECONDS,
+from app.cluster.etcd import CALL_SECONDS, PAGE_KEYS, RESPONSE_SECONDS, Credentials, EtcdClient
+from app.cluster.etcd_errors import (
     Compacted,
-    Credentials,
-    EtcdClient,
+    EtcdDenied,
+    EtcdFull,
     EtcdRefused,
     EtcdUnavailable,
+    EtcdUntrusted,
 )
 from tests.harness import eventually
 from tests.integration.etcd_servers import Etcd, etcd_running, etcd_with_tls, guarded_etcd, make_certificate
@@ -139,6 +139,32 @@ def test_a_watch_from_a_compacted_revision_is_an_error(key):
                 pass
 
 
+# Whether a write may have happened
+
+
+def test_a_full_etcd_refuses_at_once_and_for_certain(key):
+    with etcd_running() as etcd:
+        one = client(etcd)
+        etcd.raise_alarm("NOSPACE")
+        began = time.monotonic()
+        with pytest.raises(EtcdFull, match="alarm NOSPACE") as caught:
+            one.write({}, [(key, b"1", 0)])
+        with pytest.raises(EtcdFull):
+            one.grant(60)
+        assert time.monotonic() - began < CALL_SECONDS / 2
+        assert not caught.value.may_have_happened
+        assert one.write({}, [], [key]), "what needs no space is done"
+
+
+def test_a_refusal_after_a_lost_response_does_not_say_that_nothing_happened(key, origin):
+    with etcd_running() as etcd:
+        etcd.raise_alarm("NOSPACE")
+        one = EtcdClient([f"http://127.0.0.1:{origin(lambda sock: sock.recv(10_000))}", etcd.nodes[0].url])
+        with pytest.raises(EtcdFull) as caught:
+            one.put(key, b"1")
+        assert caught.value.may_have_happened
+
+
 # Several servers
 
 
@@ -154,8 +180,9 @@ def test_a_call_without_a_response_times_out():
     ports = free_ports(2)
     one = EtcdClient([f"http://127.0.0.1:{port}" for port in ports])
     began = time.monotonic()
-    with pytest.raises(EtcdUnavailable, match=r"^http://127\.0\.0\.1:\d+: Failed to establish .*refused$"):
+    with pytest.raises(EtcdUnavailable, match=r"^http://127\.0\.0\.1:\d+: Failed to establish .*refused$") as caught:
         one.put("x", b"")
+    assert not caught.value.may_have_happened
     assert time.monotonic() - began < 7
 
 
@@ -227,16 +254,22 @@ def test_a_user_with_a_password_has_its_permissions(guarded):
     assert len(pop.snapshot("/edgeproxy/").items) == 1
     lease, _ = pop.grant(60)
     assert pop.keep_alive(lease) == 60
-    with pytest.raises(EtcdRefused, match="permission denied"):
+    with pytest.raises(EtcdDenied, match="permission denied: the role of EDGEPROXY_ETCD_USER must allow"):
         pop.put("/other", b"1")
 
 
-def test_a_missing_or_wrong_password_is_refused(guarded):
-    with pytest.raises(EtcdRefused, match="user name is empty"):
+def test_a_missing_or_wrong_password_is_refused_with_the_variables_to_set(guarded):
+    both = "EDGEPROXY_ETCD_USER and EDGEPROXY_ETCD_PASSWORD_FILE"
+    with pytest.raises(EtcdDenied, match=f"user name is empty: it has users, so {both} must be set"):
         client(guarded).put("/edgeproxy/x", b"1")
-    with pytest.raises(EtcdRefused, match="authentication failed"):
+    with pytest.raises(EtcdDenied, match=f"authentication failed, .*: check {both}"):
         client(guarded, credentials=Credentials("pop", "wrong")).put("/edgeproxy/x", b"1")
     assert "secret" not in repr(Credentials("pop", "secret"))
+
+
+def test_a_user_for_an_etcd_without_users_is_refused(etcd):
+    with pytest.raises(EtcdDenied, match=r"authentication is not enabled: it has no users, so .* must not be set"):
+        client(etcd, credentials=Credentials("pop", "secret")).put("/edgeproxy/x", b"1")
 
 
 def test_a_token_that_is_not_good_any_more_is_renewed(guarded):
@@ -284,7 +317,7 @@ def test_over_tls_with_a_client_certificate(encrypted):
 
 
 def test_a_certificate_that_is_not_trusted_and_one_that_is_not_shown(encrypted, certificate):
-    with pytest.raises(EtcdUnavailable, match="certificate verify failed"):
+    with pytest.raises(EtcdUntrusted, match="certificate verify failed"):
         client(encrypted, tls=ssl.create_default_context()).put("x", b"1")
     with pytest.raises(EtcdUnavailable):
         client(encrypted, tls=ssl.create_default_context(cafile=certificate[0])).put("x", b"1")

@@ -113,7 +113,10 @@ def test_unknown_fields_are_preserved_and_newer_schemas_are_not_changed(etcd_and
     assert (etcd.get(KEY + "a")["colour"], etcd.get(KEY + "a")["deleted"]) == ("green", 1)
     etcd.put_backend("b", 1001, schema=2)
     refused = one.call("PUT", "/api/backends/b", columns(1002))
-    assert (refused.status, "newer than 1" in refused.problem["detail"]) == (503, True)
+    assert (refused.status, "newer than 1" in refused.problem["detail"]) == (409, True)
+    assert "retry-after" not in refused.headers
+    assert "nothing was changed" in refused.problem["detail"]
+    assert one.call("PUT", "/api/registrations/b", SERVICE).status == 409
     assert etcd.get(KEY + "b")["port"] == 1001
 
 

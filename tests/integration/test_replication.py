@@ -339,15 +339,16 @@ def test_with_tls_and_a_certificate(pop, tmp_path):
 @pytest.mark.parametrize("name", ["ETCD_PASSWORD_FILE", "ETCD_TLS_CA", "ETCD_TLS_CERT"])
 def test_files_that_are_not_there_stop_the_start(name, tmp_path):
     (tmp_path / "password").write_text("secret")
-    beside = {"ETCD_USER": "pop", "ETCD_PASSWORD_FILE": str(tmp_path / "password")}
+    beside = {"ETCD_USER": "pop", "ETCD_PASSWORD_FILE": str(tmp_path / "password"), "DB_PATH": str(tmp_path / "r.db")}
     done = edgeproxy("replicate", ETCD_ENDPOINTS="https://127.0.0.1:1", **(beside | {name: "missing"}))
     assert done.returncode == 2
     assert f"replicate: EDGEPROXY_{name}='missing': [Errno 2] No such file or directory" in done.stderr
 
 
-def test_a_port_that_is_taken_stops_the_start(origin):
+def test_a_port_that_is_taken_stops_the_start(origin, tmp_path):
     port = origin(named("somebody"))
-    done = edgeproxy("replicate", ETCD_ENDPOINTS="http://127.0.0.1:1", REPLICATOR_LISTEN_ADDR=f"127.0.0.1:{port}")
+    database, address = str(tmp_path / "routing.db"), f"127.0.0.1:{port}"
+    done = edgeproxy("replicate", ETCD_ENDPOINTS="http://127.0.0.1:1", REPLICATOR_LISTEN_ADDR=address, DB_PATH=database)
     assert (done.returncode, done.stderr) == (
         2,
         f"replicate: cannot listen on 127.0.0.1:{port} (admin): Address already in use\n",

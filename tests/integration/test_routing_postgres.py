@@ -23,7 +23,7 @@ from app.outbound.postgres_backends import (
     PostgresBackendStore,
 )
 from app.outbound.worker_thread import WorkerThread
-from app.ports import RepositoryError
+from app.ports import RepositoryDenied, RepositoryError
 from tests.admin_client import admin_of, admin_variables
 from tests.commands import Done, command, edgeproxy, run
 from tests.harness import ROOT, SEED_DDL, EdgeProcess, eventually, row
@@ -388,6 +388,10 @@ def test_a_login_that_may_only_read_follows_too(edge, origin, routing):
     assert (listed.returncode, "serving" in listed.stdout) == (0, True)
     refused = command("backends", "--db", url, "drain", "a")
     assert (refused.returncode, "permission denied" in refused.stderr) == (2, True)
+    with pytest.raises(RepositoryDenied), PostgresBackendStore(DatabaseUrl(url)) as store:
+        store.drain(["a"], None)
+    with pytest.raises(RepositoryDenied, match="password authentication failed"):
+        PostgresBackendStore(DatabaseUrl(url.replace(PASSWORD, "Wr0ng")))
 
 
 def test_a_url_may_have_a_schema_several_hosts_and_its_password_in_a_file(routing, tmp_path, monkeypatch):
