@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from app.config.environment import Settings, option, read_environment, variable
-from app.config.faults import ConfigError
+from app.config.clashes import clashes
+from app.config.environment import Settings, listeners, option, read_environment, variable
+from app.config.faults import ConfigError, did_you_mean
 from app.config.file import read_file, read_mapping, warnings_of
 from app.config.model import FileConfig, Frontend, HealthCheck, Limits, Pool, TcpOptions
 from app.config.yaml_text import MAX_FILE_BYTES
+from app.domain.geography import REGIONS
 
 FRONTEND_FIELDS: Final = (
     "listen_addr",
@@ -86,10 +88,9 @@ def _content(
     document: Mapping[str, Any] | None,
 ) -> FileConfig | None:
     """Return the content of the file, even if the environment is invalid. Raises ConfigError."""
-    is_given = settings is not None and "metrics_listen_addr" in settings.model_fields_set
-    metrics = settings.metrics_listen_addr if settings is not None and is_given else None
+    taken = listeners(settings) if settings is not None else []
     if document is not None:
-        return read_mapping(document, metrics=metrics)
+        return read_mapping(document, listeners=taken)
     name = overrides.get("config", environment.get(variable("config"), ""))
     if not name.strip():
         return None
@@ -102,7 +103,7 @@ def _content(
         where = option("config") if "config" in overrides else variable("config")
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError([f"{where}={name!r}: {reason}"]) from None
-    return read_file(source, name, metrics=metrics)
+    return read_file(source, name, listeners=taken)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -121,7 +122,7 @@ def _from_file(settings: Settings, content: FileConfig) -> Config:
     if "metrics_listen_addr" not in given:
         values["metrics_listen_addr"] = process.metrics.listen
     values["debug"] = values["log_level"] == "debug"
-    warnings = warnings_of(content)
+    warnings = [*_warnings(settings), *warnings_of(content)]
     ignored = [variable(field) for field in FRONTEND_FIELDS if field in given]
     if ignored:
         source = settings.config or "the document"
@@ -136,10 +137,22 @@ def _from_environment(settings: Settings) -> Config:
     values["debug"] = values["log_level"] == "debug"
     pool = _pool(settings)
     frontend = _frontend(settings, pool.name)
-    faults = _clashes(settings)
+    metrics = variable("metrics_listen_addr"), settings.metrics_listen_addr
+    beside = dict.fromkeys([*listeners(settings), metrics])  # the default of the metrics is not among the listeners
+    faults = list(clashes([*beside, *((variable("listen_addr"), address) for address in settings.listen_addr)]))
     if faults:
         raise ConfigError(faults)
-    return Config(**values, frontends=(frontend,), pools=(pool,))
+    return Config(**values, frontends=(frontend,), pools=(pool,), warnings=tuple(_warnings(settings)))
+
+
+def _warnings(settings: Settings) -> list[str]:
+    """Return a line for each variable that is valid but probably a mistake."""
+    region = settings.region
+    if not region or region in REGIONS:
+        return []
+    near = next((known for known in REGIONS if region.startswith(known)), None)
+    rule = f"clients are in {', '.join(REGIONS)}, so only backends of this very region are near this POP"
+    return [f"{variable('region')}={region!r}: {rule}{did_you_mean(near)}"]
 
 
 def _frontend(settings: Settings, pool: str) -> Frontend:
@@ -174,16 +187,3 @@ def _pool(settings: Settings) -> Pool:
         check = check.model_copy(update={"path": settings.health_check_path})
     # Not validated: an app may have a name that a file could not give to a pool.
     return Pool.model_construct(name=settings.app or "default", servers=(), app=settings.app, health_check=check)
-
-
-def _clashes(settings: Settings) -> list[str]:
-    """Return a fault for each address on which Linux would refuse to listen because of another one."""
-    faults = []
-    taken = [settings.metrics_listen_addr]
-    for address in settings.listen_addr:
-        other = next((user for user in taken if address.clashes_with(user)), None)
-        if other is not None:
-            rule = f"{address} is given twice" if other == address else f"{address} clashes with {other}"
-            faults.append(f"{variable('listen_addr')}, {variable('metrics_listen_addr')}: {rule}")
-        taken.append(address)
-    return faults

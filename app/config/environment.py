@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from app.config.clashes import clashes
 from app.config.faults import ConfigError, did_you_mean, nearest
 from app.config.values import (
     DatabaseUrl,
@@ -288,7 +289,7 @@ def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str
     """Validate the variables and the overrides of the command line, by field name. Raises ConfigError."""
     field_of = {variable(field): field for field in Settings.model_fields}
     given = {field_of[name]: text for name, text in environment.items() if name in field_of}
-    faults = [_unknown(name) for name in environment if name.startswith(PREFIX) and name not in field_of]
+    faults = [_unknown(name) for name in environment if name.upper().startswith(PREFIX) and name not in field_of]
     try:
         settings = Settings.model_validate({**given, **overrides})
     except ValidationError as error:
@@ -308,21 +309,39 @@ def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str
 
 
 def _unknown(name: str) -> str:
-    near = nearest(name.removeprefix(PREFIX).lower(), Settings.model_fields)
+    near = nearest(name[len(PREFIX) :].lower(), Settings.model_fields)
     return f"{name}: no such variable{did_you_mean(variable(near) if near else None)}"
+
+
+def listeners(settings: Settings) -> list[tuple[str, ListenAddress]]:
+    """Return what listens on this machine beside the frontends: the variable and the address.
+
+    The metrics only if they were given, because the file has an address for them, too; the replicator, which is
+    another process, if the backends are replicated.
+    """
+    fields = ["admin_listen_addr", "dns_listen_addr"]
+    if "metrics_listen_addr" in settings.model_fields_set:
+        fields.append("metrics_listen_addr")
+    if settings.is_replicated:
+        fields.append("replicator_listen_addr")
+    return [(variable(field), address) for field in fields for address in _addresses(getattr(settings, field))]
+
+
+def _addresses(value: ListenAddress | tuple[ListenAddress, ...] | None) -> tuple[ListenAddress, ...]:
+    return value if isinstance(value, tuple) else (value,) if value is not None else ()
 
 
 def _conflicts(settings: Settings) -> list[str]:
     """Return the faults of values that are valid by themselves but not together or on this machine."""
     faults = []
-    for field in ("db_path", "log_path", "gateway_db_path", "admin_token_file"):
+    for field in ("db_path", "log_path", "gateway_db_path", "admin_token_file", "binding_snapshot"):
         path = getattr(settings, field)
         if path is not None and path.is_dir():
             faults.append(f"{variable(field)}={str(path)!r}: is a directory")
     snapshot = settings.binding_snapshot
     if snapshot is not None and not snapshot.absolute().parent.is_dir():
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: its directory does not exist")
-    faults += [*_open_listeners(settings), *_etcd_conflicts(settings)]
+    faults += [*_open_listeners(settings), *_etcd_conflicts(settings), *clashes(listeners(settings))]
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":
         name, path = variable("health_check_path"), settings.health_check_path
         faults.append(f"{name}={path!r}: works with {variable('health_check')}=http only")

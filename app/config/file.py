@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from app.config.clashes import Taken
 from app.config.faults import ConfigError, did_you_mean, nearest, rule_of, shown
+from app.config.loops import is_loopback, loop_rule, loops
 from app.config.model import FileConfig
-from app.config.values import WILDCARDS, ListenAddress, listen_addresses, one_listen_address
+from app.config.values import ListenAddress, listen_addresses, one_listen_address, server_address
 from app.config.yaml_text import Document, YamlPath, read_yaml
 
 T = TypeVar("T")
@@ -21,6 +23,8 @@ MAX_SUGGESTIONS: Final = 20
 """Faults that suggest the nearest name. One search among thousands of names takes milliseconds."""
 _CONSEQUENCE: Final = "default_factory_not_called"
 """pydantic's error for a default that depends on an invalid value. Only the invalid value is reported."""
+METRICS: Final = "EDGEPROXY_METRICS_LISTEN_ADDR"
+"""The listener that overrides that of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,16 @@ class Fault:
     rule: str
 
 
-def read_file(source: bytes, name: str, *, metrics: ListenAddress | None = None) -> FileConfig:
+Listeners = Sequence[tuple[str, ListenAddress]]
+"""Addresses that the process listens on beside its frontends: the variable of each, and the address."""
+
+
+def read_file(source: bytes, name: str, *, listeners: Listeners = ()) -> FileConfig:
     """Parse the text of a configuration file. Raises ConfigError naming every fault.
 
-    `name` is the file's name in faults. `metrics` overrides the metrics listener of the file.
+    `name` is the file's name in faults. `listeners` are taken already; one of them may override the file's metrics.
     """
-    return read_document(read_yaml(source), name, lambda values: validate(values, metrics=metrics))
+    return read_document(read_yaml(source), name, lambda values: validate(values, listeners=listeners))
 
 
 def read_document(document: Document, name: str, parse: Callable[[Mapping[str, Any]], T]) -> T:
@@ -57,14 +65,14 @@ def read_document(document: Document, name: str, parse: Callable[[Mapping[str, A
     return parsed
 
 
-def read_mapping(values: Mapping[str, Any], *, metrics: ListenAddress | None = None) -> FileConfig:
+def read_mapping(values: Mapping[str, Any], *, listeners: Listeners = ()) -> FileConfig:
     """Validate the content of a configuration file given as a mapping. Raises ConfigError naming every fault."""
     try:
         plain = json.loads(json.dumps(values))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError([f"must be JSON-like keys and values: {error}"]) from None
     try:
-        return validate(plain, metrics=metrics)
+        return validate(plain, listeners=listeners)
     except Faults as found:
         raise ConfigError([f"{path_text(fault.path)}{fault.rule}" for fault in found.faults]) from None
 
@@ -77,9 +85,9 @@ class Faults(Exception):
         self.faults = faults
 
 
-def validate(values: Mapping[str, Any], *, metrics: ListenAddress | None) -> FileConfig:
+def validate(values: Mapping[str, Any], *, listeners: Listeners) -> FileConfig:
     """Validate the values of a file. Raises Faults."""
-    faults = list(_conflicts(values, metrics))
+    faults = list(_conflicts(values, listeners))
     try:
         config = FileConfig.model_validate(values, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -100,6 +108,8 @@ def warnings_of(config: FileConfig) -> list[str]:
             warnings.append(
                 f"backend {pool.name}: its frontends differ in send_proxy, so its probes send no PROXY header"
             )
+        if pool.servers and not any(server.weight for server in pool.servers):
+            warnings.append(f"backend {pool.name}: every server has weight 0, so it takes no new clients")
     for frontend in config.frontends:
         if frontend.algorithm == "geo" and frontend.backend in listed:
             warnings.append(
@@ -165,11 +175,12 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 # Contradictions between values. These checks read raw values, so they run even if other values are invalid.
 
 
-def _conflicts(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
+def _conflicts(values: Mapping[str, Any], listeners: Listeners) -> Iterator[Fault]:
     yield from duplicate_names(values, "frontends")
     yield from duplicate_names(values, "backends")
     yield from _unknown_pools(values)
-    yield from _clashes(values, metrics)
+    yield from _clashes(values, listeners)
+    yield from _loops(values)
 
 
 def items_of(values: Mapping[str, Any], key: str) -> Iterator[tuple[YamlPath, Mapping[str, Any]]]:
@@ -201,44 +212,51 @@ def _unknown_pools(values: Mapping[str, Any]) -> Iterator[Fault]:
             yield Fault((*path, "backend"), f"={shown(wanted)}: no backend has this name{did_you_mean(near)}")
 
 
-def _clashes(values: Mapping[str, Any], metrics: ListenAddress | None) -> Iterator[Fault]:
+def _clashes(values: Mapping[str, Any], listeners: Listeners) -> Iterator[Fault]:
     """Yield a fault for each address on which Linux would refuse to listen because of an earlier one."""
-    metrics = metrics or _metrics_of(values)
-    taken = _Taken()
-    if metrics is not None:
-        taken.take(metrics, "metrics")
+    taken = Taken()
+    for user, address in listeners:
+        taken.take(address, user)
+    for here, address in _addresses(values, has_metrics=METRICS not in dict(listeners)):
+        other = taken.take(address, path_text(here))
+        if other is not None:
+            yield Fault(here, f": {address} clashes with {other[0]} of {other[1]}")
+
+
+def _addresses(values: Mapping[str, Any], *, has_metrics: bool) -> Iterator[tuple[YamlPath, ListenAddress]]:
+    """Yield the addresses that the file lets the process listen on, each with its path."""
+    if has_metrics:
+        yield from ((("global", "metrics", "listen"), address) for address in _metrics_of(values))
     for path, item in items_of(values, "frontends"):
-        here = (*path, "listen")
-        for address in _parsed(listen_addresses, item.get("listen")):
-            other = taken.take(address, path_text(here))
-            if other is not None:
-                yield Fault(here, f": {address} clashes with {other[0]} of {other[1]}")
+        yield from (((*path, "listen"), address) for address in _parsed(listen_addresses, item.get("listen")))
 
 
-class _Taken:
-    """The addresses in use so far, indexed by port and family, because a file may have thousands."""
-
-    def __init__(self) -> None:
-        self._users: dict[tuple[int, bool], dict[str, tuple[ListenAddress, str]]] = {}
-
-    def take(self, address: ListenAddress, user: str) -> tuple[ListenAddress, str] | None:
-        """Take an address. Returns an earlier one that clashes with it (ListenAddress.clashes_with), and its user."""
-        if address.port == 0:
-            return None
-        users = self._users.setdefault((address.port, ":" in address.host), {})
-        if address.is_wildcard:
-            other = next(iter(users.values()), None)
-        else:
-            other = users.get(address.host) or next((users[host] for host in WILDCARDS if host in users), None)
-        users.setdefault(address.host, (address, user))
-        return other
-
-
-def _metrics_of(values: Mapping[str, Any]) -> ListenAddress | None:
+def _metrics_of(values: Mapping[str, Any]) -> tuple[ListenAddress, ...]:
     settings: Any = values.get("global", {})
     for key in ("metrics", "listen"):
         settings = settings.get(key, {}) if isinstance(settings, Mapping) else {}
-    return next(iter(_parsed(one_listen_address, settings or "127.0.0.1:9090")), None)
+    return _parsed(one_listen_address, settings or "127.0.0.1:9090")
+
+
+def _loops(values: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield a fault for each server on which the frontend that dials it listens itself."""
+    frontends = [item for _, item in items_of(values, "frontends")]
+    pools = {str(item.get("name")): list(_servers(path, item)) for path, item in items_of(values, "backends")}
+    servers = [pools.get(str(item.get("backend")), []) for item in frontends]
+    listens = [_parsed(listen_addresses, item.get("listen")) for item in frontends]
+    rules = {}
+    for hop in loops(listens, [[address for _, address in one] for one in servers], is_loopback):
+        path, address = servers[hop.dialling][hop.server]
+        dialling, accepting = (frontends[one].get("name") for one in (hop.dialling, hop.accepting))
+        rules[path] = f"={shown(str(address))}: {loop_rule(dialling, accepting)}"
+    yield from (Fault(path, rule) for path, rule in rules.items())
+
+
+def _servers(path: YamlPath, pool: Mapping[str, Any]) -> Iterator[tuple[YamlPath, ListenAddress]]:
+    """Yield the valid addresses of a pool's servers, each with its path."""
+    for at, server in items_of(pool, "servers"):
+        for address in _parsed(server_address, server.get("address")):
+            yield (*path, *at, "address"), address
 
 
 def _parsed(parse: Any, value: object) -> tuple[ListenAddress, ...]:

@@ -99,7 +99,8 @@ def one_listen_address(value: object) -> object:
     return addresses[0] if isinstance(addresses, tuple) else addresses
 
 
-def _server_address(value: object) -> object:
+def server_address(value: object) -> object:
+    """Parse `address:port` or `name:port` of one server. Raises ValueError."""
     host, _, port = str(lower(value)).rpartition(":")
     if is_host_name(host) and _PORT.fullmatch(port) and 0 < int(port) <= 65535:
         return ListenAddress(host, int(port))
@@ -284,7 +285,7 @@ OneListenAddress = Annotated[
     ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))
 ]
 ServerAddress = Annotated[
-    ListenAddress, BeforeValidator(_server_address), WithJsonSchema(_matching(f"^({_ADDRESS}|{_NAME})$"))
+    ListenAddress, BeforeValidator(server_address), WithJsonSchema(_matching(f"^({_ADDRESS}|{_NAME})$"))
 ]
 Networks = Annotated[
     tuple[IPNetwork, ...],

@@ -448,6 +448,12 @@ def test_an_unknown_variable_is_a_fault_with_a_suggestion_where_there_is_one(nam
 def test_a_variable_in_lower_case_is_unknown_and_not_a_second_way_to_say_it() -> None:
     (fault,) = faults(REGION="eu", region="us")
     assert fault == "EDGEPROXY_region: no such variable, did you mean EDGEPROXY_REGION?"
+    with pytest.raises(ConfigError) as caught:
+        load({"edgeproxy_region": "us", "EdgeProxy_App": "shop", "edgeproxy": "1"})
+    assert caught.value.faults == [
+        "edgeproxy_region: no such variable, did you mean EDGEPROXY_REGION?",
+        "EdgeProxy_App: no such variable, did you mean EDGEPROXY_APP?",
+    ]
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -116,15 +116,32 @@ def test_active_checks_of_the_environment() -> None:
 @pytest.mark.parametrize(
     ("listen", "metrics", "rule"),
     [
-        ("127.0.0.1:80,127.0.0.1:80", "127.0.0.1:1", "127.0.0.1:80 is given twice"),
-        ("*:80", "[::]:80", "[::]:80 is given twice"),
-        ("*:80", "127.0.0.1:80", "0.0.0.0:80 clashes with 127.0.0.1:80"),
-        ("[::1]:80,[::]:80", "127.0.0.1:1", "[::]:80 clashes with [::1]:80"),
+        ("127.0.0.1:80,127.0.0.1:80", "127.0.0.1:1", ": 127.0.0.1:80 is given twice"),
+        ("*:80", "[::]:80", ", EDGEPROXY_METRICS_LISTEN_ADDR: [::]:80 is given twice"),
+        ("*:80", "127.0.0.1:80", ", EDGEPROXY_METRICS_LISTEN_ADDR: 0.0.0.0:80 clashes with 127.0.0.1:80"),
+        ("[::1]:80,[::]:80", "127.0.0.1:1", ": [::]:80 clashes with [::1]:80"),
+        ("127.0.0.1:9090", None, ", EDGEPROXY_METRICS_LISTEN_ADDR: 127.0.0.1:9090 is given twice"),
+        ("*:8081", "127.0.0.1:1", ", EDGEPROXY_ADMIN_LISTEN_ADDR: 0.0.0.0:8081 clashes with 127.0.0.1:8081"),
     ],
 )
-def test_two_listeners_of_one_address_are_a_fault(listen: str, metrics: str, rule: str) -> None:
-    found = faults(LISTEN_ADDR=listen, METRICS_LISTEN_ADDR=metrics)
-    assert found == [f"EDGEPROXY_LISTEN_ADDR, EDGEPROXY_METRICS_LISTEN_ADDR: {rule}"]
+def test_two_listeners_of_one_address_are_a_fault(listen: str, metrics: str | None, rule: str) -> None:
+    found = faults(LISTEN_ADDR=listen, **{"METRICS_LISTEN_ADDR": metrics} if metrics else {})
+    assert found == [f"EDGEPROXY_LISTEN_ADDR{rule}"]
+
+
+def test_the_other_listeners_of_the_machine_clash_as_well(file: Path) -> None:
+    admin = "EDGEPROXY_ADMIN_LISTEN_ADDR: 127.0.0.1:80 is given twice"
+    for name in ("DNS_LISTEN_ADDR", "METRICS_LISTEN_ADDR", "REPLICATOR_LISTEN_ADDR"):
+        variables = {name: "127.0.0.1:80", "ETCD_ENDPOINTS": "http://127.0.0.1:2379"}
+        assert faults(ADMIN_LISTEN_ADDR="127.0.0.1:80", **variables) == [f"EDGEPROXY_{name}, {admin}"]
+    assert faults(CONFIG=file, ADMIN_LISTEN_ADDR="127.0.0.1:80") == [
+        f"{file}:2: frontends[0].listen: 127.0.0.1:80 clashes with 127.0.0.1:80 of EDGEPROXY_ADMIN_LISTEN_ADDR"
+    ]
+    file.write_text(WITH_GLOBAL)
+    assert faults(CONFIG=file, ADMIN_LISTEN_ADDR="127.0.0.1:1") == [
+        f"{file}:1: global.metrics.listen: 127.0.0.1:1 clashes with 127.0.0.1:1 of EDGEPROXY_ADMIN_LISTEN_ADDR"
+    ]
+    configured(CONFIG=file, REPLICATOR_LISTEN_ADDR="127.0.0.1:80")  # nothing listens there without etcd
 
 
 # With a file
@@ -148,6 +165,16 @@ def test_variables_that_say_nothing_beside_a_file_are_named_in_one_warning(file:
 
 def test_the_variables_of_the_one_frontend_are_variables() -> None:
     assert set(FRONTEND_FIELDS) < set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("region", "hint"), [("europe", ", did you mean eu?"), ("mars", "")])
+def test_a_region_that_no_client_is_in_is_a_warning(file: Path, region: str, hint: str) -> None:
+    expected = (
+        f"EDGEPROXY_REGION={region!r}: clients are in sa, us, eu, ap, af, me, oc, so only backends of this very region "
+        f"are near this POP{hint}",
+    )
+    assert configured(REGION=region).warnings == configured(REGION=region, CONFIG=file).warnings == expected
+    assert configured(REGION="").warnings == configured(REGION="OC").warnings == ()
 
 
 def test_probable_mistakes_in_the_file_are_warnings(file: Path) -> None:
@@ -225,7 +252,9 @@ def test_a_fault_of_the_command_line_names_the_option() -> None:
 
 def test_an_address_that_the_environment_gives_the_metrics_counts_for_clashes(file: Path) -> None:
     (fault,) = faults(CONFIG=file, METRICS_LISTEN_ADDR="127.0.0.1:80")
-    assert fault.endswith("frontends[0].listen: 127.0.0.1:80 clashes with 127.0.0.1:80 of metrics")
+    assert fault.endswith(
+        "frontends[0].listen: 127.0.0.1:80 clashes with 127.0.0.1:80 of EDGEPROXY_METRICS_LISTEN_ADDR"
+    )
 
 
 def test_debug_means_log_level_debug(file: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.config import ConfigError, HealthCheck, HttpOptions, ListenAddress, Server, TcpOptions
-from app.config.file import read_file, read_mapping, warnings_of
+from app.config.file import METRICS, read_file, read_mapping, warnings_of
 from app.config.model import FileConfig, Frontend, Pool
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "docs" / "example.yaml"
@@ -366,10 +366,16 @@ def test_a_file_without_frontends_is_a_fault() -> None:
 def test_probable_mistakes_are_warnings() -> None:
     config = configured(
         frontend={"algorithm": "geo"},
-        backends=[*MINIMAL["backends"], {"name": "spare", "app": ""}],
+        backends=[
+            *MINIMAL["backends"],
+            {"name": "spare", "app": ""},
+            {"name": "drained", "servers": [{"address": "10.0.0.2:80", "weight": 0}]},
+        ],
     )
     assert warnings_of(config) == [
         "backend spare is used by no frontend",
+        "backend drained is used by no frontend",
+        "backend drained: every server has weight 0, so it takes no new clients",
         "frontend web: algorithm geo needs locations, which listed servers do not have",
     ]
 
@@ -423,7 +429,7 @@ def test_other_ports_never_clash_nor_those_the_kernel_chooses() -> None:
         ("127.0.0.1:80", "127.0.0.1:80", "127.0.0.1:80 clashes with 127.0.0.1:80 of frontends[0].listen"),
         ("*:80", "127.0.0.1:80", "127.0.0.1:80 clashes with 0.0.0.0:80 of frontends[0].listen"),
         ("[::1]:80", "*:80", "[::]:80 clashes with [::1]:80 of frontends[0].listen"),
-        ("127.0.0.1:80", "0.0.0.0:9090", "0.0.0.0:9090 clashes with 127.0.0.1:9090 of metrics"),
+        ("127.0.0.1:80", "0.0.0.0:9090", "0.0.0.0:9090 clashes with 127.0.0.1:9090 of global.metrics.listen"),
         ("127.0.0.1:80", ["[::1]:81", "[::1]:81"], "[::1]:81 clashes with [::1]:81 of frontends[1].listen"),
     ],
 )  # fmt: skip
@@ -434,9 +440,61 @@ def test_two_listeners_of_one_address_are_a_fault(first: object, second: object,
 
 def test_metrics_that_listen_elsewhere_leave_their_address() -> None:
     text = yaml.safe_dump({**MINIMAL, "global": {"metrics": {"listen": "127.0.0.1:80"}}}).encode()
-    with pytest.raises(ConfigError, match="of metrics"):
+    with pytest.raises(ConfigError, match=r"of global\.metrics\.listen"):
         read_file(text, "edge.yaml")
-    assert read_file(text, "edge.yaml", metrics=ListenAddress("127.0.0.1", 9))
+    assert read_file(text, "edge.yaml", listeners=[(METRICS, ListenAddress("127.0.0.1", 9))])
+
+
+def looping(*frontends: tuple[str, str, str]) -> list[str]:
+    """Return the faults of frontends: name, address, and the server of its pool, without file and line."""
+    content = {
+        "frontends": [{"name": name, "listen": listen, "backend": name} for name, listen, _ in frontends],
+        "backends": [{"name": name, "servers": [{"address": server}]} for name, _, server in frontends],
+    }
+    try:
+        read_file(yaml.safe_dump(content).encode(), "edge.yaml")
+    except ConfigError as error:
+        return [one.split(": ", 1)[1] for one in error.faults]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("listen", "server"),
+    [
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("*:80", "127.0.0.1:80"),
+        ("*:80", "127.9.9.9:80"),
+        ("[::]:80", "[::1]:80"),
+        ("[::1]:80", "localhost:80"),
+        ("*:80", "LOCALHOST:80"),
+        ("10.0.0.9:79,10.0.0.1:80", "10.0.0.1:80"),
+    ],
+)
+def test_a_frontend_that_would_connect_to_itself_is_a_fault(listen: str, server: str) -> None:
+    assert looping(("web", listen, server)) == [
+        f"backends[0].servers[0].address={server.lower()!r}: frontend web would connect to itself: "
+        "this is its own address"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "server"),
+    [("127.0.0.1:80", "127.0.0.2:80"), ("*:80", "127.0.0.1:81"), ("0.0.0.0:80", "[::1]:80"), ("*:80", "a.example:80"),
+     ("*:80", "10.0.0.1:80"), ("127.0.0.1:0", "127.0.0.1:80")],
+)  # fmt: skip
+def test_another_address_is_no_loop(listen: str, server: str) -> None:
+    assert looping(("web", listen, server)) == []
+
+
+def test_frontends_may_follow_one_another_but_not_in_a_circle() -> None:
+    chain = [("a", "127.0.0.1:80", "127.0.0.1:81"), ("b", "127.0.0.1:81", "127.0.0.1:82")]
+    assert looping(*chain) == []
+    closed = looping(*chain, ("c", "127.0.0.1:82", "127.0.0.1:80"))
+    assert closed == [
+        f"backends[{number}].servers[0].address='127.0.0.1:{port}': frontend {dialling} would connect to itself: "
+        f"this is the address of frontend {accepting}, which leads back to it"
+        for number, (port, dialling, accepting) in enumerate([(81, "a", "b"), (82, "b", "c"), (80, "c", "a")])
+    ]
 
 
 # Anything
