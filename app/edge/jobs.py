@@ -10,7 +10,8 @@ from actors.bindings import SHARDS_PER_SWEEP
 from actors.messages import StartDueProbes, SweepBindings
 from actors.runtime import tell
 from app.domain import metric_names as names
-from app.edge import binding_snapshots, dns, garbage, reload
+from app.edge import binding_snapshots, dark_frontends, dns, garbage, reload
+from app.edge.dark_frontends import DarkFrontendLog
 from app.edge.housekeeping import Job
 from app.edge.parts import EdgeParts
 from app.edge.reload import Reloader
@@ -39,6 +40,7 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
     yield every(garbage.IDLE_COLLECTION_SECONDS, "garbage collection", collect)
     yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.check)
     yield every(PROBE_TICK_SECONDS, "probe schedule", partial(tell, actors.health, StartDueProbes()))
+    yield every(dark_frontends.TICK_SECONDS, "dark frontends", DarkFrontendLog(parts).check)
     if parts.snapshots is not None:
         yield every(binding_snapshots.TICK_SECONDS, "binding snapshot", while_serving(parts.snapshots.write))
     if reloader is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from actors.messages import CountCandidates, PoolCounts
+from actors.messages import CountCandidates
 from actors.runtime import ask
+from app.edge.dark_frontends import dark_frontends
 from app.edge.parts import EdgeParts
 from app.outbound.json_log import rfc3339
 from app.outbound.maxmind_geo import MaxmindGeo
@@ -31,7 +32,7 @@ def readiness(parts: EdgeParts, frontend: str | None = None) -> tuple[bool, dict
     if parts.gateway.restore_error:
         reasons.append("endpoints are not restored")
     frontends = {one.name: one for one in parts.config().frontends}
-    dark = [name for name, one in frontends.items() if one.backend and not _has_candidate(pools.get(one.backend))]
+    dark = dark_frontends(parts.config(), pools)
     if frontend is not None and frontend not in frontends:
         reasons.append(f"no such frontend: {frontend}")
     elif (frontend is not None and frontend in dark) or (frontend is None and candidates == 0 and any(pools)):
@@ -62,10 +63,6 @@ def readiness(parts: EdgeParts, frontend: str | None = None) -> tuple[bool, dict
         "geography": _geography(parts.geo) if parts.geo is not None else None,
     }
     return not reasons, details
-
-
-def _has_candidate(pool: PoolCounts | None) -> bool:
-    return pool is not None and pool.candidates > 0
 
 
 def _replica(reported: ReplicaStatus | None) -> dict[str, object]:

@@ -127,6 +127,10 @@ def test_ready_names_the_candidates_or_the_reasons(edge, origin, routing_db):
         "routing": 0, "replica": None, "geography": 0, "listeners": 0, "frontends": 0, "dark_frontends": ["edge"],
         "gateway": {"restore_error": "", "damaged_rows": {}},
     }  # fmt: skip
+    line = eventually(lambda: proxy.event("no candidate backend for frontend edge"))
+    assert (line["level"], line["frontends"]) == ("WARNING", ["edge"])
+    write_backends(routing_db, [row("a", 9)])
+    assert eventually(lambda: proxy.event("a candidate backend again for frontend edge"))["frontends"] == ["edge"]
 
 
 def test_full_backends_are_not_candidates(edge, origin):
