@@ -11,8 +11,8 @@ from app.commands.env_file import apply_env_file
 
 COMMANDS: Final = {
     "serve": "serve",
-    "check": "configuration",
-    "schema": "configuration",
+    "check": "check",
+    "schema": "check",
     "explain": "explain",
     "simulate": "simulate",
     "backends": "backends",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import click
@@ -14,12 +15,14 @@ from loguru import logger
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.env_file import log_env_file
 from app.commands.output import fail
-from app.config import load, variable
+from app.config import Config, load, variable
 from app.domain.stored import StoreError
 from app.edge.edge import Edge
 from app.edge.garbage import everything_visible, tame_garbage_collector
+from app.edge.preflight import geo_fault, preflight
 from app.inbound.listener import BindError
 from app.outbound import json_log
+from app.outbound.json_log import JsonLog
 from app.outbound.maxmind_geo import GeoDatabaseError
 
 THREAD_SWITCH_SECONDS: Final = 0.0005
@@ -32,17 +35,7 @@ def serve(**options: str | None) -> None:
     """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the configuration file again."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the edge can reload: unhandled, it would end the process
     overrides = given(options)
-    config = load_or_exit(overrides)
-    try:
-        log = json_log.configure(
-            config.log_path,
-            level=config.log_level,
-            format=config.log_format,
-            keeps_tail=config.admin_listen_addr is not None,
-        )
-    except OSError as error:
-        fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
-    log_env_file()
+    config, log = _prepared(overrides)
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     gevent.get_hub().SYSTEM_ERROR = ()  # sys.exit in a request handler's greenlet must not end the edge
     try:
@@ -53,7 +46,7 @@ def serve(**options: str | None) -> None:
         gevent.signal_handler(signal.SIGUSR1, _log_greenlets)
         edge.start()
     except GeoDatabaseError as error:
-        fail("edgeproxy", f"{variable('geoip_path')}={config.geoip_path!r}: {error}")
+        fail("edgeproxy", geo_fault(config, error))
     except (BindError, StoreError) as error:
         fail("edgeproxy", str(error))
     tame_garbage_collector()
@@ -61,6 +54,27 @@ def serve(**options: str | None) -> None:
     sys.stdout.flush()
     # Without the interpreter's own exit, which would wait for idle threads of the pools.
     os._exit(code)
+
+
+def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
+    """Load the configuration, try what it needs, and open the log; or print every fault and exit with 2."""
+    config = load_or_exit(overrides)
+    found = preflight(config)
+    if found.faults or found.taken:
+        fail("edgeproxy", *found.faults, *found.taken)
+    try:
+        log = json_log.configure(
+            config.log_path,
+            level=config.log_level,
+            format=config.log_format,
+            keeps_tail=config.admin_listen_addr is not None,
+        )
+    except OSError as error:
+        fail("edgeproxy", f"{variable('log_path')}={str(config.log_path)!r}: {error.strerror}")
+    log_env_file()
+    for warning in found.warnings:
+        logger.warning("configuration: {}", warning)
+    return config, log
 
 
 def _log_greenlets() -> None:

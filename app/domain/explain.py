@@ -42,19 +42,20 @@ def explain(backends: Iterable[Backend], client: GeoInfo | None, pop_region: str
 def _judge(backend: Backend, client: GeoInfo | None, pop_region: str | None) -> Verdict:
     member = Member(backend, HealthRules(), Floor(), now=0.0)
     tier = geo_tier(backend.country, backend.region, client, pop_region)
-    obstacle = _obstacle(backend)
+    out = obstacle(backend)
     return Verdict(
         backend=backend,
         tier=tier,
         connections=member.connections,
         load=member.load,
         score=score(tier, member.load),
-        is_candidate=obstacle is None,
-        why=f"out: {obstacle}" if obstacle else f"in: {TIER_MEANING[tier]}",
+        is_candidate=out is None,
+        why=f"out: {out}" if out else f"in: {TIER_MEANING[tier]}",
     )
 
 
-def _obstacle(backend: Backend) -> str | None:
+def obstacle(backend: Backend) -> str | None:
+    """Return why a backend takes no new clients whatever their number, None if it does."""
     if backend.is_deleted:
         return "drained (deleted)"
     if not backend.is_healthy:

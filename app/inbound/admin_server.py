@@ -30,7 +30,7 @@ class AdminServer:
         """With a `certificate` (PEM, may include the `key`), serve TLS only. Raises BindError if it cannot be used."""
         self._wanted = address
         self.has_stopped = Event()
-        tls = {} if certificate is None else {"ssl_context": _tls_context(certificate, key)}
+        tls = {} if certificate is None else {"ssl_context": tls_context(certificate, key)}
         self._server = _Server(
             (address.host, address.port),
             None,
@@ -65,7 +65,8 @@ class AdminServer:
         return ListenAddress(self._server.server_host, self._server.server_port)
 
 
-def _tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """Load a certificate chain and its key. Raises BindError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -1,0 +1,84 @@
+"""The commands `check` and `schema`: whether an edge would start, by which configuration, and what a file may say."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from pydantic import BaseModel
+from rich.table import Table
+
+from app.commands.configuration import configuration_options, given, load_or_exit
+from app.commands.output import console, fail, json_option
+from app.config import Config, Settings, json_schema, variable
+from app.edge.preflight import preflight, try_databases
+from app.edge.routing_warnings import routing_warnings
+
+
+@click.command()
+@configuration_options
+@click.option("--db", "reads_database", is_flag=True, help="Warn of frontends without a backend in the database, too.")
+@json_option
+def check(reads_database: bool, as_json: bool, **options: str | None) -> None:
+    """Do what a start does, short of serving, and print the effective values.
+
+    On faults, print all of them and exit with 2. An address in use is a warning: it may be the running edge's.
+    """
+    config = load_or_exit(given(options))
+    warnings = [*_tried(config), *(routing_warnings(config) if reads_database else ())]
+    effective = {variable(name): _shown(getattr(config, name)) for name in Settings.model_fields}
+    effective[variable("max_connections")] = str(config.effective_max_connections())
+    for warning in warnings:
+        click.echo(f"edgeproxy: warning: {warning}", err=True)
+    if as_json:
+        parts = {name: [_plain(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
+        click.echo(json.dumps({**effective, **parts}, indent=2))
+        return
+    table = Table("variable", "value", "meaning", box=None, header_style="bold")
+    for name, field in Settings.model_fields.items():
+        table.add_row(variable(name), effective[variable(name)], field.description)
+    console().print(table)
+    if config.config_path is not None:
+        console().print(_frontend_table(config))
+
+
+def _tried(config: Config) -> list[str]:
+    """Try what a start needs. Returns the warnings, or prints the faults and exits with 2."""
+    found = preflight(config)
+    faults = [*found.faults, *try_databases(config)]
+    if faults:
+        fail("edgeproxy", *faults)
+    taken = [f"{line} (if not by the running edge, a start will fail)" for line in found.taken]
+    return [*config.warnings, *found.warnings, *taken]
+
+
+def _plain(part: BaseModel) -> object:
+    return part.model_dump(mode="json", by_alias=True, fallback=str)
+
+
+def _frontend_table(config: Config) -> Table:
+    table = Table("frontend", "listen", "protocol", "backend", "servers", "algorithm", "affinity", box=None)
+    pools = {pool.name: pool for pool in config.pools}
+    for frontend in config.frontends:
+        pool = pools[frontend.backend]
+        servers = str(len(pool.servers)) if pool.app is None else f"app {pool.app or '(all)'}"
+        affinity = "on" if frontend.affinity else "off"
+        listen = ",".join(map(str, frontend.listen))
+        table.add_row(frontend.name, listen, frontend.protocol, pool.name, servers, frontend.algorithm, affinity)
+    return table
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
