@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -91,7 +94,7 @@ def validate(values: Mapping[str, Any], *, listeners: Listeners) -> FileConfig:
     try:
         config = FileConfig.model_validate(values, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise Faults([*faults_in(error, FileConfig), *faults]) from None
+        raise Faults([*faults_in(error, FileConfig, values), *faults]) from None
     if faults:
         raise Faults(faults)
     return config
@@ -142,16 +145,18 @@ def path_text(path: YamlPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
-def faults_in(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Return the faults of a failed validation of a model."""
-    return [_fault(fault, model) for fault in error.errors() if fault["type"] != _CONSEQUENCE]
+def faults_in(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any]) -> list[Fault]:
+    """Return the faults of a failed validation of values by a model. Values are quoted as they are written."""
+    return [_fault(fault, model, values) for fault in error.errors() if fault["type"] != _CONSEQUENCE]
 
 
-def _fault(fault: ErrorDetails, model: type[BaseModel]) -> Fault:
+def _fault(fault: ErrorDetails, model: type[BaseModel], values: Any) -> Fault:
     path = fault["loc"]
     if fault["type"] == "extra_forbidden":
         return Fault(path, f": no such key{did_you_mean(nearest(str(path[-1]), _keys_at(path[:-1], model)))}")
     given = fault["input"]
+    with suppress(LookupError, TypeError):
+        given = reduce(getitem, path, values)
     is_shown = fault["type"] != "missing" and given is not None and not isinstance(given, Mapping)
     return Fault(path, f"={shown(given)}: {rule_of(fault)}" if is_shown else f": {rule_of(fault)}")
 

@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictInt,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -22,7 +21,7 @@ from pydantic import (
 
 from app.config.faults import ConfigError, did_you_mean, nearest, shown
 from app.config.file import Fault, Faults, duplicate_names, faults_in, items_of, read_document
-from app.config.values import Switch, not_empty_list, not_null
+from app.config.values import Switch, Whole, not_empty_list, not_null
 from app.config.yaml_text import read_yaml
 from app.domain.mesh.anycast import Announcement, Neighbour
 from app.domain.mesh.plan import POP_PREFIX_V4, InstanceRequest, MeshRequest, Plan, PopRequest
@@ -78,7 +77,7 @@ Network = Annotated[
 NetworkV4 = Annotated[
     IPv4Network, _parsed_by(IPv4Network, "needs an IPv4 network, as in 10.50.0.0/16, without host bits")
 ]
-AsNumber = Annotated[StrictInt, Field(ge=1, le=4_294_967_294)]
+AsNumber = Annotated[Whole, Field(ge=1, le=4_294_967_294)]
 
 
 def _endpoint(text: str) -> str:
@@ -167,8 +166,8 @@ class _Pop(_Model):
 
 class _App(_Model):
     name: Label = Field(description="Name of the app, as in the routing database")
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = Field(description="Port of its instances")
-    instances: dict[str, Annotated[StrictInt, Field(ge=1, le=1000)]] = Field(description="Number of instances by POP")
+    port: Annotated[Whole, Field(ge=1, le=65535)] = Field(description="Port of its instances")
+    instances: dict[str, Annotated[Whole, Field(ge=1, le=1000)]] = Field(description="Number of instances by POP")
 
 
 class _Anycast(_Model):
@@ -187,9 +186,9 @@ class _MeshFile(_Model):
         NetworkV4 | None, AfterValidator(lambda net: net and _divisible_into_24s(net)), BeforeValidator(not_null)
     ] = Field(default=None, description="IPv4 network, with families dual and ipv4; each POP gets a /24 of it")
     topology: Literal["mesh", "hub"] = "mesh"
-    port: Annotated[StrictInt, Field(ge=1, le=65535)] = 51820
-    mtu: Annotated[StrictInt, Field(ge=1280, le=9000)] = 1420
-    keepalive: Annotated[StrictInt, Field(ge=0, le=65535)] = 25
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 51820
+    mtu: Annotated[Whole, Field(ge=1280, le=9000)] = 1420
+    keepalive: Annotated[Whole, Field(ge=0, le=65535)] = 25
     pops: Annotated[tuple[_Pop, ...], BeforeValidator(not_empty_list)]
     apps: tuple[_App, ...] = ()
     anycast: Annotated[_Anycast | None, BeforeValidator(not_null)] = None
@@ -261,7 +260,7 @@ def _validate(values: Mapping[str, Any]) -> _MeshFile:
     try:
         content = _MeshFile.model_validate(values, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise Faults([*faults_in(error, _MeshFile), *conflicts]) from None
+        raise Faults([*faults_in(error, _MeshFile, values), *conflicts]) from None
     if conflicts:
         raise Faults(conflicts)
     return content

@@ -16,9 +16,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -33,11 +30,13 @@ from app.config.values import (
     LogFormat,
     LogLevel,
     Networks,
+    Number,
     OneListenAddress,
     SendProxy,
     ServerAddress,
     Statuses,
     Switch,
+    Whole,
     not_empty_list,
     not_null,
 )
@@ -71,13 +70,13 @@ class HealthCheckDefaults(_Model):
     timeout_seconds: Duration = Field(
         default=5, validation_alias="timeout", description="Time limit of one probe, including the connect"
     )
-    unhealthy_threshold: StrictInt = Field(
+    unhealthy_threshold: Whole = Field(
         default=3,
         ge=1,
         le=1000,
         description="Consecutive failures (of probes or of connections) after which a backend is down",
     )
-    healthy_threshold: StrictInt = Field(
+    healthy_threshold: Whole = Field(
         default=2, ge=1, le=1000, description="Consecutive successful probes after which a backend is up again"
     )
     cooldown_seconds: Duration = Field(
@@ -123,7 +122,7 @@ class Server(_Model):
     """One backend of a pool, listed in the file."""
 
     address: ServerAddress = Field(description="IP address or host name, and port; IPv6 addresses in brackets")
-    weight: StrictInt = Field(default=1, ge=0, le=256, description="Relative share of the clients; 0 = no new clients")
+    weight: Whole = Field(default=1, ge=0, le=256, description="Relative share of the clients; 0 = no new clients")
 
 
 Lenience = Literal[
@@ -170,13 +169,13 @@ class Pool(_Model):
 class Limits(_Model):
     """Connections that one frontend accepts. EDGEPROXY_MAX_CONNECTIONS limits the whole process."""
 
-    max_connections: StrictInt = Field(
+    max_connections: Whole = Field(
         default=0, ge=0, description="Concurrent connections; 0 = only the limit of the process"
     )
-    max_connections_per_client: StrictInt = Field(
+    max_connections_per_client: Whole = Field(
         default=0, ge=0, description="Concurrent connections of one client; 0 = no limit"
     )
-    connection_rate_per_client: StrictFloat = Field(
+    connection_rate_per_client: Number = Field(
         default=0,
         ge=0,
         le=1e6,
@@ -191,7 +190,7 @@ class TcpOptions(_Model):
     connect_timeout_seconds: Duration = Field(
         default=3, validation_alias="connect_timeout", description="Time limit of one connect to a backend"
     )
-    connect_attempts: StrictInt = Field(
+    connect_attempts: Whole = Field(
         default=3, ge=1, le=10, description="Number of different backends tried for one connection or request"
     )
     idle_timeout_seconds: Duration = Field(
@@ -278,10 +277,10 @@ class HttpOptions(_Model):
         description="Time limit for receiving the body of a request (then 408). "
         "Each `min_body_rate` bytes that come extend it by 1 s; time in which the backend takes nothing does not count",
     )
-    min_body_rate: StrictInt = Field(
+    min_body_rate: Whole = Field(
         default=500, ge=1, le=1_000_000_000, description="Bytes per second: the slowest rate at which a body may come"
     )
-    max_body_bytes: StrictInt = Field(
+    max_body_bytes: Whole = Field(
         default=0,
         ge=0,
         description="Largest body of a request to a backend, chunk lines included (413 above); 0 is no limit",
@@ -298,10 +297,10 @@ class HttpOptions(_Model):
         description="Close a connection to a backend after this time without a request. "
         "Keep it below the backend's own keep-alive timeout (common defaults are 5 s and more)",
     )
-    max_idle_per_backend: StrictInt = Field(
+    max_idle_per_backend: Whole = Field(
         default=256, ge=0, description="Idle connections kept to one backend; 0 keeps none"
     )
-    max_head_bytes: StrictInt = Field(
+    max_head_bytes: Whole = Field(
         default=32_768,
         ge=1024,
         le=1_048_576,
@@ -367,7 +366,7 @@ class Frontend(_Model):
         default_factory=lambda frontend: frontend.get("algorithm") == "geo",
         description="Keep each client on its backend; by default on with geo, off otherwise",
     )
-    soft_limit_spill: StrictBool = Field(
+    soft_limit_spill: Switch = Field(
         default=False, description="With algorithm geo: prefer backends below their soft limit in tiers 0-2"
     )
     proxy_protocol_from: Networks = Field(

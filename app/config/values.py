@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
-from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
+from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, WithJsonSchema
 
+from app.config.written import Written, is_number, number, switch, whole
 from app.domain.host_name import is_host_name
 from app.domain.secrets import MASK, masked
 
@@ -188,6 +189,8 @@ def _duration(value: object) -> object:
         raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
     if not isinstance(value, str):
         return value
+    if isinstance(value, Written) and is_number(value):
+        return float(value)
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
@@ -213,12 +216,8 @@ def lower(value: object) -> object:
 
 
 def off_or_lower(value: object) -> object:
-    """Return "off" for False, as which YAML 1.1 reads the word off; lower() for the rest."""
-    return "off" if value is False else lower(value)
-
-
-def _switch(value: object) -> object:
-    return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
+    """Return "off" for false, as which YAML 1.1 reads the word off; lower() for the rest."""
+    return "off" if value is False or (isinstance(value, Written) and switch(value) is False) else lower(value)
 
 
 def none_if_empty(value: object) -> object:
@@ -271,6 +270,8 @@ _DURATION_SCHEMA: Final = {
 
 # The types
 
+Whole = Annotated[StrictInt, BeforeValidator(whole)]
+Number = Annotated[StrictFloat, BeforeValidator(number)]
 Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 """Seconds, written 500ms, 10s, 2m, 1h or as a number; 10 ms to a year."""
@@ -295,7 +296,7 @@ Networks = Annotated[
 EtcdEndpoints = Annotated[tuple[str, ...], BeforeValidator(_etcd_endpoints)]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses), _one_or_list(_STATUS, _STATUS)]
 Switch = Annotated[
-    StrictBool, BeforeValidator(_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
+    StrictBool, BeforeValidator(switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
 ]
 """A boolean, written true, false, on or off; the last two also in quotes."""
 SendProxy = Annotated[

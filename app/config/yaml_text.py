@@ -7,6 +7,7 @@ the GIL, which a call into C holds.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from yaml.composer import ComposerError
 from yaml.reader import ReaderError
 
 from app.config.faults import shown
+from app.config.written import Written
 
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_VALUES: Final = 250_000
@@ -23,31 +25,12 @@ MAX_VALUES: Final = 250_000
 YamlPath = tuple[str | int, ...]
 
 _TAG: Final = "tag:yaml.org,2002:"
-_PLAIN: Final = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float"))
-_MAX_INTEGER_BITS: Final = 64
-"""Python refuses to print integers of more than 4,300 digits, so that faults could not quote them."""
-_MAX_NUMBER_LENGTH: Final = 64
-"""Characters. Base-60 numbers of YAML, 1:1:1, take a time quadratic in their length."""
+_SCALARS: Final = re.compile(r"0o[0-7]+|0x[0-9A-Fa-f]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+"""Numbers of YAML 1.2 (1.2.2, section 10.3.2); PyYAML knows those of 1.1."""
 _WORDS: Final = ("yes", "no")
-"""Booleans in YAML 1.1, text in 1.2 (section 10.3.2). This file takes on and off for booleans, in addition to 1.2."""
-_DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-"""What every version of YAML reads alike: 010 is 8 in 1.1 and 10 in 1.2; 0b11, 1_0 and 1:30 are numbers in 1.1 only."""
+"""Booleans in YAML 1.1, text in 1.2."""
+_SCALAR_TAGS: Final = frozenset(_TAG + kind for kind in ("bool", "int", "float"))
 _COLLECTIONS: Final = frozenset({_TAG + "map", _TAG + "seq"})
-
-
-class WrittenFloat(float):
-    """A number that faults quote as it is written: 1.10."""
-
-    def __new__(cls, text: str, value: float) -> WrittenFloat:
-        return super().__new__(cls, value)
-
-    def __init__(self, text: str, value: float) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-    __str__ = __repr__
 
 
 @dataclass
@@ -123,7 +106,7 @@ class _Builder:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._constructor = yaml.constructor.SafeConstructor()
+        self._resolve_plain: Callable[..., Any] = yaml.resolver.Resolver().resolve
         self._values = 0
         self._open: set[int] = set()
 
@@ -158,24 +141,23 @@ class _Builder:
             self._open.discard(id(node))
 
     def _scalar(self, node: yaml.ScalarNode, path: YamlPath) -> Any:
-        is_word = node.tag == _TAG + "bool" and node.value.lower() in _WORDS
-        if (node.tag == _TAG + "str" or is_word) and _is_unicode(node.value):
-            return node.value
-        if node.tag == _TAG + "int" and not _DECIMAL.fullmatch(node.value) and len(node.value) <= _MAX_NUMBER_LENGTH:
-            self._refuse_text(node, path, "is not a plain decimal number; put text in quotes")
+        text = node.value
+        if not _is_unicode(text):
+            self._refuse(node, path, f"{shown(text)} is not Unicode")
             return None
-        try:
-            is_plain = node.tag in _PLAIN and len(node.value) <= _MAX_NUMBER_LENGTH
-            value = self._constructor.construct_object(node) if is_plain else node
-        except (ValueError, LookupError, ArithmeticError):
-            value = node
-        if value is node or (isinstance(value, int) and value.bit_length() > _MAX_INTEGER_BITS):
-            self._refuse_text(node, path, "is neither text nor a number; put text in quotes")
+        if node.tag == _TAG + "str":
+            is_number = node.style is None and _SCALARS.fullmatch(text)
+            return Written(text) if is_number else text
+        if node.style is not None or node.tag != self._resolve(text):
+            self._refuse(node, path, f"the tag {node.tag.removeprefix(_TAG)} is not supported")
+        if node.tag == _TAG + "null":
             return None
-        return WrittenFloat(node.value, value) if isinstance(value, float) else value
+        is_scalar = node.tag in _SCALAR_TAGS and text.lower() not in _WORDS
+        return Written(text) if is_scalar else text
 
-    def _refuse_text(self, node: yaml.ScalarNode, path: YamlPath, rule: str) -> None:
-        self._document.faults.append((node.start_mark.line + 1, path, f"={shown(node.value)}: {rule}"))
+    def _resolve(self, text: str) -> str:
+        """Return the tag that a plain scalar has in YAML 1.1."""
+        return str(self._resolve_plain(yaml.ScalarNode, text, (True, False)))
 
     def _sequence(self, node: yaml.Node, path: YamlPath) -> list[Any]:
         values = []

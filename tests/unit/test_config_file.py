@@ -185,7 +185,7 @@ frontends:
     listen: 80
     backend: poool
     algoritm: geo
-  - name: 80
+  - name: "a b"
     listen: "*:81"
     backend: pool
     soft_limit_spill: yes
@@ -209,7 +209,7 @@ frontend: []
         "as in *:8080, 127.0.0.1:8080 or [::1]:8080",
         "edge.yaml:5: frontends[0].backend='poool': no backend has this name, did you mean pool?",
         "edge.yaml:6: frontends[0].algoritm: no such key, did you mean algorithm?",
-        'edge.yaml:7: frontends[1].name=80: needs text: put it in quotes, as in "80"',
+        "edge.yaml:7: frontends[1].name='a b': String should match pattern '^[A-Za-z0-9_.-]{1,63}$'",
         "edge.yaml:10: frontends[1].soft_limit_spill='yes': needs on or off",
         "edge.yaml:11: frontends[2]=7: needs keys and values below it",
         "edge.yaml:12: frontends[3]: has no value: set one, or remove the key",
@@ -228,7 +228,6 @@ frontend: []
     [
         ({"name": "a b"}, "frontends[0].name='a b': String should match pattern"),
         ({"name": "x" * 64}, "frontends[0].name="),
-        ({"name": True}, 'frontends[0].name=True: needs text: put it in quotes'),
         ({"listen": []}, "frontends[0].listen=[]: needs at least one address:port"),
         ({"listen": ["localhost:80"]}, "frontends[0].listen=['localhost:80']: 'localhost:80': 'localhost' is not"),
         ({"listen": "[::ffff:127.0.0.1]:80"}, "frontends[0].listen="),
@@ -237,23 +236,23 @@ frontend: []
         ({"algorithm": "random"}, "frontends[0].algorithm='random': Input should be 'geo'"),
         ({"affinity": "yes please"}, "frontends[0].affinity='yes please': needs on or off"),
         ({"affinity": 1}, "frontends[0].affinity=1: needs on or off"),
-        ({"soft_limit_spill": True}, "frontends[0].soft_limit_spill=True: works with algorithm: geo only"),
+        ({"soft_limit_spill": True}, "frontends[0].soft_limit_spill=true: works with algorithm: geo only"),
         ({"proxy_protocol_from": ["10.0.0.1/8"]}, "frontends[0].proxy_protocol_from="),
         ({"limits": {"max_connections": "4"}}, "frontends[0].limits.max_connections='4': needs a whole number"),
-        ({"limits": {"max_connections": True}}, "frontends[0].limits.max_connections=True: needs a whole number"),
+        ({"limits": {"max_connections": True}}, "frontends[0].limits.max_connections=true: needs a whole number"),
         ({"limits": {"max_connections": -1}}, "frontends[0].limits.max_connections=-1: Input should be greater"),
         ({"limits": {"connection_rate_per_client": float("nan")}}, "frontends[0].limits.connection_rate_per_client=.n"),
         ({"limits": {"connection_rate_per_client": "5"}}, "frontends[0].limits.connection_rate_per_client='5': needs"),
         ({"limits": None}, "frontends[0].limits: has no value"),
         ({"limits": 5}, "frontends[0].limits=5: needs keys and values"),
         ({"tcp": {"connect_timeout": 0}}, "frontends[0].tcp.connect_timeout=0: Input should be greater"),
-        ({"tcp": {"connect_timeout": True}}, "frontends[0].tcp.connect_timeout=True: needs a duration"),
+        ({"tcp": {"connect_timeout": True}}, "frontends[0].tcp.connect_timeout=true: needs a duration"),
         ({"tcp": {"connect_timeout": "3"}}, "frontends[0].tcp.connect_timeout='3': needs a duration"),
         ({"tcp": {"connect_timeout": "9999999h"}}, "frontends[0].tcp.connect_timeout="),
         ({"tcp": {"connect_timeout_seconds": 3}}, "frontends[0].tcp.connect_timeout_seconds: no such key, did you mean "
          "connect_timeout?"),
         ({"tcp": {"connect_attempts": 11}}, "frontends[0].tcp.connect_attempts=11: Input should be less"),
-        ({"tcp": {"send_proxy": True}}, "frontends[0].tcp.send_proxy=True: Input should be 'off', 'v1' or 'v2'"),
+        ({"tcp": {"send_proxy": True}}, "frontends[0].tcp.send_proxy=true: Input should be 'off', 'v1' or 'v2'"),
         ({"http": {}}, "frontends[0].http: works with protocol: http only"),
         ({"protocol": "http", "http": {"max_head_bytes": 1023}}, "frontends[0].http.max_head_bytes=1023: Input should"),
         ({"colour": "red"}, "frontends[0].colour: no such key"),
@@ -310,13 +309,13 @@ def test_the_value_of_a_header_may_be_empty_or_have_spaces_within() -> None:
         ({"servers": [{"address": "10.0.0.1:1", "weight": 257}]}, "backends[0].servers[0].weight=257: Input should be"),
         ({"servers": [{"address": "10.0.0.1:1", "weight": -1}]}, "backends[0].servers[0].weight=-1: Input should be"),
         ({"health_check": {"type": "ping"}}, "backends[0].health_check.type='ping': Input should be 'off', 'tcp' or"),
-        ({"health_check": {"type": True}}, "backends[0].health_check.type=True: Input should be 'off', 'tcp' or"),
+        ({"health_check": {"type": True}}, "backends[0].health_check.type=true: Input should be 'off', 'tcp' or"),
         ({"health_check": {"type": "tcp", "body": "ok"}}, "backends[0].health_check.body='ok': works with type: http"),
         ({"health_check": {"type": "http", "path": "x"}}, "backends[0].health_check.path='x': String should match"),
         ({"health_check": {"type": "http", "path": "/a b"}}, "backends[0].health_check.path='/a b': String should"),
         ({"health_check": {"type": "http", "expected_status": 99}}, "backends[0].health_check.expected_status=99: 99:"),
         ({"health_check": {"type": "http", "expected_status": "300-200"}}, "backends[0].health_check.expected_status="),
-        ({"health_check": {"type": "http", "expected_status": True}}, "backends[0].health_check.expected_status=True"),
+        ({"health_check": {"type": "http", "expected_status": True}}, "backends[0].health_check.expected_status=true"),
         ({"health_check": {"passive_statuses": [600]}}, "backends[0].health_check.passive_statuses=[600]: 600: needs"),
         ({"health_check": {"healthy_threshold": 0}}, "backends[0].health_check.healthy_threshold=0: Input should be"),
     ],
@@ -334,7 +333,7 @@ def test_the_names_of_frontends_are_unique() -> None:
 def test_duplicate_keys_and_invalid_values_are_reported_once_beside_other_faults() -> None:
     text = """\
 frontends:
-  - name: 2024-01-01
+  - name: !!int web
     listen: "*:80"
     listen: "*:81"
     backend: pool
@@ -343,10 +342,49 @@ backends:
   - {name: pool, app: ""}
 """
     assert faults(text) == [
-        "edge.yaml:2: frontends[0].name='2024-01-01': is neither text nor a number; put text in quotes",
+        "edge.yaml:2: frontends[0].name: the tag int is not supported",
         "edge.yaml:4: frontends[0].listen: is a duplicate of the key in line 3",
         "edge.yaml:6: frontends[0].algoritm: no such key, did you mean algorithm?",
     ]
+
+
+@pytest.mark.parametrize(
+    "written", ["yes", "no", "off", "True", "1.10", "010", "0x10", "1_0", "1:30", "1e3", "+1", "2024-01-01", ".inf"]
+)
+def test_where_text_is_asked_for_a_scalar_is_the_text_that_is_written(written: str) -> None:
+    text = f"""\
+frontends:
+  - {{name: web, listen: "*:80", protocol: http, backend: p, http: {{response_headers: {{set: {{X-A: {written}}}}}}}}}
+backends:
+  - {{name: p, app: {written}, health_check: {{type: http, body: {written}}}}}
+"""
+    config = read_file(text.encode(), "edge.yaml")
+    found = [config.frontends[0].http.response_headers.set["X-A"], config.backends[0].app]
+    assert [*found, config.backends[0].health_check.body] == [written] * 3
+    assert {type(one) for one in found} == {str}
+
+
+NUMBERS = {"weight": "1", "max_connections": "1", "connection_rate": "1", "interval": "1", "expected_status": "200"}
+
+
+@pytest.mark.parametrize("written", ["010", "0b11", "0x10", "0o17", "1_0", "1:30", "1e1", "'5'", "'yes'", "9" * 30])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_where_a_number_is_asked_for_only_decimal_digits_are_one(key: str, written: str) -> None:
+    text = """\
+frontends:
+  - name: web
+    listen: "*:80"
+    backend: p
+    limits: {{max_connections: {max_connections}, connection_rate_per_client: {connection_rate}}}
+backends:
+  - name: p
+    servers: [{{address: "10.0.0.1:80", weight: {weight}}}]
+    health_check: {{type: http, interval: {interval}, expected_status: {expected_status}}}
+"""
+    read_file(text.format(**NUMBERS).encode(), "edge.yaml")
+    (line,) = faults(text.format(**{**NUMBERS, key: written}))
+    assert f"={written}: " in line
+    assert ": needs " in line or "Input should be" in line
 
 
 def test_a_value_is_quoted_unchanged() -> None:
