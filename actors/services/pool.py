@@ -19,6 +19,7 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.runtime import GeventFuture
+from app.domain.counted import counted
 from app.domain.service_calls import Ping
 from app.domain.service_errors import (
     ConnectionLost,
@@ -108,7 +109,9 @@ class ServicePool:
             call.fail(ServiceDown(self._name, self._down or "it is being closed"))
         elif self._pending >= self._capacity:
             self._busy += 1
-            call.fail(ServiceBusy(self._name, f"all {self.spec.connections} connections and the backlog are full"))
+            call.fail(
+                ServiceBusy(self._name, f"its {counted(self.spec.connections, 'connection')} and the backlog are full")
+            )
         else:
             self._pending += 1
             self._is_idle.clear()
@@ -349,7 +352,10 @@ class ServicePool:
     def _failed_to_open(self, reason: str) -> None:
         if self._connected > 0:
             logger.warning(
-                "service {}: cannot open one of {} connections: {}", self._name, self.spec.connections, reason
+                "service {}: cannot open one of {}: {}",
+                self._name,
+                counted(self.spec.connections, "connection"),
+                reason,
             )
             return
         if self._down is None:

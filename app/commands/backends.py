@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from app.commands.caller import Caller, api_options, fail_with
 from app.commands.output import fail, json_option, print_table, report, utc
 from app.config import DatabaseUrl, database_url, variable
+from app.domain.counted import counted
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.outbound.admin_api import ApiError
 from app.outbound.api_backends import ApiBackendStore
@@ -130,7 +131,9 @@ def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
     if table.edge is not None and len(parsed) > MANY:
         click.echo(f"loading {len(parsed)} backends into {table}, which may take some seconds", err=True)
     _change(
-        table, lambda store: store.save(parsed, replaces_all=replace), f"{len(parsed)} backends loaded into {table}"
+        table,
+        lambda store: store.save(parsed, replaces_all=replace),
+        f"{counted(len(parsed), 'backend')} loaded into {table}",
     )
 
 

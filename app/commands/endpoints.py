@@ -10,6 +10,7 @@ import click
 
 from app.commands.caller import Caller, api_options
 from app.commands.output import json_option, print_fields, print_table, report, utc
+from app.domain.counted import counted
 from app.outbound.admin_api import segment
 
 _ID = click.argument("endpoint_id", metavar="ID")
@@ -62,7 +63,7 @@ def show(edge: Caller, endpoint_id: str, as_json: bool) -> None:
     found = edge.call("GET", _path(endpoint_id))
     fields = [(name, found[name]) for name in ("id", *_FIELDS, *_COUNTS)]
     draining = [
-        f"version {one['number']}: {one['active']} requests, since {utc(one['draining_since'])}"
+        f"version {one['number']}: {counted(one['active'], 'request')}, since {utc(one['draining_since'])}"
         for one in found["draining"]
     ]
     report(found, as_json, lambda: print_fields([*fields, ("serves", _serving(found)), ("draining", draining)]))

@@ -30,7 +30,7 @@ from app.ports import RepositoryError
 def explain(address: str, frontend_name: str | None, as_json: bool, **options: str | None) -> None:
     """Show which backend a client at ADDRESS would get, and why. Reads the databases, not a running edge."""
     config = load_or_exit(given(options))
-    _, pool = geo_frontend(config, frontend_name)
+    frontend, pool = geo_frontend(config, frontend_name)
     try:
         address = unmapped(str(ipaddress.ip_address(address)))
         geo = open_geo(config.geoip_path)
@@ -51,10 +51,12 @@ def explain(address: str, frontend_name: str | None, as_json: bool, **options: s
         "pop_region": config.region or None,
         "geography_built": built,
         "geography_age_days": age_days,
+        "frontend": frontend,
+        "pool": pool.name,
     }
     if as_json:
-        refused = [str(bad) for bad in found.refused]
-        click.echo(json.dumps({**head, "backends": [_flat(v) for v in verdicts], "refused_rows": refused}, indent=2))
+        refused, items = [str(bad) for bad in found.refused], [_flat(v) for v in verdicts]
+        click.echo(json.dumps({**head, "items": items, "total": len(items), "refused_rows": refused}, indent=2))
         return
     click.echo("  ".join(f"{name}: {value if value is not None else '-'}" for name, value in head.items()))
     console().print(_verdict_table(verdicts))

@@ -11,6 +11,7 @@ from loguru import logger
 from actors.messages import CopyBindings, CountBindings
 from actors.runtime import Address, ask
 from app.domain.affinity import AffinityTable
+from app.domain.counted import counted
 from app.outbound.binding_file import BindingFile
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS
@@ -38,7 +39,7 @@ class BindingSnapshots:
             return
         for binding in restored:
             table.restore(binding)
-        logger.info("{} bindings restored", len(restored))
+        logger.info("{} restored", counted(len(restored), "binding"))
 
     def write(self) -> None:
         """Replace the file by the bindings of now. Raises OSError; TimeoutError after 30 s."""

@@ -8,6 +8,7 @@ from loguru import logger
 
 from actors.messages import TrafficMoved
 from actors.runtime import Address, tell
+from app.domain.counted import counted
 from app.edge.serving_pools import ServingPools
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connections
@@ -80,4 +81,6 @@ class ConnectionSweeper:
             }
             if due:
                 for backend_id, ended in self._connections.end_backends(pool.name, due, "drain_deadline").items():
-                    logger.info("backend {}: drain deadline reached, {} connections ended", backend_id, ended)
+                    logger.info(
+                        "backend {}: drain deadline reached, {} ended", backend_id, counted(ended, "connection")
+                    )

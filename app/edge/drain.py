@@ -8,6 +8,7 @@ from typing import Final
 import gevent
 from loguru import logger
 
+from app.domain.counted import counted
 from app.edge.build import BuiltEdge
 from app.inbound.connections import Connections
 
@@ -20,14 +21,14 @@ def drain(edge: BuiltEdge) -> None:
     parts, connections = edge.parts, edge.parts.connections
     config = parts.config()
     parts.draining.set()
-    logger.info("draining: {} connections open", len(connections))
+    logger.info("draining: {} open", counted(len(connections), "connection"))
     gevent.sleep(config.drain_withdraw_secs)
     deadline = time.monotonic() + config.drain_timeout_secs
     _close_listeners(edge)
     _await_end(connections, deadline)
     left = connections.end_all("drain_timeout")
     if left:
-        logger.warning("drain time is over: {} connections ended", left)
+        logger.warning("drain time is over: {} ended", counted(left, "connection"))
         _await_end(connections, time.monotonic() + 1.0)
 
 
@@ -53,5 +54,5 @@ def _await_end(connections: Connections, deadline: float) -> None:
     while len(connections) and (now := time.monotonic()) < deadline:
         if now - reported_at >= REPORT_SECONDS:
             reported_at = now
-            logger.info("draining: {} connections open, {:.0f} s left", len(connections), deadline - now)
+            logger.info("draining: {} open, {:.0f} s left", counted(len(connections), "connection"), deadline - now)
         gevent.sleep(0.02)

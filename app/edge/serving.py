@@ -10,6 +10,7 @@ import gevent
 from loguru import logger
 
 from app.config import Config, Frontend, HttpOptions
+from app.domain.counted import counted
 from app.edge.metrics import MetricsText
 from app.edge.parts import EdgeParts
 from app.edge.readiness import readiness
@@ -98,7 +99,11 @@ class Serving:
         if former is not status:
             gevent.spawn(former.stop)
         parts.log.change(config.log_level, config.log_format)
-        logger.info("configuration reloaded: {} frontends, {} backends", len(config.frontends), len(config.pools))
+        logger.info(
+            "configuration reloaded: {}, {}",
+            counted(len(config.frontends), "frontend"),
+            counted(len(config.pools), "pool"),
+        )
         self._log_addresses()
         self._leave_routing()
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from loguru import logger
 
+from app.domain.counted import counted
 from app.domain.outcome import State
 from app.inbound.connections import Connection
 from app.wire.http1 import RequestHead
@@ -121,8 +122,8 @@ class AccessLog:
         self._write = write
         self._stamp = stamp
         self._second = 0
-        self._refused = _Flood("WARNING", "{} more connections got no backend")
-        self._left = _Flood("INFO", "{} more clients left before they got a backend")
+        self._refused = _Flood("WARNING", "connection", "got no backend")
+        self._left = _Flood("INFO", "client", "left before getting a backend")
 
     def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
         """Write the line for a connection; `now` is in monotonic seconds."""
@@ -204,10 +205,14 @@ class AccessLog:
 
 
 class _Flood:
-    """The connections of one second that end without a backend, for one cause. `text` and `level` are the summary's."""
+    """The connections of one second that end without a backend, for one cause.
 
-    def __init__(self, level: str, text: str) -> None:
+    The summary says, at `level`, that so many more of the `noun` did what `text` says.
+    """
+
+    def __init__(self, level: str, noun: str, text: str) -> None:
         self._level = level
+        self._noun = noun
         self._text = text
         self.lines = 0
         """Written in this second."""
@@ -226,4 +231,6 @@ class _Flood:
             counts = dict(self._unlogged)
             self._unlogged.clear()
             fields = {f"refused_{reason}": count for reason, count in counts.items()}
-            logger.bind(**fields).log(self._level, self._text, sum(counts.values()))
+            logger.bind(**fields).log(
+                self._level, "{} {}", counted(sum(counts.values()), f"more {self._noun}"), self._text
+            )

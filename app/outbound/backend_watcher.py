@@ -11,6 +11,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
+from app.domain.counted import counted
 from app.outbound.watched_thread import SILENCE_SECONDS, WatchedThread
 from app.ports import BackendRepository, BackendSet, RepositoryError
 
@@ -114,7 +115,8 @@ class BackendWatcher:
 
     def _failed(self, message: str) -> None:
         if message != self._status.error:  # once per change of the cause
-            logger.error("routing database: {}; keeping the last {} backends", message, len(self.current.backends))
+            kept = counted(len(self.current.backends), "backend")
+            logger.error("routing database: {}; keeping the last {}", message, kept)
             self._on_load("error")
         self._status = RoutingStatus(self._status.loaded_at, message, self._status.rows_refused)
 
@@ -136,9 +138,11 @@ class BackendWatcher:
         for bad in fresh[:ROWS_LOGGED]:
             logger.bind(backend=bad.backend_id, columns=[f.column for f in bad.faults]).error("row refused: {}", bad)
         if len(fresh) > ROWS_LOGGED:
-            logger.error("{} more rows refused; `backends list` shows all of them", len(fresh) - ROWS_LOGGED)
+            more = counted(len(fresh) - ROWS_LOGGED, "more row")
+            logger.error("{} refused; `backends list` shows all of them", more)
         for warning in [w for w in found.warnings if w not in known_warnings][:ROWS_LOGGED]:
             logger.warning("{}", warning)
         if not found.backends and before.backends:
             logger.warning("the routing database has no backends left: new connections are refused")
-        logger.info("routing: {} backends, {} rows refused", len(found.backends), len(found.refused))
+        backends, refused = counted(len(found.backends), "backend"), counted(len(found.refused), "row")
+        logger.info("routing: {}, {} refused", backends, refused)

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+from app.domain.counted import counted
 from app.simulation.results import BackendLoad, Results, Stage
 
 _WORLD: Final = Path(__file__).parent.parent / "admin" / "page"
@@ -73,13 +74,13 @@ def _rectangle(x: float, y: float, width: float, height: float, colour: str, mor
 
 def _heading(results: Results, pop_region: str | None) -> Iterator[str]:
     last = results.stages[-1]
-    yield _text(_MARGIN, 34, "title", f"{last.clients:,} clients, an edge in {pop_region or 'no region'}")
+    yield _text(_MARGIN, 34, "title", f"{counted(last.clients, 'client', ',')}, an edge in {pop_region or 'no region'}")
     facts = [f"{last.served:,} served"]
     if last.overflow:
         facts.append(f"{sum(last.overflow.values()):,} beyond their nearest backends, which are full")
     if results.failed:
         failed = ", ".join(results.failed[:6]) + (" …" if len(results.failed) > 6 else "")
-        facts.append(f"{results.broken_bindings:,} bindings broken by the failure of {failed}")
+        facts.append(f"{counted(results.broken_bindings, 'binding', ',')} broken by the failure of {failed}")
     yield _text(_MARGIN, 54, "quiet", " · ".join(facts))
 
 
@@ -118,7 +119,7 @@ def _dots(stage: Stage, places: Mapping[str, Any]) -> Iterator[str]:
         x, y = places[country]
         radius = max(1.2, _LARGEST_DOT * (outcome.total() / largest) ** 0.5)
         colour = outcome.most_common(1)[0][0]
-        title = f"<title>{country}: {outcome.total():,} clients</title>"
+        title = f"<title>{country}: {counted(outcome.total(), 'client', ',')}</title>"
         yield f'<circle cx="{x}" cy="{y}" r="{radius:.1f}" fill="{colour}" fill-opacity=".6">{title}</circle>'
 
 
@@ -177,7 +178,12 @@ def _backends(results: Results, shown: Sequence[BackendLoad], top: float) -> Ite
         yield _text(_WIDTH - _MARGIN, y + 13, "figure", figures + state)
     if len(shown) < len(results.stages[-1].loads):
         rest = len(results.stages[-1].loads) - len(shown)
-        yield _text(_MARGIN, top + len(shown) * _ROW + 14, "quiet", f"and {rest} more backends with fewer connections")
+        yield _text(
+            _MARGIN,
+            top + len(shown) * _ROW + 14,
+            "quiet",
+            f"and {counted(rest, 'more backend')} with fewer connections",
+        )
 
 
 def _tiers(stages: Sequence[Stage], top: float) -> Iterator[str]:

@@ -74,7 +74,7 @@ def test_as_many_calls_overlap_as_there_are_connections_and_the_rest_wait(make, 
 def test_beyond_the_backlog_a_call_is_refused_at_once(make, server):
     pool = make()
     waiting = calls(pool, "wait", 5)
-    with pytest.raises(ServiceBusy, match="service main: all 2 connections and the backlog are full"):
+    with pytest.raises(ServiceBusy, match="service main: its 2 connections and the backlog are full"):
         call(pool, "one too many")
     assert pool.counts().busy == 1
     server.gate.set()

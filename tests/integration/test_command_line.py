@@ -78,7 +78,8 @@ def test_explain_as_json_lists_every_backend_best_first_with_tier_score_and_reas
         "200.160.2.3", "BR", "sa", "af",
     )  # fmt: skip
     assert found["geography_age_days"] >= 0
-    verdicts = [(one["id"], one["tier"], one["score"], one["is_candidate"]) for one in found["backends"]]
+    assert (found["frontend"], found["pool"], found["total"]) == ("edge", "default", len(found["items"]))
+    verdicts = [(one["id"], one["tier"], one["score"], one["is_candidate"]) for one in found["items"]]
     assert verdicts == [
         ("six", 0, 0, True),
         ("gru", 0, 0, True),
@@ -89,7 +90,7 @@ def test_explain_as_json_lists_every_backend_best_first_with_tier_score_and_reas
         ("old", 0, 0, False),
         ("last", 0, 0, False),
     ]
-    why = {one["id"]: one["why"] for one in found["backends"]}
+    why = {one["id"]: one["why"] for one in found["items"]}
     assert why["gru"] == "in: same country as the client"
     assert why["scl"] == "in: same region as the client"
     assert why["jnb"] == "in: same region as this POP"
@@ -117,13 +118,13 @@ def test_explain_shows_unknown_values_as_unknown(routing_db):
     for address, variables in (("192.0.2.1", {}), ("10.0.0.1", {}), ("200.160.2.3", {"GEOIP_PATH": "off"})):
         found = explained(routing_db, address, REGION="af", **variables)
         assert (found["country"], found["region"]) == (None, None)
-        assert (found["backends"][0]["id"], found["backends"][0]["tier"]) == ("jnb", 2)
+        assert (found["items"][0]["id"], found["items"][0]["tier"]) == ("jnb", 2)
     assert explained(routing_db, "::ffff:200.160.2.3")["client"] == "200.160.2.3"
 
 
 def test_explain_shows_only_the_rows_of_the_app(routing_db):
     write_backends(routing_db, [row("a", 1, app="web"), row("b", 2, app="api")])
-    assert [one["id"] for one in explained(routing_db, "192.0.2.1", APP="api")["backends"]] == ["b"]
+    assert [one["id"] for one in explained(routing_db, "192.0.2.1", APP="api")["items"]] == ["b"]
 
 
 def test_explain_refuses_wrong_input_in_one_line(routing_db, tmp_path):

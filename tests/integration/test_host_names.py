@@ -211,7 +211,7 @@ def test_a_server_of_a_configuration_file_may_have_a_name(edge: Any, origin: Cal
 def test_explain_looks_names_up_once(routing_db: Path) -> None:
     write_backends(routing_db, [row("here", 80, wg_ip="localhost"), row("lost", 80, wg_ip="nobody.invalid")])
     done = command("explain", "200.160.2.3", "--json", DB_PATH=str(routing_db))
-    found = {one["id"]: one for one in json.loads(done.stdout)["backends"]}
+    found = {one["id"]: one for one in json.loads(done.stdout)["items"]}
     assert found["here"]["host"] in ("127.0.0.1", "::1")
     assert found["here"]["is_candidate"]
     assert found["lost"]["why"] == "out: host name nobody.invalid is not resolved"

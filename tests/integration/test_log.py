@@ -104,7 +104,7 @@ def test_a_balancer_that_connects_and_closes_is_no_warning_and_hides_no_refusal(
             assert who(proxy) == ""
 
     def summed_up():
-        return [line for line in proxy.log() if line["event"].endswith("more clients left before they got a backend")]
+        return [line for line in proxy.log() if line["event"].endswith("more clients left before getting a backend")]
 
     eventually(lambda: proxy.metrics()['edgeproxy_connections_ended_total{state="CA"}'] == 100)
     assert {line["level"] for line in eventually(summed_up)} == {"INFO"}

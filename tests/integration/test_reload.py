@@ -90,7 +90,7 @@ def test_sighup_reloads_and_logs_it(stage):
     proxy = stage.begin(stage.only(stage.a))
     assert who(proxy) == "a"
     before = proxy.metrics()
-    assert proxy.reload(stage.only(stage.b))["event"] == RELOADED + "1 frontends, 1 backends"
+    assert proxy.reload(stage.only(stage.b))["event"] == RELOADED + "1 frontend, 1 pool"
     assert who(proxy) == "b"
     after = proxy.metrics()
     assert after[SUCCESS] == 1

@@ -57,7 +57,7 @@ def test_a_drain_with_a_deadline_lets_connections_finish_until_then_and_ends_the
         finishes.close()
         elsewhere_later.close()
         assert ask_until_the_end(doomed) == "ended"
-    assert eventually(lambda: proxy.event("backend a: drain deadline reached, 1 connections ended"))
+    assert eventually(lambda: proxy.event("backend a: drain deadline reached, 1 connection ended"))
     ends = eventually(lambda: proxy.access_lines()[2:] and sorted(line["termination"] for line in proxy.access_lines()))
     assert ends == ["--", "--", "KD"]
     assert [line["reason"] for line in proxy.access_lines() if line["termination"] == "KD"] == ["drain_deadline"]

@@ -171,7 +171,7 @@ def test_a_drain_with_a_deadline_closes_open_connections(edge_on, origin, routin
         assert ask(doomed) == "a"
         assert routing.backends("drain", "a", "--deadline", "1s").returncode == 0
         eventually(lambda: proxy.ready()["candidates"] == 0, NOTICED_WITHIN_SECONDS, what="the drain is seen")
-        assert eventually(lambda: proxy.event("backend a: drain deadline reached, 1 connections ended"))
+        assert eventually(lambda: proxy.event("backend a: drain deadline reached, 1 connection ended"))
     assert routing.backends("undrain", "a").returncode == 0
     eventually(lambda: who(proxy) == "a", NOTICED_WITHIN_SECONDS, what="the way back")
 
@@ -322,7 +322,7 @@ def test_every_command_works_on_a_url_and_on_the_variable(routing):
     assert routing.backends("load", "--replace", "-", stdin=csv).returncode == 0
     assert [one["id"] for one in json.loads(routing.backends("list", "--json").stdout)] == ["gru", "new"]
     explained = command("explain", "200.160.2.3", "--json", **in_environment)
-    assert {one["id"] for one in json.loads(explained.stdout)["backends"]} == {"gru", "new"}
+    assert {one["id"] for one in json.loads(explained.stdout)["items"]} == {"gru", "new"}
     script = run([str(ROOT / "scripts" / "seed_backends.py"), "list", "--json"], **in_environment)
     assert [one["id"] for one in json.loads(script.stdout)] == ["gru", "new"]
     simulated = command("simulate", "--db", routing.url, "--clients", 10, "--json")

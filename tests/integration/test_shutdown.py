@@ -79,7 +79,7 @@ def test_connections_that_do_not_finish_are_ended_after_the_drain_time(served):
         assert proxy.stop() == 0
         assert ask(staying) == ""
     assert [(line["termination"], line["reason"]) for line in proxy.access_lines()] == [("KD", "drain_timeout")]
-    assert proxy.event("drain time is over: 1 connections ended")
+    assert proxy.event("drain time is over: 1 connection ended")
 
 
 def test_connections_queued_in_the_backlog_at_the_signal_are_served(edge, origin):
