@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from app.outbound.honcho_process import is_started_by_honcho
 from app.outbound.unix_drain_notice import wait_for_drain
 
 SHIPPED_CSV = ROOT / "app" / "data" / "demo_backends.csv"
@@ -118,7 +119,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if os.environ.get("DEMO", "").lower() in ("1", "true", "yes"):
         start_cities()
-    else:
+    elif not is_started_by_honcho(os.environ):  # the Procfile starts it on every machine
         report("idle: DEMO is not set; DEMO=1 runs the demo backends")
     signal.sigwait(STOP_SIGNALS)
     wait_for_drain(metrics_port(), lambda seconds: signal.sigtimedwait(STOP_SIGNALS, seconds) is not None)

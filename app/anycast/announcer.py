@@ -18,6 +18,7 @@ import gevent
 from gevent.event import Event
 
 from app.config import Config, variable
+from app.outbound.honcho_process import is_started_by_honcho
 from app.outbound.unix_drain_notice import wait_for_drain
 
 WITHDRAWN_SECONDS: Final = 3.0
@@ -43,7 +44,8 @@ class Announcer:
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self._on_signal)
         if self._exabgp_config is None:
-            _report(f"idle: {variable('bgp_config')} is not set (`python -m app mesh bgp` prints a configuration)")
+            if not is_started_by_honcho(os.environ):  # the Procfile starts it on every machine
+                _report(f"idle: {variable('bgp_config')} is not set (`python -m app mesh bgp` prints a configuration)")
             while not self._stopping.wait(_MAX_PAUSE_SECONDS):
                 pass  # with only a signal to wait for, gevent raises LoopExit
         else:

@@ -20,10 +20,9 @@ from loguru import logger
 
 from app.commands.output import fail
 from app.config import PREFIX, ConfigError, Settings, variable
+from app.outbound.honcho_process import is_started_by_honcho
 
 _DEFAULT: Final[Path] = Settings.model_fields["env_file"].default
-_STARTED_BY_HONCHO: Final = "HONCHO_PROCESS_NAME"
-"""Set by honcho for the processes of the Procfile, also in exported services."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def read_env_file(environment: Mapping[str, str]) -> EnvFile | None:
 
     A folder named `.env` is ignored, as honcho ignores it.
     """
-    name = environment.get(variable("env_file"), "" if _STARTED_BY_HONCHO in environment else None)
+    name = environment.get(variable("env_file"), "" if is_started_by_honcho(environment) else None)
     if name is not None and not name.strip():
         return None
     path = (_DEFAULT if name is None else Path(name)).absolute()

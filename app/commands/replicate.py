@@ -24,6 +24,7 @@ from app.config import Config, variable
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.file_lock import Held
+from app.outbound.honcho_process import is_started_by_honcho
 from app.outbound.unix_drain_notice import wait_for_drain
 
 
@@ -48,9 +49,12 @@ def replicate() -> None:
         try:
             replication = Replication(config, log.write_access)
             replication.start()
-        except (BadEtcdFiles, BindError) as error:
+        except BadEtcdFiles as error:
             log.stop()
             _fail(str(error))
+        except BindError as error:
+            log.stop()
+            _fail(f"{variable('replicator_listen_addr')}: {error}")
         except Held as held:
             log.stop()
             _fail(f"{config.db_path} is replicated already, by {held}")
@@ -60,7 +64,8 @@ def replicate() -> None:
         _wait(stopping, config)
         replication.stop()
     else:
-        logger.info("idle: {} is not set, so nothing is replicated", variable("etcd_endpoints"))
+        level = "DEBUG" if is_started_by_honcho(os.environ) else "INFO"  # the Procfile starts it on every machine
+        logger.log(level, "idle: {} is not set, so nothing is replicated", variable("etcd_endpoints"))
         _wait(stopping, config)
     log.stop()
     sys.stdout.flush()

@@ -15,11 +15,13 @@ from loguru import logger
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.env_file import log_env_file
 from app.commands.output import fail
+from app.commands.start_messages import origin_of, print_ready
 from app.config import Config, load, variable
 from app.domain.stored import StoreError
 from app.edge.edge import Edge
 from app.edge.garbage import everything_visible, tame_garbage_collector
 from app.edge.preflight import geo_fault, preflight
+from app.edge.stacks import stacks
 from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.json_log import JsonLog
@@ -47,8 +49,12 @@ def serve(**options: str | None) -> None:
         edge.start()
     except GeoDatabaseError as error:
         fail("edgeproxy", geo_fault(config, error))
-    except (BindError, StoreError) as error:
+    except BindError as error:
+        fail("edgeproxy", f"{origin_of(config, error)}: {error}")
+    except StoreError as error:
         fail("edgeproxy", str(error))
+    if config.log_path is not None:
+        print_ready(edge)
     tame_garbage_collector()
     code = edge.run()
     sys.stdout.flush()
@@ -78,5 +84,6 @@ def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
 
 
 def _log_greenlets() -> None:
-    """Handle SIGUSR1: log the stack of every greenlet."""
-    logger.info("{}", "\n".join(everything_visible(gevent.util.format_run_info)))
+    """Handle SIGUSR1: log the stacks of all greenlets and threads, an event for each different one."""
+    for text in everything_visible(stacks):
+        logger.info("stack of {}", text)

@@ -48,7 +48,8 @@ class AdminServer:
         try:
             self._server.start()
         except OSError as error:
-            raise BindError(f"cannot listen on {self._wanted} (admin): {os.strerror(error.errno or 0)}") from None
+            reason = os.strerror(error.errno or 0)
+            raise BindError(f"cannot listen on {self._wanted} (admin): {reason}", "admin_listen_addr") from None
 
     def close(self) -> None:
         """Close the listener; requests in progress go on."""
@@ -73,7 +74,9 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password="")  # without one, OpenSSL would ask at the terminal
     except OSError as error:  # ssl.SSLError is one
         files = certificate if key is None else f"{certificate} with {key}"
-        raise BindError(f"cannot load the admin API's TLS certificate from {files}: {_fault(error)}") from None
+        raise BindError(
+            f"cannot load the admin API's TLS certificate from {files}: {_fault(error)}", "admin_tls_cert"
+        ) from None
     return context
 
 

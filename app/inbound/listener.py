@@ -25,7 +25,12 @@ _LOG_SECONDS: Final = 5.0
 
 
 class BindError(Exception):
-    """A listener could not be opened."""
+    """A listener could not be opened. `setting` is the field of the configuration that is at fault."""
+
+    def __init__(self, message: str, setting: str = "listen_addr", frontend: str = "") -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.frontend = frontend
 
 
 OnAccept = Callable[[int, tuple[str, int], str], None]

@@ -59,7 +59,7 @@ class Listeners:
         except BindError as error:
             own = [str(one.address) for one in self._listeners.values() if one.address.clashes_with(address)]
             why = f" (this edge itself listens on {own[0]} until the reload is complete)" if own else ""
-            raise BindError(f"frontend {frontend}: {error}{why}") from None
+            raise BindError(f"frontend {frontend}: {error}{why}", frontend=frontend) from None
 
     def open(self, frontends: Iterable[OpenFrontend], bound: Bound) -> None:
         """Serve exactly these frontends: start the new listeners, close those no longer used."""

@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, str] = {
     "app.anycast": "app.config app.outbound click gevent",
     "app.simulation": "app.domain app.simulation rich",
     "app.edge": "app.admin app.config app.domain app.edge app.gateway app.inbound app.outbound app.ports "
-    "app.proxy_service app.registration app.wire actors gevent loguru",
+    "app.proxy_service app.registration app.wire actors gevent greenlet loguru",
     "app.edge.plans": "app.config app.domain",
     "app.commands": "app.anycast app.cluster app.commands app.config app.domain app.edge app.gateway app.inbound "
     "app.outbound app.ports app.registration app.simulation app.wire click gevent honcho loguru pydantic rich werkzeug",

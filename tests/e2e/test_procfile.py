@@ -9,6 +9,7 @@ import csv
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,7 +69,7 @@ class Project:
         assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """Run `honcho start` and wait until the edge is live and the idle processes have logged it."""
+        """Run `honcho start` and wait until the edge is live and each process handles signals."""
         self.honcho = subprocess.Popen(
             [sys.executable, "-m", "honcho", "start"],
             cwd=self.folder,
@@ -78,9 +79,18 @@ class Project:
             start_new_session=True,
         )
         eventually(lambda: self.get(self.metrics_port, "/live")[0] == 200, START_SECONDS, what="the edge lives")
-        for name in ("ETCD_ENDPOINTS", "BGP_CONFIG"):
-            line = f"idle: EDGEPROXY_{name} is not set"
-            eventually(lambda line=line: line in self.output(), START_SECONDS, what="optional processes idle")
+        for name in ("edge", "replicator", "demo", "bgp"):
+            eventually(lambda name=name: self.handles_signals(name), START_SECONDS, what=f"{name} handles signals")
+
+    def handles_signals(self, name: str) -> bool:
+        """Return whether a process of the Procfile catches SIGTERM, or waits for it."""
+        found = re.search(rf"{name}\.1 started \(pid=(\d+)\)", self.output())
+        if found is None:
+            return False
+        process = Path(f"/proc/{found[1]}")
+        caught = re.search(r"^SigCgt:\s*(\w+)$", process.joinpath("status").read_text(), re.MULTILINE)
+        is_caught = caught is not None and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
+        return bool(is_caught) or "sigtimedwait" in process.joinpath("wchan").read_text()
 
     def output(self) -> str:
         return (self.folder / "output").read_text()
@@ -143,6 +153,12 @@ def assert_clean_end(output: str) -> None:
     assert "Traceback" not in output
 
 
+def said_of_readiness(project: Project) -> list[str] | None:
+    """Return what the terminal shows, if the last words are those of an edge that has started."""
+    lines = project.output().splitlines()
+    return lines if "their token: " in lines[-1] else None
+
+
 def test_clients_of_five_places_land_in_five_cities_and_stay_there(project):
     shutil.copy(project.folder / ".env.example", project.folder / ".env")
     project.write_demo_backends()
@@ -165,6 +181,10 @@ def test_the_tutorial(project):
     project.write_demo_backends()
     project.start()
     eventually(lambda: project.get(project.port, "/")[0] == 200, what="a response through the edge")
+    *_, ready, page, token = eventually(lambda: said_of_readiness(project))
+    assert ready.endswith(f"ready: clients connect to 127.0.0.1:{project.port}, [::1]:{project.port}")
+    assert re.search(r"web page and admin API: http://127\.0\.0\.1:\d+/$", page)
+    assert token.endswith(f"their token: {project.folder / 'admin.token'}")
     _, clients, explain, drain, token = [one.text for one in blocks("tutorial/five-minutes.md") if one.language == "sh"]
     assert [line for line in project.type(clients).splitlines() if line in PLACES.values()] == [
         *(PLACES[address] for address in ("192.0.2.1", "200.160.2.3", "8.8.8.8", "193.51.208.13")),
@@ -181,7 +201,6 @@ def test_the_tutorial(project):
 
 def test_without_settings_and_database_it_runs_and_logs_how_to_seed_one(project):
     project.start()
-    eventually(lambda: "idle: DEMO is not set" in project.output(), what="the demo idles too")
     eventually(lambda: "create it with scripts/seed_backends.py" in project.output(), what="how to seed a database")
     status, body = project.get(project.metrics_port, "/ready")
     assert (status, json.loads(body)["reasons"]) == (503, ["no candidate backend"])
@@ -189,7 +208,9 @@ def test_without_settings_and_database_it_runs_and_logs_how_to_seed_one(project)
     script = str(project.folder / "scripts" / "seed_backends.py")
     assert run([sys.executable, script, "load", "--demo"], cwd=project.folder).returncode == 0
     eventually(lambda: project.get(project.metrics_port, "/ready")[0] == 200, what="the new database serves")
-    assert_clean_end(project.stop())
+    output = project.stop()
+    assert "idle" not in output
+    assert_clean_end(output)
 
 
 def test_a_connection_open_at_the_end_is_served_until_the_drain_time_is_over(project):

@@ -446,7 +446,10 @@ def test_a_taken_port_and_an_unwritable_token_file_are_one_line(tmp_path):
         address = "{}:{}".format(*taken.getsockname())
         done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR=address)
     assert done.returncode == 2
-    assert f"edgeproxy: cannot listen on {address} (admin): Address already in use" in done.stderr.splitlines()
+    assert (
+        f"edgeproxy: EDGEPROXY_ADMIN_LISTEN_ADDR: cannot listen on {address} (admin): Address already in use"
+        in done.stderr.splitlines()
+    )
     files = {"ADMIN_TOKEN_FILE": str(tmp_path / "no" / "token"), "GATEWAY_DB_PATH": str(tmp_path / "other.db")}
     done = edgeproxy("serve", **everywhere, **files, ADMIN_LISTEN_ADDR="127.0.0.1:0")
     assert done.returncode == 2

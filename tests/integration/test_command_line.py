@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
+import tomllib
 
+from app.cli import VERSION, main
 from app.config import Settings, variable
-from tests.commands import clean_environment, command, edgeproxy
+from tests.commands import clean_environment, command, commands_of, edgeproxy, run
 from tests.harness import ROOT, row, write_backends
 
 ROWS = [
@@ -32,6 +35,27 @@ def test_help_names_every_command():
     for name in ("load", "list", "drain", "undrain", "remove"):
         assert f"\n  {name} " in done.stdout
     assert command("nonsense").returncode == 2
+
+
+def test_the_list_of_commands_is_what_each_says_of_itself_and_imports_none(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = command("--help").stdout.partition("Commands:\n")[2].splitlines()
+    listed = dict(line.split(maxsplit=1) for line in lines)
+    assert listed.keys() == commands_of(main).keys()
+    for name, one in commands_of(main).items():
+        assert one.get_short_help_str(200).startswith(listed[name].removesuffix("..."))
+    for option in ("--help", "--version"):
+        loaded = f"import runpy, sys; sys.argv[1:] = ['{option}']\ntry:\n    runpy.run_module('app')\n"
+        loaded += "finally:\n    print([name for name in sys.modules if name in ('pydantic', 'peewee', 'loguru')])"
+        done = run([sys.executable, "-c", loaded])
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_that_of_the_project_and_of_the_changelog():
+    done = command("--version")
+    assert done.stdout == f"edgeproxy {VERSION}, Python {platform.python_version()}\n"
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+    assert f"\n## {VERSION} " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_explain_prints_json_on_standard_output(routing_db):

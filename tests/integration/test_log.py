@@ -148,11 +148,22 @@ def test_a_missing_log_folder_is_created(tmp_path):
     assert json.loads(path.read_text()) == {"event": "first"}
 
 
-def test_sigusr1_logs_the_stack_of_every_greenlet(edge):
-    proxy = edge([], GEOIP_PATH="off")
-    proxy.process.send_signal(signal.SIGUSR1)
-    line = eventually(lambda: [line for line in proxy.log() if "Greenlet" in line["event"]])[0]
-    assert "_flush_forever" in line["event"]
+def test_sigusr1_logs_the_different_stacks_of_all_greenlets_in_lines_of_bounded_length(edge, origin):
+    proxy = edge([row("a", origin(named("a")))], GEOIP_PATH="off")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(proxy.connect(f"127.0.2.{number + 1}")) for number in range(50)]
+        assert [ask(client) for client in clients] == ["a"] * 50
+        proxy.process.send_signal(signal.SIGUSR1)
+
+        def logged():
+            return [line["event"] for line in proxy.log() if line["event"].startswith("stack of ")]
+
+        eventually(lambda: any("_flush_forever" in text for text in logged()))
+        eventually(lambda: any(text.startswith("stack of 1 × thread") for text in logged()))
+        (copying,) = [text for text in logged() if text.startswith("stack of 50 × greenlet")]
+        assert "relay.py" in copying
+        assert max(map(len, logged())) < 8000
+        assert len(set(logged())) == len(logged())
     assert proxy.get("/live")[0] == 200
 
 

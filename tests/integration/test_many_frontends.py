@@ -268,15 +268,31 @@ def serve(tmp_path, config, prefix=()):
     return run([*prefix, sys.executable, "-m", "app", "serve", "--config", str(path)], **where)
 
 
-def test_a_port_that_is_taken_is_one_line_that_names_frontend_and_address(tmp_path):
+def test_a_port_that_is_taken_is_one_line_that_names_file_line_frontend_and_address(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
         listeners = [frontend("free", "p"), frontend("clashing", "p") | {"listen": ["127.0.0.1:0", address]}]
         done = serve(tmp_path, {"frontends": listeners, "backends": [pool("p", 1)]})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"edgeproxy: frontend clashing: cannot listen on {address}: Address already in use"
+        f"edgeproxy: {tmp_path / 'edge.yaml'}:10: frontend clashing: cannot listen on {address}: Address already in use"
     ]
+
+
+def test_a_metrics_port_that_is_taken_is_named_with_the_line_of_the_file_or_the_variable(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        file = tmp_path / "edge.yaml"
+        listening = {"frontends": [frontend("web", "p")], "backends": [pool("p", 1)]}
+        for process, where, variables in (
+            ({"global": {"metrics": {"listen": address}}}, f"{file}:3", {}),
+            ({"global": {"log_level": "info"}}, "EDGEPROXY_METRICS_LISTEN_ADDR", {"METRICS_LISTEN_ADDR": address}),
+        ):
+            file.write_text(yaml.safe_dump({**process, **listening}, sort_keys=False))
+            done = edgeproxy("serve", "--config", file, LOG_PATH=str(tmp_path / "log"), GEOIP_PATH="off", **variables)
+            assert done.stderr.splitlines() == [
+                f"edgeproxy: {where}: cannot listen on {address} (metrics): Address already in use"
+            ]
 
 
 def test_two_frontends_of_the_file_with_one_address_are_a_fault_of_the_file(tmp_path):
@@ -296,7 +312,8 @@ def test_a_port_that_needs_privileges_is_one_line_too(tmp_path):
     unprivileged = ["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]
     done = serve(tmp_path, config, prefix=unprivileged if os.geteuid() == 0 else [])
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"edgeproxy: frontend web: cannot listen on {address}: Permission denied"]
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(f"edge.yaml:7: frontend web: cannot listen on {address}: Permission denied")
 
 
 FAULTS = """\

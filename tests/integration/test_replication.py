@@ -351,7 +351,8 @@ def test_a_port_that_is_taken_stops_the_start(origin, tmp_path):
     done = edgeproxy("replicate", ETCD_ENDPOINTS="http://127.0.0.1:1", REPLICATOR_LISTEN_ADDR=address, DB_PATH=database)
     assert (done.returncode, done.stderr) == (
         2,
-        f"replicate: cannot listen on 127.0.0.1:{port} (admin): Address already in use\n",
+        f"replicate: EDGEPROXY_REPLICATOR_LISTEN_ADDR: cannot listen on 127.0.0.1:{port} (admin): "
+        "Address already in use\n",
     )
 
 

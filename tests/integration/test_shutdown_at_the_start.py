@@ -22,15 +22,15 @@ def taken():
 
 
 @pytest.mark.parametrize("variable", ["LISTEN_ADDR", "METRICS_LISTEN_ADDR"])
-def test_a_port_already_taken_is_one_line_that_names_the_address(taken, tmp_path, variable):
+def test_a_port_already_taken_is_one_line_that_names_the_variable_and_the_address(taken, tmp_path, variable):
     done = edgeproxy(
         "serve", **ANYWHERE | {variable: taken, "LOG_PATH": str(tmp_path / "log"), "DB_PATH": str(tmp_path / "no.db")}
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"edgeproxy: cannot listen on {taken} (metrics): Address already in use"
+        f"edgeproxy: EDGEPROXY_METRICS_LISTEN_ADDR: cannot listen on {taken} (metrics): Address already in use"
         if "METRICS" in variable
-        else f"edgeproxy: frontend edge: cannot listen on {taken}: Address already in use"
+        else f"edgeproxy: EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {taken}: Address already in use"
     ]
 
 
@@ -45,13 +45,37 @@ def test_the_second_address_of_the_list_may_be_the_taken_one(taken, tmp_path):
         },
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"edgeproxy: frontend edge: cannot listen on {taken}: Address already in use"]
+    assert done.stderr.splitlines() == [
+        f"edgeproxy: EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {taken}: Address already in use"
+    ]
+
+
+def test_a_port_of_the_env_file_that_is_taken_is_named_with_the_file(taken, tmp_path):
+    file = tmp_path / "variables"
+    file.write_text(f"EDGEPROXY_LISTEN_ADDR={taken}\nEDGEPROXY_DB_PATH={tmp_path / 'no.db'}\n")
+    done = edgeproxy("serve", **ANYWHERE | {"ENV_FILE": str(file), "LOG_PATH": str(tmp_path / "log")})
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"edgeproxy: {file}: EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {taken}: Address already in use"
+    ]
+
+
+def test_the_addresses_of_the_dns_and_the_admin_api_are_named_by_their_variables(taken, tmp_path):
+    paths = {"LOG_PATH": "log", "DB_PATH": "no.db", "GATEWAY_DB_PATH": "gateway.db", "ADMIN_TOKEN_FILE": "token"}
+    files = {name: str(tmp_path / path) for name, path in paths.items()}
+    for name in ("DNS_LISTEN_ADDR", "ADMIN_LISTEN_ADDR"):
+        done = edgeproxy("serve", **ANYWHERE | files | {name: taken})
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"edgeproxy: EDGEPROXY_{name}: cannot listen on {taken}")
 
 
 def test_an_address_that_is_not_of_this_machine_is_one_line_too():
     done = edgeproxy("serve", **ANYWHERE | {"LISTEN_ADDR": "192.0.2.1:0"})
     assert done.returncode == 2
-    assert "edgeproxy: frontend edge: cannot listen on 192.0.2.1:0: Cannot assign requested address" in done.stderr
+    assert (
+        "EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on 192.0.2.1:0: Cannot assign requested address"
+        in done.stderr
+    )
 
 
 def test_every_fault_of_the_configuration_is_named_with_variable_value_and_rule():

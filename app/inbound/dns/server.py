@@ -55,8 +55,11 @@ class DnsServer:
 
     def prepare(self) -> None:
         """Bind every address, without answering yet. Raises BindError."""
-        for address in self._wanted:
-            self._listeners += self._open(address)
+        try:
+            for address in self._wanted:
+                self._listeners += self._open(address)
+        except BindError as error:
+            raise BindError(str(error), "dns_listen_addr") from None
 
     def serve(self) -> None:
         for listener in self._listeners:

@@ -64,7 +64,8 @@ class StatusServer:
         try:
             self._server.start()
         except OSError as error:
-            raise BindError(f"cannot listen on {self._wanted} (metrics): {os.strerror(error.errno or 0)}") from None
+            reason = os.strerror(error.errno or 0)
+            raise BindError(f"cannot listen on {self._wanted} (metrics): {reason}", "metrics_listen_addr") from None
 
     def close(self) -> None:
         """Close the listener; requests in progress go on."""
