@@ -66,8 +66,8 @@ def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
     """Load the configuration, try what it needs, and open the log; or print every fault and exit with 2."""
     config = load_or_exit(overrides)
     found = preflight(config)
-    if found.faults or found.taken:
-        fail("edgeproxy", *found.faults, *found.taken)
+    if found.faults:
+        fail("edgeproxy", *found.faults)
     try:
         log = json_log.configure(
             config.log_path,
