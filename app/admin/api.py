@@ -20,6 +20,7 @@ from flask_openapi import Info, OpenAPI, SecurityScheme, Tag
 from loguru import logger
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from actors.runtime import AskTimeoutError
 from app.admin.access import Authenticator
@@ -120,6 +121,7 @@ class Api:
         app.request_class = _Request
         app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
         app.url_map.merge_slashes = False
+        app.url_map.converters["path"] = _AnyName
         app.before_request(self._authorize)
         app.after_request(self._finish)
         app.register_error_handler(Problem, _problem_response)
@@ -308,6 +310,14 @@ def _documented(status: int) -> dict[str, Any]:
     }
     headers = {name: {"schema": {"type": "string"}} for name in _HEADERS.get(status, ())}
     return {**described, "headers": headers} if headers else described
+
+
+class _AnyName(BaseConverter):
+    """A part of a path with slashes, line breaks or nothing in it: what is stored need not be a valid id."""
+
+    part_isolating = False
+    regex = "(?s:.*?)"
+    weight = 200
 
 
 class _Request(Request):

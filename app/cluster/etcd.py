@@ -112,7 +112,7 @@ class EtcdClient:
     def get(self, keys: Iterable[str]) -> dict[str, KeyValue | None]:
         """Read up to MAX_KEYS keys, linearizably and at one revision; None for absent keys."""
         wanted = list(keys)
-        reads = [{"request_range": {"key": key.encode()}} for key in wanted]
+        reads = [{"request_range": {"key": _raw(key)}} for key in wanted]
         found = [one.response_range.kvs for one in self._call("/v3/kv/txn", {"success": reads}, AllRead).responses]
         return {key: kvs[0] if kvs else None for key, kvs in zip(wanted, found, strict=True)}
 
@@ -138,13 +138,13 @@ class EtcdClient:
         changed the key.
         """
         compare = [
-            {"key": key.encode(), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
+            {"key": _raw(key), "target": "MOD", "result": "EQUAL", "mod_revision": revision}
             for key, revision in expected.items()
         ]
         success: list[dict[str, Any]] = [
-            {"request_put": {"key": key.encode(), "value": value, "lease": lease}} for key, value, lease in puts
+            {"request_put": {"key": _raw(key), "value": value, "lease": lease}} for key, value, lease in puts
         ]
-        success += [{"request_delete_range": {"key": key.encode()}} for key in deletions]
+        success += [{"request_delete_range": {"key": _raw(key)}} for key in deletions]
         done = self._call("/v3/kv/txn", {"compare": compare, "success": success}, Written)
         return done.header.revision if done.succeeded else None
 
@@ -289,6 +289,11 @@ class EtcdClient:
             )
         except urllib3.exceptions.HTTPError as error:
             raise unavailable(endpoint, _message(error), error) from None
+
+
+def _raw(key: str) -> bytes:
+    """Return a key as etcd has it. Bytes that are not UTF-8 are lone surrogates in the text (PEP 383)."""
+    return key.encode(errors="surrogateescape")
 
 
 def prefix_end(prefix: str) -> bytes:

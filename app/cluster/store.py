@@ -11,6 +11,7 @@ from app.cluster.etcd import MAX_KEYS, EtcdClient
 from app.cluster.etcd_responses import KeyValue
 from app.cluster.records import BACKENDS, COLUMNS, DRAIN_SECONDS, BadValue, key_of, read_value, write_value
 from app.domain.model import DRAINING, Backend
+from app.domain.replica import shown
 from app.ports import RepositoryConflict, RepositoryError
 
 REPLICA_SECONDS: Final = 2.0
@@ -58,10 +59,25 @@ class EtcdBackendStore:
         self.change({one: _setting(one, {"deleted": 0, DRAIN_SECONDS: None}) for one in ids})
 
     def remove(self, ids: Sequence[str]) -> None:
+        """Delete backends, and records that are none, by the names under which they are listed."""
+
         def drained(backend_id: str) -> Edit:
             return lambda found: _drained_if_leased(_existing(backend_id, found))
 
-        self._end(ids, drained)
+        try:
+            self._end(ids, drained)
+        except KeyError:
+            self._end([self._id_shown_as(one) for one in ids], drained)
+
+    def _id_shown_as(self, name: str) -> str:
+        """Return the id of the record that is listed under a name. Raises KeyError, RepositoryConflict."""
+        stored = self._stored_ids()
+        found = [name] if name in stored else [one for one in stored if shown(one) == name]
+        if len(found) > 1:
+            raise RepositoryConflict(f"{len(found)} records are listed as {name}: remove them with etcdctl")
+        if not found:
+            raise KeyError(name)
+        return found[0]
 
     def _stored_ids(self) -> list[str]:
         """Return the ids of all records in etcd. The replica may lag and lacks bad records."""

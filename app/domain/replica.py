@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Final
 
 from app.domain.model import MAX_TEXT_CHARACTERS, Backend
 
 GRACE_SECONDS: Final = 30.0
 """How long a suspect is kept. A service renews its lease more often than that."""
+NO_ID: Final = "(no id)"
+"""The name of a record without an id."""
 BURST_SECONDS: Final = 5.0
 """Leases that end within this time of one another count as one burst."""
 
@@ -56,8 +59,18 @@ class Gone:
 
 
 def shown(record_id: str) -> str:
-    """Return an id shortened for logs and /ready: the id of a bad record may be a megabyte of anything."""
-    return record_id if len(record_id) <= MAX_TEXT_CHARACTERS else f"{record_id[:MAX_TEXT_CHARACTERS]}…"
+    """Return the name of a record in logs and /ready, by which it can be removed: the id, if it is a valid one.
+
+    The id of a bad record may be a megabyte of anything. Its name is printable and not empty, and a long one ends with
+    a checksum.
+    """
+    text = record_id.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    if len(text) > MAX_TEXT_CHARACTERS:
+        checksum = f"…{sha256(text.encode()).hexdigest()[:8]}"
+        text = text[: MAX_TEXT_CHARACTERS - len(checksum)] + checksum
+    return text or NO_ID
 
 
 Found = Record | BadRecord

@@ -91,8 +91,9 @@ def is_token(text: str) -> bool:
 
 
 def segment(name: object) -> str:
-    """Return a name quoted as a segment of a path."""
-    return quote(str(name), safe="")
+    """Return a name quoted as a segment of a path. A client would resolve `.` and `..` (RFC 3986 5.2.4)."""
+    quoted = quote(str(name), safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend
-from app.outbound.admin_api import AdminApi, segment
+from app.outbound.admin_api import AdminApi, ApiError, segment
 from app.outbound.peewee_backends import row_of
 
 PAGE: Final = 1000
@@ -47,7 +47,16 @@ class ApiBackendStore:
         self._each(ids, "POST", "/undrain")
 
     def remove(self, ids: Sequence[str]) -> None:
-        self._each(ids, "DELETE")
+        """Delete backends. A single id may be that of a record that is none, which is not among the rows."""
+        if len(ids) > 1:
+            self._each(ids, "DELETE")
+            return
+        try:
+            self._call("DELETE", ids[0])
+        except ApiError as error:
+            if error.status == 404:
+                raise KeyError(ids[0]) from None
+            raise
 
     def _each(self, ids: Sequence[str], method: str, verb: str = "", query: dict[str, object] | None = None) -> None:
         """Send one request per id. Raises KeyError naming the ids without a row; then nothing is changed."""
@@ -56,4 +65,7 @@ class ApiBackendStore:
         if missing:
             raise KeyError(", ".join(missing))
         for one in dict.fromkeys(ids):
-            self._api.call(method, f"/api/backends/{segment(one)}{verb}", query=query)
+            self._call(method, one, verb, query)
+
+    def _call(self, method: str, backend_id: str, verb: str = "", query: dict[str, object] | None = None) -> None:
+        self._api.call(method, f"/api/backends/{segment(backend_id)}{verb}", query=query)

@@ -158,6 +158,10 @@ class Etcd:
         response = self.call("/v3/kv/put", {"key": text64(key), "value": text64(text), "lease": lease})
         return int(response["header"]["revision"])
 
+    def put_raw(self, key: bytes, value: bytes) -> None:
+        """Put bytes that need not be text."""
+        self.call("/v3/kv/put", {"key": base64.b64encode(key).decode(), "value": base64.b64encode(value).decode()})
+
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the JSON at a key."""
         found = self.record(key)

@@ -446,3 +446,12 @@ def test_an_edge_with_a_certificate_of_its_own(edge, tmp_path):
     assert command("tokens", "--api", url, "--ca-file", cert, "list", ADMIN_TOKEN_FILE=token).returncode == 0
     assert command("tokens", "list", API_URL=url, API_CA_FILE=str(cert), ADMIN_TOKEN_FILE=token).returncode == 0
     assert command("tokens", "--api", url, "--ca-file", key, "list", ADMIN_TOKEN_FILE=token).returncode == 2
+
+
+def test_whatever_id_a_row_has_it_is_listed_and_removed(town):
+    odd = ["", "a\nb", "/a", "..", "\t"]
+    write_backends(town.database, [row(one, 1) for one in odd])
+    assert sorted(one["id"] for one in town.json("backends", "list")) == sorted(odd)
+    for one in odd:
+        assert town.ok("backends", "remove", "--", one) == f"removed: {one}\n"
+    assert town.json("backends", "list") == []

@@ -89,13 +89,44 @@ def test_a_change_at_one_pop_is_visible_there_on_return_and_soon_at_the_other(et
     eventually(lambda: who(two.edge) == "", what="gone at the other")
 
 
-@pytest.mark.parametrize("name", ["a/b", "a b", "a%2Fb", "a?b=c", "a#b"])
+@pytest.mark.parametrize("name", ["a/b", "a b", "a%2Fb", "a?b=c", "a#b", "/a", "a/", "//", "..", "a/../b"])
 def test_any_id_comes_through(etcd_and_admins, name):
     etcd, one, _ = etcd_and_admins
     made = one.call("POST", "/api/backends", {"id": name, **columns(1001)})
     assert made.status == 201, made
     assert etcd.get(KEY + name)["port"] == 1001
     assert one.call("DELETE", f"/api/backends/{quote(name)}").status == 204
+
+
+def test_every_bad_record_is_removed_by_the_name_under_which_it_is_listed(etcd_and_pops):
+    etcd, place, _ = etcd_and_pops
+    keys = (b"", b"a\nb", b"a\xffb", "\u2028".encode(), b" a", b"x" * 1000, b"x" * 1001, b"\0", b"..", b"later")
+    for key in keys:
+        etcd.put_raw(KEY.encode() + key, b'{"schema": 2}')
+    listed = eventually(lambda: len(place.status()["bad"]) == len(keys) and place.status()["bad"], what="all listed")
+    assert {"(no id)", "a\\nb", "a\\xffb", "\\u2028", " a", "\\x00", "..", "later"} < set(listed)
+    url, token = "http://{}:{}".format(*place.admin.address), place.folder / "admin.token"
+    by_command, by_http = listed[:5], listed[5:]
+    for name in by_command:
+        done = command("backends", "--api", url, "--token-file", token, "remove", "--", name)
+        assert done.returncode == 0, (name, done.stderr)
+        again = command("backends", "--api", url, "--token-file", token, "remove", "--", name)
+        assert (again.returncode, again.stderr) == (2, f"backends: no such backend: {name}; nothing was changed\n")
+    for name in by_http:
+        assert place.admin.call("DELETE", f"/api/backends/{quote(name)}").status == 204, name
+    eventually(lambda: place.status()["bad_count"] == 0, what="none is left")
+
+
+def test_a_key_that_is_not_utf_8_or_empty_is_in_the_way_of_no_load(etcd_and_pops):
+    etcd, place, _ = etcd_and_pops
+    for key in (b"", b"a\xffb", b"a\nb"):
+        etcd.put_raw(KEY.encode() + key, b"junk")
+    url, token = "http://{}:{}".format(*place.admin.address), place.folder / "admin.token"
+    rows = json.dumps([{"id": "a", **columns(1001)}])
+    done = command("backends", "--api", url, "--token-file", token, "load", "--replace", "-", stdin=rows)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: place.status()["bad_count"] == 0, what="they are gone")
+    assert list(place.rows()) == ["a"]
 
 
 def test_faults_are_named_as_they_are_on_one_machine(etcd_and_admins):

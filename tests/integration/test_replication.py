@@ -179,7 +179,7 @@ def test_a_bad_record_may_be_of_any_size_and_is_named_in_few_words(clean, pop):
     eventually(lambda: "good" in place.rows(), what="the good one is here")
     eventually(lambda: place.status()["bad_count"] == 3, what="the bad ones are counted")
     assert set(place.rows()) == {"good"}
-    assert sorted(len(name) for name in place.status()["bad"]) == [3, 256, 256]
+    assert sorted(len(name) for name in place.status()["bad"]) == [3, 255, 255]
     assert all(len(line["event"]) < 700 for line in place.events("record refused"))
 
 
