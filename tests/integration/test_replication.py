@@ -11,7 +11,7 @@ import pytest
 from tests.commands import backends, edgeproxy
 from tests.harness import eventually, row, write_backends
 from tests.integration.etcd_servers import etcd_running, etcd_with_tls, guarded_etcd, make_certificate, pops
-from tests.traffic import load, named, who
+from tests.traffic import free_ports, load, named, who
 
 KEY = "/edgeproxy/v1/backends/"
 GOOD_RECORDS = 'edgeproxy_replica_records{state="good"}'
@@ -354,6 +354,21 @@ def test_a_port_that_is_taken_stops_the_start(origin, tmp_path):
         f"replicate: EDGEPROXY_REPLICATOR_LISTEN_ADDR: cannot listen on 127.0.0.1:{port} (admin): "
         "Address already in use\n",
     )
+
+
+def test_a_second_replicator_of_the_same_database_says_who_has_it(clean, pop):
+    place = pop("gru", clean.endpoints)
+    place.start_replicator()
+    eventually(lambda: place.event("replicating"), what="the first one has started")
+    (other,) = free_ports(1)
+    second = {**place.variables, "REPLICATOR_LISTEN_ADDR": f"127.0.0.1:{other}"}
+    done = edgeproxy("replicate", **second)
+    holder = f"the replicator with process id {place.replicator.pid}, which listens on 127.0.0.1:{place.port}"
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"replicate: {place.database} is replicated already, by {holder}"
+    place.stop_replicator(signal.SIGKILL)
+    place.start_replicator()
+    eventually(lambda: len(place.events("replicating")) == 2, what="the lock ended with its holder")
 
 
 # The disk
