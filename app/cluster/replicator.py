@@ -21,8 +21,9 @@ from app.cluster.etcd import EtcdClient
 from app.cluster.etcd_errors import Compacted, EtcdError, EtcdUnavailable, EtcdUntrusted, Silence
 from app.cluster.etcd_responses import Event, WatchMessage
 from app.cluster.records import BACKENDS, HEARTBEAT, PREFIX, read_record
-from app.domain.replica import GRACE_SECONDS, Changes, Gone, Replica, shown
+from app.domain.replica import BURST_SECONDS, GRACE_SECONDS, Changes, Gone, Replica, shown
 from app.domain.replica import Event as ReplicaEvent
+from app.domain.words import counted, listed
 from app.ports import Position, ReplicaStore, RepositoryError
 
 HEARTBEAT_SECONDS: Final = 1.0
@@ -81,10 +82,11 @@ class Replicator:
         self._is_lost = False
         self._quiet_seconds = HEARTBEAT_SECONDS
         self._heartbeat_fault = ""
+        """Why the last heartbeat could not be written; empty if it was."""
         self._suspects: list[str] = []
         """Not logged yet."""
-        self._suspects_before = 0
-        """Why the last heartbeat could not be written; empty if it was."""
+        self._suspected_at = 0.0
+        """When the first of them was suspected, by the monotonic clock."""
         self._turn = BoundedSemaphore(1)
         self._advanced = GeventEvent()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
@@ -182,7 +184,7 @@ class Replicator:
                 self.is_held = False
                 self._write(self.replica.reconcile(records, time.time()), position, is_snapshot=True)
         self.endpoint = self._etcd.endpoint
-        logger.info("replica: snapshot at revision {}, {} backends", found.revision, len(records))
+        logger.info("replica: snapshot at revision {}, {}", found.revision, counted(len(records), "record"))
         self._record_contact()
 
     def _hold(self, position: Position) -> None:
@@ -204,7 +206,7 @@ class Replicator:
             if stored is None and not records and self.replica.records:
                 stored = self.position if self.position is not None and not self.is_held else _NOWHERE
                 self._run(store.apply, self.replica.as_changes(), stored)
-                logger.info("replica: rewritten with {} backends", len(self.replica.records))
+                logger.info("replica: rewritten with {}", counted(len(self.replica.records), "backend"))
             else:
                 self.replica = Replica(records, bad)
         except BaseException:
@@ -232,10 +234,15 @@ class Replicator:
                 self._close()
                 raise
             _log_changes(changes)
-            self._suspects += [record.id for record in changes.written.values() if record.suspect_since is not None]
+            self._note_suspects(changes)
         self.position = position
         self._cluster = position.cluster
         self._advance()
+
+    def _note_suspects(self, changes: Changes) -> None:
+        if not self._suspects:
+            self._suspected_at = time.monotonic()
+        self._suspects += [record.id for record in changes.written.values() if record.suspect_since is not None]
 
     def _advance(self) -> None:
         advanced, self._advanced = self._advanced, GeventEvent()
@@ -272,8 +279,8 @@ class Replicator:
         is_lost = silent_seconds > LOST_SECONDS and self.error != _STARTING  # the first call reports the reason
         if is_lost and not self._is_lost:
             logger.error(
-                "replica: no contact with etcd for {:.0f} s: {}; keeping the last {} backends",
-                silent_seconds, self.error or "silence", len(self.replica.records),
+                "replica: no contact with etcd for {:.0f} s: {}; keeping the last {}",
+                silent_seconds, self.error or "silence", counted(len(self.replica.records), "backend"),
             )  # fmt: skip
             self._contact_since = None
         self._is_lost = is_lost
@@ -312,13 +319,16 @@ class Replicator:
                 logger.exception("maintaining the replica failed; will retry")
 
     def _log_suspects(self) -> None:
-        """Log the leases that expired together in one line, once no more are coming: etcd reports each by itself."""
+        """Log the leases that expired together in one line, when the burst is over: etcd reports each by itself."""
         suspects = self._suspects
-        if suspects and len(suspects) == self._suspects_before:
-            self._suspects = []
-            named = ", ".join(suspects[:RECORDS_LOGGED])
+        if not suspects or time.monotonic() - self._suspected_at < BURST_SECONDS:
+            return
+        self._suspects = []
+        named = listed(suspects, RECORDS_LOGGED)
+        if len(suspects) == 1:
+            logger.warning("1 lease expired; its backend is kept for now: {}", named)
+        else:
             logger.warning("{} leases expired together; their backends are kept for now: {}", len(suspects), named)
-        self._suspects_before = len(self._suspects)
 
     def _check_store(self) -> None:
         if self._store is not None and not self._run(self._store.is_same_file):
@@ -334,9 +344,9 @@ class Replicator:
         with self._turn:
             changes = self.replica.expire(time.time())
             if changes:
-                logger.info(
-                    "replica: removed after the grace period: {}", ", ".join(sorted(changes.removed)[:RECORDS_LOGGED])
-                )
+                removed = listed(sorted(changes.removed), RECORDS_LOGGED)
+                count = counted(len(changes.removed), "backend")
+                logger.info("replica: {} removed after the grace period: {}", count, removed)
                 self._write(changes, self.position)
 
 
@@ -356,5 +366,5 @@ def _log_changes(changes: Changes) -> None:
     for bad in list(changes.bad.values())[:RECORDS_LOGGED]:
         logger.bind(backend=shown(bad.id)).error("record refused: {}: {}", shown(bad.id), bad.reason)
     if len(changes.bad) > RECORDS_LOGGED:
-        logger.error("{} more records refused", len(changes.bad) - RECORDS_LOGGED)
+        logger.error("{} refused, too", counted(len(changes.bad) - RECORDS_LOGGED, "more record"))
     logger.debug("replica: {} written, {} removed", len(changes.written), len(changes.removed))

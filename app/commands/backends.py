@@ -20,6 +20,7 @@ from app.commands.output import fail, json_option, print_table, report, utc
 from app.config import DatabaseUrl, database_url, variable
 from app.domain.counted import counted
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
+from app.domain.words import counted
 from app.outbound.admin_api import ApiError
 from app.outbound.api_backends import ApiBackendStore
 from app.outbound.routing_database import open_store

@@ -13,6 +13,7 @@ from app.admin.token_service import FIRST_TOKEN_NAME
 from app.cluster.etcd import EtcdClient
 from app.cluster.store import EtcdBackendStore
 from app.domain.model import parse_backend
+from app.domain.words import counted
 from app.outbound.peewee_backends import row_of
 from tests.admin_client import Admin
 from tests.commands import command
@@ -192,7 +193,7 @@ def test_ten_thousand_backends_are_loaded_by_the_command_at_any_edge_and_replace
         (tmp_path / "backends.csv").write_text("\n".join(["id,wg_ip,port", *lines, ""]))
         file = tmp_path / "backends.csv"
         done = command("backends", "--api", url, "--token-file", token, "load", *options, file)
-        assert (done.returncode, done.stdout) == (0, f"{len(lines)} backends loaded into {url}\n"), done
+        assert (done.returncode, done.stdout) == (0, f"{counted(len(lines), 'backend')} loaded into {url}\n"), done
 
     load()
     assert len(one.rows()) == 10_000

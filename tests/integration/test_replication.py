@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 
+import gevent
 import pytest
 
 from tests.commands import backends, edgeproxy
@@ -203,6 +204,34 @@ def test_leases_that_expire_together_remove_no_backend(clean, pop, origin):
     assert rows["a"]["suspect_since"] is None
     assert abs(rows["b"]["suspect_since"] - time.time()) < 30
     eventually(lambda: place.edge.ready()["replica"]["suspects"] == {"count": 2, "ids": ["b", "c"]}, what="it is said")
+
+
+def test_a_burst_of_expired_leases_is_one_line_however_it_is_spread(clean, pop):
+    leases = [clean.grant(600) for _ in range(101)]
+    for number, lease in enumerate(leases):
+        clean.put_backend(f"b{number:03}", 1001, lease=lease)
+    place = pop("gru", clean.endpoints)
+    place.start_replicator()
+    eventually(lambda: len(place.rows()) == 101, what="the snapshot")
+    for group in (leases[:60], leases[60:80], leases[80:100]):  # etcd ends leases in groups, with pauses between them
+        for lease in group:
+            clean.call("/v3/lease/revoke", {"ID": lease})
+        gevent.sleep(1.2)
+    eventually(lambda: place.status()["suspect_count"] == 100, what="all are doubted")
+    (line,) = eventually(lambda: place.events("100 leases expired together"), what="one line for all")
+    assert line["event"].endswith(", b019 and 80 more")
+    assert [one["event"] for one in place.log() if " expired" in one["event"]] == [line["event"]]
+
+
+def test_a_single_suspect_is_said_in_the_singular(clean, pop):
+    lease = clean.grant(600)
+    clean.put_backend("a", 1001, lease=lease)
+    place = pop("gru", clean.endpoints)
+    place.start_replicator()
+    eventually(place.rows, what="the snapshot")
+    assert eventually(lambda: place.event("replica: snapshot"), what="its line")["event"].endswith(", 1 record")
+    clean.call("/v3/lease/revoke", {"ID": lease})
+    eventually(lambda: place.event("1 lease expired; its backend is kept for now: a"), what="the line")
 
 
 # Where nothing must get lost
