@@ -19,7 +19,6 @@ from gevent.lock import BoundedSemaphore
 from loguru import logger
 
 from actors.runtime import GeventFuture
-from app.domain.counted import counted
 from app.domain.service_calls import Ping
 from app.domain.service_errors import (
     ConnectionLost,
@@ -30,6 +29,7 @@ from app.domain.service_errors import (
     ServiceTimeout,
 )
 from app.domain.services import ServiceCounts, ServiceSpec
+from app.domain.words import counted
 from app.ports import ServiceConnection
 
 FIRST_BACKOFF_SECONDS: Final = 0.1

@@ -18,7 +18,6 @@ from click.core import ParameterSource
 from app.commands.caller import Caller, api_options, fail_with
 from app.commands.output import fail, json_option, print_table, report, utc
 from app.config import DatabaseUrl, database_url, variable
-from app.domain.counted import counted
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.words import counted
 from app.outbound.admin_api import ApiError
@@ -130,7 +129,7 @@ def load(table: _Table, file: TextIO | None, demo: bool, replace: bool) -> None:
         _fail(f"not UTF-8: {error}")
     parsed = _parse(text)
     if table.edge is not None and len(parsed) > MANY:
-        click.echo(f"loading {len(parsed)} backends into {table}, which may take some seconds", err=True)
+        click.echo(f"loading {counted(len(parsed), 'backend')} into {table}, which may take some seconds", err=True)
     _change(
         table,
         lambda store: store.save(parsed, replaces_all=replace),

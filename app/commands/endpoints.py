@@ -10,7 +10,7 @@ import click
 
 from app.commands.caller import Caller, api_options
 from app.commands.output import json_option, print_fields, print_table, report, utc
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.outbound.admin_api import segment
 
 _ID = click.argument("endpoint_id", metavar="ID")

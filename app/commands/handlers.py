@@ -23,7 +23,7 @@ from app.gateway.context import Context, NoServices
 from app.gateway.handler_module import HandlerError, LoadedHandler, load_handler
 from app.gateway.responses import HandlerResponse
 from app.gateway.router import Router
-from app.gateway.workers import Workers
+from app.gateway.workers import Worker
 
 _REQUEST_KEYS = ("method", "path", "headers", "body", "json")
 
@@ -72,7 +72,7 @@ def run(file: Path, method: str | None, path: str | None, request_file: Any, rul
     logger.add(sys.stderr, format="{level}: {message}", backtrace=False, diagnose=False)
     loaded = _load(file)
     context = Context(str(uuid.uuid4()), endpoint.id, 1, params, NoServices())
-    worker = Workers().take(endpoint.id, endpoint.timeout_seconds, lambda: None)
+    worker = Worker(lambda: None)
     called = call_handler(worker, Grant(1, endpoint, params, Version(1, "", 0.0), loaded), request, context)
     is_complete = _print(called.response, has_body=request.method != "HEAD")
     sys.exit(EXIT_FAILED if called.reason is not None or not is_complete else 0)

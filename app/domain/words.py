@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count and its noun: 1 lease, 2 leases."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def counted(count: int, noun: str, form: str = "") -> str:
+    """Return "1 connection", "2 connections". `form` is the format of the number, such as "," for 1,000."""
+    return f"{count:{form}} {noun}" if count == 1 else f"{count:{form}} {noun}s"
 
 
 def listed(names: list[str], longest: int) -> str:

@@ -11,7 +11,7 @@ from loguru import logger
 from actors.messages import CopyBindings, CountBindings
 from actors.runtime import Address, ask
 from app.domain.affinity import AffinityTable
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.outbound.binding_file import BindingFile
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import ASK_TIMEOUT_SECONDS

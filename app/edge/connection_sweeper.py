@@ -8,7 +8,7 @@ from loguru import logger
 
 from actors.messages import TrafficMoved
 from actors.runtime import Address, tell
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.edge.serving_pools import ServingPools
 from app.inbound.access_log import AccessLog
 from app.inbound.connections import Connections

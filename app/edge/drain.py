@@ -8,7 +8,7 @@ from typing import Final
 import gevent
 from loguru import logger
 
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.edge.build import BuiltEdge
 from app.inbound.connections import Connections
 

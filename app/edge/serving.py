@@ -10,7 +10,7 @@ import gevent
 from loguru import logger
 
 from app.config import Config, Frontend, HttpOptions
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.edge.metrics import MetricsText
 from app.edge.parts import EdgeParts
 from app.edge.readiness import readiness

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import msgspec
 from loguru import logger
 
-from app.domain.counted import counted
 from app.domain.outcome import State
+from app.domain.words import counted
 from app.inbound.connections import Connection
 from app.wire.http1 import RequestHead
 

@@ -11,7 +11,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from loguru import logger
 
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.outbound.watched_thread import SILENCE_SECONDS, WatchedThread
 from app.ports import BackendRepository, BackendSet, RepositoryError
 

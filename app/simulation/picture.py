@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from app.domain.counted import counted
+from app.domain.words import counted
 from app.simulation.results import BackendLoad, Results, Stage
 
 _WORLD: Final = Path(__file__).parent.parent / "admin" / "page"

@@ -103,8 +103,10 @@ def parse_request(head: bytes) -> RequestHead:
             raise refused(_parser_fault(error, head, method, version)) from None
         # Methods are extensible (RFC 9110 9.1), the parser's table is not; and it knows two versions.
         fields = _Fields()
-        _parse_fields(fields, b"POST %b HTTP/%b" % (target, _as_known(version)), head, method, version)
-    version = _as_known(version)
+        known_version = b"1.0" if version == b"1.0" else b"1.1"
+        _parse_fields(fields, b"POST %b HTTP/%b" % (target, known_version), head, method, version)
+    if version != b"1.0":
+        version = b"1.1"  # every later version of HTTP/1 is read as that (RFC 9110 2.5)
     if method == b"CONNECT":
         raise refused("method_not_implemented")
     headers = _without_trailing_space(head, fields.headers)
@@ -213,11 +215,6 @@ class _Fields:
         self.headers.append((name, value))
 
 
-def _as_known(version: bytes) -> bytes:
-    """Return 1.0, or 1.1 for every later version of HTTP/1 (RFC 9110 2.5)."""
-    return version if version == b"1.0" else b"1.1"
-
-
 def _parse_fields(fields: _Fields, line: bytes, head: bytes, method: bytes, version: bytes) -> None:
     """Parse the header lines of a head below another request line. Raises BadMessage."""
     try:
@@ -308,10 +305,12 @@ def _parse_response(head: bytes, method: bytes, status_line: re.Pattern[bytes]) 
         raise refused("status_line")
     if head.find(b"\r\n\r\n") != len(head) - 4:
         raise refused("incomplete_head")
-    version, status, reason = _as_known(line[1]), int(line[2]), line[3] or b""
+    version, status, reason = line[1], int(line[2]), line[3] or b""
+    if version not in (b"1.0", b"1.1"):
+        version, head = b"1.1", b"HTTP/1.1" + head[8:]
     fields = _Fields()
     try:
-        HttpResponseParser(fields).feed_data(head if version == line[1] else b"HTTP/1.1" + head[8:])
+        HttpResponseParser(fields).feed_data(head)
     except HttpParserUpgrade:
         pass
     except HttpParserError:

@@ -22,6 +22,7 @@ class Framing(Enum):
 
 NO_BODY: Final = (Framing.NONE, 0)
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_KEEP_ALIVE: Final = frozenset((b"keep-alive",))
 
 
 def add_field(known: dict[bytes, bytes], name: bytes, value: bytes) -> None:
@@ -69,6 +70,8 @@ def connection_of(value: bytes | None, version: bytes) -> tuple[bool, frozenset[
     """Return whether the connection persists (RFC 9112 9.3), and the options in Connection, in lower case."""
     if value is None:
         return version == b"1.1", _NO_OPTIONS
+    if value == b"keep-alive":  # what most servers send
+        return True, _KEEP_ALIVE
     options = frozenset(option.strip(b" \t") for option in value.lower().split(b","))
     if b"close" in options:
         return False, options

@@ -11,6 +11,8 @@ from app.wire.http1 import RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 
 SWITCHING_PROTOCOLS: Final = 101
+COUNTED_METHODS: Final = frozenset((b"TRACE", b"OPTIONS"))
+"""Methods whose Max-Forwards counts (RFC 9110, section 7.6.2)."""
 _MOST_DIGITS: Final = 10
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 """Methods that may be sent twice (RFC 9110, section 9.2.2)."""
@@ -32,7 +34,7 @@ def is_final(status: int) -> bool:
 
 def hops_left(head: RequestHead) -> int | None:
     """Return how often a TRACE or OPTIONS may still be forwarded, or None for no limit (RFC 9110, section 7.6.2)."""
-    if head.method in (b"TRACE", b"OPTIONS"):
+    if head.method in COUNTED_METHODS:
         for name, value in head.headers:
             if name.lower() == b"max-forwards" and value.isdigit() and len(value) < _MOST_DIGITS:
                 return int(value)

@@ -24,6 +24,9 @@ SOURCES = {
     "loops-on": (
         "for _ in range(2):\n    try:\n        while True: pass\n    except BaseException: pass\nreturn 'caught'"
     ),
+    "leaves-a-timer": "gevent.Timeout(0.1).start()\nreturn 'x'",
+    "leaves-a-kill": "gevent.spawn_later(0.1, gevent.kill, gevent.getcurrent())\nreturn 'x'",
+    "naps": "gevent.sleep(0.3)\nreturn 'rested'",
     "exits": "raise SystemExit(3)",
     "exits-hard": "raise KeyboardInterrupt",
     "starts-threads": "import threading\nthreading.Thread(target=gevent.sleep, args=(60,)).start()\nreturn 'started'",
@@ -32,7 +35,9 @@ SOURCES = {
         "        except BaseException: pass\nreturn parts()"
     ),
 }
-STATUS = {"exits": 500, "exits-hard": 500, "starts-threads": 200, "streams-on": 200}
+STATUS = {"exits": 500, "exits-hard": 500} | dict.fromkeys(
+    ("starts-threads", "streams-on", "leaves-a-timer", "leaves-a-kill", "naps"), 200
+)
 """Others are 504."""
 
 
@@ -91,6 +96,15 @@ def test_an_operator_ends_its_connection_for_good(tmp_path, name):
             assert (line["termination"], line["status"]) == ("KD", STATUS.get(name))
         endpoint = f'edgeproxy_handler_requests_active{{endpoint="{name}"}}'
         assert scene.edge.metrics()[endpoint] == 0
+
+
+@pytest.mark.parametrize("name", ["leaves-a-timer", "leaves-a-kill"])
+def test_what_one_leaves_behind_hits_no_other(scene, name):
+    assert scene.ask("/naps").status == 200
+    for _ in range(3):
+        assert scene.ask(f"/{name}").status == 200
+        assert scene.ask("/naps").body == b"rested", "it falls due meanwhile"
+    assert scene.ask(f"/{name}").status == 200, "its own greenlet was hit while it was idle"
 
 
 def test_one_that_does_not_end_when_it_is_abandoned_is_logged(scene):

@@ -21,7 +21,7 @@ from app.domain.service_errors import NoSuchService
 from app.gateway.call import BodyFailed, Called, call_handler
 from app.gateway.context import Context, NoServices
 from app.gateway.handler_module import load_handler
-from app.gateway.workers import Worker, Workers
+from app.gateway.workers import Worker
 from tests.harness import eventually
 
 
@@ -42,7 +42,7 @@ def records() -> Iterator[list[Any]]:
 
 
 def worker() -> Worker:
-    return Workers().take("thing", 5.0, lambda: None)
+    return Worker(lambda: None)
 
 
 def call(

@@ -97,8 +97,8 @@ class _Call:
         request, head = self._request, self._request.head
         request.client.unwatch()  # the ask to the actor parks this greenlet
         address = (head.host.decode(), head.target.partition(b"?")[0].decode(), head.method.decode())
-        body: bytes | None = None
-        if not is_at_hand(request):  # nothing is held while the client sends
+        body = b"" if head.framing is Framing.NONE else None
+        if body is None and not is_at_hand(request):  # nothing is held while the client sends
             found = self._dispatch.find(*address)
             if not isinstance(found, Endpoint):
                 return self._unserved(found)
@@ -110,7 +110,7 @@ class _Call:
         acquired = self._dispatch.acquire(*address)
         if isinstance(acquired, Grant):
             return self._call(acquired, body)
-        if isinstance(acquired, NoEndpoint) and body is not None:  # it was removed meanwhile
+        if isinstance(acquired, NoEndpoint) and body:  # it was removed meanwhile
             return self._refused("no_endpoint", Refusal(404))
         return self._unserved(acquired)
 
@@ -136,7 +136,8 @@ class _Call:
         """Call the handler that was granted, and send its response. A `body` of None is at hand."""
         request, endpoint, is_held, has_failed = self._request, grant.endpoint, True, False
         self._endpoint = endpoint.id
-        worker = self._workers.take(endpoint.id, endpoint.timeout_seconds, partial(_log_stuck, grant))
+        version = (endpoint.id, grant.version.number)
+        worker = self._workers.take(version, endpoint.timeout_seconds, partial(_log_stuck, grant))
         try:
             if body is None:
                 body = self._read_body(endpoint.max_body_bytes)
@@ -158,7 +159,7 @@ class _Call:
             has_failed = True
             return self._outcome(State.NORMAL, HANDLER_FAILED, Ending.RESET)
         finally:
-            self._workers.give_back(worker)
+            self._workers.give_back(version, worker)
             if is_held:
                 self._dispatch.release(grant.grant_id, failed=has_failed)
 

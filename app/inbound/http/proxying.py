@@ -32,6 +32,7 @@ from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
 from app.wire.http1_lenient import PADDED_CHUNK_SIZES
 from app.wire.http1_rules import (
+    COUNTED_METHODS,
     SWITCHING_PROTOCOLS,
     Delivery,
     delivery_of,
@@ -154,7 +155,9 @@ class _Exchange:
     def run(self) -> Outcome:
         """Serve the request. Raises ConnectionEnded."""
         request = self._request
-        if hops_left(request.head) == 0:  # the edge is its last recipient; TRACE is not offered
+        if (
+            request.head.method in COUNTED_METHODS and hops_left(request.head) == 0
+        ):  # the edge is its last recipient; TRACE is not offered
             refusal = Refusal(200) if request.head.method == b"OPTIONS" else Refusal(405, (("Allow", "OPTIONS"),))
             return self._outcome(State.NORMAL, "max_forwards", Ending.CLOSE, refusal)
         request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
@@ -348,9 +351,10 @@ class _Exchange:
             response, connection_option=delivery.connection_option, is_chunked=delivery.is_chunked
         )
         is_clean = self._send(head, response, delivery)
-        if is_clean and response.is_persistent and self._is_request_read and self._shares_upstreams:
+        is_request_read = self._is_request_read
+        if is_clean and response.is_persistent and is_request_read and self._shares_upstreams:
             self._keep_upstream()
-        keeps = delivery.keeps and self._is_request_read
+        keeps = delivery.keeps and is_request_read
         return self._outcome(State.NORMAL, None, Ending.KEEP if keeps else Ending.CLOSE)
 
     def _keep_upstream(self) -> None:

@@ -110,13 +110,15 @@ class Stream:
 class UpstreamStream(Stream):
     """A connection to a backend. `is_reused`: it has served a request before."""
 
-    __slots__ = ("_readiness", "expires_at", "is_kept_alive", "is_reused", "server")
+    __slots__ = ("_readiness", "expires_at", "is_idle", "is_kept_alive", "is_reused", "server")
 
     def __init__(self, sock: _socket.socket, server: tuple[str, int]) -> None:
         super().__init__(sock)
         self.server = server
         """Host and port."""
         self.is_reused = False
+        self.is_idle = False
+        """In the pool of idle connections."""
         self.is_kept_alive = False
         self.expires_at = 0.0
         """Monotonic seconds; for one that is idle."""

@@ -28,8 +28,7 @@ class UpstreamPool:
             return None
         self._size -= 1
         stream = idle.pop()
-        stream.bytes_sent = 0
-        stream.watch(UpstreamStream.unwatch)  # what comes wakes nobody any more
+        stream.bytes_sent, stream.is_idle = 0, False
         return stream
 
     def give(self, stream: UpstreamStream, expires_at: float, most: int) -> None:
@@ -38,7 +37,7 @@ class UpstreamPool:
         if self._size >= self._capacity or len(idle) >= most:
             stream.close()
             return
-        stream.is_reused = True
+        stream.is_reused = stream.is_idle = True
         stream.expires_at = expires_at
         stream.watch(self._ended)
         idle.append(stream)
@@ -46,6 +45,9 @@ class UpstreamPool:
 
     def _ended(self, stream: UpstreamStream) -> None:
         """Close an idle connection that has ended, or on which something came that was not asked for."""
+        if not stream.is_idle:  # taken, and not watched by its owner yet: what came wakes nobody any more
+            stream.unwatch()
+            return
         self._idle[stream.server].remove(stream)
         self._size -= 1
         stream.close()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from app.domain.counted import counted
+from app.domain.words import counted
 from tests.harness import ROOT
 
 NOUNS = "connections|requests|bindings|leases|rows|backends|clients|endpoints|pools|frontends|versions"

@@ -1,8 +1,0 @@
-"""Words for a number of things, in messages."""
-
-from __future__ import annotations
-
-
-def counted(count: int, noun: str, form: str = "") -> str:
-    """Return "1 connection", "2 connections". `form` is the format of the number, such as "," for 1,000."""
-    return f"{count:{form}} {noun}" if count == 1 else f"{count:{form}} {noun}s"
