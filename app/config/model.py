@@ -48,7 +48,7 @@ _HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 _SECRET_HEADERS: Final = frozenset(("authorization", "proxy-authorization", "cookie"))
 _FIXED_HEADERS: Final = frozenset(
     [
-        *["host", "content-length", "transfer-encoding", "trailer"],
+        *["host", "content-length", "transfer-encoding", "trailer", "expect"],
         *["connection", "keep-alive", "proxy-connection", "te", "upgrade"],
     ]
 )

@@ -45,7 +45,8 @@ class Progress(Protocol):
 
     def keep_alive(self) -> None: ...
 
-    def notice_reset(self) -> None: ...
+    def notice_reset(self) -> None:
+        """End the connection if a side that is not watched was reset."""
 
     @property
     def bytes_up(self) -> int: ...
@@ -271,8 +272,8 @@ class Connections:
     @staticmethod
     def _end_if_quiet(connection: Connection, progress: Progress, now: float) -> None:
         config = connection.frontend.config
+        progress.notice_reset()
         if progress.is_half_closed:
-            progress.notice_reset()
             limit, late = config.tcp.linger_timeout_seconds, _LINGERS
         elif progress.awaits_client:
             limit, late = config.http.send_timeout_seconds, _TAKES_NOTHING

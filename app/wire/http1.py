@@ -45,7 +45,7 @@ class RequestHead:
     `content_length` (bytes) is valid with framing LENGTH, and is positive then. `upgrade`, in lower case, is None
     unless Connection lists it (RFC 9110 7.8). `expects_continue`: the client waits for 100 before it sends the body
     (RFC 9110 10.1.1). `connection_tokens` are the fields listed in Connection, in lower case, without close and
-    keep-alive, and without Host and Content-Length, which no sender may make hop-by-hop.
+    keep-alive, and without Host, Content-Length and Expect, which no sender may make hop-by-hop.
     """
 
     method: bytes
@@ -180,7 +180,7 @@ _READ_OF_A_REQUEST: Final = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect")
 )
 _READ_OF_A_RESPONSE: Final = _READ_OF_A_REQUEST - {b"host", b"expect"}
-_NEVER_HOP_BY_HOP: Final = frozenset((b"", b"close", b"keep-alive", b"host", b"content-length"))
+_NEVER_HOP_BY_HOP: Final = frozenset((b"", b"close", b"keep-alive", b"host", b"content-length", b"expect"))
 _SLASH: Final = ord("/")
 
 # The parser reads this line too, but skips repeated spaces and takes a bare LF for the end of an HTTP/0.9 line: in

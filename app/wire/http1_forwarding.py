@@ -29,8 +29,8 @@ _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _NO_CONTENT: Final = 204
 _MOST_NAMES: Final = 512
 _MOST_NAME_BYTES: Final = 64
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding", b"host"))
 _LENGTH: Final = frozenset((b"content-length",))
-_NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
 class _Fate(Enum):
@@ -106,6 +106,7 @@ class HeaderRules:
     def __init__(self, trusted: Addresses, options: HeaderOptions) -> None:
         self._trusted = trusted
         self._request_lines, changed = _prepared(options.request_headers)
+        self._request_fields = [(name.encode(), text.encode()) for name, text in options.request_headers.set.items()]
         self._response_lines, changed_back = _prepared(options.response_headers)
         self._given = changed & FORWARDING
         self._gives_request_id = b"x-request-id" in changed
@@ -113,8 +114,7 @@ class HeaderRules:
         dropped = HOP_BY_HOP | changed
         untrusted = frozenset(name.lower().encode() for name in options.untrusted_headers)
         self._of_trusted = _Fates(partial(self._fate, dropped))
-        self._not_of_strangers = FORWARDING | untrusted
-        self._of_others = _Fates(partial(self._fate, dropped | self._not_of_strangers))
+        self._of_others = _Fates(partial(self._fate, dropped | FORWARDING | untrusted))
         dropped_back = HOP_BY_HOP | changed_back
         self._of_backends = _Fates(lambda key: _Fate.DROP if key in dropped_back else _Fate.PASS)
         self._via = {
@@ -169,20 +169,25 @@ class HeaderRules:
         """Return what becomes of a request's field with this name in lower case."""
         if key in dropped:
             return _Fate.DROP
-        # CGI and WSGI take an underscore for a hyphen, so that a forwarding field could come in under another name.
-        if b"_" in key and (self._drops_underscores or key.replace(b"_", b"-") in FORWARDING):
-            return _Fate.DROP
+        if b"_" in key:  # CGI and WSGI take it for a hyphen, so a field could come in under another name
+            meant = key.replace(b"_", b"-")
+            if self._drops_underscores or meant in dropped or meant in FORWARDING or meant in _FRAMING:
+                return _Fate.DROP
         if key in FORWARDING:
             return _Fate.EXTEND
         return _Fate.COUNT_DOWN if key == b"max-forwards" else _PASS
 
-    def credible(self, head: RequestHead, sender: Sender) -> Headers:
-        """Return the fields of a request that its handler gets: none that name the client, unless a trusted proxy says.
+    def handler_fields(self, head: RequestHead, sender: Sender) -> Headers:
+        """Return the fields of a request that its handler gets: what a backend would, as far as the client sent it.
 
-        WSGI takes an underscore for a hyphen, so a name with one could stand for another field.
+        WSGI takes an underscore for a hyphen, so a name with one could always stand for another field.
         """
-        hidden = _NOTHING if sender.is_trusted else self._not_of_strangers
-        return [(name, value) for name, value in head.headers if b"_" not in name and name.lower() not in hidden]
+        fates, tokens = self._of_trusted if sender.is_trusted else self._of_others, head.connection_tokens
+        return [
+            (name, value)
+            for name, value in head.headers
+            if fates[name] is not _Fate.DROP and b"_" not in name and name.lower() not in tokens
+        ] + self._request_fields
 
     def request_id(self, head: RequestHead, sender: Sender) -> bytes:
         """Return the id of a request that is not forwarded: a trusted proxy's, or a new one."""

@@ -35,7 +35,7 @@ def repaired(head: bytes, lenient: Collection[str]) -> bytes:
     """Return a response's head with what is taken leniently made regular; every other fault stays in it."""
     if FOLDED_HEADERS in lenient:
         start = head.find(b"\r\n") + 2  # the status line is no header that could go on
-        head = head[:start] + _FOLD.sub(b" ", head[start:-4]) + head[-4:]
+        head = head[:start] + _FOLD.sub(b" ", head[start:-2]) + head[-2:]
     if REPEATED_CONTENT_LENGTH in lenient:
         head = _with_one_length(head)
     return head

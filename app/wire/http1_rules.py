@@ -54,12 +54,19 @@ def may_upgrade(head: RequestHead) -> bool:
 
     An upgrade to HTTP/2 in the clear is not: its requests could not be checked, and RFC 9113 has removed it.
     """
-    return head.upgrade is not None and b"h2c" not in [name.strip() for name in head.upgrade.split(b",")]
+    return head.upgrade is not None and b"h2c" not in _protocols(head.upgrade)
 
 
-def switch_fault(head: RequestHead, *, is_request_read: bool) -> str | None:
-    """Return what is wrong with a 101 in response to this request, as a short word, or None."""
-    if not may_upgrade(head):
+def _protocols(upgrade: bytes | None) -> list[bytes]:
+    return [name.strip() for name in upgrade.split(b",")] if upgrade is not None else []
+
+
+def switch_fault(head: RequestHead, response: ResponseHead, *, is_request_read: bool) -> str | None:
+    """Return what is wrong with a 101 in response to this request, as a short word, or None.
+
+    Each protocol switched to must be one that the client asked for (RFC 9110, section 7.8).
+    """
+    if not may_upgrade(head) or not set(_protocols(response.upgrade)) <= set(_protocols(head.upgrade)):
         return "switching_without_upgrade"
     if not is_request_read:  # the new protocol begins after the request's last byte (RFC 9110, section 7.8)
         return "switching_within_request"

@@ -24,7 +24,8 @@ def handle(request, context):
 """
 NAMED = """
 def handle(request, context):
-    return " ".join(sorted(name for name in request.environ if name.startswith("HTTP_")))
+    names = (name for name in request.environ if name.startswith("HTTP_"))
+    return " ".join(sorted(name if name != "HTTP_X_AUTH" else name + "=" + request.environ[name] for name in names))
 """
 TRUSTED = "127.0.8.1"
 
@@ -50,6 +51,15 @@ def proxy(tmp_path_factory, origin):
                 live("web", "web", gateway=True, http={"trusted_proxies": [f"{TRUSTED}/32"]}),
                 live("named", "web", http={"via": "pop-1"}),
                 live("silent", "web", http={"via": "", "underscore_headers": True, "untrusted_headers": ["X-Who"]}),
+                live(
+                    "changed",
+                    "web",
+                    gateway=True,
+                    http={
+                        "request_headers": {"remove": ["X-Admin"], "set": {"X-Auth": "edge"}},
+                        "underscore_headers": True,
+                    },
+                ),
                 live("one-each", "web", limits={"max_connections_per_client": 1}),
             ],
             "backends": [pool("web", origin.port)],
@@ -121,6 +131,12 @@ def test_a_handler_gets_what_strangers_say_of_the_client_no_more_than_a_backend(
         assert trusted.ask("/named", *lines).body == b"HTTP_HOST HTTP_X_FORWARDED_FOR HTTP_X_OWN HTTP_X_REAL_IP"
 
 
+def test_a_handler_gets_the_headers_that_a_backend_gets(proxy):
+    lines = ("X-Admin: 1", "X-Auth: mine", "TE: trailers", "X-Hop: 1", "Connection: X-Hop, close", "X-Own: 1")
+    with client_of(proxy, frontend="changed") as client:
+        assert client.ask("/named", *lines).body == b"HTTP_HOST HTTP_X_AUTH=edge HTTP_X_OWN"
+
+
 def test_what_strangers_say_of_the_client_is_not_passed_on(proxy, origin):
     lines = ("X-Real-IP: 6.6.6.6", "True-Client-IP: 6.6.6.6", "X-Forwarded-Port: 1", "X-Own: 1")
     assert not {"x-real-ip", "true-client-ip", "x-forwarded-port"} & set(arrived(proxy, origin, *lines))
@@ -129,10 +145,16 @@ def test_what_strangers_say_of_the_client_is_not_passed_on(proxy, origin):
     assert (kept["x-real-ip"], "x-who" in kept) == ("6.6.6.6", False)
 
 
-@pytest.mark.parametrize("name", ["Content_Length", "Transfer_Encoding", "X_Own"])
-def test_headers_with_underscores_are_dropped_unless_configured(proxy, origin, name):
-    assert name.lower() not in arrived(proxy, origin, f"{name}: 5")
-    assert arrived(proxy, origin, f"{name}: 5", frontend="silent")[name.lower()] == "5"
+def test_headers_with_underscores_are_dropped_unless_configured(proxy, origin):
+    assert "x_own" not in arrived(proxy, origin, "X_Own: 5")
+    assert arrived(proxy, origin, "X_Own: 5", frontend="silent")["x_own"] == "5"
+
+
+def test_underscores_are_no_other_name_for_what_is_removed(proxy, origin):
+    lines = ("X_Real_IP: 1", "X_Admin: 1", "X_Auth: mine", "Content_Length: 5", "Transfer_Encoding: x", "X_Own: 1")
+    headers = arrived(proxy, origin, *lines, frontend="changed")
+    assert {name for name in headers if "_" in name} == {"x_own"}
+    assert headers["x-auth"] == "edge"
 
 
 @pytest.mark.parametrize("name", ["X_Forwarded_For", "X-Forwarded_For", "x_request_id", "X_Forwarded_Proto"])

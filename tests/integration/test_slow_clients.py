@@ -13,6 +13,7 @@ from app.domain.endpoints import Endpoint
 from app.outbound.peewee_gateway import SqliteGatewayStore
 from tests.harness import eventually, frontend, pool, row, write_backends
 from tests.integration.http_peers import Origin, client_of, head, http_edge, leases, live, request_line
+from tests.integration.peers import reset
 from tests.traffic import is_cut, serving
 
 MEBIBYTE = 1 << 20
@@ -24,6 +25,14 @@ LENGTH = """
 def handle(request, context):
     return str(len(request.get_data()))
 """
+SILENT = """
+import time
+
+
+def handle(request, context):
+    yield "begun"
+    time.sleep(60)
+"""
 STREAMED = """
 def handle(request, context):
     return (bytes(1 << 20) for _ in range(100))
@@ -31,13 +40,18 @@ def handle(request, context):
 ENDPOINTS = [
     (Endpoint("large", "large", "/large", max_concurrency=1), LARGE),
     (Endpoint("length", "length", "/length", methods=("GET", "POST"), max_concurrency=1), LENGTH),
+    (Endpoint("silent", "silent", "/silent", max_concurrency=1), SILENT),
     (Endpoint("streamed", "streamed", "/streamed", max_concurrency=1), STREAMED),
 ]
 SLOW = {"request_body_timeout": "500ms", "min_body_rate": 100, "send_timeout": "500ms", "response_timeout": "500ms"}
 
 
 def big(request):
-    """Read the request, and answer with 24 MiB to /large."""
+    """Read the request, and answer with 24 MiB to /large, never to /never, and first with 100 to /invited."""
+    if request.target == "/invited":
+        request.sock.sendall(head("HTTP/1.1 100 Continue"))
+    if request.target == "/never":
+        request.wire.some()
     for _ in request.pieces():
         pass
     request.response(bytes(24 * MEBIBYTE) if request.target == "/large" else b"ok")
@@ -49,7 +63,14 @@ def pour(sock):
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory):
+def origin():
+    origin = Origin(big)
+    yield origin
+    origin.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory, origin):
     folder = tmp_path_factory.mktemp("slow")
     store = SqliteGatewayStore(folder / "gateway.db")
     for endpoint, source in ENDPOINTS:
@@ -58,8 +79,6 @@ def proxy(tmp_path_factory):
         assert store.set_deployed(endpoint.id, version.number, time.time())
     store.close()
     with ExitStack() as stack:
-        origin = Origin(big)
-        stack.callback(origin.close)
         config = {
             "frontends": [
                 live("web", "web", http=SLOW),
@@ -93,6 +112,35 @@ def read_slowly(sock, at_once=MEBIBYTE, pause=0.1):
         size += len(data)
         gevent.sleep(pause)
     return size
+
+
+# Clients that are gone
+
+
+def test_a_client_that_resets_a_response_in_which_nothing_comes_gives_its_slot_back(proxy):
+    for _ in range(2):
+        with client_of(proxy, frontend="patient") as client:
+            client.send(head("GET /silent HTTP/1.1", "Host: x"))
+            eventually(lambda client=client: client.wire.some())
+            reset(client.sock)
+        eventually(lambda: proxy.metrics()['edgeproxy_handler_requests_active{endpoint="silent"}'] == 0)
+
+
+def test_a_client_that_resets_behind_a_pipelined_byte_gives_its_lease_back(proxy, origin):
+    with client_of(proxy) as client:
+        client.send(head("GET /never HTTP/1.1", "Host: x") + b"G")
+        eventually(lambda: origin.requests and origin.requests[-1].target == "/never")
+        reset(client.sock)
+    line = request_line(proxy, "/never")
+    assert (line["termination"], line["reason"]) == ("CW", "client_gone")
+
+
+def test_a_client_that_was_told_to_send_is_late_and_not_its_backend(proxy):
+    with client_of(proxy) as client:
+        posting(client, "/invited", "Content-Length: 10", "Expect: 100-continue")
+        assert client.read_head().status == 100
+        assert client.read().status == 408
+    assert request_line(proxy, "/invited")["reason"] == "body_timeout"
 
 
 # A request's body that comes slowly

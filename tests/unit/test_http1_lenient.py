@@ -60,6 +60,12 @@ def test_what_is_ambiguous_stays_refused(headers: list[bytes], reason: str | Non
     assert reason in (None, fault.value.reason)
 
 
+@pytest.mark.parametrize("headers", [[], [b"A: b"], [b"A: b", b" "]])
+def test_a_regular_head_stays_as_it_is(headers: list[bytes]) -> None:
+    for line in (b"HTTP/1.1 100 Continue", b"HTTP/1.1 200 OK"):
+        assert parse_response(response(*headers, line=line), b"GET", ALL).headers == [(b"A", b"b")] * bool(headers)
+
+
 def test_a_folded_value_has_single_spaces() -> None:
     head = parse_response(response(b"A: b \t", b"  c", b"\td", b" ", b"E: f"), b"GET", ALL)
     assert head.headers == [(b"A", b"b c d"), (b"E", b"f")]

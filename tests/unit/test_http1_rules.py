@@ -63,9 +63,11 @@ def test_an_upgrade_is_passed_on_unless_it_is_to_http_2_in_the_clear(lines, may)
 
 def test_a_switch_needs_a_request_for_it_that_was_read_whole():
     asked, plain = request("Connection: upgrade", "Upgrade: websocket"), request()
-    assert switch_fault(asked, is_request_read=True) is None
-    assert switch_fault(asked, is_request_read=False) == "switching_within_request"
-    assert switch_fault(plain, is_request_read=True) == "switching_without_upgrade"
+    agreed, other = (response(f"Connection: upgrade\r\nUpgrade: {one}") for one in ("WebSocket", "words"))
+    assert switch_fault(asked, agreed, is_request_read=True) is None
+    assert switch_fault(asked, agreed, is_request_read=False) == "switching_within_request"
+    assert switch_fault(plain, agreed, is_request_read=True) == "switching_without_upgrade"
+    assert switch_fault(asked, other, is_request_read=True) == "switching_without_upgrade", "not asked for"
 
 
 # The client's connection

@@ -28,7 +28,7 @@ from app.inbound.frontend import OpenFrontend
 from app.inbound.http.body import BodyTooLarge, is_at_hand, read_body
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.tcp.direction import SinkError
-from app.inbound.tcp.relay import unacknowledged
+from app.inbound.tcp.relay import is_reset, unacknowledged
 from app.wire.http1 import response_bytes
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import may_keep
@@ -90,7 +90,9 @@ class _Call:
         """Do nothing: the client's socket is probed already, and there is no other."""
 
     def notice_reset(self) -> None:
-        """Do nothing: no direction of this connection ends before the other."""
+        """End the connection if its client has reset it while a response is streamed: it holds a slot."""
+        if self._status is not None and is_reset(self._request.client.sock):
+            self._request.connection.end(State.CLIENT_RESET, "client_gone")
 
     def run(self) -> Outcome | None:
         """Serve the request; None when no endpoint takes it. Raises ConnectionEnded."""
@@ -285,7 +287,7 @@ def _environ(request: Request, body: bytes, client_address: str) -> dict[str, An
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
     }
-    for name, value in headers.credible(head, request.sender):
+    for name, value in headers.handler_fields(head, request.sender):
         key = name.decode().upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"

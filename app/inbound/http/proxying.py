@@ -26,7 +26,7 @@ from app.inbound.http.upload import Upload, expect_response
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError, SourceError
-from app.inbound.tcp.relay import Relay, unacknowledged
+from app.inbound.tcp.relay import Relay, is_reset, unacknowledged
 from app.wire.http1 import ResponseHead, next_response
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
@@ -44,6 +44,7 @@ from app.wire.http1_rules import (
 
 COLLECTED_BYTES: Final = 16 * 1024
 """A body up to this size is read before a backend is leased, so that a slow client does not hold the lease."""
+CONTINUE: Final = 100
 MOST_INTERIM_BYTES: Final = 256 * 1024
 """Of 1xx responses before the final one. Each gives the backend its time again, so they need another bound."""
 
@@ -148,16 +149,19 @@ class _Exchange:
             set_keepalive(self._upstream.sock)
 
     def notice_reset(self) -> None:
-        """Do nothing: both sides are watched."""
+        """End the connection if its client has reset it while a pipelined request kept it from being watched."""
+        if is_reset(self._request.client.sock):
+            state = State.CLIENT_RESET if self._has_begun else State.CLIENT_GONE_WAITING
+            self._request.connection.end(state, "client_gone")
 
     # The exchange
 
     def run(self) -> Outcome:
         """Serve the request. Raises ConnectionEnded."""
         request = self._request
-        if (
-            request.head.method in COUNTED_METHODS and hops_left(request.head) == 0
-        ):  # the edge is its last recipient; TRACE is not offered
+        if request.head.method in COUNTED_METHODS and hops_left(request.head) == 0:
+            # The edge is the last recipient; TRACE is not offered.
+            self._request_id = request.frontend.headers.request_id(request.head, request.sender)
             refusal = Refusal(200) if request.head.method == b"OPTIONS" else Refusal(405, (("Allow", "OPTIONS"),))
             return self._outcome(State.NORMAL, "max_forwards", Ending.CLOSE, refusal)
         request.client.unwatch()  # asking actors parks the greenlet; the watcher must not wake it
@@ -331,6 +335,8 @@ class _Exchange:
             self._send_at_once(headers.response_head(head, connection_option=b"", is_chunked=False))
         if self._upload is None or self._upload.is_over:
             expect_response(self._request)
+        elif head.status == CONTINUE:
+            self._upload.invite()
 
     def _send_at_once(self, data: bytes) -> None:
         """Send a head that must go whole: it is short, and the client has nothing else to read yet."""
@@ -399,7 +405,7 @@ class _Exchange:
         """Copy both ways from now on: client and backend have agreed on another protocol. Raises Killed."""
         request, client, upstream = self._request, self._request.client, self._upstream
         assert upstream is not None
-        fault = switch_fault(request.head, is_request_read=self._is_request_read)
+        fault = switch_fault(request.head, response, is_request_read=self._is_request_read)
         if fault is not None:
             raise ResponseError(State.RESPONSE_BAD, fault)
         self._send_at_once(

@@ -24,7 +24,17 @@ def expect_response(request: Request) -> None:
 class Upload:
     """Moves the rest of a request. Over when all of it was sent, or when the backend takes no more."""
 
-    __slots__ = ("_bytes_before", "_flow", "_has_waited", "_most", "_pace", "_request", "is_over", "is_read")
+    __slots__ = (
+        "_bytes_before",
+        "_flow",
+        "_has_waited",
+        "_is_invited",
+        "_most",
+        "_pace",
+        "_request",
+        "is_over",
+        "is_read",
+    )
 
     def __init__(self, flow: Flow, request: Request) -> None:
         self._flow = flow
@@ -34,6 +44,8 @@ class Upload:
         self._bytes_before = flow.sink.bytes_sent
         self._has_waited = False
         """For the backend, since the pace began."""
+        self._is_invited = not request.head.expects_continue
+        """The client sends without being told to, or was told."""
         self.is_over = False
         self.is_read = False
         """All of the request was read from the client and sent."""
@@ -76,7 +88,7 @@ class Upload:
         """While the backend takes nothing of the request, it is late; otherwise the client is, below its pace."""
         flow, connection = self._flow, self._request.connection
         moved = flow.sink.bytes_sent - self._bytes_before
-        if not flow.is_blocked and (moved or not self._request.head.expects_continue):
+        if not flow.is_blocked and (moved or self._is_invited):
             if self._has_waited:
                 self._has_waited, self._bytes_before = False, flow.sink.bytes_sent
                 self._pace.restart()
@@ -86,6 +98,11 @@ class Upload:
         elif not self._has_waited:
             self._has_waited = True
             expect_response(self._request)
+
+    def invite(self) -> None:
+        """The client was told to send: from now on it is late, and the backend is not."""
+        self._is_invited = True
+        self.expect_progress(awaits_response=True)
 
     def close(self) -> None:
         """Move nothing more."""

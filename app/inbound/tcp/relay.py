@@ -61,7 +61,7 @@ class Relay:
     def notice_reset(self) -> None:
         """Check whether a side that has already sent EOF was reset since; its watcher is stopped."""
         for direction in (self.up, self.down):
-            if direction.is_over and self._is_running and _is_closed(direction.source):
+            if direction.is_over and self._is_running and is_reset(direction.source):
                 call_soon(self._step, direction)
 
     def unacknowledged(self) -> int:
@@ -164,8 +164,8 @@ def flush(sock: _socket.socket, rest: bytes) -> bool:
     return True
 
 
-def _is_closed(sock: _socket.socket) -> bool:
-    """Return whether the connection's state, the first byte of TCP_INFO (tcp(7)), is closed."""
+def is_reset(sock: _socket.socket) -> bool:
+    """Return whether the peer has reset a connection: its state, the first byte of TCP_INFO (tcp(7)), is closed."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
