@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.domain.words import counted
+from app.simulation.boxes import Box, freest
 from app.simulation.results import BackendLoad, Results, Stage
 
 _WORLD: Final = Path(__file__).parent.parent / "admin" / "page"
@@ -23,11 +24,18 @@ _ROWS: Final = 24
 """Backends shown with a bar below the map: those with the most connections."""
 _TALLEST: Final = 70
 _LARGEST_DOT: Final = 26
+_BAR: Final = 10
+_OUT_HEIGHT: Final = 4
+"""Of the bar of a backend without connections."""
+_LETTER: Final = 7.0
+"""Width of a letter of a name on the map, and its height below."""
+_LINE: Final = 12.0
 
-_TIER_COLOURS: Final = ("#2a9d8f", "#4f7cd6", "#e9a23b", "#a06cd5")
-_UNSERVED_COLOUR: Final = "#c8553d"
+# One colour has one meaning, so none of clients is one of backends, and none is faded into another.
+_TIER_COLOURS: Final = ("#2a9d8f", "#4f7cd6", "#8b5cc7", "#c2549d")
+_UNSERVED_COLOUR: Final = "#1f2933"
 _LEGEND: Final = ("same country", "same region", "this edge's region", "elsewhere", "no backend")
-_STATE_COLOURS: Final = {"ok": "#264653", "over soft": "#d97706", "full": "#b91c1c", "out": "#9ca3af"}
+_STATE_COLOURS: Final = {"ok": "#7a9a1f", "over soft": "#e0860a", "full": "#b91c1c", "out": "#9ca3af"}
 _STYLE: Final = """
 text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2933 }
 .title { font-size: 20px; font-weight: 600 } .quiet { fill: #64748b; font-size: 12px }
@@ -35,13 +43,11 @@ text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
 .mark { font-size: 11px; font-weight: 600; text-anchor: middle; paint-order: stroke; stroke: #fff; stroke-width: 3px }
 """
 
-Place = tuple[float, float]
-
 
 def draw(results: Results, pop_region: str | None) -> str:
     """Return the SVG."""
     shown = sorted(results.stages[-1].loads, key=lambda load: -_most(results, load.backend.id))[:_ROWS]
-    table_top = _MAP_TOP + _MAP_HEIGHT + 56
+    table_top = _MAP_TOP + _MAP_HEIGHT + 78
     tiers_top = table_top + len(shown) * _ROW + 46
     height = tiers_top + len(results.stages) * _ROW + 20
     parts = [
@@ -95,17 +101,18 @@ def _map(results: Results) -> Iterator[str]:
     yield from _towers(results, places)
     yield "</g>"
     y = _MAP_TOP + _MAP_HEIGHT + 14
-    yield from _legend(_MARGIN, y, "clients served from", zip((*_TIER_COLOURS, _UNSERVED_COLOUR), _LEGEND, strict=True))
-    yield from _legend(_WIDTH - 345, y, "backends", ((colour, state) for state, colour in _STATE_COLOURS.items()))
+    yield from _legend(y, "clients served from", zip((*_TIER_COLOURS, _UNSERVED_COLOUR), _LEGEND, strict=True))
+    yield from _legend(y + 20, "backends", ((colour, state) for state, colour in _STATE_COLOURS.items()))
+    yield _text(_MARGIN + 440, y + 20, "quiet", f"dashed outline: connections when {results.stages[0].name}")
 
 
-def _legend(x: float, y: float, subject: str, marks: Iterable[tuple[str, str]]) -> Iterator[str]:
-    yield _text(x, y, "quiet", subject)
-    x += 6.6 * len(subject) + 12
+def _legend(y: float, subject: str, marks: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield _text(_MARGIN, y, "quiet", subject)
+    x = _MARGIN + 144.0
     for colour, words in marks:
         yield f'<circle cx="{x:.0f}" cy="{y - 4}" r="5" fill="{colour}" fill-opacity=".85"/>'
         yield _text(x + 9, y, "quiet", words)
-        x += 26 + 6.4 * len(words)
+        x += 30 + 6.6 * len(words)
 
 
 def _dots(stage: Stage, places: Mapping[str, Any]) -> Iterator[str]:
@@ -124,34 +131,52 @@ def _dots(stage: Stage, places: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _towers(results: Results, places: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a bar at each backend's position, in front of an outline that shows the first stage."""
+    """Yield a bar at each backend's position, in front of an outline that shows the first stage, and the names."""
     first, last = results.stages[0], results.stages[-1]
     before = {load.backend.id: load.connections for load in first.loads}
-    tallest = _highest(results)
-    here = Counter[Place]()
-    names: list[Place] = []
-    for load in last.loads:
-        found = places.get(load.backend.country or "") or places.get(load.backend.region or "")
-        if found is None:
-            continue
-        place = (float(found[0]), float(found[1]))
-        x, y = place[0] - 5 + 13 * here[place], place[1]
-        here[place] += 1
-        outline = _TALLEST * before[load.backend.id] / tallest
-        yield _rectangle(x, y - outline, 10, outline, "#fff", 'fill-opacity=".6" stroke="#64748b" stroke-dasharray="2"')
-        height = max(1.5, _TALLEST * load.connections / tallest)
-        yield _rectangle(x, y - height, 10, height, _STATE_COLOURS[load.state])
-        if len(last.loads) <= _ROWS:
-            names.append(_free_place(x + 5, y - max(height, outline) - 4, names))
-            yield _text(*names[-1], "mark", load.backend.id)
+    scale = _TALLEST / _highest(results)
+    bars: list[Box] = []
+    loads = [load for load in last.loads if _position(load, places) is not None]
+    for load in loads:
+        height, outline = max(_OUT_HEIGHT, scale * load.connections), scale * before[load.backend.id]
+        x, y = _position(load, places) or (0, 0)
+        box = Box(x - _BAR / 2, y - max(height, outline), x + _BAR / 2, y)
+        bars.append(freest((box.moved(step * (_BAR + 1), 0) for step in (0, 1, -1, 2, -2, 3, -3, 4, -4)), bars))
+        left = bars[-1].left
+        dashed = 'fill-opacity=".6" stroke="#64748b" stroke-dasharray="2"'
+        yield _rectangle(left, y - outline, _BAR, outline, "#fff", dashed)
+        yield _rectangle(left, y - height, _BAR, height, _STATE_COLOURS[load.state])
+    if len(loads) <= _ROWS:
+        yield from _names([load.backend.id for load in loads], bars)
 
 
-def _free_place(x: float, y: float, taken: Iterable[Place]) -> Place:
-    """Return the lowest position at or above a point where a name does not overlap others."""
-    for other_x, other_y in sorted(taken, key=lambda place: -place[1]):
-        if abs(x - other_x) < 40 and abs(y - other_y) < 12:
-            y = other_y - 12
-    return x, y
+def _position(load: BackendLoad, places: Mapping[str, Any]) -> tuple[float, float] | None:
+    found = places.get(load.backend.country or "") or places.get(load.backend.region or "")
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def _names(names: Sequence[str], bars: Sequence[Box]) -> Iterator[str]:
+    """Yield the name of each bar, where it covers neither a bar nor another name."""
+    taken = list(bars)
+    for name, bar in zip(names, bars, strict=True):
+        taken.append(freest(_around(bar, _LETTER * len(name)), taken))
+        box = taken[-1]
+        yield _text((box.left + box.right) / 2, box.bottom - 2, "mark", name)
+
+
+def _around(bar: Box, width: float) -> Iterator[Box]:
+    """Yield positions of a name that is on the map: above its bar, beside it, below it, and farther away."""
+    middle = (bar.left + bar.right) / 2
+    above = Box(middle - width / 2, bar.top - _LINE - 2, middle + width / 2, bar.top - 2)
+    beside = (_BAR + width) / 2 + 2
+    below = bar.bottom - bar.top + _LINE + 4
+    for far in range(6):
+        for x in (0.0, beside, -beside):
+            for y in (-far * _LINE, far * _LINE + _LINE, below + far * _LINE):
+                box = above.moved(x, y)
+                if box.left >= 0 and box.right <= _WIDTH and box.top >= 0 and box.bottom <= _MAP_HEIGHT:
+                    yield box
+    yield above
 
 
 # The bars
@@ -161,18 +186,18 @@ def _backends(results: Results, shown: Sequence[BackendLoad], top: float) -> Ite
     left, right = 170.0, 715.0
     longest = _highest(results)
     yield _text(_MARGIN, top - 6, "name", "Connections by backend")
-    yield _text(left + 24, top - 6, "quiet", " · ".join(stage.name for stage in results.stages))
+    stages = ", ".join(stage.name for stage in results.stages)
+    yield _text(left + 24, top - 6, "quiet", stages + (", from top to bottom" if len(results.stages) > 1 else ""))
     for number, load in enumerate(shown):
         y = top + number * _ROW + 4
         where = "/".join(filter(None, (load.backend.region, load.backend.country)))
         yield _text(_MARGIN, y + 13, "name", f"{load.backend.id}"[:16])
         yield _text(_MARGIN + 96, y + 13, "quiet", where)
         row = [next(one for one in stage.loads if one.backend.id == load.backend.id) for stage in results.stages]
-        thick = (_ROW - 8) / len(row)
         for step, one in enumerate(row):
             length = (right - left) * one.connections / longest
-            colour, opacity = _STATE_COLOURS[one.state], 1 if step == len(row) - 1 else 0.45
-            yield _rectangle(left, y + step * thick, length, thick - 1, colour, f'fill-opacity="{opacity}"')
+            thick = _ROW - 8 - 4 * step if one is row[-1] else 3
+            yield _rectangle(left, y + 4 * step, length, thick, _STATE_COLOURS[one.state])
         figures = " → ".join(f"{one.connections:,}" for one in row)
         state = "" if load.state == "ok" else f", {load.state}"
         yield _text(_WIDTH - _MARGIN, y + 13, "figure", figures + state)

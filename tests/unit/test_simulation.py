@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import random
 import xml.etree.ElementTree as ET
 from collections import Counter
+from itertools import combinations
 
 import pytest
 from hypothesis import given, settings
@@ -17,13 +19,15 @@ from app.domain.geography import region_of
 from app.domain.health import HealthRules
 from app.domain.model import Backend, GeoInfo
 from app.domain.plan import PoolPlan, SelectorPlan
+from app.simulation.boxes import Box
 from app.simulation.clients import AddressSpace, Crowd, internet_users
-from app.simulation.picture import draw
+from app.simulation.picture import _STATE_COLOURS, _TIER_COLOURS, _UNSERVED_COLOUR, draw
 from app.simulation.results import Move, Results, Stage
 from app.simulation.run import Simulation
 from app.simulation.tables import tables
 from tests.unit.pools import FRONTEND, backend
 
+SVG = "{http://www.w3.org/2000/svg}"
 COUNTRIES = ("BR", "AR", "FR", "JP", None)
 """Of the addresses 10.<number>.x.x."""
 
@@ -181,6 +185,46 @@ def test_the_picture_is_svg_with_everything_on_it_and_hostile_names_are_only_tex
     assert hostile in texts
     assert "300 clients, an edge in sa" in texts
     assert "script" not in {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}
+
+
+def colour(text):
+    return tuple(int(text[first : first + 2], 16) for first in (1, 3, 5))
+
+
+def test_a_colour_of_the_picture_has_one_meaning():
+    meanings = [*_TIER_COLOURS, _UNSERVED_COLOUR, *_STATE_COLOURS.values()]
+    for one, other in combinations(meanings, 2):
+        assert math.dist(colour(one), colour(other)) > 60, (one, other)
+    fleet = [backend("br"), backend("fr", "FR/eu", soft_limit=20), backend("de", "DE/eu", hard_limit=30)]
+    results = simulate(fleet, 300, ("br",))
+    bars = [one for one in ET.fromstring(draw(results, "sa")).iter(f"{SVG}rect") if one.get("fill") != "#fff"]
+    of_backends = [one for one in bars if one.get("fill") in _STATE_COLOURS.values()]
+    assert {one.get("fill") for one in of_backends} == {
+        _STATE_COLOURS[load.state] for stage in results.stages for load in stage.loads
+    }
+    assert all(one.get("fill-opacity") is None for one in of_backends), "a faded colour is another one"
+    assert {one.get("fill") for one in bars} <= set(meanings)
+
+
+def test_names_of_neighbouring_cities_cover_neither_one_another_nor_bars():
+    cities = "GB FR DE BE NL LU CH AT IT CZ".split()
+    fleet = [backend(f"{city.lower()}-1", f"{city}/eu", hard_limit=10 + 5 * n) for n, city in enumerate(cities)]
+    root = ET.fromstring(draw(simulate(fleet, 400, ("fr-1",)), "eu"))
+    on_map = root.find(f"{SVG}g")
+    names = [one for one in on_map.iter(f"{SVG}text") if one.get("class") == "mark"]
+    boxes = [
+        Box(x - 3.2 * len(one.text), y - 8, x + 3.2 * len(one.text), y)
+        for one in names
+        for x, y in [(float(one.get("x")), float(one.get("y")))]
+    ]
+    bars = [
+        Box(x, y, x + float(one.get("width")), y + float(one.get("height")))
+        for one in on_map.iter(f"{SVG}rect")
+        for x, y in [(float(one.get("x")), float(one.get("y")))]
+    ]
+    assert [one.text for one in names] == [one.id for one in fleet]
+    assert [pair for pair in combinations(boxes, 2) if pair[0].overlap(pair[1])] == []
+    assert [(name, bar) for name in boxes for bar in bars if name.overlap(bar)] == []
 
 
 def test_of_many_backends_the_picture_has_bars_for_the_busiest():
