@@ -63,6 +63,7 @@ class PoolBackend(Model):
     region: str | None
     country: str | None
     weight: int
+    is_backup: bool = Field(description="It serves only while no other is a candidate")
     soft_limit: int
     hard_limit: int
     connections: int = Field(description="Leases held now")
@@ -182,6 +183,7 @@ def _described(view: MemberView, traffic: BackendTraffic, now: float) -> PoolBac
         region=backend.region,
         country=backend.country,
         weight=backend.weight,
+        is_backup=backend.is_backup,
         soft_limit=backend.soft_limit,
         hard_limit=backend.hard_limit,
         connections=view.connections,

@@ -123,6 +123,9 @@ class Server(_Model):
 
     address: ServerAddress = Field(description="IP address or host name, and port; IPv6 addresses in brackets")
     weight: Whole = Field(default=1, ge=0, le=256, description="Relative share of the clients; 0 = no new clients")
+    backup: Switch = Field(
+        default=False, description="Serve only while no other server of the pool can take a connection"
+    )
 
 
 Lenience = Literal[
@@ -157,6 +160,8 @@ class Pool(_Model):
         twice = [address for address, count in uses.items() if count > 1]
         if twice:
             raise ValueError(f"{', '.join(twice)}: is listed twice")
+        if servers and all(server.backup for server in servers):
+            raise ValueError("needs a server that is no backup")
         return servers
 
     @model_validator(mode="after")

@@ -158,6 +158,7 @@ def _add_app(
         if one.dns_backend.name is not None:
             nodes[one.dns_backend.name] = Node((one.dns_backend,) if one.dns_backend.address else ())
     serving = [one for one in listed if one.view.takes_new_clients]
+    serving = [one for one in serving if not one.view.backend.is_backup] or serving
     for label, region in regions.items():
         nodes[label, app] = _node((one for one in serving if one.region == region), rng)
     nodes[(app,)] = _node(serving, rng)

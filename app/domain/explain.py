@@ -35,14 +35,18 @@ TIER_MEANING = (
 
 def explain(backends: Iterable[Backend], client: GeoInfo | None, pop_region: str | None) -> list[Verdict]:
     """Judge every backend for a client at zero connections; best first, backends that are out last."""
-    verdicts = [_judge(backend, client, pop_region) for backend in backends]
+    backends = tuple(backends)
+    needs_backups = all(backend.is_backup or obstacle(backend) for backend in backends)
+    verdicts = [_judge(backend, client, pop_region, needs_backups) for backend in backends]
     return sorted(verdicts, key=lambda v: (not v.is_candidate, v.tier, v.load, -v.backend.weight, v.backend.id))
 
 
-def _judge(backend: Backend, client: GeoInfo | None, pop_region: str | None) -> Verdict:
+def _judge(backend: Backend, client: GeoInfo | None, pop_region: str | None, needs_backups: bool) -> Verdict:
     member = Member(backend, HealthRules(), Floor(), now=0.0)
     tier = geo_tier(backend.country, backend.region, client, pop_region)
     out = obstacle(backend)
+    if out is None and backend.is_backup and not needs_backups:
+        out = "backup: serves while no other is a candidate"
     return Verdict(
         backend=backend,
         tier=tier,

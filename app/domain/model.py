@@ -69,6 +69,8 @@ class Backend:
     is_deleted: bool = False
     drain_deadline: float | None = None
     host_name: str | None = None
+    is_backup: bool = False
+    """Whether it serves only while no other is a candidate. Servers of a file alone can be backups."""
 
     @property
     def is_serving(self) -> bool:

@@ -15,6 +15,8 @@ class SelectorPlan:
     algorithm: str
     """One of app.domain.selection.ALGORITHMS."""
     spills_at_soft_limit: bool = False
+    has_backups: bool = False
+    """Whether the pool has backup servers. A pool without any pays nothing for them."""
 
 
 @dataclass(frozen=True, slots=True)

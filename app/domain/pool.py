@@ -22,7 +22,7 @@ from app.domain.member_views import MemberView, Transition
 from app.domain.model import Backend, Lease, Unleased
 from app.domain.outcome import Affinity, NoLease
 from app.domain.plan import SelectorPlan
-from app.domain.selection import Selector
+from app.domain.selection import Selector, WithBackups
 
 CHANGES_PER_SLICE: Final = 1000
 """Backends added or removed at a time, which takes 4 ms."""
@@ -63,7 +63,10 @@ class Pool:
         wanted = {plan.frontend: plan for plan in plans}
         for frontend, plan in wanted.items():
             if self._plans.get(frontend) != plan:
-                self._selectors[frontend] = self._with_members(make_selector(plan))
+                selector = make_selector(plan)
+                if plan.has_backups:
+                    selector = WithBackups(selector, make_selector(plan))
+                self._selectors[frontend] = self._with_members(selector)
         self._selectors = {frontend: self._selectors[frontend] for frontend in wanted}
         self._load_selectors = tuple(s for s in self._selectors.values() if s.ranks_by_load)
         self._plans = wanted

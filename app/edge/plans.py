@@ -22,13 +22,17 @@ def plan_pools(config: Config) -> tuple[PoolPlan, ...]:
             pool.name,
             _health_rules(pool),
             tuple(
-                SelectorPlan(frontend.name, frontend.algorithm, frontend.soft_limit_spill)
+                SelectorPlan(frontend.name, frontend.algorithm, frontend.soft_limit_spill, _has_backups(pool))
                 for frontend in config.frontends
                 if frontend.backend == pool.name
             ),
         )
         for pool in config.pools
     )
+
+
+def _has_backups(pool: Pool) -> bool:
+    return any(server.backup for server in pool.servers)
 
 
 def _health_rules(pool: Pool) -> HealthRules:
@@ -74,6 +78,7 @@ def backends_of(pool: Pool, routing: Iterable[Backend]) -> tuple[Backend, ...]:
                 port=server.address.port,
                 weight=server.weight,
                 host_name=server.address.host if is_host_name(server.address.host) else None,
+                is_backup=server.backup,
             )
             for server in pool.servers
         )

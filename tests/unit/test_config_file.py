@@ -96,7 +96,8 @@ def test_the_example_is_valid_and_has_every_section() -> None:
     assert web.http.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"),)
     assert redis.algorithm == "ip_hash"
     assert (nearest.affinity, web.affinity) == (True, False)
-    assert [server.weight for server in config.backends[0].servers] == [5, 1, 0]
+    assert [server.weight for server in config.backends[0].servers] == [5, 1, 0, 1]
+    assert [server.backup for server in config.backends[0].servers] == [False, False, False, True]
     assert config.pools()[0].health_check.passive_statuses == {502, 503, 504}
     assert config.backends[2].app == "shop"
 

@@ -109,6 +109,12 @@ def test_a_backend_with_an_unresolved_name_is_not_listed() -> None:
     assert at(found, "web") == at(found, "lost", "web") == []
 
 
+def test_a_backup_is_listed_while_no_other_takes_new_clients() -> None:
+    backup = web("reserve", is_backup=True)
+    assert at(zone(PoolUnderTest([web("gru"), backup])), "web") == ["gru"]
+    assert at(zone(PoolUnderTest([web("gru", weight=0), backup])), "web") == ["reserve"]
+
+
 def test_a_departed_backend_is_not_listed_despite_open_connections() -> None:
     pool = PoolUnderTest([web("old"), web("new")])
     pool.hold("old", 1)

@@ -49,6 +49,15 @@ def test_each_verdict_says_why() -> None:
     assert len(TIER_MEANING) == 4
 
 
+def test_a_backup_is_out_while_another_is_a_candidate() -> None:
+    backup = backend("reserve", "BR/sa", is_backup=True)
+    why = {v.backend.id: v.why for v in explain([backend("jp", "JP/ap"), backup], BRAZIL, "eu")}
+    assert why == {"jp": "in: elsewhere", "reserve": "out: backup: serves while no other is a candidate"}
+    (verdict, drained) = explain([backend("drained", is_deleted=True), backup], BRAZIL, "eu")
+    assert (verdict.backend.id, verdict.why) == ("reserve", "in: same country as the client")
+    assert not drained.is_candidate
+
+
 def test_without_a_location_only_the_pops_region_counts() -> None:
     assert [(v.backend.id, v.tier) for v in explain(ROWS, None, "eu") if v.is_candidate] == [
         ("fr", 2),
