@@ -46,7 +46,7 @@ def admit(connection: Connection, downstream: _socket.socket, connections: Conne
             service.refused(_HEADER_REFUSALS.get(error.state, Refusal.CLIENT_GONE))
             raise
         connection.source = header.source or connection.source
-        connection.destination = header.destination
+        connection.destination, connection.tlvs = header.destination, header.tlvs
     client = connection.client = service.client(unmapped(connection.source[0]))
     if service.route.has_client_limits:
         connection.admission = service.next_lease_id()
@@ -61,4 +61,4 @@ def proxy_header(connection: Connection, downstream: _socket.socket) -> bytes:
     if version is None:
         return b""
     destination = connection.destination or downstream.getsockname()
-    return proxy_protocol.encode(version, connection.source[:2], destination[:2])
+    return proxy_protocol.encode(version, connection.source[:2], destination[:2], connection.tlvs)

@@ -107,6 +107,7 @@ class Connection:
         "seen_bytes_down",
         "seen_bytes_up",
         "source",
+        "tlvs",
         "unacknowledged",
         "watched_bytes",
     )
@@ -123,6 +124,8 @@ class Connection:
         """The client's address and port: those in its PROXY header, else the peer's."""
         self.destination: tuple[str, int] | None = None
         """The destination in the PROXY header."""
+        self.tlvs = b""
+        """What the PROXY header says beyond the addresses."""
         self.listener = listener
         self.accepted_at = accepted_at
         self.client: Client | None = None

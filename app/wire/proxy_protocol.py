@@ -25,7 +25,7 @@ _V2_ADDRESS_BLOCK: Final = {_TCP4: 12, _TCP6: 36, _UNIX_STREAM: 216}  # bytes
 _V2_TCP4: Final = struct.Struct("!4s4sHH")
 _V2_TCP6: Final = struct.Struct("!16s16sHH")
 _TLV: Final = struct.Struct("!BH")
-_TLV_CRC32C: Final = 0x03
+_TLV_CRC32C, _TLV_NOOP = 0x03, 0x04
 
 # The length field would allow 64 KiB. The specification counts on a header smaller than an MSS (§2.2): this
 # leaves room for a client certificate among the TLVs, and bounds what a peer can make us store and checksum.
@@ -56,6 +56,8 @@ class Header:
     size: int
     source: Address | None
     destination: Address | None
+    tlvs: bytes = b""
+    """What version 2 says beyond that (§2.2), as it came, without padding and checksum; only with end points."""
 
 
 def parse(data: bytes | bytearray | memoryview) -> Header | None:
@@ -80,12 +82,12 @@ LOCAL_HEADERS: Final = {"v1": b"PROXY UNKNOWN\r\n", "v2": _V2_SIGNATURE + b"\x20
 """Headers of a connection that is the proxy's own, such as a probe (PROXY protocol, section 2.2)."""
 
 
-def encode(version: Literal[1, 2], source: Address, destination: Address) -> bytes:
-    """Return the header with these end points, each an (IP address, port 0-65535).
+def encode(version: Literal[1, 2], source: Address, destination: Address, tlvs: bytes = b"") -> bytes:
+    """Return the header with these end points, each an (IP address, port 0-65535), and the TLVs of a Header.
 
-    IPv4-mapped addresses are sent as IPv4. If only one side is IPv4, both are sent as IPv6, with that one mapped. Scope
-    ids (fe80::1%eth0) mean nothing to another machine and are left out. Raises ValueError if an end point is not an IP
-    address and a port.
+    Version 1 has no TLVs. IPv4-mapped addresses are sent as IPv4. If only one side is IPv4, both are sent as IPv6, with
+    that one mapped. Scope ids (fe80::1%eth0) mean nothing to another machine and are left out. Raises ValueError if an
+    end point is not an IP address and a port.
     """
     source_ip, destination_ip = _packed(source[0]), _packed(destination[0])
     if len(source_ip) != len(destination_ip):
@@ -96,8 +98,8 @@ def encode(version: Literal[1, 2], source: Address, destination: Address) -> byt
         raise ValueError(f"not a port: {ports}")
     if version == 2:
         family, layout = (_TCP4, _V2_TCP4) if is_ipv4 else (_TCP6, _V2_TCP6)
-        fixed = _V2_SIGNATURE + struct.pack("!BBH", _V2_PROXY, family, layout.size)
-        return fixed + layout.pack(source_ip, destination_ip, *ports)
+        fixed = _V2_SIGNATURE + struct.pack("!BBH", _V2_PROXY, family, layout.size + len(tlvs))
+        return fixed + layout.pack(source_ip, destination_ip, *ports) + tlvs
     name, af = ("TCP4", AF_INET) if is_ipv4 else ("TCP6", AF_INET6)
     ips = f"{inet_ntop(af, source_ip)} {inet_ntop(af, destination_ip)}"
     return f"PROXY {name} {ips} {ports[0]} {ports[1]}\r\n".encode("ascii")
@@ -185,12 +187,12 @@ def _parse_v2(data: bytes | bytearray | memoryview) -> Header | None:
         return None
     if address_block is None:
         return Header(size, None, None)
-    _check_v2_tlvs(bytes(data[:size]), _V2_FIXED + address_block)
+    tlvs = _checked_v2_tlvs(bytes(data[:size]), _V2_FIXED + address_block)
     if family == _UNIX_STREAM:
         return Header(size, None, None)
     layout, af = (_V2_TCP4, AF_INET) if family == _TCP4 else (_V2_TCP6, AF_INET6)
     source, destination, source_port, destination_port = layout.unpack_from(data, _V2_FIXED)
-    return Header(size, (inet_ntop(af, source), source_port), (inet_ntop(af, destination), destination_port))
+    return Header(size, (inet_ntop(af, source), source_port), (inet_ntop(af, destination), destination_port), tlvs)
 
 
 def _check_v2_command(version_and_command: int) -> None:
@@ -214,9 +216,12 @@ def _check_v2_family(family_and_protocol: int) -> None:
         raise ProxyProtocolError("v2: unassigned transport protocol")
 
 
-def _check_v2_tlvs(header: bytes, offset: int) -> None:
-    """Check the TLVs from `offset` to the end of the header: each must fit, and a checksum must match (§2.2.3)."""
-    checksum_at = None
+def _checked_v2_tlvs(header: bytes, offset: int) -> bytes:
+    """Return the TLVs from `offset` to the end of the header that may be passed on.
+
+    Each must fit, and a checksum must match (§2.2.3).
+    """
+    checksum_at, kept = None, b""
     while offset < len(header):
         value_at = offset + _TLV.size
         if value_at > len(header):
@@ -225,7 +230,9 @@ def _check_v2_tlvs(header: bytes, offset: int) -> None:
         offset = value_at + length
         if offset > len(header):
             raise ProxyProtocolError("v2: TLV goes past the end of the header")
-        if kind == _TLV_CRC32C:
+        if kind not in (_TLV_CRC32C, _TLV_NOOP):
+            kept += header[value_at - _TLV.size : offset]
+        elif kind == _TLV_CRC32C:
             # With two checksums it would be undefined which bytes to zero.
             if length != 4 or checksum_at is not None:
                 raise ProxyProtocolError("v2: not exactly one CRC32C of four bytes")
@@ -234,6 +241,7 @@ def _check_v2_tlvs(header: bytes, offset: int) -> None:
         zeroed = header[:checksum_at] + bytes(4) + header[checksum_at + 4 :]
         if _crc32c(zeroed) != int.from_bytes(header[checksum_at : checksum_at + 4], "big"):
             raise ProxyProtocolError("v2: wrong CRC32C")
+    return kept
 
 
 def _crc32c_of_byte(byte: int) -> int:

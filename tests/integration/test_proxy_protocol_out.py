@@ -6,7 +6,8 @@ import struct
 import pytest
 from gevent.server import StreamServer
 
-from tests.harness import EdgeProcess, eventually, row, write_backends
+from app.wire import proxy_protocol
+from tests.harness import EdgeProcess, eventually, frontend, pool, row, write_backends
 from tests.integration.peers import lines_of, read_exactly, read_to_end
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -133,3 +134,25 @@ def test_a_retried_dial_announces_the_client_once(edge, origin):
             client.sendall(b"payload")
         header, payload = eventually(lambda: heard.pop() if heard else None)
     assert (header[1], payload) == ("127.0.0.6", b"payload")
+
+
+def test_what_a_trusted_proxy_says_beyond_the_addresses_is_passed_on_in_version_2(edge, origin):
+    """By TCP and by HTTP, for every connection to a backend; the checksum is of the header that was received."""
+    ends, heard = (("192.0.2.1", 1), ("192.0.2.2", 443)), []
+    authority, alpn, cloud = b"\x02\x00\x0bexample.org", b"\x01\x00\x02h2", b"\xea\x00\x05\x01vpce"
+    sent = proxy_protocol.encode(2, *ends, authority + b"\x04\x00\x00" + alpn + cloud)
+    expected = proxy_protocol.encode(2, *ends, authority + alpn + cloud)
+
+    def hear(sock):
+        heard.append(read_exactly(sock, len(expected)))
+        sock.recv(1000)
+        sock.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    common = {"proxy_protocol_from": ["127.0.0.0/8"], "tcp": {"send_proxy": "v2"}}
+    frontends = [frontend(name, "p", protocol=name, **common) for name in ("tcp", "http")]
+    proxy = edge(config={"frontends": frontends, "backends": [pool("p", origin(hear))]})
+    for name in ("tcp", "http"):
+        with proxy.connect(frontend=name) as sock:
+            sock.sendall(sent + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b" 204 " in read_to_end(sock)
+    assert heard == [expected, expected]

@@ -150,7 +150,8 @@ def test_tcp_over_ipv6() -> None:
 
 
 def test_what_haproxy_sends() -> None:
-    assert parse(FROM_HAPROXY + b"hi") == Header(41, ("127.0.0.1", 41070), ("127.0.0.1", 18081))
+    unique_id = tlv(0x05, b"abc")
+    assert parse(FROM_HAPROXY + b"hi") == Header(41, ("127.0.0.1", 41070), ("127.0.0.1", 18081), unique_id)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +170,19 @@ def test_local_unspec_and_unix_headers_are_skipped_whole(data: bytes) -> None:
     assert parse(data + b"payload") == Header(len(data), None, None)
 
 
-def test_tlvs_are_skipped_up_to_the_largest_header() -> None:
-    header = v2(0x21, 0x11, TCP4_BLOCK + tlv(0x20, bytes(MAX_HEADER - 28 - 3)))
-    assert parse(header) == Header(MAX_HEADER, *TCP4_ENDS)
+def test_tlvs_are_kept_up_to_the_largest_header() -> None:
+    largest = tlv(0x20, bytes(MAX_HEADER - 28 - 3))
+    assert parse(v2(0x21, 0x11, TCP4_BLOCK + largest)) == Header(MAX_HEADER, *TCP4_ENDS, largest)
+
+
+def test_tlvs_are_passed_on_without_padding_and_checksum() -> None:
+    authority, cloud = tlv(0x02, b"example.org"), tlv(0xEA, b"\x01vpce-08d2bf15fac5001c9")
+    padded = v2(0x21, 0x11, TCP4_BLOCK + tlv(0x04, bytes(9)) + authority + tlv(0x04, b"") + cloud)
+    received = parse(padded)
+    assert received is not None
+    assert received.tlvs == authority + cloud
+    assert encode(2, *TCP4_ENDS, received.tlvs) == v2(0x21, 0x11, TCP4_BLOCK + authority + cloud)
+    assert b"example.org" not in encode(1, *TCP4_ENDS, received.tlvs)
 
 
 def test_any_changed_bit_breaks_the_checksum() -> None:
