@@ -125,7 +125,7 @@ def _written(default: object, kind: str) -> str:
 def _kind(value: dict[str, Any]) -> str:
     """Return what a key takes, in words."""
     pattern = value.get("pattern", "")
-    if pattern.endswith("(ms|s|m|h)$"):
+    if pattern.endswith("ms)?$"):
         return "duration"
     if pattern.startswith("^[1-5]"):
         return "range such as `200-299`"

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from app.commands.caller import Caller, api_options, fail_with
 from app.commands.output import fail, json_option, print_table, report, utc
-from app.config import DatabaseUrl, database_url, variable
+from app.config import DatabaseUrl, database_url, durations, variable
 from app.domain.model import BACKEND_COLUMNS, DRAIN_DEADLINE, Backend, BadBackend, parse_backend
 from app.domain.words import counted
 from app.outbound.admin_api import ApiError
@@ -33,9 +33,8 @@ MANY = 1000
 
 _WHOLE_NUMBER = re.compile(r"-?\d+", re.ASCII)
 _NUMBER_COLUMNS = ("port", "healthy", "weight", "soft_limit", "hard_limit", "deleted")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?", re.ASCII)
+_PLAIN_SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)
 _MAX_DEADLINE_SECONDS = 365 * 86_400
-_UNIT_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600}
 
 
 def _fail(*lines: str) -> NoReturn:
@@ -246,10 +245,9 @@ def _state(row: dict[str, object]) -> str:
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise click.BadParameter("needs a duration such as 60s, 5m or 1h")
-    seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
+    seconds = float(value) if _PLAIN_SECONDS.fullmatch(value) else durations.seconds_of(value)
+    if seconds is None:
+        raise click.BadParameter(durations.RULE)
     if seconds > _MAX_DEADLINE_SECONDS:
         raise click.BadParameter("must not be longer than a year")
     return seconds

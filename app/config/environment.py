@@ -7,6 +7,7 @@ as by honcho.
 from __future__ import annotations
 
 import ipaddress
+import os
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,9 @@ from pydantic import (
     ValidationError,
 )
 
+from app.config import patterns
 from app.config.clashes import clashes
-from app.config.faults import ConfigError, did_you_mean, nearest
+from app.config.faults import ConfigError, did_you_mean, nearest, rule_of
 from app.config.values import (
     DatabaseUrl,
     DnsDomain,
@@ -37,8 +39,9 @@ from app.config.values import (
     Networks,
     OneListenAddress,
     Region,
-    Seconds,
+    SecondsVariable,
     SendProxy,
+    WrittenSeconds,
     database_url,
     listen_addresses,
     none_if_empty,
@@ -105,14 +108,16 @@ class Settings(BaseModel):
     app: Annotated[str, StringConstraints(strip_whitespace=True)] = Field(
         default="", description="Serve only the backends of this app; empty = all rows"
     )
-    db_reload_secs: Seconds = Field(
+    db_reload_secs: SecondsVariable = Field(
         default=5, description="Longest time between full reloads of the routing database; changes are seen earlier"
     )
     geoip_path: str = Field(
         default="", description="Country database (MaxMind format); empty = the one in app/data, off = no geography"
     )
-    binding_ttl_secs: Seconds = Field(default=600, description="Time that an idle client stays bound to its backend")
-    binding_gc_interval_secs: Seconds = Field(
+    binding_ttl_secs: SecondsVariable = Field(
+        default=600, description="Time that an idle client stays bound to its backend"
+    )
+    binding_gc_interval_secs: SecondsVariable = Field(
         default=60, description="Time within which all expired bindings are freed"
     )
     binding_ipv6_prefix: int = Field(
@@ -127,23 +132,23 @@ class Settings(BaseModel):
     binding_snapshot: Annotated[Path | None, BeforeValidator(none_if_empty)] = Field(
         default=None, description="File that preserves the bindings across restarts; empty = off"
     )
-    connect_timeout_secs: Seconds = Field(default=3, description="Time limit of one connect to a backend")
+    connect_timeout_secs: SecondsVariable = Field(default=3, description="Time limit of one connect to a backend")
     connect_attempts: int = Field(
         default=3, ge=1, le=10, description="Number of different backends tried for one connection"
     )
-    idle_timeout_secs: Seconds = Field(
+    idle_timeout_secs: SecondsVariable = Field(
         default=3600, description="Close a connection after this time without a byte in either direction"
     )
-    linger_timeout_secs: Seconds = Field(
+    linger_timeout_secs: SecondsVariable = Field(
         default=60, description="Close a half-closed connection after this time without a byte"
     )
-    drain_withdraw_secs: float = Field(
+    drain_withdraw_secs: Annotated[float, WrittenSeconds] = Field(
         default=0,
         ge=0,
         le=3600,
         description="On SIGTERM: time during which /ready is 503 and new connections are still accepted",
     )
-    drain_timeout_secs: float = Field(
+    drain_timeout_secs: Annotated[float, WrittenSeconds] = Field(
         default=30, ge=0, le=86_400, description="On SIGTERM: time for open connections to end, before they are closed"
     )
     max_connections: Annotated[int, AfterValidator(_within_descriptors)] = Field(
@@ -164,10 +169,8 @@ class Settings(BaseModel):
     health_check: HealthCheckType = Field(
         default="off", description="Active probes of the backends: off, tcp (connect) or http (GET)"
     )
-    health_check_path: str = Field(
-        default="/", pattern=r"^/[!-~]{0,2047}$", description="Path that an http probe requests"
-    )
-    health_check_interval_secs: Seconds = Field(default=10, description="Time between two probes of a backend")
+    health_check_path: str = Field(default="/", pattern=patterns.PATH, description="Path that an http probe requests")
+    health_check_interval_secs: SecondsVariable = Field(default=10, description="Time between two probes of a backend")
     metrics_listen_addr: OneListenAddress = Field(
         default="127.0.0.1:9090",
         validate_default=True,
@@ -211,7 +214,9 @@ class Settings(BaseModel):
         description="Addresses of the internal DNS, a comma-separated list; empty = off",
     )
     dns_domain: DnsDomain = Field(default="internal", description="Domain of the internal DNS")
-    dns_ttl_secs: int = Field(default=5, ge=0, le=86_400, description="TTL of the records of the internal DNS")
+    dns_ttl_secs: Annotated[int, WrittenSeconds] = Field(
+        default=5, ge=0, le=86_400, description="TTL of the records of the internal DNS"
+    )
     etcd_endpoints: EtcdEndpoints = Field(
         default=(),
         description="URLs of the etcd that replicates the backends, a comma-separated list; empty = no replication",
@@ -297,8 +302,8 @@ def read_environment(environment: Mapping[str, str], overrides: Mapping[str, str
         for fault in error.errors():
             field = str(fault["loc"][0])
             where = option(field) if field in overrides else variable(field)
-            shown = fault["input"] if field not in _SECRETS else MASK
-            described.append(f"{where}={shown!r}: {fault['msg'].removeprefix('Value error, ')}")
+            shown = {**given, **overrides}[field] if field not in _SECRETS else MASK
+            described.append(f"{where}={shown!r}: {rule_of(fault)}")
         raise ConfigError([*described, *faults]) from None
     faults += _conflicts(settings)
     if settings.debug and "log_level" in given and "log_level" not in overrides and settings.log_level != "debug":
@@ -336,10 +341,10 @@ def _conflicts(settings: Settings) -> list[str]:
     faults = []
     for field in ("db_path", "log_path", "gateway_db_path", "admin_token_file", "binding_snapshot"):
         path = getattr(settings, field)
-        if path is not None and path.is_dir():
+        if path is not None and os.path.isdir(path):  # Path.is_dir raises for a name too long
             faults.append(f"{variable(field)}={str(path)!r}: is a directory")
     snapshot = settings.binding_snapshot
-    if snapshot is not None and not snapshot.absolute().parent.is_dir():
+    if snapshot is not None and not os.path.isdir(snapshot.absolute().parent):
         faults.append(f"{variable('binding_snapshot')}={str(snapshot)!r}: its directory does not exist")
     faults += [*_open_listeners(settings), *_etcd_conflicts(settings), *clashes(listeners(settings))]
     if "health_check_path" in settings.model_fields_set and settings.health_check != "http":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
+
+from app.config.patterns import RULES
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -21,8 +24,19 @@ _NEEDS: Final = {
     "int_type": "needs a whole number, without quotes",
     "float_type": "needs a number, without quotes",
     "bool_type": "needs on or off",
+    "int_parsing": "needs a whole number",
+    "int_parsing_size": "needs a whole number of at most 4,300 digits",
+    "int_from_float": "needs a whole number",
+    "float_parsing": "needs a number",
+    "finite_number": "needs a number that is not infinite",
+    "bool_parsing": "needs true or false",
+    "string_type": "needs text",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "needs at least {min_length} characters",
+    "string_too_long": "needs at most {max_length} characters",
 }
-"""pydantic's error types, in words for authors of YAML."""
+"""pydantic's error types, in words for authors of YAML and of variables; fields are those of the error's context."""
 
 
 class ConfigError(ValueError):
@@ -55,8 +69,23 @@ def rule_of(fault: ErrorDetails) -> str:
     given = fault["input"]
     if given is None:
         return "has no value: set one, or remove the key"
-    if fault["type"] in _NEEDS:
-        return _NEEDS[fault["type"]]
+    context = fault.get("ctx", {})
     if fault["type"] == "string_type" and isinstance(given, bool | int | float):
         return "needs text: put it in quotes" + ("" if isinstance(given, bool) else f', as in "{given}"')
+    if fault["type"] == "literal_error":
+        return _one_of(re.findall(r"'(.*?)'", context["expected"]), given)
+    if fault["type"] == "string_pattern_mismatch":
+        return RULES[context["pattern"]]
+    if fault["type"] in _NEEDS:
+        return _NEEDS[fault["type"]].format_map({name: _plain(value) for name, value in context.items()})
     return fault["msg"].removeprefix("Value error, ")
+
+
+def _one_of(words: list[str], given: object) -> str:
+    """Return the rule that a value must be one of some words, and the nearest of them."""
+    near = nearest(given.strip().lower(), words) if isinstance(given, str) else None
+    return f"needs {', '.join(words[:-1])} or {words[-1]}{did_you_mean(near)}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:.15g}" if isinstance(value, int | float) else str(value)

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticCustomError
 
+from app.config import patterns
 from app.config.values import (
     Duration,
     HealthCheckType,
@@ -54,7 +55,7 @@ _FIXED_HEADERS: Final = frozenset(
 )
 """Headers that the edge itself manages: framing and hop-by-hop (RFC 9110, section 7.6.1)."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,63}$")]
+Name = Annotated[str, Field(pattern=patterns.NAME)]
 
 
 class _Model(BaseModel):
@@ -90,7 +91,7 @@ class HealthCheck(HealthCheckDefaults):
     """Health of a pool's backends: active probes, and failures of client connections (passive)."""
 
     type: HealthCheckType = Field(default="off", description="Type of active probe: off, tcp (connect) or http (GET)")
-    path: str = Field(default="/", pattern=r"^/[!-~]{0,2047}$", description="Path that an http probe requests")
+    path: str = Field(default="/", pattern=patterns.PATH, description="Path that an http probe requests")
     expected_status: Statuses = Field(
         default=frozenset(range(200, 400)),
         description="Status codes that make an http probe succeed",
@@ -314,7 +315,7 @@ class HttpOptions(_Model):
     trusted_proxies: Networks = Field(
         default=(), description="Networks of proxies whose X-Forwarded-For and Forwarded are extended, not replaced"
     )
-    via: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]*$")] = Field(
+    via: Annotated[str, Field(pattern=patterns.TOKEN_OR_EMPTY)] = Field(
         default="edgeproxy",
         description="Name of this proxy in the Via header of what it forwards (RFC 9110, section 7.6.3); empty: no Via",
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, WithJsonSchema
 
+from app.config import durations, patterns
 from app.config.written import Written, is_number, number, switch, whole
 from app.domain.host_name import is_host_name
 from app.domain.secrets import MASK, masked
@@ -26,10 +27,11 @@ POSTGRESQL: Final = "postgresql://"
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|\s")
 _POSTGRESQL_URL: Final = re.compile(r"postgresql://([^@/?]*@)?[^@/?]*(/[^@?]*)?(\?.*)?")
 """At most one @ before the parameters: with two, libpq takes part of the password for the host and logs it."""
-_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_PLAIN_SECONDS: Final = re.compile(r"[-+]?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _STATUSES: Final = re.compile(r"([0-9]{3})(?:-([0-9]{3}))?")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[^]/]*\]|[^/:?#]*)(:[0-9]+)?")
+_PORTS: Final = {"http": ":80", "https": ":443"}
 _URL_OF_SERVER: Final = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}/?")
 
 
@@ -102,6 +104,8 @@ def one_listen_address(value: object) -> object:
 
 def server_address(value: object) -> object:
     """Parse `address:port` or `name:port` of one server. Raises ValueError."""
+    if isinstance(value, str):
+        _refuse_url(value)
     host, _, port = str(lower(value)).rpartition(":")
     if is_host_name(host) and _PORT.fullmatch(port) and 0 < int(port) <= 65535:
         return ListenAddress(host, int(port))
@@ -111,7 +115,16 @@ def server_address(value: object) -> object:
     return address
 
 
+def _refuse_url(text: str) -> None:
+    """Refuse a URL where an address belongs, and say what to write instead. Raises ValueError."""
+    match = _URL.match(text.strip())
+    if match is not None:
+        scheme, host, port = match[1].lower(), match[2], match[3] or _PORTS.get(match[1].lower(), ":PORT")
+        _refuse(f"is a URL: write {host}{port}" + (", and protocol: http at the frontend" if scheme == "http" else ""))
+
+
 def _addresses_of(item: str) -> list[ListenAddress]:
+    _refuse_url(item)
     host, colon, port = item.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
         raise ValueError(
@@ -151,7 +164,12 @@ def _networks(value: object) -> object:
 
 
 def _network(item: str) -> list[IPNetwork]:
-    network = ipaddress.ip_network(item)
+    try:
+        network = ipaddress.ip_network(item, strict=False)
+    except ValueError:
+        raise ValueError(f"{item!r} is not a network") from None
+    if "/" in item and ipaddress.ip_address(item.partition("/")[0]) != network.network_address:
+        raise ValueError(f"{item} has host bits set, did you mean {network}?")
     if network.version == 6 and network.subnet_of(_MAPPED):
         raise ValueError(f"{item!r}: is an IPv4-mapped network; use the IPv4 network")
     return [network]
@@ -185,16 +203,22 @@ def _domain(value: object) -> object:
 
 
 def _duration(value: object) -> object:
+    """Parse a duration of the file, in which a number is written without quotes. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
+        _refuse(durations.RULE)
     if not isinstance(value, str):
         return value
     if isinstance(value, Written) and is_number(value):
         return float(value)
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("needs a duration such as 500ms, 10s, 2m or 1h, or a number of seconds")
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
+    seconds = durations.seconds_of(value.strip())
+    return seconds if seconds is not None else _refuse(durations.RULE)
+
+
+def _seconds(value: object) -> object:
+    """Parse the duration of a variable, which may be a plain number. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    return float(value) if _PLAIN_SECONDS.fullmatch(value.strip()) else _duration(value)
 
 
 def _statuses(value: object) -> object:
@@ -263,7 +287,7 @@ _STATUS: Final = {
 }
 _DURATION_SCHEMA: Final = {
     "anyOf": [
-        _matching(r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)$"),
+        _matching(f"^{durations.PATTERN}$"),
         {"type": "number", "minimum": 0.01, "maximum": 31_536_000},
     ]
 }
@@ -274,8 +298,11 @@ Whole = Annotated[StrictInt, BeforeValidator(whole)]
 Number = Annotated[StrictFloat, BeforeValidator(number)]
 Seconds = Annotated[float, Field(ge=0.01, le=31_536_000, allow_inf_nan=False)]
 Duration = Annotated[Seconds, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-"""Seconds, written 500ms, 10s, 2m, 1h or as a number; 10 ms to a year."""
-Region = Annotated[str, BeforeValidator(lower), Field(pattern=r"^[a-z0-9_-]{0,63}$")]
+"""Seconds, written 500ms, 10s, 1m30s, 2h, 10d or as a number; 10 ms to a year."""
+WrittenSeconds = BeforeValidator(_seconds)
+"""Makes a variable in seconds take the durations of the file as well."""
+SecondsVariable = Annotated[Seconds, WrittenSeconds]
+Region = Annotated[str, BeforeValidator(lower), Field(pattern=patterns.REGION)]
 DnsDomain = Annotated[str, BeforeValidator(_domain)]
 ListenAddresses = Annotated[
     tuple[ListenAddress, ...],

@@ -68,6 +68,25 @@ def read_yaml(source: bytes, keys: tuple[str, str] = ("frontends", "backends")) 
     return Document(faults=[(line, (), rule)])
 
 
+_PROBLEMS: Final = {
+    "'\\t'": "a tab; indent YAML with spaces",
+    "scanning an alias": "a name must follow *; put text that begins with * in quotes",
+    "undefined alias": "* refers to an anchor (&) that is not there; put text that begins with * in quotes",
+    "mapping values are not allowed": "a key is not expected here; see the indentation, or put text with : in quotes",
+    "<stream end>": "the file ends within a value; a bracket or a quote is not closed",
+    "could not find expected ':'": "a key without a colon",
+    "but found '<block": "the indentation differs from the lines above",
+    "expected <block end>": "the indentation differs from the lines above, or text with , or ] needs quotes",
+    "expected ',' or": "a comma or a closing bracket is missing",
+    "unexpected end of stream": "the file ends within a text; a quote is not closed",
+    "cannot start any token": "text that begins with this character needs quotes",
+    "chr() arg": "an escape that is no character of Unicode",
+    "unknown escape": "an unknown escape in a text with double quotes; single quotes have none",
+    "incompatible YAML document": "needs YAML 1",
+}
+"""What PyYAML says, and what is to be said; the first that fits."""
+
+
 class _TooMuchError(Exception):
     """The text is larger than any configuration needs."""
 
@@ -88,12 +107,9 @@ def _syntax(error: yaml.MarkedYAMLError) -> tuple[int, str]:
         return 1, str(error)
     if isinstance(error, ComposerError) and error.context == "expected a single document in the stream":
         return mark.line + 1, "a second document begins here; exactly one is allowed"
-    problem = error.problem or error.context or "is not YAML"
-    if error.context == "while scanning an alias":
-        problem = f"{problem}; put text that begins with * in quotes"
-    if "'\\t'" in problem:
-        problem = "a tab; indent YAML with spaces"
-    return mark.line + 1, f"column {mark.column + 1}: {problem}"
+    problem = f"{error.context or ''}: {error.problem or 'is not YAML'}"
+    words = next((words for part, words in _PROBLEMS.items() if part in problem), error.problem or problem)
+    return mark.line + 1, f"column {mark.column + 1}: {words}"
 
 
 def _is_unicode(text: str) -> bool:

@@ -58,7 +58,9 @@ def preflight(config: Config) -> Findings:
     for name in OTHERS_READ:
         path = getattr(config, name)
         if path is not None and not os.access(path, os.R_OK):
-            found.warnings.append(f"{variable(name)}={str(path)!r}: {'cannot be read' if path.exists() else _ABSENT}")
+            found.warnings.append(
+                f"{variable(name)}={str(path)!r}: {'cannot be read' if os.path.exists(path) else _ABSENT}"
+            )
     return found
 
 
@@ -118,11 +120,11 @@ def _folder_faults(config: Config) -> Iterator[str]:
     for name in written if config.db_url is not None else ["db_path", *written]:
         path = getattr(config, name)
         folder = path.absolute().parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             yield f"{variable(name)}={str(path)!r}: its directory {_ABSENT}"
         elif name in written and not os.access(folder, os.W_OK | os.X_OK):
             yield f"{variable(name)}={str(path)!r}: its directory cannot be written to"
-        elif name in written and path.exists() and not os.access(path, os.W_OK):
+        elif name in written and os.path.exists(path) and not os.access(path, os.W_OK):
             yield f"{variable(name)}={str(path)!r}: cannot be written to"
     if config.log_path is not None and (reason := _unwritable(config.log_path)):
         yield f"{variable('log_path')}={str(config.log_path)!r}: {os.strerror(reason)}"
@@ -133,7 +135,7 @@ def _unwritable(path: Path) -> int:
     nearest = path.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
-    if nearest != path.absolute() and not nearest.is_dir():
+    if nearest != path.absolute() and not os.path.isdir(nearest):
         return errno.ENOTDIR
     return 0 if os.access(nearest, os.W_OK) else errno.EACCES
 
@@ -152,7 +154,7 @@ def try_databases(config: Config) -> Iterator[str]:
             tls_context(config.admin_tls_cert, config.admin_tls_key)
         except BindError as error:
             yield str(error)
-    if config.gateway_db_path.absolute().parent.is_dir():
+    if os.path.isdir(config.gateway_db_path.absolute().parent):
         yield from _gateway_faults(config)
 
 
@@ -167,7 +169,7 @@ def _gateway_faults(config: Config) -> Iterator[str]:
         copy = Path(folder, "copy.db")
         try:
             for end in ("", "-wal"):
-                if Path(f"{path}{end}").exists():
+                if os.path.exists(f"{path}{end}"):
                     shutil.copyfile(f"{path}{end}", f"{copy}{end}")
             SqliteGatewayStore(copy).close()
             has_tokens = config.admin_listen_addr is None or bool(SqliteTokenStore(copy).load())
@@ -175,5 +177,5 @@ def _gateway_faults(config: Config) -> Iterator[str]:
             yield str(error).replace(str(copy), str(path))
             return
     if not has_tokens and not os.access(token_file.absolute().parent, os.W_OK | os.X_OK):
-        reason = errno.EACCES if token_file.absolute().parent.is_dir() else errno.ENOENT
+        reason = errno.EACCES if os.path.isdir(token_file.absolute().parent) else errno.ENOENT
         yield f"the first token cannot be written to {token_file}: {os.strerror(reason)}"

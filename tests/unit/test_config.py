@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def test_every_variable_has_a_description() -> None:
         ("LINGER_TIMEOUT_SECS", "5", 5),
         ("DRAIN_WITHDRAW_SECS", "10", 10),
         ("DRAIN_TIMEOUT_SECS", "0", 0),
+        ("DRAIN_TIMEOUT_SECS", "1m30s", 90),
+        ("BINDING_TTL_SECS", "10d", 864_000),
+        ("IDLE_TIMEOUT_SECS", " 1.5h ", 5400),
+        ("CONNECT_TIMEOUT_SECS", "3s", 3),
+        ("DB_RELOAD_SECS", "250ms", 0.25),
+        ("DNS_TTL_SECS", "1m", 60),
         ("MAX_CONNECTIONS", "1", 1),
         ("MAX_CONNECTIONS_PER_CLIENT", "20", 20),
         ("CONNECTION_RATE_PER_CLIENT", "2.5", 2.5),
@@ -357,7 +364,11 @@ def test_an_invalid_list_of_networks_is_refused(text: str) -> None:
         ("REGION", "x" * 64),
         ("DB_RELOAD_SECS", "0"),
         ("DB_RELOAD_SECS", "-1"),
-        ("DB_RELOAD_SECS", "5s"),
+        ("DB_RELOAD_SECS", "5 s"),
+        ("DB_RELOAD_SECS", "1_0"),
+        ("DB_RELOAD_SECS", "30s1m"),
+        ("DB_RELOAD_SECS", "366d"),
+        ("DNS_TTL_SECS", "1500ms"),
         ("DB_RELOAD_SECS", ""),
         ("BINDING_TTL_SECS", "nan"),
         ("BINDING_GC_INTERVAL_SECS", "inf"),
@@ -397,6 +408,32 @@ def test_a_value_out_of_its_range_is_named_with_variable_and_value(name: str, te
     assert head == f"EDGEPROXY_{name}={text.strip().lower() if name == 'REGION' else text!r}" or repr(text) in head
     assert head.startswith(f"EDGEPROXY_{name}=")
     assert rule
+
+
+@pytest.mark.parametrize("field", [field for field in Settings.model_fields if field != "config"])
+def test_no_fault_of_a_variable_has_the_words_of_a_library(field: str) -> None:
+    for text in (
+        "",
+        "x y",
+        "-1",
+        "1e99",
+        "nan",
+        "5.5",
+        "0",
+        "9" * 5000,
+        "http://a",
+        "\N{LATIN SMALL LETTER E WITH ACUTE}",
+    ):
+        try:
+            configured(**{field.upper(): text})
+        except ConfigError as error:
+            assert not [one for one in error.faults if re.search(r"Input should|String should|Value error|parse", one)]
+
+
+def test_a_misspelt_word_of_a_variable_has_a_suggestion() -> None:
+    assert faults(HEALTH_CHECK="htpp") == ["EDGEPROXY_HEALTH_CHECK='htpp': needs off, tcp or http, did you mean http?"]
+    (fault,) = faults(IDLE_TIMEOUT_SECS="5 minutes")
+    assert fault.startswith("EDGEPROXY_IDLE_TIMEOUT_SECS='5 minutes': needs a duration such as 500ms, 10s, 1m30s, 2h")
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -185,7 +185,7 @@ def test_probable_mistakes_in_the_file_are_warnings(file: Path) -> None:
 def test_every_fault_of_environment_and_file_at_once(file: Path) -> None:
     file.write_text(MINIMAL_TEXT.replace("backend:", "bakend:"))
     assert faults(CONFIG=file, REGION="são paulo", PLANET="mars") == [
-        "EDGEPROXY_REGION='são paulo': String should match pattern '^[a-z0-9_-]{0,63}$'",
+        "EDGEPROXY_REGION='são paulo': needs at most 63 letters of ASCII, digits, hyphens and underscores",
         "EDGEPROXY_PLANET: no such variable",
         f"{file}:2: frontends[0].backend: is required",
         f"{file}:2: frontends[0].bakend: no such key, did you mean backend?",
