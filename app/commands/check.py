@@ -9,8 +9,10 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from app.commands.configuration import configuration_options, given, load_or_exit
-from app.commands.output import console, fail, json_option
-from app.config import Config, Settings, json_schema, variable
+from app.commands.output import console, fail, json_option, print_table
+from app.commands.settings import Setting, effective_settings
+from app.config import Config, json_schema
+from app.config.sources import WrittenKey, written_keys
 from app.edge.preflight import preflight, try_databases
 from app.edge.routing_warnings import routing_warnings
 
@@ -22,24 +24,33 @@ from app.edge.routing_warnings import routing_warnings
 def check(reads_database: bool, as_json: bool, **options: str | None) -> None:
     """Do what a start does, short of serving, and print the effective values.
 
-    On faults, print all of them and exit with 2. An address in use is a warning: it may be the running edge's.
+    What differs from the defaults comes first, each with its source. On faults, print all of them and exit with 2. An
+    address in use is a warning: it may be the running edge's.
     """
     config = load_or_exit(given(options))
     warnings = [*_tried(config), *(routing_warnings(config) if reads_database else ())]
-    effective = {variable(name): _shown(getattr(config, name)) for name in Settings.model_fields}
-    effective[variable("max_connections")] = str(config.effective_max_connections())
     for warning in warnings:
         click.echo(f"edgeproxy: warning: {warning}", err=True)
+    path = config.config_path
+    keys = list(written_keys(path.read_bytes(), str(path))) if path is not None else []
+    settings = effective_settings(config, given(options), {key.key: key.source for key in keys})
     if as_json:
+        values = {setting.variable: setting.value for setting in settings}
+        sources = {setting.variable: setting.source for setting in settings}
         parts = {name: [_plain(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
-        click.echo(json.dumps({**effective, **parts}, indent=2))
+        click.echo(json.dumps({**values, "sources": sources, **parts}, indent=2))
         return
-    table = Table("variable", "value", "meaning", box=None, header_style="bold")
-    for name, field in Settings.model_fields.items():
-        table.add_row(variable(name), effective[variable(name)], field.description)
-    console().print(table)
-    if config.config_path is not None:
+    _print_settings([setting for setting in settings if setting.differs])
+    if path is not None:
+        print_table(WrittenKey._fields, keys)
         console().print(_frontend_table(config))
+    _print_settings([setting for setting in settings if not setting.differs])
+
+
+def _print_settings(settings: list[Setting]) -> None:
+    if settings:
+        rows = ((one.variable, one.value, one.source, one.meaning) for one in settings)
+        print_table(("variable", "value", "source", "meaning"), rows)
 
 
 def _tried(config: Config) -> list[str]:
@@ -72,13 +83,3 @@ def _frontend_table(config: Config) -> Table:
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
     click.echo(json.dumps(json_schema(), indent=2))
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "" if value is None else str(value)

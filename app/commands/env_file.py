@@ -31,6 +31,8 @@ class EnvFile:
 
     path: Path
     variables: Mapping[str, str]
+    lines: Mapping[str, int]
+    """The line of each variable, from 1."""
     overridden: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -60,14 +62,17 @@ def read_env_file(environment: Mapping[str, str]) -> EnvFile | None:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise ConfigError([f"{path}: is not UTF-8"]) from None
-    variables = _variables(text, path)
+    variables, lines = _variables(text, path)
     overridden = [name for name, value in variables.items() if environment.get(name, value) != value]
-    return EnvFile(path, variables, tuple(overridden))
+    return EnvFile(path, variables, lines, tuple(overridden))
 
 
-def _variables(text: str, path: Path) -> dict[str, str]:
-    """Parse the lines like honcho, which ignores invalid lines. With a variable of ours, such a line is a fault."""
-    variables, faults = dict[str, str](), list[str]()
+def _variables(text: str, path: Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Parse the lines like honcho, which ignores invalid lines. With a variable of ours, such a line is a fault.
+
+    Returns the values and the lines of the variables.
+    """
+    variables, lines, faults = dict[str, str](), dict[str, int](), list[str]()
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             found = parse(line)
@@ -79,9 +84,10 @@ def _variables(text: str, path: Path) -> dict[str, str]:
         elif not found and PREFIX in line.partition("#")[0]:
             faults.append(f'{path}: line {number}: is not NAME=value (an empty value is written NAME="")')
         variables |= found
+        lines |= dict.fromkeys(found, number)
     if faults:
         raise ConfigError(faults)
-    return variables
+    return variables, lines
 
 
 def apply_env_file(*, is_logged: bool = False) -> EnvFile | None:

@@ -218,3 +218,55 @@ def test_a_database_that_is_not_there_is_a_warning_since_the_edge_waits_for_it(p
     write_backends(place / "routing.db", [])
     assert warned(place, {}) == ["frontend edge: the routing database has no backend"]
     assert warned(place, written(place)) == []
+
+
+def test_what_differs_from_the_defaults_comes_first_with_its_source(place: Path) -> None:
+    Path("edge.yaml").write_text("""\
+global: {log_level: warning, metrics: {listen: "127.0.0.1:0"}}
+frontends:
+  - name: web
+    listen: "127.0.0.1:0"
+    backend: web
+    protocol: http
+    algorithm: round_robin  # the default
+    http:
+      response_headers: {set: {X-A: 1.10}, remove: [Server]}
+backends:
+  - name: web
+    servers: [{address: 10.0.0.1:80, weight: 5}]
+""")
+    Path("variables").write_text("# ours\nEDGEPROXY_REGION=eu\nEDGEPROXY_APP=shop\nEDGEPROXY_DNS_TTL_SECS=5\n")
+    environment = {"ENV_FILE": "variables", "DRAIN_TIMEOUT_SECS": "1m", "ADMIN_LISTEN_ADDR": "", "GEOIP_PATH": "off"}
+    done = command("check", "--config", "edge.yaml", "--log-format", "text", **environment)
+    assert done.returncode == 0
+    words = [line.split() for line in done.stdout.splitlines()]
+    assert "EDGEPROXY_APP" not in {first for first, *_ in words}
+    first = [line[:3] for line in words[: words.index(["key", "value", "source"])]]
+    assert first == [
+        ["variable", "value", "source"],
+        ["EDGEPROXY_CONFIG", "edge.yaml", "--config"],
+        ["EDGEPROXY_ENV_FILE", "variables", "environment"],
+        ["EDGEPROXY_REGION", "eu", f"{place}/variables:2"],
+        ["EDGEPROXY_GEOIP_PATH", "off", "environment"],
+        ["EDGEPROXY_DRAIN_TIMEOUT_SECS", "60", "environment"],
+        ["EDGEPROXY_METRICS_LISTEN_ADDR", "127.0.0.1:0", "edge.yaml:1"],
+        ["EDGEPROXY_ADMIN_LISTEN_ADDR", "environment", "Address"],
+        ["EDGEPROXY_LOG_LEVEL", "warning", "edge.yaml:1"],
+        ["EDGEPROXY_LOG_FORMAT", "text", "--log-format"],
+    ]
+    keys = words[words.index(["key", "value", "source"]) + 1 : [line[0] for line in words].index("frontend")]
+    assert keys == [
+        ["global.log_level", "warning", "edge.yaml:1"],
+        ["global.metrics.listen", "127.0.0.1:0", "edge.yaml:1"],
+        ["frontends[0].name", "web", "edge.yaml:3"],
+        ["frontends[0].listen", "127.0.0.1:0", "edge.yaml:4"],
+        ["frontends[0].backend", "web", "edge.yaml:5"],
+        ["frontends[0].protocol", "http", "edge.yaml:6"],
+        ["frontends[0].http.response_headers.set", "X-A:", "1.10", "edge.yaml:9"],
+        ["frontends[0].http.response_headers.remove", "Server", "edge.yaml:9"],
+        ["backends[0].name", "web", "edge.yaml:11"],
+        ["backends[0].servers[0].address", "10.0.0.1:80", "edge.yaml:12"],
+        ["backends[0].servers[0].weight", "5", "edge.yaml:12"],
+    ]
+    same = {line[0]: line[2] for line in words[len(first) + len(keys) :] if len(line) > 3}
+    assert (same["EDGEPROXY_DNS_TTL_SECS"], same["EDGEPROXY_DB_PATH"]) == (f"{place}/variables:4", "default")
