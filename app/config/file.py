@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from app.config.clashes import Taken
 from app.config.faults import ConfigError, did_you_mean, nearest, rule_of, shown
 from app.config.loops import is_loopback, loop_rule, loops
-from app.config.model import FileConfig
+from app.config.model import EXTENSION, FileConfig
 from app.config.values import ListenAddress, listen_addresses, one_listen_address, server_address
 from app.config.yaml_text import Document, YamlPath, read_yaml
 
@@ -90,6 +90,7 @@ class Faults(Exception):
 
 def validate(values: Mapping[str, Any], *, listeners: Listeners) -> FileConfig:
     """Validate the values of a file. Raises Faults."""
+    values = {key: value for key, value in values.items() if not key.startswith(EXTENSION)}
     faults = list(_conflicts(values, listeners))
     try:
         config = FileConfig.model_validate(values, by_alias=True, by_name=False)

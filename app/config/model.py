@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -55,7 +56,24 @@ _FIXED_HEADERS: Final = frozenset(
 )
 """Headers that the edge itself manages: framing and hop-by-hop (RFC 9110, section 7.6.1)."""
 
+
+def _any_case(name: str) -> str:
+    """Return a pattern for a name in capitals or not, in the dialect of JSON Schema, which has no flags."""
+    return "".join(f"[{one.upper()}{one}]" if one.isalpha() else one for one in name)
+
+
+def _needs(present: dict[str, Any], *, key: str, value: str) -> Any:
+    """Return a rule of JSON Schema: where this is present, a key must have a value."""
+    return {"if": present, "then": {"properties": {key: {"const": value}}, "required": [key]}}
+
+
+_IS_ON: Final[dict[str, Any]] = {"enum": [True, "on"]}
+
 Name = Annotated[str, Field(pattern=patterns.NAME)]
+
+
+EXTENSION: Final = "x-"
+"""Beginning of the keys at the top level that are ignored, as in Docker Compose and OpenAPI."""
 
 
 class _Model(BaseModel):
@@ -89,6 +107,12 @@ class HealthCheckDefaults(_Model):
 
 class HealthCheck(HealthCheckDefaults):
     """Health of a pool's backends: active probes, and failures of client connections (passive)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_needs(
+            {"anyOf": [{"required": [key]} for key in ("path", "expected_status", "body")]}, key="type", value="http"
+        )
+    )
 
     type: HealthCheckType = Field(default="off", description="Type of active probe: off, tcp (connect) or http (GET)")
     path: str = Field(default="/", pattern=patterns.PATH, description="Path that an http probe requests")
@@ -230,11 +254,35 @@ def _validate_header_changes(changes: HeaderChanges) -> HeaderChanges:
     return changes
 
 
+HeaderName = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^(?!({'|'.join(_any_case(name) for name in sorted(_FIXED_HEADERS))})$){_TOKEN.pattern}$",
+            "description": "Name of a header, except those of framing and of one connection",
+        }
+    ),
+]
+HeaderValue = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^{_HEADER_VALUE.pattern}$",
+            "description": "Value of a header: printable ASCII, without spaces at either end",
+        }
+    ),
+]
+
+
 class HeaderChanges(_Model):
     """Headers to set, replacing those of the same name, and headers to remove."""
 
-    set: dict[str, str] = Field(default={}, description="Headers to set: name and value")
-    remove: tuple[str, ...] = Field(default=(), description="Names of headers to remove")
+    set: dict[HeaderName, HeaderValue] = Field(
+        default={}, description="Headers to set: name and value", json_schema_extra={"additionalProperties": False}
+    )
+    remove: tuple[HeaderName, ...] = Field(default=(), description="Names of headers to remove")
 
 
 ValidHeaderChanges = Annotated[HeaderChanges, AfterValidator(_validate_header_changes)]
@@ -319,7 +367,7 @@ class HttpOptions(_Model):
         default="edgeproxy",
         description="Name of this proxy in the Via header of what it forwards (RFC 9110, section 7.6.3); empty: no Via",
     )
-    untrusted_headers: tuple[str, ...] = Field(
+    untrusted_headers: tuple[Annotated[str, Field(description="Name of a header")], ...] = Field(
         default=("X-Real-IP", "X-Client-IP", "X-Cluster-Client-IP", "True-Client-IP", "X-Forwarded-Port"),
         description="Names of headers to remove from requests, unless a trusted proxy sent them: they name the client",
     )
@@ -346,6 +394,21 @@ class HttpOptions(_Model):
 
 class Frontend(_Model):
     """A frontend: where it listens, and which pool serves its clients."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                _needs({"required": ["http"]}, key="protocol", value="http"),
+                _needs({"properties": {"gateway": _IS_ON}, "required": ["gateway"]}, key="protocol", value="http"),
+                _needs(
+                    {"properties": {"soft_limit_spill": _IS_ON}, "required": ["soft_limit_spill"]},
+                    key="algorithm",
+                    value="geo",
+                ),
+                {"anyOf": [{"required": ["backend"]}, {"properties": {"gateway": _IS_ON}, "required": ["gateway"]}]},
+            ]
+        }
+    )
 
     name: Name = Field(description="Name of the frontend in logs and metrics")
     listen: ListenAddresses = Field(
@@ -432,6 +495,12 @@ class Global(_Model):
 
 class FileConfig(_Model):
     """The configuration file of the edge proxy."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "patternProperties": {f"^{EXTENSION}": {"description": "Ignored by the edge: a place for anchors"}}
+        }
+    )
 
     global_: Global = Field(default_factory=Global, validation_alias="global", description="Settings of the process")
     health_check_defaults: HealthCheckDefaults = Field(

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from app.config.file import path_text
-from app.config.model import FileConfig
+from app.config.file import path_text, validate
 from app.config.yaml_text import Document, YamlPath, read_yaml
 
 
@@ -25,7 +24,7 @@ class WrittenKey(NamedTuple):
 def written_keys(source: bytes, name: str) -> Iterator[WrittenKey]:
     """Yield the keys of a valid file called `name` whose values differ from the defaults, in the order of the file."""
     document = read_yaml(source)
-    content = FileConfig.model_validate(document.value, by_alias=True, by_name=False)
+    content = validate(document.value, listeners=())
     for path in sorted(_different(content, (), document), key=document.line_of.__getitem__):
         written = reduce(getitem, path, document.value)
         yield WrittenKey(path_text(path), _text(written), f"{name}:{document.line_of[path]}")

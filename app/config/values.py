@@ -267,28 +267,44 @@ def not_null(value: object) -> object:
 # JSON Schema, for editors
 
 
-def _matching(pattern: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": pattern}
+def _matching(pattern: str, description: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern, "description": description}
 
 
 def _one_or_list(text: dict[str, Any], item: dict[str, Any], **of_list: Any) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [text, {"type": "array", "items": item, **of_list}]})
+    listed = {"type": "array", "items": item, "description": "A list", **of_list}
+    return WithJsonSchema({"anyOf": [text, listed]})
 
 
-_ADDRESS: Final = r"([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}"
-_NAME: Final = r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*\.?:[0-9]{1,5}"
-_LISTEN: Final = rf"(\*:[0-9]{{1,5}}|{_ADDRESS})"
-_NETWORK: Final = r"[0-9A-Fa-f:.]+(/[0-9.]+)?"
+_PORT_NUMBER: Final = "([0-5]?[0-9]{1,4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ADDRESS: Final = rf"([0-9.]+|\[[0-9A-Fa-f:.]+\]):{_PORT_NUMBER}"
+_SERVER: Final = rf"([0-9.]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*\.?):(?!0+$){_PORT_NUMBER}"
+_LISTEN: Final = rf"(\*:{_PORT_NUMBER}|{_ADDRESS})"
+_NO_HOST_BITS: Final = "".join(
+    rf"(?!([0-9]+\.){{{octets}}}(?!(0+\.){{{3 - octets}}}0+/)[0-9.]+/{8 * octets}(?![0-9.]))" for octets in (1, 2, 3)
+)
+"""Of IPv4 networks of whole octets; those of the others cannot be said by a pattern."""
+_NETWORK: Final = (
+    rf"{_NO_HOST_BITS}([0-9.]+(/([0-9]|[12][0-9]|3[0-2]|[0-9.]{{7,}}))?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/[0-9]{{1,3}})?)"
+)
 _STATUS: Final = {
     "anyOf": [
-        {"type": "integer", "minimum": 100, "maximum": 599},
-        _matching("^[1-5][0-9]{2}(-[1-5][0-9]{2})?$"),
-    ]
+        {"type": "integer", "minimum": 100, "maximum": 599, "description": "A status"},
+        _matching("^[1-5][0-9]{2}(-[1-5][0-9]{2})?$", "A status, or the first and the last of a range"),
+    ],
+    "description": "A status or a range of them",
 }
 _DURATION_SCHEMA: Final = {
     "anyOf": [
-        _matching(f"^{durations.PATTERN}$"),
-        {"type": "number", "minimum": 0.01, "maximum": 31_536_000},
+        _matching(f"^{durations.PATTERN}$", "With units: 500ms, 10s, 1m30s, 2h, 10d"),
+        {"type": "number", "minimum": 0.01, "maximum": 31_536_000, "description": "Seconds"},
+    ]
+}
+
+_SWITCH_SCHEMA: Final = {
+    "anyOf": [
+        {"type": "boolean", "description": "on or off to YAML 1.1; true or false"},
+        {"enum": ["on", "off"], "description": "on or off"},
     ]
 }
 
@@ -307,24 +323,31 @@ DnsDomain = Annotated[str, BeforeValidator(_domain)]
 ListenAddresses = Annotated[
     tuple[ListenAddress, ...],
     BeforeValidator(listen_addresses),
-    _one_or_list(_matching(rf"^\s*{_LISTEN}(\s*,\s*{_LISTEN})*[\s,]*$"), _matching(f"^{_LISTEN}$"), minItems=1),
+    _one_or_list(
+        _matching(rf"^\s*{_LISTEN}(\s*,\s*{_LISTEN})*[\s,]*$", "address:port, or several with commas between them"),
+        _matching(f"^{_LISTEN}$", "address:port"),
+        minItems=1,
+    ),
 ]
 OneListenAddress = Annotated[
-    ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$"))
+    ListenAddress, BeforeValidator(one_listen_address), WithJsonSchema(_matching(f"^{_ADDRESS}$", "address:port"))
 ]
 ServerAddress = Annotated[
-    ListenAddress, BeforeValidator(server_address), WithJsonSchema(_matching(f"^({_ADDRESS}|{_NAME})$"))
+    ListenAddress,
+    BeforeValidator(server_address),
+    WithJsonSchema(_matching(f"^{_SERVER}$", "address:port or name:port")),
 ]
 Networks = Annotated[
     tuple[IPNetwork, ...],
     BeforeValidator(_networks),
-    _one_or_list(_matching(r"^[0-9A-Fa-f:./,\s]*$"), _matching(f"^{_NETWORK}$")),
+    _one_or_list(
+        _matching(rf"^\s*({_NETWORK}(\s*,\s*{_NETWORK})*)?[\s,]*$", "A network, or several with commas between them"),
+        _matching(f"^{_NETWORK}$", "A network, without host bits"),
+    ),
 ]
 EtcdEndpoints = Annotated[tuple[str, ...], BeforeValidator(_etcd_endpoints)]
 Statuses = Annotated[frozenset[int], BeforeValidator(_statuses), _one_or_list(_STATUS, _STATUS)]
-Switch = Annotated[
-    StrictBool, BeforeValidator(switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": ["on", "off"]}]})
-]
+Switch = Annotated[StrictBool, BeforeValidator(switch), WithJsonSchema(_SWITCH_SCHEMA)]
 """A boolean, written true, false, on or off; the last two also in quotes."""
 SendProxy = Annotated[
     Literal["off", "v1", "v2"],
