@@ -108,6 +108,9 @@ def test_an_endpoint_is_created_and_its_handler_deployed_swapped_rolled_back_and
     page.wait_for("#version-rows tr:nth-child(2)", "v1")
     page.wait_for("#version-rows tr:nth-child(1)", "serving")
     page.click("#roll-back")
+    page.wait_for("#confirm-text", "Version 2 stops, and the version before it serves again.")
+    assert page.focused == "confirm-no"
+    page.click("#confirm-yes")
     page.wait_for("#outcome", "Rolled back. Version 1 is serving.")
     assert town.response("/hello") == (200, "one")
     page.wait_for("#version-rows tr:nth-child(2)", "serving")
@@ -116,6 +119,7 @@ def test_an_endpoint_is_created_and_its_handler_deployed_swapped_rolled_back_and
     assert town.response("/hello") == (200, "two")
     page.wait_for("#endpoint-rows .pill", "v2")
     page.click("#undeploy")
+    page.click("#confirm-yes")
     page.wait_for("#outcome", "Undeployed: no version is serving.")
     assert town.response("/hello")[0] == 503
     page.wait_for("#endpoint-rows .pill", "none")

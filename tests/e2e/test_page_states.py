@@ -173,6 +173,8 @@ def test_it_works_by_keyboard_alone(town, visit, page):
     assert page.focused == "deploy"
     tab_to(page, "undeploy")
     page.press("Enter")
+    tab_to(page, "confirm-yes")
+    page.press("Enter")
     page.wait_for("#outcome", "Undeployed: no version is serving.")
     tab_to(page, "with-access")
     page.press("Tab")

@@ -9,7 +9,7 @@ import pytest
 from tests.harness import ROOT
 
 STYLE = (ROOT / "app/admin/page/page.css").read_text()
-STATES = ("healthy", "full", "idle", "unknown", "draining", "ejected", "unhealthy")
+STATES = ("healthy", "full", "off", "unknown", "draining", "ejected", "unhealthy")
 PILL = 0.14
 """How much of its state's colour is in a pill's background."""
 ENOUGH = 4.5

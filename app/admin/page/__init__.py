@@ -16,7 +16,9 @@ from flask import Response
 from app.admin.api import Api
 
 _FOLDER: Final = Path(__file__).parent
-_SCRIPTS: Final = ("dom", "format", "api", "rates", "map", "tables", "endpoints", "log", "main")
+_SCRIPTS: Final = (
+    "dom", "format", "api", "rates", "sorting", "confirm", "problems", "map", "tables", "endpoints", "log", "main",
+)  # fmt: skip
 """Concatenated to one module in this order; `main.js` starts it."""
 
 

@@ -10,11 +10,22 @@ def handle(request, context):
 /** The endpoint in the deploy box, the stored version of its source, if any, and the running actions. */
 const box = { id: null, stored: null, isActing: false, pending: 0 };
 
+const ENDPOINT_COLUMNS = {
+  name: ["Endpoint", "name", (one) => one.id], rule: ["Rule", "", (one) => one.path], version: ["Version", "", null],
+  requests: ["Requests", "number", (one) => rates.of(`endpoint ${one.id} requests`)],
+  latency: ["Latency", "number", (one) => latencyOf(one.id)?.median],
+  errors: ["Errors", "number", (one) => one.errors + one.refused], action: ["Log", "action", null],
+};
+makeHead($("endpoint-head"), "endpoints", ENDPOINT_COLUMNS);
+
 function drawEndpoints(endpoints) {
-  updateChildren($("endpoint-rows"), endpoints, (one) => one.id,
+  const shown = endpoints.filter((one) => matchesSearch(one.id, one.name, one.path, one.domain));
+  updateChildren($("endpoint-rows"), sorted("endpoints", shown, ENDPOINT_COLUMNS), (one) => one.id,
     (one) => {
-      const line = row({ name: ["Endpoint", "name"], rule: ["Rule"], version: ["Version"],
-        active: ["Active", "number"], served: ["Served", "number"], errors: ["Errors", "number"] });
+      const line = row(ENDPOINT_COLUMNS);
+      for (const part of [line.parts.requests, line.parts.latency, line.parts.errors]) part.append(el("span"), el("small"));
+      line.parts.action.append(el("button", { type: "button", "aria-label": `Log lines of endpoint ${one.id}`,
+        onclick: () => searchLog(`endpoint=${one.id}`) }, "Log"));
       line.parts.name.append(el("button", { type: "button", class: "link", onclick: () => openBox(one.id) }, one.id), el("small"));
       line.parts.rule.append(el("code"), el("small"));
       line.parts.version.append(pill(), el("small"));
@@ -26,18 +37,22 @@ function drawEndpoints(endpoints) {
       setText(parts.name.lastChild, one.name === one.id ? "" : one.name);
       setText(parts.rule.firstChild, one.path);
       setText(parts.rule.lastChild, [one.methods.join(" "), one.domain].filter(Boolean).join(" · "));
-      const state = !one.is_enabled ? "idle" : one.serving ? "healthy" : "unknown";
+      const state = !one.is_enabled ? "off" : one.serving ? "healthy" : "unknown";
       setState(parts.version.firstChild, state, !one.is_enabled ? "off" : one.serving ? `v${one.serving.number}` : "none");
       setText(parts.version.lastChild, one.draining.map((old) => `v${old.number} draining, ${old.active} left`).join(", "));
-      setText(parts.active, number(one.active));
-      setText(parts.served, number(one.served));
-      setText(parts.errors, number(one.errors + one.refused));
+      const latency = latencyOf(one.id);
+      setText(parts.requests.firstChild, rate(rates.of(`endpoint ${one.id} requests`)));
+      setText(parts.requests.lastChild, `${number(one.served)} in all${one.active ? `, ${number(one.active)} now` : ""}`);
+      setText(parts.latency.firstChild, latency ? `${number(latency.median)} ms` : "–");
+      setText(parts.latency.lastChild, latency ? `median of ${number(latency.count)}` : "");
+      setText(parts.errors.firstChild, number(one.errors + one.refused));
+      setText(parts.errors.lastChild, one.errors + one.refused ? rate(rates.of(`endpoint ${one.id} errors`)) : "");
       setAttribute(parts.errors, "data-some", one.errors + one.refused ? "" : null);
     });
   showEmpty("no-endpoints", endpoints.length === 0);
-  const shown = endpoints.find((one) => one.id === box.id);
-  if (box.id !== null && shown === undefined) closeBox();
-  box.serving = shown?.serving?.number ?? null;
+  const boxed = endpoints.find((one) => one.id === box.id);
+  if (box.id !== null && boxed === undefined) closeBox();
+  box.serving = boxed?.serving?.number ?? null;
 }
 
 function closeBox() {
@@ -85,7 +100,7 @@ async function drawVersions() {
     },
     ({ parts }, one) => {
       const serves = one.number === box.serving;
-      setState(parts.number.lastChild, serves ? "healthy" : "idle", serves ? "serving" : "");
+      setState(parts.number.lastChild, serves ? "healthy" : "off", serves ? "serving" : "");
       setAttribute(parts.number.lastChild, "hidden", serves ? null : "");
       setText(parts.stored, ago(one.created_at));
       setText(parts.deployed, ago(one.deployed_at));
@@ -168,11 +183,16 @@ function compile() {
     (version) => `Version ${version.number} compiles; it is not deployed.`);
 }
 
-function rollBack() {
+async function rollBack() {
+  const { id, serving } = box;
+  const now = serving === null ? "Its last version serves again." : `Version ${serving} stops, and the version before it serves again.`;
+  if (!(await confirmed(`Roll back endpoint ${id}? ${now}`, "Roll back")) || box.id !== id) return undefined;
   return attempt((id) => call("POST", endpointPath(id, "roll-back")), (version) => `Rolled back. ${servingMessage(version)}`);
 }
 
-function undeploy() {
+async function undeploy() {
+  const { id } = box;
+  if (!(await confirmed(`Undeploy endpoint ${id}? Its requests get 503 until a version is deployed.`, "Undeploy")) || box.id !== id) return undefined;
   return attempt((id) => call("POST", endpointPath(id, "undeploy")), () => "Undeployed: no version is serving.");
 }
 

@@ -36,11 +36,12 @@ function plural(count, word) {
 }
 
 /** The states of a backend, in the order of the legend. */
-const STATES = ["healthy", "full", "idle", "unknown", "draining", "ejected", "unhealthy"];
+const STATES = ["healthy", "full", "weight 0", "unknown", "draining", "ejected", "unhealthy"];
+const PROBLEM_STATES = new Set(["unhealthy", "ejected"]);
 const MEANINGS = {
   healthy: "takes clients",
   full: "at its hard limit",
-  idle: "weight 0: no new clients",
+  "weight 0": "no new clients by its weight",
   unknown: "not probed yet",
   draining: "drained: no new connections",
   ejected: "for a while: connections to it failed",
@@ -53,7 +54,7 @@ function stateOf(backend) {
   if (backend.state === "ejected") return "ejected";
   if (backend.state === "unknown") return "unknown";
   if (backend.hard_limit > 0 && backend.connections >= backend.hard_limit) return "full";
-  return backend.weight === 0 ? "idle" : "healthy";
+  return backend.weight === 0 ? "weight 0" : "healthy";
 }
 
 /** Return the load of a backend: 1 at its soft limit. */

@@ -5,7 +5,7 @@ const MESSAGE_MILLISECONDS = 8000;
 
 const rates = new Rates();
 /** The state of the page: time of the last refresh, its error, the number of the sign-in (0: signed out). */
-const view = { at: null, refreshing: null, error: null, session: 0, bearer: null, messageTimer: null };
+const view = { at: null, refreshing: null, error: null, session: 0, bearer: null, found: null, messageTimer: null };
 let sessions = 0;
 
 function setPageState(state) {
@@ -36,6 +36,9 @@ async function fetchAll() {
     pool.isHttp = frontends.items.some((one) => one.pool === pool.name && one.protocol === "http");
     for (const backend of pool.shown) backend.key = `${pool.name} ${backend.id}`;
   });
+  const lasts = new Map(pools.filter((pool) => pool.candidates === 1).flatMap((pool) =>
+    pool.shown.filter((backend) => backend.takes_new_clients).map((backend) => [backend.id, pool.name])));
+  for (const backend of pools.flatMap((pool) => pool.shown)) backend.lastOf = lasts.get(backend.id) ?? null;
   const sum = (field) => realPools.reduce((total, pool) => total + pool[field], 0);
   const all = { pools: realPools.length, backends: sum("backends"), candidates: sum("candidates"),
     sent: frontends.bytes_sent_total };
@@ -43,12 +46,16 @@ async function fetchAll() {
     services: services.items, actors: actors.items };
 }
 
-function recordRates({ frontends, pools, all }) {
+function recordRates({ frontends, pools, all, endpoints }) {
   if (!rates.begin(performance.now() / 1000)) return;
   const sum = (field) => frontends.reduce((total, one) => total + one[field], 0);
   rates.record("connections", sum("connections_total"));
   rates.record("requests", sum("requests_total"));
   rates.record("sent", all.sent);
+  for (const one of endpoints) {
+    rates.record(`endpoint ${one.id} requests`, one.served + one.refused);
+    rates.record(`endpoint ${one.id} errors`, one.errors + one.refused);
+  }
   for (const one of frontends) {
     rates.record(`frontend ${one.name} connections`, one.connections_total);
     rates.record(`frontend ${one.name} requests`, one.requests_total);
@@ -69,6 +76,8 @@ function draw(found) {
   setText($("region"), status.region ?? "");
   setText($("bearer"), `token ${view.bearer.name} · ${view.bearer.scopes.join(", ")}`);
   document.title = `edgeproxy ${status.region ?? ""} · ${status.ready ? "ready" : status.reasons.join(", ")}`;
+  view.found = found;
+  drawProblems(found);
   drawFigures({ frontends, all, rates });
   drawMap({ backends, clients, region: status.region, poolOf: new Map(frontends.map((one) => [one.name, one.pool])) });
   drawPools(pools, all.pools, rates, toggleDrain);
@@ -77,6 +86,11 @@ function draw(found) {
   drawServices(found.services);
   drawActors(found.actors);
   drawLog();
+}
+
+/** Draw the data at hand again, after a search or another order. */
+function redraw() {
+  if (view.found !== null) draw(view.found);
 }
 
 /** Show the age of the replica, if the backends are replicated from etcd. */
@@ -148,6 +162,8 @@ async function keepRefreshing() {
 
 async function toggleDrain(backend) {
   const verb = backend.is_drained ? "undrain" : "drain";
+  if (verb === "drain" && backend.lastOf !== null && !(await confirmed(
+    `${backend.id} is the last backend of pool ${backend.lastOf} that takes clients. Without it the pool refuses new connections.`, "Drain it"))) return;
   try {
     await call("POST", `/api/backends/${segment(backend.id)}/${verb}`);
     announce(verb === "drain" ? `${backend.id} takes no new connections.` : `${backend.id} takes new connections again.`, "healthy");
@@ -171,7 +187,8 @@ async function signIn() {
 
 function signOut(why = "") {
   sessionStorage.removeItem(TOKEN);
-  Object.assign(view, { at: null, error: null, session: 0, bearer: null });
+  Object.assign(view, { at: null, error: null, session: 0, bearer: null, found: null });
+  $("confirm").close("");
   setPageState("signed-out");
   closeBox();
   setText($("sign-in-error"), why);

@@ -3,6 +3,7 @@
 const PLACES = JSON.parse($("places").textContent);
 const MAP_WIDTH = 1000;
 const RING_SECONDS = 60;
+const MOST_LABELS = 60;
 
 /** Return the point of a country, else of a region; null: unknown. */
 function placeOf(country, region) {
@@ -140,10 +141,10 @@ function drawPop(pop, region, size) {
 
 /** Label the marks where there is space, unhealthy backends first. */
 function drawLabels(marks, pop, region, { unit, size }) {
-  const wanted = [...marks].sort((a, b) => STATES.indexOf(b.state) - STATES.indexOf(a.state))
+  const wanted = [...marks].sort((a, b) => STATES.indexOf(b.state) - STATES.indexOf(a.state)).slice(0, MOST_LABELS)
     .map((mark) => ({ key: mark.key, text: mark.backend.id, x: mark.x, y: mark.y, radius: mark.radius, kind: mark.state }));
   if (pop !== null) wanted.unshift({ key: " pop", text: `this edge · ${region}`, x: pop[0], y: pop[1], radius: 7 * size, kind: "pop" });
-  const taken = wanted.map(({ x, y, radius }) => [x - radius, y - radius, x + radius, y + radius]);
+  const taken = [...marks, ...wanted].map(({ x, y, radius }) => [x - radius, y - radius, x + radius, y + radius]);
   const shown = [];
   for (const label of wanted) {
     if (label.text.length > 24) label.text = `${label.text.slice(0, 23)}…`;
@@ -196,6 +197,8 @@ function drawMap(world) {
   drawArcs(arcs, scale.size);
   drawLabels(marks, pop, region, scale);
   const states = drawLegend(backends);
+  for (const [id, isShown] of [["key-client", arcs.some((arc) => !arc.isLocal)], ["key-ring", arcs.some((arc) => arc.isLocal)],
+    ["key-pop", pop !== null]]) setAttribute($(id), "hidden", isShown ? null : "");
   const from = [...new Set(arcs.map((arc) => arc.where))];
   const covered = Math.min(clients.covers_seconds, RING_SECONDS);
   setText($("map-summary"), [
@@ -206,7 +209,7 @@ function drawMap(world) {
   const hidden = backends.length - marks.length;
   setText($("map-note"), [
     "Backends and clients are shown in the middle of their country; a mark grows with its load.",
-    arcs.length ? `Arcs show clients of the last ${duration(covered)} and those connected now, rings those served in their own country.` : "",
+    arcs.length ? `Clients are those connected now and those of the last ${duration(covered)}.` : "",
     unplaced ? `Not shown: ${plural(unplaced, "client")} from an unknown country.` : "",
     hidden ? `Not shown: ${plural(hidden, "backend")} without a known country or region.` : "",
   ].filter(Boolean).join(" "));

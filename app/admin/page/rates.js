@@ -41,6 +41,19 @@ class Rates {
     return (last.total - base.total) / (last.at - base.at);
   }
 
+  /** Return how much a total grew while the page has known it, at most over the last two minutes. */
+  growth(key) {
+    const samples = this.#samples.get(key) ?? [];
+    return samples.length ? samples.at(-1).total - samples[0].total : 0;
+  }
+
+  /** Return how many seconds ago a total was seen to grow first. */
+  secondsSinceGrowth(key) {
+    const samples = this.#samples.get(key) ?? [];
+    const first = samples.find((one) => one.total > samples[0].total);
+    return first ? performance.now() / 1000 - first.at : null;
+  }
+
   /** Return the rates per second between refreshes, oldest first. */
   series(key) {
     const samples = this.#samples.get(key) ?? [];
@@ -48,13 +61,22 @@ class Rates {
   }
 }
 
-/** Create a chart with the newest value at the right. It is hidden from screen readers: the text beside it has the value. */
+/** Create a chart with its axis: its time span, and the greatest value. The newest value at the right. It is hidden from screen readers: the text beside it has the value. */
 function sparkline() {
-  return svg("svg", { class: "spark", viewBox: `0 0 ${SERIES_LENGTH} 20`, preserveAspectRatio: "none", "aria-hidden": "true" },
+  const axis = el("span", { class: "axis" }, el("span"), el("span"), el("span", {}, "now"));
+  return el("span", { class: "chart", "aria-hidden": "true" }, lineChart(), axis);
+}
+
+function lineChart() {
+  return svg("svg", { class: "spark", viewBox: `0 0 ${SERIES_LENGTH} 20`, preserveAspectRatio: "none" },
     svg("path", { class: "area" }), svg("path", { class: "stroke" }));
 }
 
-function drawSparkline(node, series) {
+/** Draw a series, its greatest value written by `write`. */
+function drawSparkline(chart, series, write = rate) {
+  const [node, axis] = chart.children;
+  setText(axis.children[0], `${duration((SERIES_LENGTH * REFRESH_MILLISECONDS) / 1000)} ago`);
+  setText(axis.children[1], series.length ? `max ${write(Math.max(...series))}` : "");
   const top = Math.max(1, ...series);
   const start = SERIES_LENGTH - series.length;
   const points = series.map((value, i) => `${start + i + 1} ${(19 - (value / top) * 17).toFixed(1)}`);

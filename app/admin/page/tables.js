@@ -2,7 +2,9 @@
 
 const HISTORY_SECONDS = 600;
 const MOST_POOLS = 20;
-const MOST_BACKENDS = 200;
+/** Fetched of each pool, and shown of those that match. */
+const MOST_BACKENDS = 1000;
+const MOST_ROWS = 200;
 
 /** Show either the note for an empty list or the table before it. */
 function showEmpty(id, isEmpty) {
@@ -36,14 +38,34 @@ function drawFigures({ frontends, all, rates }) {
     (node, [, , value, rest, series]) => {
       setText(node.children[1].children[0], value);
       setText(node.children[1].children[1], rest);
-      if (series) drawSparkline(node.children[2], series);
+      if (series) drawSparkline(node.children[2], series, node.key === "sent" ? (top) => `${bytes(top)}/s` : rate);
     });
 }
 
 // Pools and their backends
 
+const BACKEND_COLUMNS = {
+  backend: ["Backend", "name", (one) => one.id], place: ["Place", "", (one) => `${one.country ?? "~"} ${one.region ?? "~"}`],
+  state: ["State", "", (one) => -severityOf(one)], load: ["Load", "load", loadOf],
+  connections: ["New", "number", (one) => rates.of(`${one.key} connections`)],
+  requests: ["Requests", "number", (one) => rates.of(`${one.key} requests`)],
+  sent: ["To clients", "number", (one) => rates.of(`${one.key} sent`)],
+  errors: ["Errors", "number", (one) => one.errors_total], history: ["Health, last 10 min", "history", null, () => [
+    "Health", el("span", { class: "axis" }, el("span", {}, `${duration(HISTORY_SECONDS)} ago`), el("span", {}, "now"))]],
+};
+const ROW_COLUMNS = { ...BACKEND_COLUMNS, action: ["", "action"] };
+
+/** Return how much a backend needs attention: problems first. */
+const severityOf = (backend) => (PROBLEM_STATES.has(stateOf(backend)) ? STATES.indexOf(stateOf(backend)) : 0);
+
+const isWanted = (backend) => matchesState(stateOf(backend)) &&
+  matchesSearch(backend.id, backend.address, backend.host_name, backend.app, backend.country, backend.region);
+
 function drawPools(pools, count, rates, toggleDrain) {
-  updateChildren($("pools"), pools, (pool) => pool.name, makePool, (node, pool) => updatePool(node, pool, rates, toggleDrain));
+  for (const pool of pools) pool.matching = sorted("backends", pool.shown.filter(isWanted), BACKEND_COLUMNS, (one) => -severityOf(one));
+  const shown = isFiltered() ? pools.filter((pool) => pool.matching.length) : pools;
+  updateChildren($("pools"), shown, (pool) => pool.name, makePool, (node, pool) => updatePool(node, pool, rates, toggleDrain));
+  setAttribute($("no-matches"), "hidden", pools.length && !shown.length ? null : "");
   showEmpty("no-pools", pools.length === 0);
   setAttribute($("more-pools"), "hidden", count > pools.length ? null : "");
   setText($("more-pools"), `The first ${pools.length} of ${number(count)} pools are shown; GET /api/pools lists all.`);
@@ -51,12 +73,10 @@ function drawPools(pools, count, rates, toggleDrain) {
 
 function makePool(pool) {
   const heading = el("h3", {}, el("span", {}, pool.name), el("small"));
-  const titles = [["Backend"], ["Place"], ["State"], ["Load", "load"], ["New", "number"], ["Requests", "number"],
-    ["To clients", "number"], ["Errors", "number"], ["Last ten minutes"]];
-  const head = el("tr", {}, ...titles.map(([title, kind]) => el("th", { scope: "col", class: kind ?? null }, title)),
-    el("th", { scope: "col" }, el("span", { class: "unseen" }, "Actions")));
+  const head = el("thead");
+  makeHead(head, "backends", BACKEND_COLUMNS, el("th", { scope: "col" }, el("span", { class: "unseen" }, "Actions")));
   return el("div", { class: "pool" }, heading,
-    el("table", { "aria-label": `Backends of pool ${pool.name}` }, el("thead", {}, head), el("tbody")),
+    el("table", { "aria-label": `Backends of pool ${pool.name}` }, head, el("tbody")),
     el("p", { class: "empty" }));
 }
 
@@ -66,7 +86,9 @@ function updatePool(node, pool, rates, toggleDrain) {
     pool.frontends.length ? `serves ${pool.frontends.join(", ")}` : "from an earlier configuration",
     `${number(pool.candidates)} of ${number(pool.backends)} take clients`,
     pool.health_check && pool.health_check !== "off" ? `probed by ${pool.health_check}` : "not probed",
-    pool.shown.length < pool.backends ? `the first ${pool.shown.length} are shown` : "",
+    isFiltered() ? `${number(pool.matching.length)} of ${number(pool.shown.length)} match` : "",
+    pool.matching.length > MOST_ROWS ? `${MOST_ROWS} are shown: search or sort for others` : "",
+    pool.shown.length < pool.backends ? `only the first ${number(pool.shown.length)} are searched` : "",
     pool.fails_open ? "all are down, all are used anyway" : "",
   ];
   setText(heading.lastChild, facts.filter(Boolean).join(" · "));
@@ -74,24 +96,22 @@ function updatePool(node, pool, rates, toggleDrain) {
   setAttribute(empty, "hidden", pool.shown.length ? "" : null);
   setText(empty, pool.app === null ? "This pool has no server." :
     "No backend in the routing database yet: add some with scripts/seed_backends.py or POST /api/backends.");
-  updateChildren(table.tBodies[0], pool.shown, (backend) => backend.key, (backend) => makeBackend(backend, pool, toggleDrain),
+  updateChildren(table.tBodies[0], pool.matching.slice(0, MOST_ROWS), (backend) => backend.key, (backend) => makeBackend(backend, pool, toggleDrain),
     (line, backend) => updateBackend(line, backend, rates, pool.isHttp));
 }
 
 function makeBackend(backend, pool, toggleDrain) {
-  const line = row({
-    backend: ["Backend", "name"], place: ["Place"], state: ["State"], load: ["Load", "load"],
-    connections: ["New", "number"], requests: ["Requests", "number"], sent: ["To clients", "number"],
-    errors: ["Errors", "number"], history: ["Last ten minutes", "history"], action: ["", "action"],
-  });
+  const line = row(ROW_COLUMNS);
   const { parts } = line;
   parts.backend.append(el("b", {}, backend.id), el("small"));
   parts.state.append(pill(), el("small"));
   parts.load.append(el("span", { class: "meter", "aria-hidden": "true" }, el("span")), el("span", { class: "of" }));
   parts.history.append(el("span", { class: "strip", role: "img" }));
+  parts.action.append(el("button", { type: "button", "aria-label": `Log lines of backend ${backend.id}`,
+    onclick: () => searchLog(`backend=${backend.id}`) }, "Log"));
   if (pool.app !== null) {
     line.button = el("button", { type: "button", onclick: () => toggleDrain(line.backend) });
-    parts.action.append(line.button);
+    parts.action.prepend(line.button);
   }
   return line;
 }
@@ -141,11 +161,19 @@ function drawHistory(strip, history) {
 
 // Frontends, services, actors
 
+const FRONTEND_COLUMNS = {
+  name: ["Frontend", "name", (one) => one.name], listens: ["Listens on", "", (one) => one.listeners.join()],
+  to: ["Pool", "", (one) => one.pool], open: ["Open", "number", (one) => one.connections],
+  connections: ["New", "number", (one) => rates.of(`frontend ${one.name} connections`)],
+  requests: ["Requests", "number", (one) => rates.of(`frontend ${one.name} requests`)], spark: ["Last two minutes", "sparks", null],
+};
+makeHead($("frontend-head"), "frontends", FRONTEND_COLUMNS);
+
 function drawFrontends(frontends, rates) {
-  updateChildren($("frontend-rows"), frontends, (one) => one.name,
+  const shown = frontends.filter((one) => matchesSearch(one.name, one.pool, ...one.listeners));
+  updateChildren($("frontend-rows"), sorted("frontends", shown, FRONTEND_COLUMNS), (one) => one.name,
     (one) => {
-      const line = row({ name: ["Frontend", "name"], listens: ["Listens on"], to: ["Pool"], open: ["Open", "number"],
-        connections: ["New", "number"], requests: ["Requests", "number"], spark: ["Last two minutes", "sparks"] });
+      const line = row(FRONTEND_COLUMNS);
       line.parts.name.append(el("b", {}, one.name), el("small"));
       line.parts.to.append(el("span"), el("small"));
       line.parts.spark.append(sparkline());
@@ -165,11 +193,19 @@ function drawFrontends(frontends, rates) {
   showEmpty("no-frontends", frontends.length === 0);
 }
 
+const failuresOf = (service) => service.errors + service.timeouts + service.busy + service.down;
+const SERVICE_COLUMNS = {
+  name: ["Service", "name", (one) => one.name], state: ["State", "", (one) => (one.is_up ? "up" : "down")],
+  use: ["In use", "number", (one) => one.in_use], depth: ["Waiting", "number", (one) => one.depth],
+  served: ["Calls", "number", (one) => one.served], errors: ["Errors", "number", failuresOf],
+};
+makeHead($("service-head"), "services", SERVICE_COLUMNS);
+
 function drawServices(services) {
-  updateChildren($("service-rows"), services, (one) => one.name,
+  const shown = services.filter((one) => matchesSearch(one.name, one.kind, one.settings.engine));
+  updateChildren($("service-rows"), sorted("services", shown, SERVICE_COLUMNS), (one) => one.name,
     (one) => {
-      const line = row({ name: ["Service", "name"], state: ["State"], use: ["In use", "number"],
-        depth: ["Waiting", "number"], served: ["Calls", "number"], errors: ["Errors", "number"] });
+      const line = row(SERVICE_COLUMNS);
       line.parts.name.append(el("b", {}, one.name), el("small"));
       line.parts.state.append(pill(), el("small"));
       return line;
@@ -181,7 +217,7 @@ function drawServices(services) {
       setText(parts.use, `${number(one.in_use)} of ${number(one.connected)}`);
       setText(parts.depth, number(one.depth));
       setText(parts.served, number(one.served));
-      setText(parts.errors, number(one.errors + one.timeouts + one.busy + one.down));
+      setText(parts.errors, number(failuresOf(one)));
     });
   showEmpty("no-services", services.length === 0);
 }
