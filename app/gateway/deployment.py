@@ -205,9 +205,7 @@ class Deployment:
         """
         with self._lock:
             current = self._require(endpoint_id)
-            history = self._in_thread(self._store.history, endpoint_id)
-            while history and history[-1] == current:
-                history.pop()
+            history = self._history_before(endpoint_id, current)
             if not history:
                 raise NotFound(f"endpoint {endpoint_id!r}: no version was deployed before {_shown(current)}")
             return self._deploy(self._stored(endpoint_id, history[-1]), history)
@@ -219,20 +217,30 @@ class Deployment:
             logger.bind(endpoint=endpoint_id).info("endpoint {}: undeployed", endpoint_id)
 
     def take_out(self, endpoint_id: str, number: int) -> None:
-        """Undeploy a version that holds the event loop, unless another is deployed by now. Logs failures."""
+        """Undeploy a version that holds the event loop, unless another is deployed by now. Logs failures.
+
+        A roll-back does not return to it.
+        """
         bound = logger.bind(endpoint=endpoint_id, version=number)
         try:
             with self._lock:
                 if self._require(endpoint_id) != number:
                     return
-                self._undeploy(endpoint_id)
+                self._undeploy(endpoint_id, self._history_before(endpoint_id, number))
         except (NotFound, StoreError, AskTimeoutError) as error:
             bound.error("endpoint {}: version {} cannot be taken out of service: {}", endpoint_id, number, error)
         else:
             bound.error("endpoint {}: version {} is out of service: it holds the event loop", endpoint_id, number)
 
-    def _undeploy(self, endpoint_id: str) -> None:
-        if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time()):
+    def _history_before(self, endpoint_id: str, number: int | None) -> list[int]:
+        """Return the deployments before that of a version, the latest last."""
+        history = self._in_thread(self._store.history, endpoint_id)
+        while history and history[-1] == number:
+            history.pop()
+        return history
+
+    def _undeploy(self, endpoint_id: str, history: list[int] | None = None) -> None:
+        if not self._in_thread(self._store.set_deployed, endpoint_id, None, time.time(), history):
             raise _no_endpoint(endpoint_id)
         ask(self._handlers, UndeployHandler(endpoint_id), timeout_s=ASK_TIMEOUT_SECONDS)
 

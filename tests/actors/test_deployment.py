@@ -164,6 +164,13 @@ def test_a_roll_back_goes_to_what_served_before_whatever_its_number(served):
     assert [served.deployment.roll_back("hello").number for _ in range(2)] == [3, 1]
 
 
+def test_a_roll_back_does_not_return_to_a_version_taken_out_of_service(served):
+    served.deployment.deploy_source("hello", answering("two"))
+    served.deployment.take_out("hello", 2)
+    assert served.on_disk() == {"hello": None}
+    assert served.deployment.roll_back("hello").number == 1
+
+
 def test_a_failed_roll_back_changes_nothing(served):
     served.deployment.deploy_source("hello", answering("two"))
     served.deployment.upload("hello", "1 / 0")
