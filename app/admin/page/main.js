@@ -30,9 +30,9 @@ async function fetchAll() {
   ]);
   const realPools = allPools.items.filter((pool) => pool.name !== ""); // "": the pool of frontends without backends
   const pools = realPools.slice(0, MOST_POOLS);
-  const listed = await Promise.all(pools.map((pool) => get(`/api/pools/${segment(pool.name)}/backends?count=${MOST_BACKENDS}`)));
+  const listed = await Promise.all(pools.map(fetchBackends));
   pools.forEach((pool, i) => {
-    pool.shown = listed[i].items;
+    pool.shown = listed[i];
     pool.isHttp = frontends.items.some((one) => one.pool === pool.name && one.protocol === "http");
     for (const backend of pool.shown) backend.key = `${pool.name} ${backend.id}`;
   });
@@ -44,6 +44,17 @@ async function fetchAll() {
     sent: frontends.bytes_sent_total };
   return { status, frontends: frontends.items, pools, all, clients, endpoints: endpoints.items,
     services: services.items, actors: actors.items };
+}
+
+/** Fetch the first backends of a pool, in parts that do not hold up the edge. */
+async function fetchBackends(pool) {
+  const found = [];
+  for (let first = 0; first !== null && first < MOST_BACKENDS;) {
+    const { items, next } = await get(`/api/pools/${segment(pool.name)}/backends?first=${first}&count=${BACKENDS_A_REQUEST}`);
+    found.push(...items);
+    first = next;
+  }
+  return found;
 }
 
 function recordRates({ frontends, pools, all, endpoints }) {

@@ -2,8 +2,9 @@
 
 const HISTORY_SECONDS = 600;
 const MOST_POOLS = 20;
-/** Fetched of each pool, and shown of those that match. */
+/** Fetched of each pool, in one request, and shown of those that match. */
 const MOST_BACKENDS = 1000;
+const BACKENDS_A_REQUEST = 200;
 const MOST_ROWS = 200;
 
 /** Show either the note for an empty list or the table before it. */
