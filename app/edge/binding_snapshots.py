@@ -33,13 +33,14 @@ class BindingSnapshots:
     def restore(self, table: AffinityTable, ttl_seconds: float) -> None:
         """Put the bindings of the file into the table; a file that cannot be read is logged."""
         try:
-            restored = self._file.read(ttl_seconds)
+            restored, left_out = self._file.read(ttl_seconds)
         except (OSError, ValueError) as error:
             logger.error("bindings not restored: {}", error)
             return
         for binding in restored:
             table.restore(binding)
-        logger.info("{} restored", counted(len(restored), "binding"))
+        why = f": {left_out}" if left_out else ""
+        logger.info("{} restored{}", counted(len(restored), "binding"), why)
 
     def write(self) -> None:
         """Replace the file by the bindings of now. Raises OSError; TimeoutError after 30 s."""

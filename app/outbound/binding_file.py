@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -35,6 +35,13 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
+class Stored(NamedTuple):
+    """What a file has that holds now, and why the rest does not; empty if there is no rest."""
+
+    bindings: list[Binding]
+    left_out: str
+
+
 class BindingFile:
     """Reads and writes bindings, whose times outside the file are monotonic. All calls block."""
 
@@ -58,19 +65,22 @@ class BindingFile:
         except OSError:
             return True
 
-    def read(self, ttl_seconds: float) -> list[Binding]:
-        """Return the unexpired bindings, soonest expiry first; none if the file is absent or too old.
+    def read(self, ttl_seconds: float) -> Stored:
+        """Return the unexpired bindings, soonest expiry first, and why others are left out.
 
         Raises ValueError for another kind of file, OSError if it cannot be read.
         """
         try:
             lines = read_regular(self._path).splitlines()
         except FileNotFoundError:
-            return []
+            return Stored([], f"{self._path} does not exist yet")
         try:
             head = _decode_head(lines[0])
-            if head.format != FORMAT or time.time() - head.saved_at > ttl_seconds:
-                return []
+            if head.format != FORMAT:
+                return Stored([], f"{self._path} has format {head.format}, this version reads {FORMAT}")
+            age = time.time() - head.saved_at
+            if age > ttl_seconds:
+                return Stored([], f"{self._path} was written {age:.0f} s ago, the TTL is {ttl_seconds:g} s")
             decoded = [_decode_line(line) for line in lines[1:]]
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise ValueError(f"{self._path}: is not a snapshot of bindings: {error}") from None
@@ -78,7 +88,18 @@ class BindingFile:
         # If the clock was set back, bindings must not live longer than the TTL.
         live = [b for b in decoded if now < b.expires_at <= now + ttl_seconds]
         live.sort(key=lambda b: b.expires_at)
-        return [Binding(b.client, b.backend_id, b.expires_at + to_monotonic) for b in live]
+        restored = [Binding(b.client, b.backend_id, b.expires_at + to_monotonic) for b in live]
+        return Stored(restored, _why_left_out(decoded, now, ttl_seconds, -age))
+
+
+def _why_left_out(stored: list[_Line], now: float, ttl_seconds: float, seconds_ahead: float) -> str:
+    expired = sum(one.expires_at <= now for one in stored)
+    too_long = sum(one.expires_at > now + ttl_seconds for one in stored)
+    reasons = [f"{expired} have expired"] if expired else []
+    if too_long:
+        clock = f"the file is of a time {seconds_ahead:.0f} s ahead of the clock, " if seconds_ahead > 0 else ""
+        reasons.append(f"{clock}{too_long} would live longer than the TTL of {ttl_seconds:g} s")
+    return "; ".join(reasons)
 
 
 class BindingWriter:

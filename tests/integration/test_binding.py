@@ -1,5 +1,7 @@
 """Bindings: a client stays with its backend until the TTL expires, and moves if the backend is unavailable."""
 
+import json
+import time
 from contextlib import ExitStack
 
 import gevent
@@ -179,6 +181,16 @@ def test_bindings_survive_a_restart(town, edge, tmp_path):
     assert [visit(after, source) for source in sources] == homes
     assert affinities(after, sources[-1], 1) == ["hit"]
     assert after.event("12 bindings restored")
+
+
+def test_a_restart_with_the_clock_a_day_back_says_why_no_binding_is_restored(town, edge, tmp_path):
+    snapshot, tomorrow = tmp_path / "bindings", time.time() + 86_400
+    lines = [{"format": 1, "saved_at": tomorrow}, ["default 127.0.0.1", "a", tomorrow + 600]]
+    snapshot.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    proxy = edge(town.rows, BINDING_SNAPSHOT=snapshot, BINDING_TTL_SECS=600)
+    (said,) = [line["event"] for line in proxy.log() if "bindings restored" in line["event"]]
+    assert said.startswith("0 bindings restored: the file is of a time 86")
+    assert said.endswith(" s ahead of the clock, 1 would live longer than the TTL of 600 s")
 
 
 def test_an_unreadable_snapshot_costs_the_bindings_and_not_the_start(town, edge, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def write_lines(path: Path, *lines: Any) -> None:
 
 
 def clients(path: Path, ttl_seconds: float = TTL) -> list[str]:
-    return [binding.client for binding in BindingFile(path).read(ttl_seconds)]
+    return [binding.client for binding in BindingFile(path).read(ttl_seconds).bindings]
 
 
 # There and back
@@ -53,7 +54,7 @@ def clients(path: Path, ttl_seconds: float = TTL) -> list[str]:
 def test_bindings_survive_a_round_trip(path: Path) -> None:
     kept = bindings(100, 200, 300)
     write(path, kept[:2], [], kept[2:])
-    found = BindingFile(path).read(TTL)
+    found = BindingFile(path).read(TTL).bindings
     assert [(one.client, one.backend_id) for one in found] == [(one.client, one.backend_id) for one in kept]
     assert [one.expires_at for one in found] == pytest.approx([one.expires_at for one in kept], abs=0.05)
 
@@ -95,7 +96,7 @@ def test_a_missing_file_means_no_bindings(path: Path) -> None:
 def test_any_name_survives(tmp_path_factory: pytest.TempPathFactory, client: str, backend_id: str) -> None:
     path = tmp_path_factory.mktemp("names") / "bindings.jsonl"
     write(path, [Binding(client, backend_id, time.monotonic() + 60)])
-    (found,) = BindingFile(path).read(TTL)
+    (found,) = BindingFile(path).read(TTL).bindings
     assert (found.client, found.backend_id) == (client, backend_id)
 
 
@@ -118,7 +119,7 @@ def test_a_file_older_than_the_time_to_live_is_too_old(path: Path) -> None:
 def test_a_file_from_a_minute_ago_is_good(path: Path) -> None:
     now = time.time()
     write_lines(path, {"format": FORMAT, "saved_at": now - 60}, ["c", "a", now + 540], ["d", "a", now - 1])
-    (found,) = BindingFile(path).read(TTL)
+    (found,) = BindingFile(path).read(TTL).bindings
     assert found.client == "c"
     assert found.expires_at - time.monotonic() == pytest.approx(540, abs=1)
 
@@ -126,7 +127,7 @@ def test_a_file_from_a_minute_ago_is_good(path: Path) -> None:
 def test_a_clock_that_was_set_back_makes_no_binding_live_longer(path: Path) -> None:
     saved_at = time.time() + 3600
     write_lines(path, {"format": FORMAT, "saved_at": saved_at}, ["c", "a", saved_at + TTL], ["d", "a", saved_at + 1])
-    assert all(one.expires_at <= time.monotonic() + TTL for one in BindingFile(path).read(TTL))
+    assert all(one.expires_at <= time.monotonic() + TTL for one in BindingFile(path).read(TTL).bindings)
 
 
 def test_a_clock_that_was_set_ahead_ends_bindings_early_and_breaks_nothing(path: Path) -> None:
@@ -137,12 +138,32 @@ def test_a_clock_that_was_set_ahead_ends_bindings_early_and_breaks_nothing(path:
 
 def test_a_shorter_time_to_live_than_at_the_writing_holds(path: Path) -> None:
     write(path, bindings(30, 500))
-    assert all(one.expires_at <= time.monotonic() + 60 for one in BindingFile(path).read(60))
+    assert all(one.expires_at <= time.monotonic() + 60 for one in BindingFile(path).read(60).bindings)
 
 
 def test_a_file_of_another_format_is_left_alone(path: Path) -> None:
     write_lines(path, {"format": FORMAT + 1, "saved_at": time.time()}, {"what": "ever"})
     assert clients(path) == []
+
+
+def test_what_is_left_out_is_said_with_its_cause(path: Path) -> None:
+    def left_out() -> str:
+        return BindingFile(path).read(TTL).left_out
+
+    now = time.time()
+    assert left_out() == f"{path} does not exist yet"
+    write(path, bindings(100))
+    assert left_out() == ""
+    write(path, bindings(100, -1, -2))
+    assert left_out() == "2 have expired"
+    ahead = now + 86_400
+    write_lines(path, {"format": FORMAT, "saved_at": ahead}, ["c", "a", ahead + TTL], ["d", "a", ahead + 1])
+    why = r"the file is of a time 86[34]\d\d s ahead of the clock, 2 would live longer than the TTL of 600 s"
+    assert re.fullmatch(why, left_out())
+    write_lines(path, {"format": FORMAT, "saved_at": now - 3600}, ["c", "a", now])
+    assert left_out() == f"{path} was written 3600 s ago, the TTL is 600 s"
+    write_lines(path, {"format": FORMAT + 1, "saved_at": now}, {"what": "ever"})
+    assert left_out() == f"{path} has format 2, this version reads 1"
 
 
 # Junk
