@@ -24,7 +24,7 @@ from app.admin import (
 from app.admin.access import Authenticator
 from app.admin.api import Api
 from app.admin.forwarding import forward_changes
-from app.admin.routing_file import RoutingFile, require_registrable
+from app.admin.routing_file import RoutingFile, explain_server, require_registrable
 from app.admin.token_service import TokenService
 from app.domain import metric_names as names
 from app.edge.parts import EdgeParts
@@ -40,7 +40,9 @@ def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, 
     api = Api(authenticator, edge.log.write_access, lambda status: edge.count(names.ADMIN_REQUESTS, str(status)))
     if edge.config().is_replicated:
         forward_changes(api, edge.config().replicator_listen_addr)
-    backends.add_routes(api, RoutingFile(edge.config, edge.routing_thread))
+    backends.add_routes(
+        api, RoutingFile(edge.config, edge.routing_thread), lambda one: explain_server(edge.config(), one)
+    )
     registrations.add_routes(api, edge.registrar, lambda: require_registrable(edge.config()))
     for subject in (
         connections,

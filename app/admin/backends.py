@@ -152,17 +152,21 @@ class StoreAccess(Protocol):
     def __call__(self, work: Callable[[BackendTable], T], *, creates_store: bool = False) -> T: ...
 
 
-def add_routes(api: Api, access: StoreAccess) -> None:
-    """Add the routes of this subject."""
+def add_routes(api: Api, access: StoreAccess, explain: Callable[[str], str | None] = lambda _id: None) -> None:
+    """Add the routes of this subject. `explain(id)` says what to do with a backend that is not in the table."""
     thread = WorkerThread()
     api.wsgi.before_request(_refuse_other_methods)
 
-    def stored(work: Callable[[BackendTable], T], *, creates_store: bool = False) -> T:
-        """Run work on the store. Raises Problem, RepositoryError."""
+    def stored(work: Callable[[BackendTable], T], *, creates_store: bool = False, changes: str = "") -> T:
+        """Run work on the store, which may change an existing backend. Raises Problem, RepositoryError."""
         try:
             return access(work, creates_store=creates_store)
-        except KeyError as missing:
-            raise Problem(404, f"no such backend: {missing.args[0]}") from None
+        except (KeyError, Problem) as error:
+            if explained := explain(changes):
+                raise Problem(409, explained) from None
+            if isinstance(error, KeyError):
+                raise Problem(404, f"no such backend: {error.args[0]}") from None
+            raise
 
     @api.get("/api/backends", Scope.READ, tag=TAG, response=BackendRows, problems=(409,))
     def list_backends(query: Page) -> BackendRows:
@@ -207,17 +211,17 @@ def add_routes(api: Api, access: StoreAccess) -> None:
     @api.post("/api/backends/<path:backend_id>/drain", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def drain_backend(path: BackendPath, query: DrainQuery) -> None:
         """Send a backend no new connections; bound clients move to others, open connections finish."""
-        stored(lambda store: store.drain([path.backend_id], query.deadline_seconds))
+        stored(lambda store: store.drain([path.backend_id], query.deadline_seconds), changes=path.backend_id)
 
     @api.post("/api/backends/<path:backend_id>/undrain", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def undrain_backend(path: BackendPath) -> None:
         """End a drain: the backend takes new connections again."""
-        stored(lambda store: store.undrain([path.backend_id]))
+        stored(lambda store: store.undrain([path.backend_id]), changes=path.backend_id)
 
     @api.delete("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
     def remove_backend(path: BackendPath) -> None:
         """Delete a backend."""
-        stored(lambda store: store.remove([path.backend_id]))
+        stored(lambda store: store.remove([path.backend_id]), changes=path.backend_id)
 
     @api.put("/api/backends", Scope.OPERATE, tag=TAG, response=LoadedBackends, problems=(409,), is_bulk=True)
     def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:

@@ -17,7 +17,11 @@ T = TypeVar("T")
 def require_routing(config: Config) -> None:
     """Raise Problem if no pool uses the routing database."""
     if all(pool.app is None for pool in config.pools):
-        raise Problem(409, "no pool of this edge takes its backends from a routing database")
+        raise Problem(
+            409,
+            "no pool of this edge takes its backends from a routing database: its servers are those of "
+            f"{config.config_path or 'the configuration'}, where weight: 0 and a reload drain one",
+        )
 
 
 def require_registrable(config: Config) -> None:
@@ -27,6 +31,17 @@ def require_registrable(config: Config) -> None:
         raise Problem(
             409, "registration needs a routing database in SQLite, or replicated from etcd; this edge has PostgreSQL"
         )
+
+
+def explain_server(config: Config, backend_id: str) -> str | None:
+    """Return what to do with a server of the configuration file, None for any other backend."""
+    servers = {str(server.address) for pool in config.pools for server in pool.servers}
+    if backend_id not in servers:
+        return None
+    return (
+        f"{backend_id} is a server of {config.config_path or 'the configuration'}, not of the routing database: "
+        "to drain it, give it weight: 0 there and reload; to remove it, remove it there"
+    )
 
 
 class RoutingFile:

@@ -58,7 +58,9 @@ class _Table:
             with open_store(self.database) if self.edge is None else ApiBackendStore(self.edge.api) as store:
                 yield store
         except KeyError as missing:
-            _fail(f"no such backend: {missing.args[0]}; nothing was changed")
+            file = os.environ.get(variable("config"))
+            of_file = f" (servers of {file} are drained there: weight: 0, and a reload)" if file else ""
+            _fail(f"no such backend: {missing.args[0]}{of_file}; nothing was changed")
         except RepositoryError as error:
             _fail(str(error))
         except ApiError as error:

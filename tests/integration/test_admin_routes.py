@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.admin_client import admin_of, admin_variables, edge_with_admin
+from tests.commands import command
 from tests.harness import eventually, frontend, pool, row
 from tests.traffic import ask, is_cut, named, who
 
@@ -168,6 +169,33 @@ def test_an_edge_with_servers_of_its_own_has_no_backends_to_change(edge, tmp_pat
     admin = admin_of(edge(config=config, **admin_variables(tmp_path)), tmp_path)
     assert admin.call("GET", "/api/backends").problem["status"] == 409
     assert admin.call("DELETE", "/api/backends/x").problem["status"] == 409
+    url, token = "http://{}:{}".format(*admin.address), str(tmp_path / "admin.token")
+    done = command("backends", "--api", url, "drain", "127.0.0.1:1", ADMIN_TOKEN_FILE=token)
+    assert "edge.yaml, where weight: 0 and a reload drain one" in done.stderr
+
+
+def test_the_response_for_a_server_of_the_file_says_how_to_drain_it(edge, routing_db, tmp_path):
+    config = {
+        "frontends": [frontend("web", "p"), frontend("rows", "q")],
+        "backends": [pool("p", 1), {"name": "q", "app": ""}],
+    }
+    proxy = edge([row("gru", 2)], config=config, **admin_variables(tmp_path))
+    admin = admin_of(proxy, tmp_path)
+    for call in ("POST X/drain", "POST X/undrain", "DELETE X"):
+        method, path = call.split()
+        problem = admin.call(method, "/api/backends/" + path.replace("X", "127.0.0.1:1")).problem
+        assert problem["status"] == 409
+        assert problem["detail"] == (
+            f"127.0.0.1:1 is a server of {proxy.config_path}, not of the routing database: "
+            "to drain it, give it weight: 0 there and reload; to remove it, remove it there"
+        )
+    assert admin.call("POST", "/api/backends/nobody/drain").problem["status"] == 404
+    assert admin.call("POST", "/api/backends/gru/drain").status == 204
+    done = command("backends", "--db", routing_db, "drain", "127.0.0.1:1", CONFIG=str(proxy.config_path))
+    assert done.stderr == (
+        f"backends: no such backend: 127.0.0.1:1 (servers of {proxy.config_path} are drained there: weight: 0, and a "
+        "reload); nothing was changed\n"
+    )
 
 
 # Connections and bindings

@@ -367,7 +367,7 @@ def test_without_a_pool_on_the_database_registrations_are_refused(tmp_path, edge
     }
     admin = admin_of(edge(config=config, **admin_variables(tmp_path)), tmp_path)
     refused = admin.call("PUT", "/api/registrations/a", {**SERVICE, "port": 1})
-    assert refused.problem["detail"] == "no pool of this edge takes its backends from a routing database"
+    assert refused.problem["detail"].startswith("no pool of this edge takes its backends from a routing database")
     assert refused.status == admin.call("DELETE", "/api/registrations/a").status == 409
 
 
