@@ -5,10 +5,12 @@ The tests run in a copy of the project, on other ports.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import http.client
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -17,7 +19,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent.os import make_nonblocking, nb_read
 
 from tests.commands import clean_environment, run
 from tests.documents import blocks
@@ -68,26 +72,40 @@ class Project:
         done = run([sys.executable, "-m", "app", "backends", "load", "demo.csv"], cwd=self.folder)
         assert done.returncode == 0, done.stderr
 
-    def start(self) -> None:
-        """Run `honcho start` and wait until the edge is live and each process handles signals."""
+    def start(self, *prefix: str, output: int | None = None) -> None:
+        """Run the last command of scripts/start; wait until the edge is live and each process handles signals.
+
+        `output` is the descriptor of a terminal or of a pipe, which goes to the same file.
+        """
+        (arguments,) = re.findall(r'^exec python (.*) "\$@"$', (ROOT / "scripts/start").read_text(), re.MULTILINE)
         self.honcho = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start"],
+            [*(prefix or ["setsid"]), sys.executable, *arguments.split()],
             cwd=self.folder,
             env=self.environment,
-            stdout=self._output,
+            stdin=output,
+            stdout=self._output if output is None else output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         eventually(lambda: self.get(self.metrics_port, "/live")[0] == 200, START_SECONDS, what="the edge lives")
         for name in ("edge", "replicator", "demo", "bgp"):
             eventually(lambda name=name: self.handles_signals(name), START_SECONDS, what=f"{name} handles signals")
 
+    def pids(self) -> dict[str, int]:
+        """Return the ids of the processes that have started, by name."""
+        return {name: int(pid) for name, pid in re.findall(r"(\w+)\.1 started \(pid=(\d+)\)", self.output())}
+
+    def copy(self, descriptor: int) -> None:
+        """Copy what arrives to the output, until there is no more."""
+        make_nonblocking(descriptor)
+        with (self.folder / "output").open("ab", buffering=0) as output, contextlib.suppress(OSError):
+            while text := nb_read(descriptor, 4096):
+                output.write(text)
+
     def handles_signals(self, name: str) -> bool:
         """Return whether a process of the Procfile catches SIGTERM, or waits for it."""
-        found = re.search(rf"{name}\.1 started \(pid=(\d+)\)", self.output())
-        if found is None:
+        process = Path(f"/proc/{self.pids().get(name)}")
+        if not process.exists():
             return False
-        process = Path(f"/proc/{found[1]}")
         caught = re.search(r"^SigCgt:\s*(\w+)$", process.joinpath("status").read_text(), re.MULTILINE)
         is_caught = caught is not None and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
         return bool(is_caught) or "sigtimedwait" in process.joinpath("wchan").read_text()
@@ -134,7 +152,9 @@ class Project:
 
     def clean_up(self) -> None:
         if self.honcho is not None and self.honcho.poll() is None:
-            os.killpg(self.honcho.pid, signal.SIGKILL)  # the session we started it in
+            for pid in (self.honcho.pid, *self.pids().values()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.honcho.wait()
         self._output.close()
 
@@ -228,3 +248,45 @@ def test_a_connection_open_at_the_end_is_served_until_the_drain_time_is_over(pro
     connection.close()
     project.honcho.wait(20)
     assert_clean_end(project.output())
+
+
+def assert_all_end(project: Project, pids: dict[str, int]) -> None:
+    assert pids.keys() == {"edge", "replicator", "demo", "bgp"}
+    project.honcho.wait(20)
+    eventually(lambda: not [pid for pid in pids.values() if Path(f"/proc/{pid}").exists()], what="every process ends")
+    assert project.get(project.metrics_port, "/live")[0] == 0
+
+
+def test_everything_ends_when_its_terminal_is_closed(project):
+    ours, theirs = pty.openpty()
+    reading = gevent.spawn(project.copy, ours)
+    project.start("setsid", "--ctty", output=theirs)
+    os.close(theirs)
+    pids = project.pids()
+    reading.kill()
+    os.close(ours)
+    assert_all_end(project, pids)
+
+
+def test_under_nohup_everything_goes_on_until_nobody_reads_its_output_any_more(project):
+    ours, theirs = os.pipe()
+    reading = gevent.spawn(project.copy, ours)
+    project.start("setsid", "nohup", output=theirs)
+    os.close(theirs)
+    pids = project.pids()
+    project.honcho.send_signal(signal.SIGHUP)
+    os.kill(pids["edge"], signal.SIGHUP)
+    eventually(lambda: "SIGHUP: there is no configuration file" in project.output(), what="it goes on")
+    assert project.honcho.poll() is None
+    reading.kill()
+    os.close(ours)
+
+    def has_ended() -> bool:
+        """Have the edge log something, which honcho cannot print."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids["edge"], signal.SIGHUP)
+        gevent.sleep(0.3)
+        return project.honcho.poll() is not None
+
+    eventually(has_ended, 20, what="honcho ends")
+    assert_all_end(project, pids)
