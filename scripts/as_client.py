@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Send a request as a client with another address: `scripts/as_client.py 200.160.2.3`.
 
-It connects from 127.0.0.2, which the demo's .env trusts (EDGEPROXY_PROXY_PROTOCOL_FROM), sends a PROXY protocol v1
+It connects from 127.0.0.2, which the demo's frontend trusts (proxy_protocol_from), sends a PROXY protocol v1
 header and a GET, and prints the first line of the response, which names the backend. Works with any python3, without
 .venv.
 """
@@ -23,7 +23,7 @@ OUR_ADDRESS = "127.0.0.2"
 TIMEOUT_SECONDS = 10  # longer than the edge's two connect timeouts
 # An edge that does not trust us forwards the PROXY header to the backend as if it were the request.
 POSSIBLE_REASONS = (
-    f"either the edge does not trust {OUR_ADDRESS} (EDGEPROXY_PROXY_PROTOCOL_FROM={OUR_ADDRESS}/32), "
+    f"either the edge does not trust {OUR_ADDRESS} (proxy_protocol_from), "
     "or no backend responded; its access log shows which"
 )
 

@@ -48,7 +48,11 @@ class Project:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("Procfile", ".env.example"):
             shutil.copy(ROOT / name, folder)
-        self.port, self.metrics_port, *self.demo_ports = free_ports(7)
+        self.port, self.metrics_port, self.gateway_port, *self.demo_ports = free_ports(8)
+        frontends = folder / "app/data/demo.yaml"
+        listen = f"[127.0.0.1:{self.port}, '[::1]:{self.port}']"
+        written = frontends.read_text().replace('"*:8080"', listen)
+        frontends.write_text(written.replace('"*:8000"', f"127.0.0.1:{self.gateway_port}"))
         self.environment = clean_environment(
             LISTEN_ADDR=f"127.0.0.1:{self.port},[::1]:{self.port}", METRICS_LISTEN_ADDR=f"127.0.0.1:{self.metrics_port}"
         )
@@ -136,6 +140,8 @@ class Project:
         """Run commands of a document in the folder. Returns their output."""
         script = script.replace("as_client.py", f"as_client.py --edge 127.0.0.1:{self.port}")
         script = script.replace("localhost:8080", f"127.0.0.1:{self.port}")
+        script = script.replace("localhost:8000", f"127.0.0.1:{self.gateway_port}")
+        script = script.replace("/tmp/", f"{self.folder}/")
         command = ["env", "-u", "EDGEPROXY_ENV_FILE", "bash", "-euo", "pipefail", "-c", script]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
@@ -202,16 +208,21 @@ def test_the_tutorial(project):
     project.start()
     eventually(lambda: project.get(project.port, "/")[0] == 200, what="a response through the edge")
     *_, ready, page, token = eventually(lambda: said_of_readiness(project))
-    assert ready.endswith(f"ready: clients connect to 127.0.0.1:{project.port}, [::1]:{project.port}")
-    assert re.search(r"web page and admin API: http://127\.0\.0\.1:\d+/$", page)
+    addresses = f"127.0.0.1:{project.port}, [::1]:{project.port}, 127.0.0.1:{project.gateway_port}"
+    assert ready.endswith(f"ready: clients connect to {addresses}")
+    url = re.search(r"web page and admin API: (http://127\.0\.0\.1:\d+)/$", page)
     assert token.endswith(f"their token: {project.folder / 'admin.token'}")
-    _, clients, explain, drain, token = [one.text for one in blocks("tutorial/five-minutes.md") if one.language == "sh"]
+    _, clients, explain, drain, handler, token = [
+        one.text for one in blocks("tutorial/five-minutes.md") if one.language == "sh"
+    ]
     assert [line for line in project.type(clients).splitlines() if line in PLACES.values()] == [
         *(PLACES[address] for address in ("192.0.2.1", "200.160.2.3", "8.8.8.8", "193.51.208.13")),
         *[PLACES["133.11.0.1"]] * 5,
     ]
     assert "pop_region: af" in project.type(explain.replace("source .venv/bin/activate\n", ""))
     assert PLACES["200.160.2.3"] not in project.type(drain)
+    project.environment["EDGEPROXY_API_URL"] = url[1]
+    assert project.type(handler).splitlines()[-1] == '{"hello":"you"}'
     assert project.type(token).strip()
     lines = (ROOT / "README.md").read_text().partition("## First success")[2].partition("## ")[0]
     typed_here = [line.partition(" #")[0] for text in (clients, explain) for line in text.splitlines()]
