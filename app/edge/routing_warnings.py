@@ -11,6 +11,7 @@ from app.config.faults import did_you_mean, nearest
 from app.config.loops import loop_rule, loops
 from app.domain.explain import obstacle
 from app.domain.model import Backend
+from app.domain.words import counted
 from app.edge.plans import backends_of
 from app.edge.preflight import is_here
 from app.outbound.name_watcher import resolve_once
@@ -34,7 +35,7 @@ def routing_warnings(config: Config) -> Iterator[str]:
         return
     backends = resolve_once(found.backends)
     if found.refused:
-        yield f"routing database: {len(found.refused)} rows refused; `backends list` shows them"
+        yield f"routing database: {counted(len(found.refused), 'row')} refused; `backends list` names them"
     served = [backends_of(pools[frontend.backend], backends) for frontend in users]
     for frontend, rows in zip(users, served, strict=True):
         yield from _darkness(frontend, pools[frontend.backend].app or "", rows, backends)
