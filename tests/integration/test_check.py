@@ -202,7 +202,7 @@ def test_frontends_without_a_backend_in_the_database_are_warnings(place: Path) -
         backends=[*({"name": name, "app": app} for name, app in names.items()), pool("listed", 1)],
     )
     assert warned(place, changes) == [
-        "routing database: 1 rows refused; `backends list` shows them",
+        "routing database: 1 row refused; `backends list` names them",
         "frontend misspelt: the routing database has no backend of app 'gmae', did you mean game?",
         "frontend shop: no backend of app 'shop' takes new clients (weightless: weight 0: bound clients "
         "only; ill: unhealthy in the database)",
