@@ -12,11 +12,10 @@ from app.config.environment import (
     variable,
 )
 from app.config.faults import ConfigError
+from app.config.http_options import HeaderChanges, HttpOptions
 from app.config.model import (
     Frontend,
-    HeaderChanges,
     HealthCheck,
-    HttpOptions,
     Limits,
     Pool,
     Server,

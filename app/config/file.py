@@ -167,7 +167,10 @@ def _keys_at(path: YamlPath, model: type[BaseModel]) -> list[str]:
     for part in path:
         fields = {str(field.validation_alias or name): field for name, field in model.model_fields.items()}
         if part in fields:
-            model = next(_models_in(fields[str(part)].annotation))
+            below = next(_models_in(fields[str(part)].annotation), None)
+            if below is None:
+                return []
+            model = below
     return [str(field.validation_alias or name) for name, field in model.model_fields.items()]
 
 

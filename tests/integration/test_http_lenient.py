@@ -44,7 +44,7 @@ def edge(tmp_path_factory, origin):
 
 
 def test_every_switch_is_tried():
-    assert set(CASES) == set(get_args(Lenience))
+    assert set(CASES) == set(get_args(get_args(Lenience)[0]))
 
 
 @pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from app.config.model import ErrorBody
+from app.config.http_options import ErrorBody
 from app.domain.outcome import State
 from app.wire.http_date import date_now
 

@@ -10,7 +10,7 @@ from typing import Final
 from greenlet import getcurrent
 from loguru import logger
 
-from app.config.model import ErrorBody
+from app.config.http_options import ErrorBody
 from app.domain.errors import ConnectionEnded, Killed
 from app.domain.outcome import Refusal, State
 from app.inbound.access_log import AccessLog
