@@ -166,7 +166,7 @@ def test_a_country_database_that_could_not_be_read_is_tried_again(tmp_path):
         ({"DB_PATH": "/tmp"}, "is a directory"),
         ({"LOG_PATH": "/tmp"}, "is a directory"),
         ({"BINDING_SNAPSHOT": "/nonexistent/x"}, "its directory does not exist"),
-        ({"IDLE_TIMEOUT_SECS": "1e-6"}, "greater than or equal to 0.01"),
+        ({"IDLE_TIMEOUT_SECS": "1e-6"}, "must be at least 0.01"),
     ],
 )
 def test_a_configuration_that_can_never_work_is_refused(variables, rule):
