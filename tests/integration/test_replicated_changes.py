@@ -9,12 +9,12 @@ from urllib.parse import quote
 import gevent
 import pytest
 
-from app.admin.token_service import FIRST_TOKEN_NAME
 from app.cluster.etcd import EtcdClient
 from app.cluster.store import EtcdBackendStore
 from app.domain.model import parse_backend
 from app.domain.words import counted
 from app.outbound.peewee_backends import row_of
+from app.outbound.token_file import FIRST_TOKEN_NAME
 from tests.admin_client import Admin
 from tests.commands import command
 from tests.harness import eventually
