@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -34,8 +33,6 @@ from app.outbound.worker_thread import WorkerThread
 _STOP_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 5.0
 """Between two attempts to restore what is deployed."""
-MOST_OVERRUNS: Final = 2
-"""Times that a version may hold the event loop for longer than its limit, before it is taken out of service."""
 
 
 class EdgeGateway:
@@ -55,9 +52,7 @@ class EdgeGateway:
         self.requests = Handling(
             Dispatch(self._handlers), ServiceClients(self.services.services.address), self._workers
         )
-        self._blocking = BlockingWatch(self.view.count_block, self._count_overrun, self._workers.limits)
-        self._overruns: Counter[tuple[str, int]] = Counter()
-        """By endpoint and version."""
+        self._blocking = BlockingWatch(self.view.count_block, self._take_out_soon, self._workers)
         self._has_started = False
         self._store, self._run = store, thread.run
         self._to_restore = [self.services.restore, self.deployment.restore]
@@ -100,11 +95,15 @@ class EdgeGateway:
             logger.info("gateway: restored")
         self.restore_error = ""
 
-    def _count_overrun(self, endpoint_id: str, number: int) -> None:
-        """Take a version out of service that has held the event loop for too long more than once."""
-        self._overruns[endpoint_id, number] += 1
-        if self._overruns[endpoint_id, number] == MOST_OVERRUNS:
-            gevent.spawn(self.deployment.take_out, endpoint_id, number)
+    def _take_out_soon(self, endpoint_id: str, number: int) -> None:
+        """Take a condemned version out of service, in a greenlet: the heartbeat must not wait."""
+        gevent.spawn(self._take_out, endpoint_id, number)
+
+    def _take_out(self, endpoint_id: str, number: int) -> None:
+        try:
+            self.deployment.take_out(endpoint_id, number)
+        finally:  # deployed again, it begins anew; still in service, because the store failed, it is tried again
+            self._blocking.forgive(endpoint_id, number)
 
     def damaged(self, kind: str) -> dict[str, str]:
         """Return the faults of damaged rows of a kind, `endpoint` or `service`, by id.

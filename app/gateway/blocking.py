@@ -2,10 +2,12 @@
 
 A native thread checks a heartbeat of the loop. If it stops, the stack of the loop's thread shows which handler runs,
 since each handler's module has its own file name (app.gateway.handler_module). Beyond its time limit the thread raises
-Overrun in the handler, again each second. If nothing helps, it ends the process, which honcho's or systemd's restart
-brings back: an edge that hangs serves nobody. The loop logs what happened once it runs again, because the thread must
-not use the log. A request pays nothing for this. A C call that keeps the GIL hides its handler, because the thread
-cannot run either; one that only waits is not interrupted, and ends the process.
+Overrun in the handler, again each second. A version that needs this twice is condemned at once, so that the requests
+already granted to it do not hold the loop in their turn; the loop then takes it out of service. If nothing helps, it
+ends the process, which honcho's or systemd's restart brings back: an edge that hangs serves nobody. The loop logs what
+happened once it runs again, because the thread must not use the log. A request pays nothing for this. A C call that
+keeps the GIL hides its handler, because the thread cannot run either; one that only waits is not interrupted, and ends
+the process.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import re
 import sys
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +27,7 @@ from gevent import monkey
 from gevent.hub import get_hub
 from loguru import logger
 
-from app.gateway.workers import Overrun
+from app.gateway.workers import Overrun, Workers
 
 BEAT_SECONDS: Final = 0.02
 CHECK_SECONDS: Final = 0.05
@@ -33,6 +35,8 @@ BLOCKED_SECONDS: Final = 0.1
 """Time without a heartbeat after which the loop counts as blocked."""
 LONGEST_SECONDS: Final = 5.0
 """The longest that a handler may hold the loop, also where its own time limit is longer; and the limit of an import."""
+MOST_OVERRUNS: Final = 2
+"""Times that a version may hold the loop for longer than its limit, before it is condemned."""
 AGAIN_SECONDS: Final = 1.0
 """Between two attempts to end a handler."""
 LAST_RESORT_SECONDS: Final = 10.0
@@ -59,24 +63,25 @@ class _Blocked(NamedTuple):
 
 
 class BlockingWatch:
-    """Watches for blocking handlers. `limits` are the handlers' time limits in seconds, by endpoint id.
+    """Watches for blocking handlers; knows their limits from `workers`, and condemns versions there.
 
-    In the loop, after each block, `on_blocked(endpoint_id)` is called; `on_overrun(endpoint_id, version)` also, if the
-    handler had to be ended.
+    In the loop, after each block, `on_blocked(endpoint_id)` is called; `on_condemned(endpoint_id, version)` also, if
+    the version is to be taken out of service. `forgive` it then.
     """
 
     def __init__(
         self,
         on_blocked: Callable[[str], None],
-        on_overrun: Callable[[str, int], None],
-        limits: Mapping[str, float],
+        on_condemned: Callable[[str, int], None],
+        workers: Workers,
     ) -> None:
         self._on_blocked = on_blocked
-        self._on_overrun = on_overrun
-        self._limits = limits
+        self._on_condemned = on_condemned
+        self._workers = workers
         self._beat_at = 0.0
         self._found: deque[tuple[str, int, float, str]] = deque()
-        self._overrun: deque[tuple[str, int]] = deque()
+        self._overruns: Counter[tuple[str, int]] = Counter()
+        self._condemned: deque[tuple[str, int]] = deque()
         self._is_stopping = False
         self._loop_thread = 0
         self._timer: Any = None
@@ -95,6 +100,11 @@ class BlockingWatch:
         self._timer.stop()
         self._timer.close()
 
+    def forgive(self, endpoint_id: str, version: int) -> None:
+        """Forget what a version did, because it may be deployed again."""
+        self._overruns.pop((endpoint_id, version), None)
+        self._workers.condemned.discard((endpoint_id, version))
+
     def _beat(self) -> None:
         now = time.monotonic()
         self._beat_at = now
@@ -105,8 +115,8 @@ class BlockingWatch:
                 "endpoint {}: version {} blocked the event loop for {:.2f} s:\n{}", endpoint_id, version, seconds, stack
             )
             self._on_blocked(endpoint_id)
-        while self._overrun:
-            self._on_overrun(*self._overrun.popleft())
+        while self._condemned:
+            self._on_condemned(*self._condemned.popleft())
 
     def _watch(self) -> None:
         """Run in the thread: each time the loop is blocked, find the handler, and end it beyond its limit."""
@@ -128,29 +138,41 @@ class BlockingWatch:
             over = now - held_since - self._limit_of(found)
             if over >= LAST_RESORT_SECONDS:
                 self._end_process(found, now - held_since)
-            if over >= 0 and now - ended_at >= AGAIN_SECONDS:
-                if ended_at < held_since and not found.is_import:
-                    self._overrun.append((found.endpoint_id, found.version))
+            is_first = ended_at < held_since
+            if over >= 0 and (is_first or now - ended_at >= AGAIN_SECONDS):
+                if is_first and not found.is_import:
+                    self._count_overrun((found.endpoint_id, found.version))
                 ended_at = now
-                self._end_handler(beat_at)
+                self._end_handler(found)
 
     def _limit_of(self, found: _Blocked) -> float:
-        limit = LONGEST_SECONDS if found.is_import else self._limits.get(found.endpoint_id, LONGEST_SECONDS)
-        return min(limit, LONGEST_SECONDS)
+        if found.is_import:
+            return LONGEST_SECONDS
+        if (found.endpoint_id, found.version) in self._workers.condemned:  # its calls that had started
+            return 0.0
+        return min(self._workers.limits.get(found.endpoint_id, LONGEST_SECONDS), LONGEST_SECONDS)
+
+    def _count_overrun(self, version: tuple[str, int]) -> None:
+        """Condemn a version from its second overrun on, before the loop can start its next call."""
+        self._overruns[version] += 1
+        if self._overruns[version] >= MOST_OVERRUNS and version not in self._workers.condemned:
+            self._workers.condemned.add(version)
+            self._condemned.append(version)
 
     def _handler_now(self, beat_at: float) -> _Blocked | None:
         """Return the handler that holds the loop since this heartbeat, if it still does."""
         found = _handler_in(sys._current_frames().get(self._loop_thread), beat_at)
         return found if beat_at == self._beat_at else None
 
-    def _end_handler(self, beat_at: float) -> None:
+    def _end_handler(self, found: _Blocked) -> None:
         """Raise Overrun in the handler at its next bytecode. It must hit nothing else: look once more right before."""
-        if self._handler_now(beat_at) is None:
+        running = self._handler_now(found.beat_at)
+        if running is None or running.frame is not found.frame:
             return
         raise_in_thread, thread = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(self._loop_thread)
         raise_in_thread(thread, ctypes.py_object(Overrun))
         monkey.get_original("time", "sleep")(0.001)
-        if beat_at != self._beat_at:  # the handler has ended by itself
+        if found.beat_at != self._beat_at:  # the handler has ended by itself
             raise_in_thread(thread, None)
 
     def _end_process(self, found: _Blocked, seconds: float) -> None:

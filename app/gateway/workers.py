@@ -107,12 +107,15 @@ class Worker:
 
 
 class Workers:
-    """The idle greenlets, by endpoint id and version. `limits` are time limits of handlers in seconds, by endpoint."""
+    """The idle greenlets, by endpoint id and version."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], list[Worker]] = {}
         self._count = 0
         self.limits: dict[str, float] = {}
+        """Time limits of handlers in seconds, by endpoint."""
+        self.condemned: set[tuple[str, int]] = set()
+        """Versions of which no call may start: they hold the event loop (app.gateway.blocking)."""
 
     def take(self, version: tuple[str, int], limit_seconds: float, on_stuck: Callable[[], None]) -> Worker:
         """Return a worker for a request to a version; `on_stuck` is called if its code is abandoned and goes on."""

@@ -47,12 +47,12 @@ def source_of(body):
 
 
 class Scene:
-    """An edge with these handlers, each with room for one request."""
+    """An edge with these handlers, each with room for one request unless `room` says otherwise."""
 
-    def __init__(self, folder, stack, names=tuple(SOURCES), limit=0.5):
+    def __init__(self, folder, stack, names=tuple(SOURCES), limit=0.5, room=1):
         store = SqliteGatewayStore(folder / "gateway.db")
         for name in names:
-            assert store.create_endpoint(Endpoint(name, name, f"/{name}", timeout_seconds=limit, max_concurrency=1))
+            assert store.create_endpoint(Endpoint(name, name, f"/{name}", timeout_seconds=limit, max_concurrency=room))
             version = store.add_version(name, source_of(SOURCES[name]))
             assert store.set_deployed(name, version.number, time.time())
         store.close()
@@ -123,6 +123,23 @@ def test_one_that_holds_the_loop_twice_is_taken_out_of_service(scene):
     eventually(lambda: scene.edge.event("endpoint loops: version 1 is out of service: it holds the event loop"))
     (loops,) = [one for one in scene.admin.get("/api/endpoints")["items"] if one["id"] == "loops"]
     assert loops["serving"] is None
+
+
+def test_the_requests_of_one_that_holds_the_loop_do_not_hold_it_each_in_turn(tmp_path):
+    with ExitStack() as stack:
+        scene = Scene(tmp_path, stack, ["loops", "naps"], limit=1, room=20)
+        for _ in range(2):  # deployed again it begins anew, and is taken out again
+            started = time.monotonic()
+            calls = [gevent.spawn(scene.ask, "/loops") for _ in range(10)]
+            gevent.sleep(0.5)
+            assert scene.ask("/elsewhere").status == 200
+            assert time.monotonic() - started < 4
+            statuses = sorted(call.get().status for call in calls)
+            assert (statuses[:2], statuses[-2:]) == ([503, 503], [504, 504])
+            assert statuses.count(503) == 8
+            eventually(lambda: scene.admin.get("/api/endpoints/loops")["serving"] is None)
+            assert scene.ask("/naps").status == 200
+            assert scene.admin.call("POST", "/api/endpoints/loops/roll-back").status == 200
 
 
 def test_sigterm_ends_an_edge_whose_handler_loops(scene):

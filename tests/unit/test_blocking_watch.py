@@ -15,7 +15,7 @@ import pytest
 from app.gateway import blocking
 from app.gateway.blocking import BlockingWatch
 from app.gateway.handler_module import HandlerError, load_handler
-from app.gateway.workers import Overrun
+from app.gateway.workers import Overrun, Workers
 from tests.harness import ROOT, eventually
 
 SPIN = """
@@ -35,9 +35,12 @@ monkey.patch_all()
 import gevent
 from app.gateway import blocking
 from app.gateway.handler_module import load_handler
+from app.gateway.workers import Workers
 
 blocking.LAST_RESORT_SECONDS = 0.3
-watch = blocking.BlockingWatch(print, print, {"stuck": 0.2})
+workers = Workers()
+workers.limits["stuck"] = 0.2
+watch = blocking.BlockingWatch(print, print, workers)
 watch.start()
 gevent.sleep(0.05)
 handle = load_handler("stuck v1", "def handle(lock, context):\\n    lock.acquire()\\n    lock.acquire()\\n")
@@ -56,21 +59,44 @@ def logged() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-@pytest.fixture
-def overruns() -> list[tuple[str, int]]:
-    """The calls of `on_overrun` during the test."""
-    return []
+class Watched:
+    """A watch on the test's own loop, with what it reports."""
+
+    def __init__(self) -> None:
+        self.blocked: list[str] = []
+        self.condemned: list[tuple[str, int]] = []
+        self.workers = Workers()
+        self.workers.limits["quick"] = 0.3
+        self.watch = BlockingWatch(self.blocked.append, lambda *one: self.condemned.append(one), self.workers)
 
 
 @pytest.fixture
-def blocked(overruns) -> Iterator[list[str]]:
-    """The calls of `on_blocked` during the test."""
-    found: list[str] = []
-    watch = BlockingWatch(found.append, lambda *version: overruns.append(version), {"quick": 0.3})
-    watch.start()
+def watched() -> Iterator[Watched]:
+    scene = Watched()
+    scene.watch.start()
     gevent.sleep(0.03)
-    yield found
-    watch.stop()
+    yield scene
+    scene.watch.stop()
+
+
+@pytest.fixture
+def blocked(watched) -> list[str]:
+    """The calls of `on_blocked` during the test."""
+    return watched.blocked  # type: ignore[no-any-return]
+
+
+def ended_by(handler: Any, *arguments: Any) -> BaseException | None:
+    """Call a handler in a greenlet; return what it raised."""
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            handler(*arguments)
+        except BaseException as error:
+            caught.append(error)
+
+    gevent.spawn(call).join()
+    return caught[0] if caught else None
 
 
 def run(source: str, seconds: float, name: str = "slow v3") -> None:
@@ -110,22 +136,30 @@ def test_code_outside_handlers_is_not_named(blocked):
     assert blocked == []
 
 
-def test_a_handler_that_goes_on_beyond_its_limit_is_ended(blocked, overruns, logged):
+def test_a_handler_that_goes_on_beyond_its_limit_is_ended(watched):
     handler: Any = load_handler("quick v2", SPIN)
-    caught: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            handler(60, None)
-        except BaseException as error:
-            caught.append(error)
-
     started = time.monotonic()
-    gevent.spawn(call).join()
+    assert isinstance(ended_by(handler, 60, None), Overrun)
     assert 0.2 < time.monotonic() - started < 5
-    assert isinstance(caught[0], Overrun)
-    eventually(lambda: overruns)
-    assert (blocked, overruns) == (["quick"], [("quick", 2)])
+    eventually(lambda: watched.blocked == ["quick"])
+    assert watched.workers.condemned == set(), "once is an accident"
+
+
+def test_a_version_is_condemned_before_the_loop_runs_again_and_begins_anew_once_forgiven(watched):
+    handler: Any = load_handler("quick v2", SPIN)
+    for _ in range(2):
+        for _ in range(2):
+            assert watched.workers.condemned == set()
+            with pytest.raises(Overrun):
+                handler(60, None)
+        assert watched.workers.condemned == {("quick", 2)}, "the loop did not run"
+        started = time.monotonic()
+        with pytest.raises(Overrun):
+            handler(60, None)
+        assert time.monotonic() - started < 0.2, "a call that had started has no time left"
+        eventually(lambda: watched.condemned == [("quick", 2)])
+        watched.condemned.clear()
+        watched.watch.forgive("quick", 2)
 
 
 def test_a_handler_that_catches_everything_is_ended_again_and_again(blocked, monkeypatch):
@@ -136,22 +170,21 @@ def test_a_handler_that_catches_everything_is_ended_again_and_again(blocked, mon
     eventually(lambda: blocked)
 
 
-def test_many_short_calls_in_one_turn_of_the_loop_are_each_within_the_limit(blocked, overruns):
+def test_many_short_calls_in_one_turn_of_the_loop_are_each_within_the_limit(watched):
     """Each takes 0.1 s of a limit of 0.3 s; the loop, which they hold together for 1 s, does not run between them."""
     handler: Any = load_handler("quick v2", SPIN)
     for _ in range(10):
         handler(0.1, None)
-    eventually(lambda: blocked)
-    assert (blocked, overruns) == (["quick"], [])
+    eventually(lambda: watched.blocked == ["quick"])
 
 
-def test_a_source_that_computes_for_ever_when_imported_is_ended(blocked, overruns, monkeypatch):
+def test_a_source_that_computes_for_ever_when_imported_is_ended(watched, monkeypatch):
     monkeypatch.setattr(blocking, "LONGEST_SECONDS", 0.3)
-    with pytest.raises(HandlerError, match="held the event loop") as caught:
-        load_handler("quick v2", "while True:\n    pass\n\ndef handle(request, context): ...\n")
+    for _ in range(2):
+        with pytest.raises(HandlerError, match="held the event loop") as caught:
+            load_handler("quick v2", "while True:\n    pass\n\ndef handle(request, context): ...\n")
     assert "line 1" in caught.value.traceback
-    gevent.sleep(0.05)
-    assert overruns == []
+    assert watched.workers.condemned == set()
 
 
 def test_the_process_ends_where_nothing_else_helps(tmp_path):

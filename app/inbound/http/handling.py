@@ -139,6 +139,9 @@ class _Call:
         request, endpoint, is_held, has_failed = self._request, grant.endpoint, True, False
         self._endpoint = endpoint.id
         version = (endpoint.id, grant.version.number)
+        if version in self._workers.condemned:  # after the grant, by a call before this one
+            self._dispatch.release(grant.grant_id, failed=False)
+            return self._unserved(NotDeployed(endpoint.id))
         worker = self._workers.take(version, endpoint.timeout_seconds, partial(_log_stuck, grant))
         try:
             if body is None:
