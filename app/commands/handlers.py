@@ -69,13 +69,18 @@ def run(file: Path, method: str | None, path: str | None, request_file: Any, rul
     request = _request(_given(request_file) if request_file is not None else {"method": method, "path": path})
     endpoint, params = _endpoint(request, rule)
     logger.remove()
-    logger.add(sys.stderr, format="{level}: {message}", backtrace=False, diagnose=False)
+    logger.add(sys.stderr, format=_line)
     loaded = _load(file)
     context = Context(str(uuid.uuid4()), endpoint.id, 1, params, NoServices())
     worker = Worker(lambda: None)
     called = call_handler(worker, Grant(1, endpoint, params, Version(1, "", 0.0), loaded), request, context)
     is_complete = _print(called.response, has_body=request.method != "HEAD")
     sys.exit(EXIT_FAILED if called.reason is not None or not is_complete else 0)
+
+
+def _line(record: Any) -> str:
+    """Return loguru's format of an event: with its traceback, if it has one."""
+    return "{level}: {message}\n" + ("{extra[traceback]}" if "traceback" in record["extra"] else "{exception}")
 
 
 def _load(file: Path) -> LoadedHandler:

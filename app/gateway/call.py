@@ -5,7 +5,6 @@ A service error that the handler does not catch becomes 503 (service busy or dow
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -16,13 +15,12 @@ from loguru import logger
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request
 
-from app.domain.errors import ConnectionEnded
 from app.domain.handler_table import Grant
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
-from app.gateway.handler_module import describe_error
+from app.gateway.description import describe_in
 from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, error_of, response_of
-from app.gateway.workers import Overrun, Worker
+from app.gateway.workers import CodeRaised, Overrun, Worker
 
 HANDLER_FAILED: Final = "handler_failed"
 HANDLER_TIMEOUT: Final = "handler_timeout"
@@ -58,25 +56,22 @@ class BodyFailed(Exception):
 def call_handler(worker: Worker, grant: Grant, request: Request, context: Context) -> Called:
     """Run the granted handler in the worker, within its endpoint's timeout.
 
-    No exception of the handler propagates: a SystemExit that left the greenlet would end the edge. Only ConnectionEnded
-    does, such as Killed, which is thrown into the waiting greenlet from outside; the handler's code is then abandoned,
-    as after the timeout. The timeout applies until the handler returns, not to a streamed body.
+    No exception of the handler propagates: a SystemExit that left the greenlet would end the edge. What is thrown into
+    the waiting greenlet from outside does, such as Killed; the handler's code is then abandoned, as after the timeout.
+    The timeout applies until the handler returns, not to a streamed body. If another handler held the event loop when
+    it was due, it applies only to a handler that still waits afterwards, because gevent runs timeouts after everything
+    else that is due. A handler that computes for too long is ended by app.gateway.blocking instead.
     """
-    seconds, started = grant.endpoint.timeout_seconds, time.monotonic()
-    timeout = gevent.Timeout(seconds)
-    timeout.start()
+    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     try:
-        response = worker.run(_respond, grant, request, context)
-    except ConnectionEnded:
-        raise
-    except BaseException as error:
-        if error is timeout:
-            return _failure(HANDLER_TIMEOUT, worker.stack(), grant, context)
-        return _failure(_reason(error), error, grant, context)
-    finally:
-        timeout.close()
-    if time.monotonic() - started > seconds:  # it held the event loop, and with it the timer
-        return _failure(HANDLER_TIMEOUT, "it never let the event loop run\n", grant, context)
+        with timeout:
+            response = worker.run(_respond, grant, request, context)
+    except CodeRaised as raised:
+        return _failure(worker, _reason(raised.error), raised.error, grant, context)
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        return _failure(worker, HANDLER_TIMEOUT, worker.stack(), grant, context)
     if response.on_close is not None:
         response = response._replace(on_close=_closing(worker, response.on_close, grant, context))
     if not isinstance(response.body, bytes):
@@ -108,10 +103,10 @@ def _reason(error: BaseException) -> str:
             return HANDLER_FAILED
 
 
-def _failure(reason: str, error: BaseException | str, grant: Grant, context: Context) -> Called:
+def _failure(worker: Worker, reason: str, error: BaseException | str, grant: Grant, context: Context) -> Called:
     """Log the failure with its traceback or stack; the response carries the request id to find it in the log."""
     status, phrase = _FAULTS[reason]
-    _log(reason, error, grant, context)
+    _log(worker, reason, error, grant, context)
     body = msgspec.json.encode({"status": status, "error": phrase, "reason": reason, "request_id": context.request_id})
     headers = [("Content-Type", JSON)]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -119,47 +114,52 @@ def _failure(reason: str, error: BaseException | str, grant: Grant, context: Con
     return Called(HandlerResponse(status, headers, body + b"\n"), reason)
 
 
-def _log(reason: str, error: BaseException | str, grant: Grant, context: Context) -> None:
+def _log(worker: Worker, reason: str, error: BaseException | str, grant: Grant, context: Context) -> None:
+    """Log an exception, or the stack of code that took too long."""
     name, number, seconds = grant.endpoint.id, grant.version.number, grant.endpoint.timeout_seconds
     bound = logger.bind(endpoint=name, version=number, request_id=context.request_id, reason=reason)
     if isinstance(error, str):
         bound.error("endpoint {}: version {} took longer than {:g} s:\n{}", name, number, seconds, error)
-    elif reason == HANDLER_TIMEOUT:
-        bound.opt(exception=error).error("endpoint {}: version {} took longer than {:g} s", name, number, seconds)
+        return
+    text, line, traceback = describe_in(worker, error)
+    if reason == HANDLER_TIMEOUT:
+        bound.bind(traceback=traceback).error("endpoint {}: version {} took longer than {:g} s", name, number, seconds)
     elif reason != HANDLER_FAILED:
-        bound.error("endpoint {}: version {} failed because of a service: {}", name, number, error)
+        bound.error("endpoint {}: version {} failed because of a service: {}", name, number, text)
     elif isinstance(error, BadHandlerResponse):
-        bound.error("endpoint {}: version {} returned no valid response: {}", name, number, error)
+        bound.error("endpoint {}: version {} returned no valid response: {}", name, number, text)
     else:
-        bound.opt(exception=error).error("endpoint {}: version {} failed: {}", name, number, describe_error(error))
+        bound.bind(traceback=traceback).error("endpoint {}: version {} failed: {}", name, number, line)
 
 
 def _watched(worker: Worker, parts: Iterator[bytes], grant: Grant, context: Context) -> Iterator[bytes]:
     """Yield the parts of a streamed body. Logs a failure of the handler and raises BodyFailed."""
     while True:
         try:
-            part = worker.run(next, parts)
-        except StopIteration:
-            return
-        except ConnectionEnded:
-            raise
-        except BaseException as error:
-            _log(HANDLER_FAILED, error, grant, context)
+            part = worker.run(next, parts, None)
+        except CodeRaised as raised:
+            _log(worker, HANDLER_FAILED, raised.error, grant, context)
             raise BodyFailed from None
+        if part is None:
+            return
         yield part
 
 
 def _closing(worker: Worker, close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
-    """Wrap a response's `close`, which is code of the handler: what it raises is only logged."""
+    """Wrap a response's `close`, which is code of the handler, in the endpoint's timeout. Failures are only logged."""
+    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
 
     def closed() -> None:
         if worker.is_abandoned:
             return
         try:
-            worker.run(close)
-        except ConnectionEnded:
-            raise
-        except BaseException as error:
-            _log(HANDLER_FAILED, error, grant, context)
+            with timeout:
+                worker.run(close)
+        except CodeRaised as raised:
+            _log(worker, HANDLER_FAILED, raised.error, grant, context)
+        except gevent.Timeout as expired:
+            if expired is not timeout:
+                raise
+            _log(worker, HANDLER_TIMEOUT, worker.stack(), grant, context)
 
     return closed

@@ -3,7 +3,7 @@
 The module stays in `sys.modules` while the handler table or a request's grant refers to the handler: pickle, and late
 readers of annotations, look there. Its source stays in `linecache` as long as the module lives, so that tracebacks show
 the lines. Compiling and importing block the event loop: 1 ms for about 100 lines, plus the time of the source's own
-imports.
+imports. The import runs in a worker, which is left behind when the time is over.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from functools import partial
 from itertools import count
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Final
 
 import gevent
+from loguru import logger
 
-from app.gateway.workers import Overrun
+from app.gateway.description import describe
+from app.gateway.workers import CodeRaised, Overrun, Worker
 
 ENTRY_POINT: Final = "handle"
 MAX_SOURCE_BYTES: Final = 256 * 1024
 IMPORT_TIMEOUT_SECONDS: Final = 30.0
-"""Limit for the import while it waits; app.gateway.blocking ends one that computes."""
+"""Limit for the import, whatever it catches; app.gateway.blocking ends one that computes."""
 
 _WITH_STATEMENTS: Final = (ast.stmt, ast.match_case)
 
@@ -87,14 +90,13 @@ def load_handler(name: str, source: str, output: Callable[..., None] = print) ->
     filename, module_name = f"<handler {name} #{serial}>", f"edgeproxy_handler_{serial}"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     try:
-        module = _import(_compile(source, filename), module_name, output)
-        _check_entry_point(module)
+        loaded = _import_in_worker(name, _compile(source, filename), module_name, output)
     except BaseException:
         sys.modules.pop(module_name, None)
         linecache.cache.pop(filename, None)
         raise
-    weakref.finalize(module, linecache.cache.pop, filename, None).atexit = False
-    return LoadedHandler(module)
+    weakref.finalize(loaded.module, linecache.cache.pop, filename, None).atexit = False
+    return loaded
 
 
 def _compile(source: str, filename: str) -> CodeType:
@@ -153,49 +155,52 @@ def _pointer(filename: str, line: int, message: str) -> str:
     return f'  File "{filename}", line {line}\n    {linecache.getline(filename, line).strip()}\n{message}\n'
 
 
-def _import(code: CodeType, name: str, output: Callable[..., None]) -> ModuleType:
-    """Run the source in a new module."""
-    module = ModuleType(name)
-    module.__file__ = code.co_filename
-    module.__dict__["print"] = output
-    sys.modules[name] = module
+def _import_in_worker(name: str, code: CodeType, module_name: str, output: Callable[..., None]) -> LoadedHandler:
+    """Import the source, and leave it behind when its time is over: what it makes later is discarded."""
+    worker = Worker(partial(logger.error, "handler {}: its import was abandoned and does not end", name))
     timeout = gevent.Timeout(IMPORT_TIMEOUT_SECONDS)
     try:
         with timeout:
-            exec(code, module.__dict__)
+            return worker.run(_import, code, module_name, output)
+    except CodeRaised as raised:
+        error = raised.error
+        raise error if isinstance(error, HandlerError) else HandlerError(Stage.IMPORT, str(raised)) from None
     except gevent.Timeout as expired:
         if expired is not timeout:
             raise
         message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
-        raise HandlerError(Stage.IMPORT, message, traceback=_traceback(expired, code.co_filename)) from None
-    except Overrun as overrun:
-        message = f"held the event loop: {overrun}"
-        raise HandlerError(Stage.IMPORT, message, traceback=_traceback(overrun, code.co_filename)) from None
+        raise HandlerError(Stage.IMPORT, message, traceback=f"{worker.stack(code.co_filename)}{message}\n") from None
+
+
+def _import(code: CodeType, name: str, output: Callable[..., None]) -> LoadedHandler:
+    """Run the source in a new module, and check it. All code of the source that a load runs, runs here."""
+    module = ModuleType(name)
+    module.__file__ = code.co_filename
+    module.__dict__["print"] = output
+    sys.modules[name] = module
+    try:
+        exec(code, module.__dict__)
+        _check_entry_point(module)
+        return LoadedHandler(module)
+    except HandlerError:
+        raise
     except BaseException as error:
         raise _import_error(error, code.co_filename) from None
-    return module
 
 
 def _import_error(error: BaseException, filename: str) -> HandlerError:
+    described = describe(error, tb_of_source(error.__traceback__, filename))
+    if isinstance(error, Overrun):
+        return HandlerError(Stage.IMPORT, f"held the event loop: {error}", traceback=described.traceback)
     if isinstance(error, ModuleNotFoundError) and error.name:
         message = f"needs the module {error.name!r}, which is not installed"
     else:
-        message = describe_error(error)
+        message = described.line
     line = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == filename:
             line = number
-    return HandlerError(Stage.IMPORT, message, line, _traceback(error, filename))
-
-
-def describe_error(error: BaseException) -> str:
-    """Return the last line of an error's traceback. Never raises, even if the error's `__str__` does."""
-    return traceback.format_exception_only(error)[-1].rstrip()
-
-
-def _traceback(error: BaseException, filename: str) -> str:
-    """Format an error's traceback from the source's first frame on."""
-    return "".join(traceback.format_exception(type(error), error, tb_of_source(error.__traceback__, filename)))
+    return HandlerError(Stage.IMPORT, message, line, described.traceback)
 
 
 def tb_of_source(tb: TracebackType | None, filename: str) -> TracebackType | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from itertools import dropwhile
 from typing import Any, Final, TypeVar
 
 import gevent
@@ -34,14 +35,23 @@ class Overrun(BaseException):
         return "it neither waited nor returned within its time limit"
 
 
+class CodeRaised(Exception):
+    """The code raised `error`, which may be any exception and must not be taken for one of the edge's own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
 class Worker:
     """A greenlet for the code of one request at a time."""
 
-    __slots__ = ("_caller", "_ended_by", "_greenlet", "_on_stuck", "is_abandoned")
+    __slots__ = ("_caller", "_ended_by", "_greenlet", "_on_stuck", "_outcome", "is_abandoned")
 
     def __init__(self, on_stuck: Callable[[], None]) -> None:
         self._greenlet = greenlet(self._work, parent=get_hub())
         self._caller: Any = None
+        self._outcome: tuple[BaseException | None, Any] = None, None
         self.is_abandoned = False
         """Its code was left behind: it takes no other."""
         self._on_stuck = on_stuck
@@ -53,44 +63,47 @@ class Worker:
         return bool(self._greenlet.dead)
 
     def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a function in this greenlet. Raises what it raises, a StopIteration too.
+        """Run a function in this greenlet. Raises CodeRaised if it raises anything.
 
-        What is thrown into the caller meanwhile is raised as well, and abandons the function.
+        What is thrown into the caller meanwhile is raised as it is, and abandons the function.
         """
         if self._ended_by is not None:
-            raise self._ended_by
+            raise CodeRaised(self._ended_by)
         self._caller = getcurrent()
         try:
-            error, result = self._greenlet.switch((function, arguments))
+            self._greenlet.switch((function, arguments))
         except BaseException:
             self._abandon()
             raise
+        (error, result), self._outcome = self._outcome, (None, None)
         if error is not None:
-            raise error
+            raise CodeRaised(error)
         return result  # type: ignore[no-any-return]
 
-    def stack(self) -> str:
-        """Return where its code is, for a log."""
-        frame = self._greenlet.gr_frame
-        return "".join(traceback.format_stack(frame)) if frame is not None else ""
+    def stack(self, filename: str = "") -> str:
+        """Return where its code is, for a log; from the first frame of a file on, if there is one."""
+        if self._greenlet.gr_frame is None:
+            return ""
+        frames = traceback.extract_stack(self._greenlet.gr_frame)
+        own = list(dropwhile(lambda frame: frame.filename != filename, frames))
+        return "".join(traceback.format_list(own or frames))
 
     def _work(self, task: tuple[Callable[..., Any], tuple[object, ...]]) -> None:
         while True:
             function, arguments = task
-            outcome: tuple[BaseException | None, Any]
             try:
-                outcome = None, function(*arguments)
+                self._outcome = None, function(*arguments)
             except BaseException as error:
-                outcome = error, None
+                self._outcome = error, None
             if self.is_abandoned:
+                self._outcome = None, None
                 return
             del function, arguments, task  # they must not live until the next request
             try:
-                task = self._caller.switch(outcome)
+                task = self._caller.switch()
             except BaseException as error:  # by what its code left behind, or by the garbage collector
                 self._ended_by = error
                 return
-            del outcome
 
     def _abandon(self) -> None:
         self.is_abandoned = True

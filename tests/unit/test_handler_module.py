@@ -194,6 +194,21 @@ def test_an_import_that_waits_too_long_is_ended(monkeypatch):
     assert "time.sleep(60)" in error.traceback
 
 
+@pytest.mark.parametrize("last", ["", "def __getattr__(name):\n    time.sleep(60)\n", "raise Late\n"])
+def test_an_import_is_left_behind_whatever_it_catches(last, monkeypatch):
+    """The first one ends when it is abandoned, with a handler; the others wait when they are checked or described."""
+    monkeypatch.setattr(handler_module, "IMPORT_TIMEOUT_SECONDS", 0.05)
+    late = "import time\nclass Late(Exception):\n    def __str__(self):\n        time.sleep(60)\n"
+    wait = "try:\n    time.sleep(60)\nexcept BaseException:\n    pass\n" + GOOD
+    before = set(sys.modules)
+    error = failure(late + (last or wait))
+    assert (error.stage, error.message) == (Stage.IMPORT, "took longer than 0.05 s")
+    assert "time.sleep(60)" in error.traceback
+    assert "workers.py" not in error.traceback
+    gevent.sleep(0.01)
+    assert set(sys.modules) - before == set()
+
+
 def test_the_callers_own_timeout_is_left_alone():
     with gevent.Timeout(0.05) as timeout, pytest.raises(gevent.Timeout) as caught:
         load_handler("a v1", "import time\ntime.sleep(60)\n")

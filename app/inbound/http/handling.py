@@ -141,7 +141,7 @@ class _Call:
         version = (endpoint.id, grant.version.number)
         if version in self._workers.condemned:  # after the grant, by a call before this one
             self._dispatch.release(grant.grant_id, failed=False)
-            return self._unserved(NotDeployed(endpoint.id))
+            return self._refused("not_deployed", Refusal(503))
         worker = self._workers.take(version, endpoint.timeout_seconds, partial(_log_stuck, grant))
         try:
             if body is None:
