@@ -1,14 +1,17 @@
 """The use case of endpoints and their versions: create, change, remove; store, load, deploy and roll back a source.
 
 The order of a deployment: stored -> compiled -> imported -> entry point checked -> marked deployed -> swapped in.
-If a step fails, the current version keeps serving. Changes run one at a time, in order of arrival.
+If a step fails, the current version keeps serving. Changes of one endpoint run one at a time, in order of arrival; a
+source that waits when it is imported delays no other endpoint.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from gevent.lock import BoundedSemaphore
 from loguru import logger
@@ -77,15 +80,23 @@ class Deployment:
         self._run = run
         self._handlers = handlers
         self._on_deploy = on_deploy
-        self._lock = BoundedSemaphore()
+        self._routes_lock = BoundedSemaphore()
+        """For changes of the set of endpoints. Nothing is loaded under it; taken after that of the endpoint."""
+        self._locks: WeakValueDictionary[str, BoundedSemaphore] = WeakValueDictionary()
+
+    def _lock_of(self, endpoint_id: str) -> BoundedSemaphore:
+        """Return the lock for changes of an endpoint; it lives while a change holds it or waits for it."""
+        return self._locks.setdefault(endpoint_id, BoundedSemaphore())
 
     def restore(self) -> None:
         """Deploy what the store marks as deployed. Versions that cannot be loaded are logged and skipped."""
-        with self._lock:
-            deployed = {endpoint: number for endpoint, number in self._in_thread(self._store.endpoints)}
-            for endpoint in self._serve_without_conflicts(list(deployed)):
-                number = deployed[endpoint]
-                if number is not None:
+        with self._routes_lock:
+            served = {endpoint.id for endpoint in self._serve_without_conflicts(self._endpoints())}
+        with ExitStack() as held:
+            for endpoint_id in served:
+                held.enter_context(self._lock_of(endpoint_id))
+            for endpoint, number in self._in_thread(self._store.endpoints):
+                if number is not None and endpoint.id in served:
                     self._restore(endpoint.id, number)
 
     def _restore(self, endpoint_id: str, number: int) -> None:
@@ -105,7 +116,7 @@ class Deployment:
 
     def create(self, endpoint: Endpoint) -> None:
         """Store an endpoint and route requests to it. Raises AlreadyExists, EndpointConflict."""
-        with self._lock:
+        with self._lock_of(endpoint.id), self._routes_lock:
             others = self._endpoints()
             if any(other.id == endpoint.id for other in others):
                 raise AlreadyExists(f"endpoint {endpoint.id!r} already exists")
@@ -113,7 +124,7 @@ class Deployment:
 
     def update(self, endpoint: Endpoint) -> None:
         """Replace an endpoint's settings; its versions stay. Raises NotFound, EndpointConflict."""
-        with self._lock:
+        with self._lock_of(endpoint.id), self._routes_lock:
             endpoints = {other.id: other for other in self._endpoints()}
             if endpoint.id not in endpoints:
                 raise _no_endpoint(endpoint.id)
@@ -127,7 +138,7 @@ class Deployment:
 
     def remove(self, endpoint_id: str) -> None:
         """Remove an endpoint; requests in progress finish. Raises NotFound."""
-        with self._lock:
+        with self._lock_of(endpoint_id), self._routes_lock:
             if not self._in_thread(self._store.remove_endpoint, endpoint_id):
                 raise _no_endpoint(endpoint_id)
             self._serve_without_conflicts(self._endpoints())
@@ -168,7 +179,7 @@ class Deployment:
     def upload(self, endpoint_id: str, source: str) -> StoredVersion:
         """Store a source as the next version without loading it. Raises NotFound, HandlerError (not text, too long)."""
         check_text(source)
-        with self._lock:
+        with self._lock_of(endpoint_id):
             return self._upload(endpoint_id, source)
 
     def _upload(self, endpoint_id: str, source: str) -> StoredVersion:
@@ -179,14 +190,13 @@ class Deployment:
 
     def compile(self, endpoint_id: str, number: int) -> StoredVersion:
         """Check that a stored version can be loaded, and discard it. Raises NotFound, HandlerError."""
-        with self._lock:
-            stored = self._stored(endpoint_id, number)
-            _load(stored)
-            return stored
+        stored = self._stored(endpoint_id, number)
+        _load(stored)
+        return stored
 
     def deploy(self, endpoint_id: str, number: int) -> StoredVersion:
         """Deploy a stored version, which may be older than the current one. Raises NotFound, HandlerError."""
-        with self._lock:
+        with self._lock_of(endpoint_id):
             return self._deploy(self._stored(endpoint_id, number))
 
     def deploy_source(self, endpoint_id: str, source: str) -> StoredVersion:
@@ -195,7 +205,7 @@ class Deployment:
         A source that cannot be loaded stays in the store, for its author to inspect.
         """
         check_text(source)
-        with self._lock:
+        with self._lock_of(endpoint_id):
             return self._deploy(self._upload(endpoint_id, source))
 
     def roll_back(self, endpoint_id: str) -> StoredVersion:
@@ -203,7 +213,7 @@ class Deployment:
 
         It undoes the current deployment: the next roll-back goes one further back. Raises NotFound, HandlerError.
         """
-        with self._lock:
+        with self._lock_of(endpoint_id):
             current = self._require(endpoint_id)
             history = self._history_before(endpoint_id, current)
             if not history:
@@ -212,7 +222,7 @@ class Deployment:
 
     def undeploy(self, endpoint_id: str) -> None:
         """Stop serving an endpoint's requests; requests in progress finish. Raises NotFound."""
-        with self._lock:
+        with self._lock_of(endpoint_id):
             self._undeploy(endpoint_id)
             logger.bind(endpoint=endpoint_id).info("endpoint {}: undeployed", endpoint_id)
 
@@ -223,7 +233,7 @@ class Deployment:
         """
         bound = logger.bind(endpoint=endpoint_id, version=number)
         try:
-            with self._lock:
+            with self._lock_of(endpoint_id):
                 if self._require(endpoint_id) != number:
                     return
                 self._undeploy(endpoint_id, self._history_before(endpoint_id, number))

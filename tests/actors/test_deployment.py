@@ -18,6 +18,7 @@ from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import Grant, HandlerTable, NoEndpoint, NotDeployed
 from app.domain.stored import StoreError
 from app.gateway import deployment as deploying
+from app.gateway import handler_module
 from app.gateway.deployment import AlreadyExists, Deployment, NotFound
 from app.gateway.dispatch import Dispatch
 from app.gateway.handler_module import MAX_SOURCE_BYTES, HandlerError, Stage
@@ -341,3 +342,28 @@ def test_changes_queue(served):
     gevent.joinall([slow, quick], raise_error=True)
     assert [job.value.number for job in (slow, quick)] == [2, 3]
     assert served.response() == "quick"
+
+
+STUBBORN = "import time\nwhile True:\n    try:\n        time.sleep(5)\n    except BaseException:\n        pass\n"
+
+
+def test_a_source_that_waits_in_its_import_delays_no_other_endpoint(served):
+    stubborn = gevent.spawn(served.deployment.deploy_source, "hello", STUBBORN)
+    eventually(lambda: len(served.run(served.store.versions, "hello")) == 2)
+    served.deployment.create(replace(HELLO, id="other", path="/other"))
+    served.deployment.deploy_source("other", answering("other"))
+    assert served.response("/other") == "other"
+    served.deployment.remove("other")
+    assert not stubborn.ready()
+    stubborn.kill()
+    served.deployment.remove("hello")
+
+
+def test_a_source_that_catches_everything_in_its_import_is_refused_in_time(served, monkeypatch):
+    monkeypatch.setattr(handler_module, "IMPORT_TIMEOUT_SECONDS", 0.1)
+    for source in (STUBBORN, f"{answering('late')}\n{STUBBORN.replace('while True', 'for _ in range(1)')}"):
+        with pytest.raises(HandlerError, match=r"took longer than 0\.1 s"):
+            served.deployment.deploy_source("hello", source)
+    gevent.sleep(0.05)
+    assert served.response() == "one", "what is imported late is not put into service"
+    assert served.on_disk() == {"hello": 1}
