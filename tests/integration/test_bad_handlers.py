@@ -27,6 +27,8 @@ SOURCES = {
     "leaves-a-timer": "gevent.Timeout(0.1).start()\nreturn 'x'",
     "leaves-a-kill": "gevent.spawn_later(0.1, gevent.kill, gevent.getcurrent())\nreturn 'x'",
     "naps": "gevent.sleep(0.3)\nreturn 'rested'",
+    "needs-a-service": "from app.gateway.sdk import ServiceDown\nraise ServiceDown('main', 'refused')",
+    "refuses": "return 'of the handler', 500",
     "exits": "raise SystemExit(3)",
     "exits-hard": "raise KeyboardInterrupt",
     "starts-threads": "import threading\nthreading.Thread(target=gevent.sleep, args=(60,)).start()\nreturn 'started'",
@@ -35,7 +37,7 @@ SOURCES = {
         "        except BaseException: pass\nreturn parts()"
     ),
 }
-STATUS = {"exits": 500, "exits-hard": 500} | dict.fromkeys(
+STATUS = {"exits": 500, "exits-hard": 500, "refuses": 500, "needs-a-service": 503} | dict.fromkeys(
     ("starts-threads", "streams-on", "leaves-a-timer", "leaves-a-kill", "naps"), 200
 )
 """Others are 504."""
@@ -58,14 +60,16 @@ class Scene:
         store.close()
         origin = Origin()
         stack.callback(origin.close)
-        config = {"frontends": [live("web", "web", gateway=True)], "backends": [pool("web", origin.port)]}
+        own = {"error_bodies": {status: {"body": f"own {status}"} for status in (500, 503, 504)}}
+        frontends = [live("web", "web", gateway=True), live("own", "web", gateway=True, http=own)]
+        config = {"frontends": frontends, "backends": [pool("web", origin.port)]}
         variables = {name: str(value) for name, value in admin_variables(folder).items()}
         self.edge = EdgeProcess(folder, folder / "no.db", "", variables, config)
         stack.callback(self.edge.kill)
         self.admin = admin_of(self.edge, folder)
 
-    def ask(self, target):
-        with client_of(self.edge) as client:
+    def ask(self, target, frontend="web"):
+        with client_of(self.edge, frontend=frontend) as client:
             return client.ask(target)
 
 
@@ -140,6 +144,19 @@ def test_the_requests_of_one_that_holds_the_loop_do_not_hold_it_each_in_turn(tmp
             eventually(lambda: scene.admin.get("/api/endpoints/loops")["serving"] is None)
             assert scene.ask("/naps").status == 200
             assert scene.admin.call("POST", "/api/endpoints/loops/roll-back").status == 200
+
+
+def test_a_frontends_own_bodies_are_for_failures_too(scene):
+    for target, status in (("/exits", 500), ("/waits", 504), ("/needs-a-service", 503)):
+        response = scene.ask(target, frontend="own")
+        assert (response.status, response.body) == (status, f"own {status}".encode())
+        assert response.headers["content-type"] == "text/html; charset=utf-8"
+        assert response.headers["x-request-id"] == request_line(scene.edge, target)["request_id"]
+    assert response.headers["retry-after"] == "1"
+    assert scene.ask("/refuses", frontend="own").body == b"of the handler"
+    with client_of(scene.edge, frontend="own") as client:
+        assert client.ask("/exits", method="HEAD").status == 500
+        assert client.ask("/exits").body == b"own 500", "the connection is kept"
 
 
 def test_sigterm_ends_an_edge_whose_handler_loops(scene):

@@ -157,7 +157,8 @@ class _Call:
             if isinstance(called.response.body, bytes):  # the handler's work is done: a slow client holds nothing
                 is_held = False
                 self._dispatch.release(grant.grant_id, failed=has_failed)
-            return self._send(called.response, called.reason)
+            response = called.response if called.reason is None else self._own(called.response)
+            return self._send(response, called.reason)
         except BodyTooLarge:
             return self._refused("body_too_large", Refusal(413))
         except BodyFailed:
@@ -174,6 +175,14 @@ class _Call:
         return client.address if client is not None else ""
 
     # The response
+
+    def _own(self, failure: HandlerResponse) -> HandlerResponse:
+        """Return the edge's response to a failure with the body that the frontend has for its status, if any."""
+        own = self._request.frontend.config.http.error_bodies.get(failure.status)
+        if own is None:
+            return failure
+        headers = [(name, value) for name, value in failure.headers if name != "Content-Type"]
+        return failure._replace(headers=[("Content-Type", own.content_type), *headers], body=own.body.encode())
 
     def _send(self, made: HandlerResponse, reason: str | None) -> Outcome:
         """Send what a handler made, streamed bodies as they come. Raises DownstreamError, BodyFailed."""
