@@ -31,14 +31,26 @@ SOURCES = {
     "refuses": "return 'of the handler', 500",
     "exits": "raise SystemExit(3)",
     "exits-hard": "raise KeyboardInterrupt",
+    "kills": (
+        "from app.domain.errors import Killed\nfrom app.domain.outcome import State\n"
+        "raise Killed(State.KILLED, 'drain')"
+    ),
+    "describes-in-a-loop": ("class Odd(Exception):\n    def __str__(self):\n        while True: pass\nraise Odd"),
+    "describes-slowly": ("class Odd(Exception):\n    def __str__(self):\n        time.sleep(60)\nraise Odd"),
+    "closes-slowly": (
+        "from app.gateway.sdk import Response\nmade = Response('x')\n"
+        "made.call_on_close(lambda: time.sleep(60))\nreturn made"
+    ),
     "starts-threads": "import threading\nthreading.Thread(target=gevent.sleep, args=(60,)).start()\nreturn 'started'",
     "streams-on": (
         "def parts():\n    yield 'begun'\n    while True:\n        try: gevent.sleep(60)\n"
         "        except BaseException: pass\nreturn parts()"
     ),
 }
-STATUS = {"exits": 500, "exits-hard": 500, "refuses": 500, "needs-a-service": 503} | dict.fromkeys(
-    ("starts-threads", "streams-on", "leaves-a-timer", "leaves-a-kill", "naps"), 200
+STATUS = (
+    {"exits": 500, "exits-hard": 500, "refuses": 500, "needs-a-service": 503}
+    | dict.fromkeys(("kills", "describes-in-a-loop", "describes-slowly"), 500)
+    | dict.fromkeys(("closes-slowly", "starts-threads", "streams-on", "leaves-a-timer", "leaves-a-kill", "naps"), 200)
 )
 """Others are 504."""
 
