@@ -123,6 +123,13 @@ def test_what_one_leaves_behind_hits_no_other(scene, name):
     assert scene.ask(f"/{name}").status == 200, "its own greenlet was hit while it was idle"
 
 
+def test_a_connection_outlives_a_close_that_waits(scene):
+    with client_of(scene.edge) as client:
+        for _ in range(2):
+            assert client.ask("/closes-slowly").body == b"x"
+    assert scene.edge.event("endpoint closes-slowly: version 1 took longer than 0.5 s")
+
+
 def test_one_that_does_not_end_when_it_is_abandoned_is_logged(scene):
     assert scene.ask("/waits-on").status == 504
     event = eventually(lambda: scene.edge.event("endpoint waits-on: version 1 was abandoned and does not end"))
