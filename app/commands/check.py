@@ -11,6 +11,7 @@ from rich.table import Table
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.output import console, fail, json_option, print_table
 from app.commands.settings import Setting, effective_settings
+from app.commands.start_messages import worded
 from app.config import Config, json_schema
 from app.config.sources import WrittenKey, written_keys
 from app.edge.preflight import preflight, try_databases
@@ -58,8 +59,8 @@ def _tried(config: Config) -> list[str]:
     found = preflight(config)
     faults = [*found.faults, *try_databases(config)]
     if faults:
-        fail("edgeproxy", *faults)
-    taken = [f"{line} (if not by the running edge, a start will fail)" for line in found.taken]
+        fail("edgeproxy", *(worded(config, fault) for fault in faults))
+    taken = [f"{worded(config, fault)} (if not by the running edge, a start will fail)" for fault in found.taken]
     return [*config.warnings, *found.warnings, *taken]
 
 

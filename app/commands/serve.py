@@ -15,7 +15,7 @@ from loguru import logger
 from app.commands.configuration import configuration_options, given, load_or_exit
 from app.commands.env_file import log_env_file
 from app.commands.output import fail
-from app.commands.start_messages import origin_of, print_ready
+from app.commands.start_messages import print_ready, worded
 from app.config import Config, load, variable
 from app.domain.stored import StoreError
 from app.edge.edge import Edge
@@ -50,7 +50,7 @@ def serve(**options: str | None) -> None:
     except GeoDatabaseError as error:
         fail("edgeproxy", geo_fault(config, error))
     except BindError as error:
-        fail("edgeproxy", f"{origin_of(config, error)}: {error}")
+        fail("edgeproxy", worded(config, error))
     except StoreError as error:
         fail("edgeproxy", str(error))
     if config.log_path is not None:
@@ -66,8 +66,8 @@ def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
     """Load the configuration, try what it needs, and open the log; or print every fault and exit with 2."""
     config = load_or_exit(overrides)
     found = preflight(config)
-    if found.faults:
-        fail("edgeproxy", *found.faults)
+    if found.faults or found.taken:
+        fail("edgeproxy", *(worded(config, fault) for fault in (*found.faults, *found.taken)))
     try:
         log = json_log.configure(
             config.log_path,

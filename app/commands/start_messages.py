@@ -36,7 +36,12 @@ def _reachable(address: ListenAddress) -> ListenAddress:
     return ListenAddress("localhost", address.port) if address.is_wildcard else address
 
 
-def origin_of(config: Config, error: BindError) -> str:
+def worded(config: Config, fault: str | BindError) -> str:
+    """Return a fault of a start; one of a listener begins with the file and line, or the variable, that sets it."""
+    return f"{_origin_of(config, fault)}: {fault}" if isinstance(fault, BindError) else fault
+
+
+def _origin_of(config: Config, error: BindError) -> str:
     """Return the file and line, or the variable, that has the address of a listener that could not be opened."""
     name = variable(error.setting)
     if config.config_path is not None and error.setting in ("listen_addr", "metrics_listen_addr"):

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.config import Config, ListenAddress, variable
 from app.config.loops import is_loopback, loop_rule, loops
@@ -33,27 +33,31 @@ OTHERS_READ: Final = (
 _ABSENT: Final = "does not exist"
 
 
+Fault = str | BindError
+
+
 @dataclass(slots=True)
 class Findings:
-    """What stands in the way of a start, a line each.
+    """What stands in the way of a start: lines, or errors of listeners, which know the setting that is at fault.
 
     `taken` are addresses on which something listens: a start fails, but while this edge runs it is the edge itself.
     `warnings` do not keep the edge from starting.
     """
 
-    faults: list[str] = field(default_factory=list)
-    taken: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    taken: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def preflight(config: Config) -> Findings:
     """Try the addresses, files and folders of a configuration."""
     found = Findings()
-    for text, address, kind in _listeners(config):
-        error = _bind_error(address, kind)
+    for one in _listeners(config):
+        error = _bind_error(one.address, one.kind)
         if error is not None:
-            lines = found.taken if error.errno == errno.EADDRINUSE else found.faults
-            lines.append(f"{text}: {os.strerror(error.errno or 0)}")
+            faults = found.taken if error.errno == errno.EADDRINUSE else found.faults
+            message = f"{one.text}: {os.strerror(error.errno or 0)}"
+            faults.append(BindError(message, one.setting, one.frontend))
     found.faults += [*_loops(config), *_folder_faults(config)]
     for name in OTHERS_READ:
         path = getattr(config, name)
@@ -67,18 +71,29 @@ def preflight(config: Config) -> Findings:
 # Addresses
 
 
-def _listeners(config: Config) -> Iterator[tuple[str, ListenAddress, socket.SocketKind]]:
-    """Yield what the edge will listen on: the beginning of a fault, the address, and the kind of its socket."""
+class _Listener(NamedTuple):
+    """An address to listen on, with the beginning of a fault and the setting that has it."""
+
+    text: str
+    address: ListenAddress
+    setting: str
+    frontend: str = ""
+    kind: socket.SocketKind = socket.SOCK_STREAM
+
+
+def _listeners(config: Config) -> Iterator[_Listener]:
     metrics, admin = config.metrics_listen_addr, config.admin_listen_addr
-    yield f"cannot listen on {metrics} (metrics)", metrics, socket.SOCK_STREAM
+    yield _Listener(f"cannot listen on {metrics} (metrics)", metrics, "metrics_listen_addr")
     if admin is not None:
-        yield f"cannot listen on {admin} (admin)", admin, socket.SOCK_STREAM
+        yield _Listener(f"cannot listen on {admin} (admin)", admin, "admin_listen_addr")
     for address in config.dns_listen_addr:
-        yield f"cannot listen on {address}", address, socket.SOCK_STREAM
-        yield f"cannot listen on {address} (DNS over UDP)", address, socket.SOCK_DGRAM
+        text, setting = f"cannot listen on {address}", "dns_listen_addr"
+        yield _Listener(text, address, setting)
+        yield _Listener(f"{text} (DNS over UDP)", address, setting, kind=socket.SOCK_DGRAM)
     for frontend in config.frontends:
         for address in frontend.listen:
-            yield f"frontend {frontend.name}: cannot listen on {address}", address, socket.SOCK_STREAM
+            text = f"frontend {frontend.name}: cannot listen on {address}"
+            yield _Listener(text, address, "listen_addr", frontend.name)
 
 
 def _bind_error(address: ListenAddress, kind: socket.SocketKind) -> OSError | None:
@@ -143,7 +158,7 @@ def _unwritable(path: Path) -> int:
 # What the edge opens when it is built
 
 
-def try_databases(config: Config) -> Iterator[str]:
+def try_databases(config: Config) -> Iterator[Fault]:
     """Open the country database, the gateway's database and the certificate, and yield the faults of them."""
     try:
         open_geo(config.geoip_path)
@@ -153,7 +168,7 @@ def try_databases(config: Config) -> Iterator[str]:
         try:
             tls_context(config.admin_tls_cert, config.admin_tls_key)
         except BindError as error:
-            yield str(error)
+            yield error
     if os.path.isdir(config.gateway_db_path.absolute().parent):
         yield from _gateway_faults(config)
 

@@ -50,7 +50,7 @@ def test_the_api_and_explain_name_a_backup(edge, tmp_path):
     proxy = edge(config=config([(1, False), (2, True)], "geo"), **admin_variables(tmp_path))
     listed = admin_of(proxy, tmp_path).get("/api/pools/geo/backends")["items"]
     assert [(one["id"], one["is_backup"]) for one in listed] == [("127.0.0.1:1", False), ("127.0.0.1:2", True)]
-    judged = json.loads(command("explain", "8.8.8.8", "--config", proxy.config_path, "--json").stdout)["backends"]
+    judged = json.loads(command("explain", "8.8.8.8", "--config", proxy.config_path, "--json").stdout)["items"]
     assert judged[1]["id"] == "127.0.0.1:2"
     assert judged[1]["why"] == "out: backup: serves while no other is a candidate"
 

@@ -66,11 +66,15 @@ def refused(place: Path, changes: dict[str, str]) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"LISTEN_ADDR": "192.0.2.1:0"}, "frontend edge: cannot listen on 192.0.2.1:0: Cannot assign requested"),
-        ({"METRICS_LISTEN_ADDR": "192.0.2.1:0"}, "cannot listen on 192.0.2.1:0 (metrics): Cannot assign requested"),
-        ({"DNS_LISTEN_ADDR": "192.0.2.1:0"}, "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
-        ({"ADMIN_TLS_CERT": "{}/no.pem"}, "cannot load the admin API's TLS certificate from {}/no.pem: No such file"),
-        ({"ADMIN_TLS_CERT": "{}/text"}, "cannot load the admin API's TLS certificate from {}/text: needs a"),
+        ({"LISTEN_ADDR": "192.0.2.1:0"},
+         "EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on 192.0.2.1:0: Cannot assign requested"),
+        ({"METRICS_LISTEN_ADDR": "192.0.2.1:0"},
+         "EDGEPROXY_METRICS_LISTEN_ADDR: cannot listen on 192.0.2.1:0 (metrics): Cannot assign requested"),
+        ({"DNS_LISTEN_ADDR": "192.0.2.1:0"}, "EDGEPROXY_DNS_LISTEN_ADDR: cannot listen on 192.0.2.1:0: Cannot assign"),
+        ({"ADMIN_TLS_CERT": "{}/no.pem"},
+         "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/no.pem: No such file"),
+        ({"ADMIN_TLS_CERT": "{}/text"},
+         "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/text: needs a"),
         ({"DB_PATH": "{}/no/routing.db"}, "EDGEPROXY_DB_PATH='{}/no/routing.db': its directory does not exist"),
         ({"DB_PATH": "{}/text/routing.db"}, "EDGEPROXY_DB_PATH='{}/text/routing.db': its directory does not exist"),
         ({"GATEWAY_DB_PATH": "{}/no/a.db"}, "EDGEPROXY_GATEWAY_DB_PATH='{}/no/a.db': its directory does not exist"),
@@ -106,8 +110,8 @@ def test_every_fault_at_once(place: Path) -> None:
     changes = written(place, frontends=[frontend("web", "web") | {"listen": ["192.0.2.1:0", "127.0.0.1:0"]}])
     changes |= {"LOG_PATH": f"{place}/text/log", "METRICS_LISTEN_ADDR": "192.0.2.1:0"}
     assert refused(place, changes) == [
-        "cannot listen on 192.0.2.1:0 (metrics): Cannot assign requested address",
-        "frontend web: cannot listen on 192.0.2.1:0: Cannot assign requested address",
+        "EDGEPROXY_METRICS_LISTEN_ADDR: cannot listen on 192.0.2.1:0 (metrics): Cannot assign requested address",
+        f"{place}/edge.yaml:7: frontend web: cannot listen on 192.0.2.1:0: Cannot assign requested address",
         f"EDGEPROXY_LOG_PATH='{place}/text/log': Not a directory",
     ]
 
@@ -139,8 +143,8 @@ def test_an_address_in_use_is_a_fault_to_serve_and_a_warning_to_check_since_it_m
         addresses = ["{}:{}".format(*one.getsockname()) for one in (taken, other)]
         settings = variables(place, {"LISTEN_ADDR": addresses[0], "METRICS_LISTEN_ADDR": addresses[1]})
         lines = [
-            f"cannot listen on {addresses[1]} (metrics): Address already in use",
-            f"frontend edge: cannot listen on {addresses[0]}: Address already in use",
+            f"EDGEPROXY_METRICS_LISTEN_ADDR: cannot listen on {addresses[1]} (metrics): Address already in use",
+            f"EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {addresses[0]}: Address already in use",
         ]
         assert served(settings) == (2, [f"edgeproxy: {line}" for line in lines])
         done = command("check", **settings)
@@ -166,7 +170,7 @@ def test_what_this_user_may_not_do(place: Path) -> None:
     ]
     if FIRST_FREE_PORT:
         changes["LISTEN_ADDR"] = address = f"127.0.0.1:{FIRST_FREE_PORT - 1}"
-        expected.insert(0, f"edgeproxy: frontend edge: cannot listen on {address}: Permission denied")
+        expected.insert(0, f"edgeproxy: EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {address}: Permission denied")
     unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     for name in ("check", "serve"):
         done = run([*unprivileged, sys.executable, "-m", "app", name], **variables(place, changes))
