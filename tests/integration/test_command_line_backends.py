@@ -184,7 +184,7 @@ def test_a_database_that_cannot_be_used_is_one_line(tmp_path):
     junk = tmp_path / "junk.db"
     junk.write_bytes(b"this is no database" * 100)
     nowhere = tmp_path / "no" / "folder" / "x.db"
-    for path, complaint in ((junk, "file is not a database"), (nowhere, "unable to open")):
+    for path, complaint in ((junk, "file is not a database"), (nowhere, "there is no folder")):
         done = backends(path, "load", "--demo")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
         assert complaint in done.stderr
