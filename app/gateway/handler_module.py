@@ -170,6 +170,8 @@ def _import_in_worker(name: str, code: CodeType, module_name: str, output: Calla
             raise
         message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
         raise HandlerError(Stage.IMPORT, message, traceback=f"{worker.stack(code.co_filename)}{message}\n") from None
+    finally:
+        worker.end()
 
 
 def _import(code: CodeType, name: str, output: Callable[..., None]) -> LoadedHandler:

@@ -88,8 +88,14 @@ class Worker:
         own = list(dropwhile(lambda frame: frame.filename != filename, frames))
         return "".join(traceback.format_list(own or frames))
 
-    def _work(self, task: tuple[Callable[..., Any], tuple[object, ...]]) -> None:
-        while True:
+    def end(self) -> None:
+        """End the greenlet, which is a reference cycle until then, unless its code was abandoned."""
+        if not self.is_abandoned and self._greenlet:
+            self._greenlet.parent = getcurrent()
+            self._greenlet.switch(None)
+
+    def _work(self, task: tuple[Callable[..., Any], tuple[object, ...]] | None) -> None:
+        while task is not None:
             function, arguments = task
             try:
                 self._outcome = None, function(*arguments)

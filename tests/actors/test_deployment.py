@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
+from loguru import logger
 
 from actors.handlers import HandlersActor
 from actors.runtime import Address, AskTimeoutError
@@ -18,7 +19,7 @@ from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import Grant, HandlerTable, NoEndpoint, NotDeployed
 from app.domain.stored import StoreError
 from app.gateway import deployment as deploying
-from app.gateway import handler_module
+from app.gateway import handler_module, workers
 from app.gateway.deployment import AlreadyExists, Deployment, NotFound
 from app.gateway.dispatch import Dispatch
 from app.gateway.handler_module import MAX_SOURCE_BYTES, HandlerError, Stage
@@ -348,22 +349,26 @@ STUBBORN = "import time\nwhile True:\n    try:\n        time.sleep(5)\n    excep
 
 
 def test_a_source_that_waits_in_its_import_delays_no_other_endpoint(served):
-    stubborn = gevent.spawn(served.deployment.deploy_source, "hello", STUBBORN)
+    waiting = gevent.spawn(served.deployment.deploy_source, "hello", "import time\ntime.sleep(60)\n")
     eventually(lambda: len(served.run(served.store.versions, "hello")) == 2)
     served.deployment.create(replace(HELLO, id="other", path="/other"))
     served.deployment.deploy_source("other", answering("other"))
     assert served.response("/other") == "other"
     served.deployment.remove("other")
-    assert not stubborn.ready()
-    stubborn.kill()
+    assert not waiting.ready()
+    waiting.kill()
     served.deployment.remove("hello")
 
 
 def test_a_source_that_catches_everything_in_its_import_is_refused_in_time(served, monkeypatch):
     monkeypatch.setattr(handler_module, "IMPORT_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.01)
+    logged: list[str] = []
+    sink = logger.add(lambda message: logged.append(str(message)), format="{message}")
     for source in (STUBBORN, f"{answering('late')}\n{STUBBORN.replace('while True', 'for _ in range(1)')}"):
         with pytest.raises(HandlerError, match=r"took longer than 0\.1 s"):
             served.deployment.deploy_source("hello", source)
-    gevent.sleep(0.05)
+    eventually(lambda: "handler hello v2: its import was abandoned and does not end\n" in logged)
+    logger.remove(sink)
     assert served.response() == "one", "what is imported late is not put into service"
     assert served.on_disk() == {"hello": 1}

@@ -170,7 +170,8 @@ def test_what_this_user_may_not_do(place: Path) -> None:
     ]
     if FIRST_FREE_PORT:
         changes["LISTEN_ADDR"] = address = f"127.0.0.1:{FIRST_FREE_PORT - 1}"
-        expected.insert(0, f"edgeproxy: EDGEPROXY_LISTEN_ADDR: frontend edge: cannot listen on {address}: Permission denied")
+        told = f"frontend edge: cannot listen on {address}: Permission denied"
+        expected.insert(0, f"edgeproxy: EDGEPROXY_LISTEN_ADDR: {told}")
     unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     for name in ("check", "serve"):
         done = run([*unprivileged, sys.executable, "-m", "app", name], **variables(place, changes))
