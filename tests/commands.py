@@ -58,7 +58,12 @@ def command(*arguments: object, stdin: str = "", **variables: str) -> Done:
     """Do what `edgeproxy` does for a command that ends by itself, in this process."""
     runner = CliRunner(env={f"EDGEPROXY_{name}": text for name, text in {"ENV_FILE": "", **variables}.items()})
     texts = [str(argument) for argument in arguments]
-    result = runner.invoke(main, texts, input=stdin.encode())
+    environment = dict(os.environ)
+    try:
+        result = runner.invoke(main, texts, input=stdin.encode())
+    finally:  # without the variables of an .env file, which a command adds
+        os.environ.clear()
+        os.environ.update(environment)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Done(texts, result.exit_code, result.stdout, result.stderr)
