@@ -43,7 +43,7 @@ def service(etcd, places, start):
     one.wait_for("is registered at")
     yield one
     one.stop()
-    eventually(lambda: not any(place.rows() for place in places), what="nothing is left")
+    eventually(lambda: not any(place.rows() for place in places), 40, "nothing is left")
 
 
 def test_a_service_registered_at_one_pop_serves_at_all_and_is_removed_everywhere(etcd, places, service):

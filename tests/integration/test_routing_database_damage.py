@@ -144,7 +144,7 @@ def test_one_that_hangs_is_given_up_and_followed_again(origin, tmp_path, monkeyp
         os.mkfifo(journal)
         watcher = proxy.parts.watcher
         eventually(lambda: watcher.status.error, what="it is given up")
-        assert [line for line in proxy.logged() if "keeping the last 1 backends" in line["event"]]
+        eventually(lambda: [line for line in proxy.logged() if "keeping the last 1 backend" in line["event"]])
         other_end = os.open(journal, os.O_RDWR)
         journal.unlink()
         os.close(other_end)
