@@ -10,6 +10,7 @@ from loguru import logger
 from actors.messages import CountCandidates, PoolCounts
 from actors.runtime import ask
 from app.config import Config
+from app.domain.words import listed
 from app.edge.parts import EdgeParts
 from app.proxy_service import ASK_TIMEOUT_SECONDS
 
@@ -42,12 +43,7 @@ class DarkFrontendLog:
         dark = set(dark_frontends(config, pools))
         known = {frontend.name for frontend in config.frontends}
         if fresh := sorted(dark & self._dark - self._logged):
-            logger.bind(frontends=fresh).warning("no candidate backend for frontend {}", _listed(fresh))
+            logger.bind(frontends=fresh).warning("no candidate backend for frontend {}", listed(fresh, NAMES_LOGGED))
         if ended := sorted((self._logged - dark) & known):
-            logger.bind(frontends=ended).info("a candidate backend again for frontend {}", _listed(ended))
+            logger.bind(frontends=ended).info("a candidate backend again for frontend {}", listed(ended, NAMES_LOGGED))
         self._dark, self._logged = dark, (self._logged & dark) | set(fresh)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMES_LOGGED} more" if len(names) > NAMES_LOGGED else ""
-    return ", ".join(names[:NAMES_LOGGED]) + more

@@ -10,7 +10,7 @@ import gevent
 from gevent.threadpool import ThreadPool
 from loguru import logger
 
-from app.outbound.worker_thread import WorkerThread, _attempt
+from app.outbound.worker_thread import WorkerThread, attempt
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class WatchedThread(WorkerThread):
 
     def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Return `work(*arguments)` without blocking the event loop. Raises its exceptions, and TimeoutError."""
-        task = gevent.spawn(self._pool.apply, _attempt, (work, arguments))
+        task = gevent.spawn(self._pool.apply, attempt, (work, arguments))
         try:
             task.join(SILENCE_SECONDS)
             if not task.dead:

@@ -18,7 +18,7 @@ class WorkerThread:
 
     def run(self, work: Callable[..., T], *arguments: object) -> T:
         """Return `work(*arguments)` without blocking the event loop. Raises its exceptions."""
-        result, error = self._pool.apply(_attempt, (work, arguments))
+        result, error = self._pool.apply(attempt, (work, arguments))
         if error is not None:
             raise error
         return result  # type: ignore[no-any-return]
@@ -28,7 +28,7 @@ class WorkerThread:
         self._pool.maxsize = 0
 
 
-def _attempt(work: Callable[..., Any], arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
+def attempt(work: Callable[..., Any], arguments: tuple[object, ...]) -> tuple[Any, Exception | None]:
     """Return (result, None) or (None, error), because gevent prints a traceback of exceptions that leave a task."""
     try:
         return work(*arguments), None

@@ -184,6 +184,15 @@ def refusing_port(stack: ExitStack) -> int:
     return int(sock.getsockname()[1])
 
 
+def is_listened_on(address: tuple[str, int]) -> bool:
+    """Say whether something accepts connections there, by making one."""
+    try:
+        socket.create_connection(address, PATIENCE_SECONDS).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 class Stage:
     """An edge with one backend, "a", whose behaviour each test sets."""
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.harness import EdgeProcess, eventually, frontend, pool, row, write_backends
-from tests.integration.peers import await_idle, refusing_port
+from tests.integration.peers import await_idle, is_listened_on, refusing_port
 from tests.traffic import ask, free_ports, named, serving, who
 
 SUCCESS = "edgeproxy_config_last_reload_success"
@@ -73,14 +73,6 @@ def inode(address: tuple[str, int]) -> str:
 
     (found,) = eventually(rows)
     return str(found)
-
-
-def is_listened_on(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, 10).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 # What sets a reload off

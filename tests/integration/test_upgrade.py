@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from http.client import HTTPException
@@ -15,6 +14,7 @@ import pytest
 
 from tests.admin_client import Admin, admin_of, admin_variables
 from tests.harness import EdgeProcess, eventually, frontend, write_backends
+from tests.integration.peers import is_listened_on
 from tests.traffic import ask, named, serving, who
 
 TTL_SECONDS = 4
@@ -86,14 +86,6 @@ class Upgrade:
         for address in listens:
             eventually(lambda address=address: not is_listened_on(address), what=f"{address} is released")
         return self._start("new", *("{}:{}".format(*address) for address in listens), dns)
-
-
-def is_listened_on(address: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(address, 10).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -275,9 +275,8 @@ def _environ(request: Request, body: bytes, client_address: str) -> dict[str, An
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
     head, headers = request.head, request.frontend.headers
     path, _, query = head.target.partition(b"?")
-    authority = head.host.decode() or str(
-        request.connection.listener
-    )  # HTTP/1.0 has no Host, PEP 3333 wants a SERVER_NAME
+    # HTTP/1.0 has no Host, and PEP 3333 wants a SERVER_NAME.
+    authority = head.host.decode() or str(request.connection.listener)
     host, _, port = authority.rpartition(":")
     if not port.isdecimal():  # there is none, or these are the last digits of an IPv6 address
         host, port = authority, "80"

@@ -44,7 +44,7 @@ from app.wire.http1_rules import (
 
 COLLECTED_BYTES: Final = 16 * 1024
 """A body up to this size is read before a backend is leased, so that a slow client does not hold the lease."""
-CONTINUE: Final = 100
+_CONTINUE: Final = 100
 MOST_INTERIM_BYTES: Final = 256 * 1024
 """Of 1xx responses before the final one. Each gives the backend its time again, so they need another bound."""
 
@@ -335,7 +335,7 @@ class _Exchange:
             self._send_at_once(headers.response_head(head, connection_option=b"", is_chunked=False))
         if self._upload is None or self._upload.is_over:
             expect_response(self._request)
-        elif head.status == CONTINUE:
+        elif head.status == _CONTINUE:
             self._upload.invite()
 
     def _send_at_once(self, data: bytes) -> None:
