@@ -141,14 +141,6 @@ class _Found(NamedTuple):
     params: Mapping[str, Any]
 
 
-class _ActiveGrant(NamedTuple):
-    """A grant that has not been released."""
-
-    grant: Grant
-    state: _EndpointState
-    loaded: _LoadedVersion
-
-
 class HandlerTable:
     """The versions in memory of every endpoint. `now` is always Unix seconds."""
 
@@ -156,7 +148,8 @@ class HandlerTable:
         """`routes` must be empty: there are no endpoints yet."""
         self._routes = routes
         self._endpoints: dict[str, _EndpointState] = {}
-        self._active_grants: dict[int, _ActiveGrant] = {}
+        self._active_grants: dict[int, tuple[Grant, _Found]] = {}
+        """Those that were not released, by id."""
 
     def replace_endpoints(self, endpoints: Iterable[Endpoint], routes: Routes, now: float) -> list[Dropped]:
         """Serve exactly these endpoints from now on. Endpoints that remain keep their versions.
@@ -193,7 +186,7 @@ class HandlerTable:
         Safe to repeat with the same `grant_id`, which the request chose: the existing grant is returned.
         """
         if grant_id in self._active_grants:
-            return self._active_grants[grant_id].grant
+            return self._active_grants[grant_id][0]
         found = self._find(host, path, method)
         if not isinstance(found, _Found):
             return found
@@ -205,7 +198,7 @@ class HandlerTable:
         state.active += 1
         loaded.active += 1
         grant = Grant(grant_id, endpoint, params, loaded.version, loaded.handler)
-        self._active_grants[grant_id] = _ActiveGrant(grant, state, loaded)
+        self._active_grants[grant_id] = grant, found
         return grant
 
     def release(self, grant_id: int, failed: bool) -> Dropped | None:
@@ -213,7 +206,7 @@ class HandlerTable:
         active = self._active_grants.pop(grant_id, None)
         if active is None:
             return None
-        _, state, loaded = active
+        _, (state, loaded, _) = active
         for counts in (state, loaded):
             counts.active -= 1
             counts.served += 1

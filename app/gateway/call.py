@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-import gevent
 import msgspec
 from loguru import logger
 from werkzeug.exceptions import HTTPException
@@ -20,7 +19,7 @@ from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceTimeout
 from app.gateway.context import Context
 from app.gateway.description import describe_in
 from app.gateway.responses import JSON, BadHandlerResponse, HandlerResponse, error_of, response_of
-from app.gateway.workers import CodeRaised, Overrun, Worker
+from app.gateway.workers import CodeRaised, Overrun, TookTooLong, Worker
 
 HANDLER_FAILED: Final = "handler_failed"
 HANDLER_TIMEOUT: Final = "handler_timeout"
@@ -62,15 +61,11 @@ def call_handler(worker: Worker, grant: Grant, request: Request, context: Contex
     it was due, it applies only to a handler that still waits afterwards, because gevent runs timeouts after everything
     else that is due. A handler that computes for too long is ended by app.gateway.blocking instead.
     """
-    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
     try:
-        with timeout:
-            response = worker.run(_respond, grant, request, context)
+        response = worker.run_within(grant.endpoint.timeout_seconds, _respond, grant, request, context)
     except CodeRaised as raised:
         return _failure(worker, _reason(raised.error), raised.error, grant, context)
-    except gevent.Timeout as expired:
-        if expired is not timeout:
-            raise
+    except TookTooLong:
         return _failure(worker, HANDLER_TIMEOUT, worker.stack(), grant, context)
     if response.on_close is not None:
         response = response._replace(on_close=_closing(worker, response.on_close, grant, context))
@@ -147,19 +142,15 @@ def _watched(worker: Worker, parts: Iterator[bytes], grant: Grant, context: Cont
 
 def _closing(worker: Worker, close: Callable[[], object], grant: Grant, context: Context) -> Callable[[], None]:
     """Wrap a response's `close`, which is code of the handler, in the endpoint's timeout. Failures are only logged."""
-    timeout = gevent.Timeout(grant.endpoint.timeout_seconds)
 
     def closed() -> None:
         if worker.is_abandoned:
             return
         try:
-            with timeout:
-                worker.run(close)
+            worker.run_within(grant.endpoint.timeout_seconds, close)
         except CodeRaised as raised:
             _log(worker, HANDLER_FAILED, raised.error, grant, context)
-        except gevent.Timeout as expired:
-            if expired is not timeout:
-                raise
+        except TookTooLong:
             _log(worker, HANDLER_TIMEOUT, worker.stack(), grant, context)
 
     return closed

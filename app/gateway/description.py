@@ -9,9 +9,7 @@ import traceback
 from types import TracebackType
 from typing import Final, NamedTuple
 
-import gevent
-
-from app.gateway.workers import CodeRaised, Worker
+from app.gateway.workers import CodeRaised, TookTooLong, Worker
 
 DESCRIBE_SECONDS: Final = 1.0
 
@@ -34,9 +32,8 @@ def describe(error: BaseException, tb: TracebackType | None) -> Description:
 def describe_in(worker: Worker, error: BaseException) -> Description:
     """Describe an exception in the worker of its code; by its class alone if that takes over DESCRIBE_SECONDS."""
     try:
-        with gevent.Timeout(DESCRIBE_SECONDS, False):
-            return worker.run(describe, error, error.__traceback__)
-    except CodeRaised:  # such as Overrun
+        return worker.run_within(DESCRIBE_SECONDS, describe, error, error.__traceback__)
+    except (CodeRaised, TookTooLong):  # such as Overrun
         pass
     name = type(error).__name__
     return Description(name, name, "".join([*traceback.format_tb(error.__traceback__), f"{name}\n"]))

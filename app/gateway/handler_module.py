@@ -22,11 +22,10 @@ from itertools import count
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, Final
 
-import gevent
 from loguru import logger
 
 from app.gateway.description import describe
-from app.gateway.workers import CodeRaised, Overrun, Worker
+from app.gateway.workers import CodeRaised, Overrun, TookTooLong, Worker
 
 ENTRY_POINT: Final = "handle"
 MAX_SOURCE_BYTES: Final = 256 * 1024
@@ -158,16 +157,12 @@ def _pointer(filename: str, line: int, message: str) -> str:
 def _import_in_worker(name: str, code: CodeType, module_name: str, output: Callable[..., None]) -> LoadedHandler:
     """Import the source, and leave it behind when its time is over: what it makes later is discarded."""
     worker = Worker(partial(logger.error, "handler {}: its import was abandoned and does not end", name))
-    timeout = gevent.Timeout(IMPORT_TIMEOUT_SECONDS)
     try:
-        with timeout:
-            return worker.run(_import, code, module_name, output)
+        return worker.run_within(IMPORT_TIMEOUT_SECONDS, _import, code, module_name, output)
     except CodeRaised as raised:
         error = raised.error
         raise error if isinstance(error, HandlerError) else HandlerError(Stage.IMPORT, str(raised)) from None
-    except gevent.Timeout as expired:
-        if expired is not timeout:
-            raise
+    except TookTooLong:
         message = f"took longer than {IMPORT_TIMEOUT_SECONDS:g} s"
         raise HandlerError(Stage.IMPORT, message, traceback=f"{worker.stack(code.co_filename)}{message}\n") from None
     finally:

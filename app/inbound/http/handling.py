@@ -12,8 +12,6 @@ from math import inf
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from loguru import logger
-
 from app.domain.endpoints import Endpoint, MethodNotAllowed
 from app.domain.errors import DownstreamError
 from app.domain.handler_table import Busy, Grant, NoEndpoint, NotDeployed, Unserved
@@ -142,11 +140,11 @@ class _Call:
         if version in self._workers.condemned:  # after the grant, by a call before this one
             self._dispatch.release(grant.grant_id, failed=False)
             return self._refused("not_deployed", Refusal(503))
-        worker = self._workers.take(version, endpoint.timeout_seconds, partial(_log_stuck, grant))
+        worker = self._workers.take(version, endpoint.timeout_seconds)
         try:
             if body is None:
                 body = self._read_body(endpoint.max_body_bytes)
-            environ = partial(_environ, request, body, self._client_address)
+            environ = partial(_environ, request, body)
             context = Context(
                 self._request_id.decode(), endpoint.id, grant.version.number, grant.params, self._services
             )
@@ -168,11 +166,6 @@ class _Call:
             self._workers.give_back(version, worker)
             if is_held:
                 self._dispatch.release(grant.grant_id, failed=has_failed)
-
-    @property
-    def _client_address(self) -> str:
-        client = self._request.connection.client
-        return client.address if client is not None else ""
 
     # The response
 
@@ -196,19 +189,16 @@ class _Call:
     def _send_parts(self, made: HandlerResponse) -> bool:
         request, self._status = self._request, made.status
         keeps = may_keep(request.head, is_request_read=self._is_request_read, is_closing=request.is_last)
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in made.headers]
         has_body = request.head.method != b"HEAD" and made.status not in _WITHOUT_BODY
         if isinstance(made.body, bytes):
-            if made.status not in _WITHOUT_BODY:
-                headers.append((b"Content-Length", b"%d" % len(made.body)))
-            head = _head(made.status, headers, self._request_id, keeps=keeps)
-            self._send_all(head + (made.body if has_body else b""))
+            framing = (b"Content-Length", b"%d" % len(made.body)) if made.status not in _WITHOUT_BODY else None
+            head = _head(made, framing, self._request_id, keeps=keeps)
+            self._send_all(head + made.body if has_body else head)
             return keeps
-        has_length = any(name.lower() == b"content-length" for name, _ in headers)
+        has_length = any(name.lower() == "content-length" for name, _ in made.headers)
         is_chunked = request.head.version == b"1.1" and not has_length
-        if is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
-        self._send_all(_head(made.status, headers, self._request_id, keeps=keeps))
+        framing = (b"Transfer-Encoding", b"chunked") if is_chunked else None
+        self._send_all(_head(made, framing, self._request_id, keeps=keeps))
         if has_body:
             self._stream(made.body, is_chunked=is_chunked)
         return keeps
@@ -254,26 +244,27 @@ class _Call:
         )
 
 
-def _log_stuck(grant: Grant) -> None:
-    logger.bind(endpoint=grant.endpoint.id, version=grant.version.number).error(
-        "endpoint {}: version {} was abandoned and does not end", grant.endpoint.id, grant.version.number
-    )
-
-
-def _head(status: int, headers: list[tuple[bytes, bytes]], request_id: bytes, *, keeps: bool) -> bytes:
-    names = {name.lower() for name, _ in headers}
-    if b"date" not in names:
+def _head(made: HandlerResponse, framing: tuple[bytes, bytes] | None, request_id: bytes, *, keeps: bool) -> bytes:
+    headers, has_date, has_id = [], False, False
+    for name, value in made.headers:
+        lower = name.lower()
+        has_date = has_date or lower == "date"
+        has_id = has_id or lower == "x-request-id"
+        headers.append((name.encode(), value.encode("latin-1")))
+    if framing is not None:
+        headers.append(framing)
+    if not has_date:
         headers.append((b"Date", date_now()))
-    if b"x-request-id" not in names:
+    if not has_id:
         headers.append((b"X-Request-Id", request_id))
     if not keeps:
         headers.append((b"Connection", b"close"))
-    return response_bytes(status, _PHRASES.get(status, b""), headers)
+    return response_bytes(made.status, _PHRASES.get(made.status, b""), headers)
 
 
-def _environ(request: Request, body: bytes, client_address: str) -> dict[str, Any]:
+def _environ(request: Request, body: bytes) -> dict[str, Any]:
     """Return the WSGI environment (PEP 3333) of a request whose body has come."""
-    head, headers = request.head, request.frontend.headers
+    head, headers, client = request.head, request.frontend.headers, request.connection.client
     path, _, query = head.target.partition(b"?")
     # HTTP/1.0 has no Host, and PEP 3333 wants a SERVER_NAME.
     authority = head.host.decode() or str(request.connection.listener)
@@ -288,7 +279,7 @@ def _environ(request: Request, body: bytes, client_address: str) -> dict[str, An
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{head.version.decode()}",
-        "REMOTE_ADDR": client_address,
+        "REMOTE_ADDR": client.address if client is not None else "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(body),
