@@ -261,8 +261,10 @@ class EdgeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        if self.process.stderr is not None:
+        if self.process.stderr is not None and not self.process.stderr.closed:
+            said = self.process.stderr.read().decode()
             self.process.stderr.close()
+            assert "Traceback" not in said, said
 
 
 def _address(text: str) -> tuple[str, int]:

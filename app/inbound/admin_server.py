@@ -125,6 +125,6 @@ class _Handler(ImpatientHandler):
         try:
             with gevent.Timeout(LATE_BODY_SECONDS, TimeoutError()):
                 self.wsgi_input._discard()
-        except TimeoutError:
+        except OSError:  # it did not come in time, or the client is gone
             self.close_connection = True
             self.wsgi_input = pywsgi.Input(self.rfile, 0)

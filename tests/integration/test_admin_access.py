@@ -19,6 +19,7 @@ from app.inbound.listener import BindError
 from tests.admin_client import SCOPES, Admin, admin_of, admin_variables, edge_with_admin
 from tests.commands import edgeproxy
 from tests.harness import eventually, frontend, pool, row
+from tests.integration.peers import reset
 from tests.programs import program
 
 READING = [
@@ -339,6 +340,16 @@ def test_a_late_body_is_408_and_a_refused_one_is_not_awaited(reader):
         assert read_to_end(stranger).startswith(b"HTTP/1.1 401 ")
         slow.settimeout(15)
         assert read_to_end(slow).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_leaves_within_its_body_leaves_no_traceback(proxy, admin):
+    head = b"POST /api/backends HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+    for _ in range(10):
+        with admin.connect() as leaver:
+            leaver.sendall(head)
+            reset(leaver)
+    assert admin.get("/api/status")
+    proxy.kill()  # which looks for tracebacks
 
 
 def is_open(sock):

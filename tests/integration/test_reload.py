@@ -268,8 +268,10 @@ def test_a_path_that_is_not_a_file_is_refused_and_a_file_there_applies_again(sta
     fifo.replace(proxy.config_path)
     eventually(lambda: proxy.metrics()[SUCCESS] == 0, what="nobody waits for the other end of a FIFO")
     eventually(lambda: [line for line in proxy.log() if "is not a regular file" in line["event"]])
+    before = len(proxy.reloads())
     proxy.write_config(stage.only(stage.b))
-    eventually(lambda: proxy.metrics()[SUCCESS] == 1, what="it follows the file again")
+    proxy.wait_for_reload(before)
+    assert proxy.metrics()[SUCCESS] == 1, "it follows the file again"
     assert who(proxy) == "b"
 
 
