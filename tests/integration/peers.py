@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent.queue import Empty, Queue
 from gevent.server import StreamServer
@@ -225,14 +226,22 @@ class Stage:
             try:
                 result = outcomes.get(timeout=PATIENCE_SECONDS)
             except Empty:
-                pytest.fail(
-                    f"no connection to the backend has ended; the edge's last log lines: {self.edge.log()[-5:]}"
-                )
+                pytest.fail(f"no connection to the backend has ended; {self._situation()}")
             if isinstance(result, BaseException) and not isinstance(result, OSError):
                 raise result
             return result
 
         return outcome
+
+    def _situation(self) -> str:
+        """Return the edge's last log lines, the stacks of its greenlets, and the sockets at both its ends."""
+        before, ports = self.edge.log()[-3:], (self.edge.address[1], self._server.server_port)
+        self.edge.process.send_signal(signal.SIGUSR1)
+        gevent.sleep(1.0)
+        stacks = [line["event"] for line in self.edge.log() if line["event"].startswith("stack of")]
+        table = Path("/proc/net/tcp").read_text().splitlines()
+        sockets = [line for line in table if any(f":{port:04X} " in line for port in ports)]
+        return "\n".join(["its last log lines and greenlets:", *map(str, before), *stacks, *sockets])
 
     def connect(self, timeout: float = PATIENCE_SECONDS) -> socket.socket:
         return self.edge.connect(fresh_address(), timeout)
