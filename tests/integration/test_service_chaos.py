@@ -128,6 +128,7 @@ def test_a_restart_of_an_idle_server_fails_no_call(services, make):
         call(client)
         peer.kill()
         peer.start()
+        eventually(lambda: services.describe_one("main").counts.is_up, what="a pool that saw it down opens again")
         for _ in range(6):
             call(client)
         counts = services.describe_one("main").counts
