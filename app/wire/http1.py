@@ -140,9 +140,7 @@ def parse_response(head: bytes, method: bytes, lenient: Collection[str] = ()) ->
     try:
         if not lenient:
             return _parse_response(head, method, _STATUS_LINE)
-        return _parse_response(
-            repaired(head, lenient), method, _ANY_STATUS_LINE if ANY_STATUS in lenient else _STATUS_LINE
-        )
+        return _parse_response(repaired(head, lenient), method, _status_line(lenient))
     except BadMessage as fault:
         raise BadMessage(502, fault.reason) from None
 
@@ -160,8 +158,8 @@ def next_response(
     if end > limit or (end == 3 and len(received) > limit):
         raise BadMessage(502, "head_too_long")
     if end == 3:
-        if not _STATUS_LINE_BEGINS.fullmatch(received[:9]):  # it never will: a backend of another protocol, perhaps
-            raise BadMessage(502, "status_line")
+        if fault := _fault_so_far(received, _status_line(lenient)):  # it never will be: another protocol, perhaps
+            raise BadMessage(502, fault)
         return None
     return parse_response(received[:end], method, lenient), received[end:]
 
@@ -297,6 +295,20 @@ def _target(method: bytes, target: bytes, host: bytes, headers: Headers) -> tupl
     # RFC 9112 3.2.4: for a URI without path and query the last proxy before the origin sends the asterisk.
     is_asterisk = method == b"OPTIONS" and not path and not query
     return b"*" if is_asterisk else (path or b"/") + query, authority
+
+
+def _status_line(lenient: Collection[str]) -> re.Pattern[bytes]:
+    return _ANY_STATUS_LINE if ANY_STATUS in lenient else _STATUS_LINE
+
+
+def _fault_so_far(received: bytes, status_line: re.Pattern[bytes]) -> str | None:
+    """Return the fault for which a response's head that is not whole cannot become valid."""
+    if not _STATUS_LINE_BEGINS.fullmatch(received[:9]):
+        return "status_line"
+    lines = received.count(b"\n")
+    if lines != received.count(b"\r\n"):
+        return "bare_lf"
+    return "status_line" if lines and not status_line.match(received) else None
 
 
 def _parse_response(head: bytes, method: bytes, status_line: re.Pattern[bytes]) -> ResponseHead:

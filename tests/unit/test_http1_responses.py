@@ -219,6 +219,26 @@ def test_what_cannot_become_a_head_is_refused_at_once(received: bytes) -> None:
     assert (fault.value.status, fault.value.reason) == (502, "status_line")
 
 
+@pytest.mark.parametrize(
+    ("received", "reason"),
+    [
+        (b"HTTP/1.1 abc\r\n", "status_line"),
+        (b"HTTP/1.1 600 Odd\r\nX: 1\r\n", "status_line"),
+        (b"HTTP/1.1 200 OK\n", "bare_lf"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "bare_lf"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\n\nok", "bare_lf"),
+    ],
+)
+def test_a_faulty_line_is_refused_when_it_is_there(received: bytes, reason: str) -> None:
+    with pytest.raises(BadMessage) as fault:
+        next_response(received, b"GET", 1000)
+    assert (fault.value.status, fault.value.reason) == (502, reason)
+
+
+def test_a_status_line_that_is_taken_leniently_is_no_fault_so_far() -> None:
+    assert next_response(b"HTTP/1.1 600 Odd\r\nX: 1\r\n", b"GET", 1000, ["any_status"]) is None
+
+
 def test_a_head_that_comes_byte_by_byte_is_awaited() -> None:
-    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\n"
     assert [next_response(head[:size], b"GET", 1000) for size in range(len(head))] == [None] * len(head)
