@@ -19,7 +19,7 @@ REASONS: Final[dict[str, int]] = {
     "malformed": 400,  # refused by the parser for no other reason of this table
     # The request line
     "request_line": 400,  # not method, target and version with one space between each; HTTP/0.9 (RFC 9112 3)
-    "method_not_implemented": 501,  # a token, but none of the parser's methods (RFC 9110 9.1), or CONNECT (9.3.6)
+    "method_not_implemented": 501,  # CONNECT (RFC 9110 9.3.6), or PRI, which begins HTTP/2 (RFC 9113 3.4)
     "target": 400,  # a form that the method does not allow, a fragment, an invalid byte (RFC 9112 3.2, RFC 3986)
     "bad_version": 400,  # not HTTP-version, which is in capitals, or 0.9, which had none (RFC 9112 2.3)
     "version_unsupported": 505,  # well-formed, and neither 1.0 nor 1.1 (RFC 9110 15.6.6)
