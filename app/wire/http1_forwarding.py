@@ -2,7 +2,7 @@
 
 X-Forwarded-For, -Proto and -Host and Forwarded (RFC 7239) of a trusted proxy are extended; those of any other client
 are replaced. X-Request-Id of a trusted proxy is kept; other requests get a new one. Via names the edge (RFC 9110,
-section 7.6.3).
+section 7.6.3). A response without a Date gets one (section 6.6.1).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from app.wire.http1 import HOP_BY_HOP, Headers, RequestHead, ResponseHead
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import hops_left, may_upgrade, takes_trailers
+from app.wire.http_date import date_now
 
 FORWARDING: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id")
@@ -41,9 +42,13 @@ class _Fate(Enum):
     EXTEND = auto()
     """By what the edge knows itself."""
     COUNT_DOWN = auto()
+    DATE = auto()
+    """Pass it on, and add none."""
 
 
 _PASS: Final = _Fate.PASS
+_DROP: Final = _Fate.DROP
+_DATE: Final = _Fate.DATE
 
 
 class _Fates(dict[bytes, _Fate]):
@@ -116,7 +121,8 @@ class HeaderRules:
         self._of_trusted = _Fates(partial(self._fate, dropped))
         self._of_others = _Fates(partial(self._fate, dropped | FORWARDING | untrusted))
         dropped_back = HOP_BY_HOP | changed_back
-        self._of_backends = _Fates(lambda key: _Fate.DROP if key in dropped_back else _Fate.PASS)
+        self._of_backends = _Fates(partial(_fate_back, dropped_back))
+        self._dates = b"date" not in changed_back
         self._via = {
             version: b"Via: %b %b\r\n" % (version, options.via.encode()) if options.via else b""
             for version in (b"1.0", b"1.1")
@@ -202,9 +208,15 @@ class HeaderRules:
         fates, left_out = self._of_backends, head.connection_tokens
         if head.status < 200 or head.status == _NO_CONTENT:  # RFC 9110, section 8.6
             left_out = left_out | _LENGTH
+        needs_date = self._dates and head.status >= 200
         for name, value in head.headers:
-            if fates[name] is _PASS and (not left_out or name.lower() not in left_out):
+            fate = fates[name]
+            if fate is not _DROP and (not left_out or name.lower() not in left_out):
                 lines.append(b"%b: %b\r\n" % (name, value))
+                if fate is _DATE:
+                    needs_date = False
+        if needs_date:  # RFC 9110, section 6.6.1
+            lines.append(b"Date: %b\r\n" % date_now())
         lines.append(self._via[head.version])
         if is_chunked:
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -214,6 +226,13 @@ class HeaderRules:
             lines.append(b"Upgrade: %b\r\n" % head.upgrade)
         lines.append(self._response_lines if head.status >= 200 else b"\r\n")
         return b"".join(lines)
+
+
+def _fate_back(dropped: frozenset[bytes], key: bytes) -> _Fate:
+    """Return what becomes of a response's field with this name in lower case."""
+    if key in dropped:
+        return _Fate.DROP
+    return _Fate.DATE if key == b"date" else _PASS
 
 
 def new_request_id() -> bytes:

@@ -1,4 +1,4 @@
-"""The value of the Date header, which the origin of a response adds (RFC 9110, section 6.6.1)."""
+"""The value of the Date header, which every response has (RFC 9110, section 6.6.1)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 import re
 import socket
+import time
 from contextlib import ExitStack
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -35,7 +37,10 @@ class Scene:
                     "changing",
                     http={
                         "request_headers": {"set": {"X-Set": "by the edge", "Accept": "*/*"}, "remove": ["X-Secret"]},
-                        "response_headers": {"set": {"Server": "edge", "X-New": ""}, "remove": ["X-Powered-By"]},
+                        "response_headers": {
+                            "set": {"Server": "edge", "X-New": ""},
+                            "remove": ["X-Powered-By", "Date"],
+                        },
                     },
                 ),
                 web(
@@ -107,7 +112,9 @@ def test_what_speaks_to_the_edge_alone_is_not_passed_on_to_the_backend(scene):
 
 def test_what_speaks_to_the_edge_alone_is_not_passed_on_to_the_client(scene):
     message = scene.came_back(*[line for line in HOP_BY_HOP if not line.startswith("Upgrade")], "X-Kept: c")
-    assert message.headers == [("content-length", "4"), ("x-kept", "c"), ("via", "1.1 edgeproxy")]
+    names = [name for name, _ in message.headers]
+    assert names == ["content-length", "x-kept", "date", "via"]
+    assert (message["x-kept"], message["via"]) == ("c", "1.1 edgeproxy")
 
 
 def test_connection_cannot_take_away_what_frames_or_routes_a_message(scene):
@@ -256,6 +263,14 @@ def test_configured_response_headers_are_set_and_removed(scene):
     assert message["x-kept"] == "a"
 
 
+def test_a_response_without_a_date_gets_one_and_others_keep_theirs(scene):
+    given = "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert parsedate_to_datetime(scene.came_back()["date"]).timestamp() == pytest.approx(time.time(), abs=5)
+    message = scene.came_back(f"DATE: {given}")
+    assert [value for name, value in message.headers if name == "date"] == [given]
+    assert scene.came_back(frontend="changing")["date"] is None, "its configuration removes it"
+
+
 def test_configured_changes_go_before_what_the_edge_tells_of_a_client(scene):
     request = scene.arrived("Forwarded: for=me", "X-Forwarded-Host: bank", frontend="naming")
     assert (request["x-forwarded-proto"], request["forwarded"], request["x-forwarded-host"]) == ("https", None, None)
@@ -288,7 +303,8 @@ def test_an_answer_that_has_no_body_is_over_with_its_head(scene, method, status,
     with scene.client() as client:
         message = client.ask(get(path, method=method), has_body=False)
         assert message.line == f"HTTP/1.1 {status}"
-        assert [f"{name}: {value}" for name, value in message.headers if name not in ("transfer-encoding", "via")] == [
+        added = ("transfer-encoding", "date", "via")
+        assert [f"{name}: {value}" for name, value in message.headers if name not in added] == [
             line.replace("Content-Length", "content-length").replace("ETag", "etag")
             for line in lines
             if "Tr" not in line
