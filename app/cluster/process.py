@@ -49,7 +49,8 @@ class Replication:
         self._config = config
         etcd = EtcdClient(config.etcd_endpoints, _credentials(config), _tls(config))
         self._thread, self._tokens_thread = WorkerThread(), WorkerThread()
-        self._lock = FileLock(config.db_path.with_name(f"{config.db_path.name}.replicator.lock"))
+        file = config.db_path.resolve()  # whatever link it goes by, as SQLite's own files
+        self._lock = FileLock(file.with_name(f"{file.name}.replicator.lock"))
         self._status_file = replica_file(config.db_path)
         former = read_replica_status(self._status_file) or ReplicaStatus()
         self.replicator = Replicator(

@@ -390,11 +390,14 @@ def test_a_second_replicator_of_the_same_database_says_who_has_it(clean, pop):
     place.start_replicator()
     eventually(lambda: place.event("replicating"), what="the first one has started")
     (other,) = free_ports(1)
-    second = {**place.variables, "REPLICATOR_LISTEN_ADDR": f"127.0.0.1:{other}"}
-    done = edgeproxy("replicate", **second)
+    link = place.database.with_name("link.db")
+    link.symlink_to(place.database)
     holder = f"the replicator with process id {place.replicator.pid}, which listens on 127.0.0.1:{place.port}"
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"replicate: {place.database} is replicated already, by {holder}"
+    for database in (place.database, link):
+        second = {"REPLICATOR_LISTEN_ADDR": f"127.0.0.1:{other}", "DB_PATH": str(database)}
+        done = edgeproxy("replicate", **(place.variables | second))
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"replicate: {database} is replicated already, by {holder}"
     place.stop_replicator(signal.SIGKILL)
     place.start_replicator()
     eventually(lambda: len(place.events("replicating")) == 2, what="the lock ended with its holder")
