@@ -24,6 +24,7 @@ from app.outbound.file_lock import FileLock
 from app.outbound.peewee_backends import row_of
 from app.outbound.peewee_replica import SqliteReplica
 from app.outbound.peewee_tokens import SqliteTokenStore
+from app.outbound.regular_file import read_regular, require_regular
 from app.outbound.replica_file import (
     MAX_LISTED,
     ReplicaStatus,
@@ -118,7 +119,7 @@ def _credentials(config: Config) -> Credentials | None:
     if config.etcd_password_file is None:
         return None
     try:
-        return Credentials(config.etcd_user, config.etcd_password_file.read_text().strip())
+        return Credentials(config.etcd_user, read_regular(config.etcd_password_file).decode().strip())
     except (OSError, UnicodeDecodeError) as error:
         path = str(config.etcd_password_file)
         raise BadEtcdFiles(f"{variable('etcd_password_file')}={path!r}: {error}") from None
@@ -127,6 +128,13 @@ def _credentials(config: Config) -> Credentials | None:
 def _tls(config: Config) -> ssl.SSLContext | None:
     if not any(endpoint.startswith("https:") for endpoint in config.etcd_endpoints):
         return None
+    for name in ("etcd_tls_ca", "etcd_tls_cert", "etcd_tls_key"):
+        path = getattr(config, name)
+        try:
+            if path is not None:
+                require_regular(path)  # the open of a FIFO would never return
+        except OSError as error:
+            raise BadEtcdFiles(f"{variable(name)}={str(path)!r}: {error}") from None
     try:
         context = ssl.create_default_context(cafile=config.etcd_tls_ca)
     except OSError as error:

@@ -71,6 +71,9 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
+        for path in (certificate, key):
+            if path is not None and path.exists() and not path.is_file():
+                raise OSError("is not a regular file")  # the open of a FIFO would never return
         context.load_cert_chain(certificate, key, password="")  # without one, OpenSSL would ask at the terminal
     except OSError as error:  # ssl.SSLError is one
         files = certificate if key is None else f"{certificate} with {key}"

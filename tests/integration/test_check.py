@@ -27,6 +27,7 @@ def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("text").write_text("neither a database nor a certificate")
     Path("folder").mkdir()
+    os.mkfifo("fifo")
     with closing(sqlite3.connect("other.db")) as database:
         database.execute("CREATE TABLE tokens (other TEXT)")
     return tmp_path
@@ -75,6 +76,10 @@ def refused(place: Path, changes: dict[str, str]) -> list[str]:
          "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/no.pem: No such file"),
         ({"ADMIN_TLS_CERT": "{}/text"},
          "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/text: needs a"),
+        ({"ADMIN_TLS_CERT": "{}/fifo"},
+         "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/fifo: is not a regular file"),
+        ({"ADMIN_TLS_CERT": "{}/text", "ADMIN_TLS_KEY": "{}/fifo"},
+         "EDGEPROXY_ADMIN_TLS_CERT: cannot load the admin API's TLS certificate from {}/text with {}/fifo: is not a"),
         ({"DB_PATH": "{}/no/routing.db"}, "EDGEPROXY_DB_PATH='{}/no/routing.db': its directory does not exist"),
         ({"DB_PATH": "{}/text/routing.db"}, "EDGEPROXY_DB_PATH='{}/text/routing.db': its directory does not exist"),
         ({"GATEWAY_DB_PATH": "{}/no/a.db"}, "EDGEPROXY_GATEWAY_DB_PATH='{}/no/a.db': its directory does not exist"),

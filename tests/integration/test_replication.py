@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import time
@@ -372,6 +373,19 @@ def test_files_that_are_not_there_stop_the_start(name, tmp_path):
     done = edgeproxy("replicate", ETCD_ENDPOINTS="https://127.0.0.1:1", **(beside | {name: "missing"}))
     assert done.returncode == 2
     assert f"replicate: EDGEPROXY_{name}='missing': [Errno 2] No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ETCD_PASSWORD_FILE", "ETCD_TLS_CA", "ETCD_TLS_KEY"])
+def test_a_fifo_in_place_of_a_file_stops_the_start(name, tmp_path):
+    for file in ("password", "cert"):
+        (tmp_path / file).write_text("secret")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    beside = {"ETCD_USER": "pop", "ETCD_PASSWORD_FILE": str(tmp_path / "password"), "DB_PATH": str(tmp_path / "r.db")}
+    beside |= {"ETCD_TLS_CERT": str(tmp_path / "cert"), name: str(fifo)}
+    done = edgeproxy("replicate", ETCD_ENDPOINTS="https://127.0.0.1:1", **beside)
+    assert done.returncode == 2
+    assert f"replicate: EDGEPROXY_{name}='{fifo}': is not a regular file" in done.stderr
 
 
 def test_a_port_that_is_taken_stops_the_start(origin, tmp_path):
