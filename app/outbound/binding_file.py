@@ -74,6 +74,10 @@ class BindingFile:
             lines = read_regular(self._path).splitlines()
         except FileNotFoundError:
             return Stored([], f"{self._path} does not exist yet")
+        except OSError as error:
+            raise OSError(f"{self._path}: {error.strerror or error}") from None
+        if not lines:
+            raise ValueError(f"{self._path}: is not a snapshot of bindings: it is empty")
         try:
             head = _decode_head(lines[0])
             if head.format != FORMAT:
@@ -82,7 +86,7 @@ class BindingFile:
             if age > ttl_seconds:
                 return Stored([], f"{self._path} was written {age:.0f} s ago, the TTL is {ttl_seconds:g} s")
             decoded = [_decode_line(line) for line in lines[1:]]
-        except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self._path}: is not a snapshot of bindings: {error}") from None
         now, to_monotonic = time.time(), time.monotonic() - time.time()
         # If the clock was set back, bindings must not live longer than the TTL.

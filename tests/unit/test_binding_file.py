@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -186,6 +187,16 @@ def test_what_is_left_out_is_said_with_its_cause(path: Path) -> None:
 def test_a_file_that_is_not_a_snapshot_is_refused(path: Path, junk: bytes) -> None:
     path.write_bytes(junk)
     with pytest.raises(ValueError, match=r"bindings\.jsonl: is not a snapshot of bindings"):
+        BindingFile(path).read(TTL)
+
+
+def test_the_fault_of_a_file_is_named_with_its_path(path: Path) -> None:
+    path.touch()
+    with pytest.raises(ValueError, match=r"bindings\.jsonl: is not a snapshot of bindings: it is empty"):
+        BindingFile(path).read(TTL)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match=r"bindings\.jsonl: is not a regular file"):
         BindingFile(path).read(TTL)
 
 
