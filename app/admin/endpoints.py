@@ -224,6 +224,7 @@ def _add_endpoint_routes(api: Api, edge: EdgeParts, frontends: Callable[[], list
         """Delete an endpoint and its versions; requests in progress finish."""
         with _problems():
             deployment.remove(path.endpoint_id)
+        edge.gateway.look_for_damage()
 
 
 def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[], list[str]]) -> None:
@@ -260,7 +261,8 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
     def get_source(path: VersionPath) -> Source:
         """Show the source of a version."""
         with _problems():
-            return Source(source=deployment.version(path.endpoint_id, path.number).source)
+            stored = deployment.version(path.endpoint_id, path.number).source
+        return Source(source=stored.encode(errors="replace").decode())
 
     @api.post(
         "/api/endpoints/<endpoint_id>/versions/<int:number>/compile",

@@ -120,7 +120,9 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
         """Create a service and start it; if it cannot be reached, connecting is retried."""
         set_audit_target(str(body.name))
         with _problems():
-            return _described(services.create(_given(body.name, body)))
+            view = services.create(_given(body.name, body))
+        edge.gateway.look_for_damage()
+        return _described(view)
 
     @api.get("/api/services/<service_name>", Scope.READ, tag=TAG, response=ServiceState, problems=(404,))
     def get_service(path: ServicePath) -> ServiceState:
@@ -145,6 +147,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
         """Stop a service and delete it."""
         with _problems():
             services.remove(path.service_name)
+        edge.gateway.look_for_damage()
 
 
 def _given(name: object, body: ServiceFields) -> dict[str, object]:

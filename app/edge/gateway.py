@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -113,6 +114,12 @@ class EdgeGateway:
         if self.restore_error:
             raise StoreError(f"not restored yet: {self.restore_error}")
         return {row.removeprefix(f"{kind} "): fault for row, fault in self.damaged_rows.items() if row.startswith(kind)}
+
+    def look_for_damage(self) -> None:
+        """Look again, after a change that may have removed or replaced a damaged row."""
+        if self.damaged_rows:
+            with suppress(StoreError):
+                self.damaged_rows = self._run(self._store.damaged)
 
     def stop(self) -> None:
         """End the services and the actor."""

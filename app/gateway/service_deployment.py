@@ -76,7 +76,8 @@ class ServiceDeployment:
         with self._lock:
             if not self._in_thread(self._store.remove_service, name):
                 raise NoSuchService(f"there is no service {name}")
-            self.services.stop(name)
+            with suppress(NoSuchService):  # the row was damaged, so nothing was started
+                self.services.stop(name)
 
     def _write(self, spec: ServiceSpec) -> None:
         row = spec.stored()

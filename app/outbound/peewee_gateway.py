@@ -31,14 +31,26 @@ VERSIONS_KEPT: Final = 20
 """Versions kept per endpoint. The deployed version is always kept."""
 
 
+def _text(stored: bytes) -> str:
+    """Decode a text, which need not be UTF-8: one damaged byte must not make the whole table unreadable."""
+    return stored.decode(errors="surrogateescape")
+
+
+class StoredText(peewee.TextField):
+    """A text, which another program may have written as a BLOB."""
+
+    def python_value(self, value: object) -> object:
+        return _text(value) if isinstance(value, bytes) else value
+
+
 class EndpointTable(peewee.Model):
     """An endpoint. `deployed` is the number of the version that is serving, or NULL."""
 
-    id = peewee.TextField(primary_key=True)
-    name = peewee.TextField()
-    domain = peewee.TextField(null=True)
-    path = peewee.TextField()
-    methods = peewee.TextField()
+    id = StoredText(primary_key=True)
+    name = StoredText()
+    domain = StoredText(null=True)
+    path = StoredText()
+    methods = StoredText()
     timeout_seconds = peewee.FloatField()
     max_concurrency = peewee.IntegerField()
     max_body_bytes = peewee.IntegerField()
@@ -55,10 +67,10 @@ class EndpointTable(peewee.Model):
 class VersionTable(peewee.Model):
     """A version of an endpoint's handler. `deployed_at` is the time of its last deployment."""
 
-    endpoint_id = peewee.TextField()
+    endpoint_id = StoredText()
     number = peewee.IntegerField()
-    checksum = peewee.TextField()
-    source = peewee.TextField()
+    checksum = StoredText()
+    source = StoredText()
     created_at = peewee.FloatField()
     deployed_at = peewee.FloatField(null=True)
 
@@ -70,8 +82,8 @@ class VersionTable(peewee.Model):
 class HistoryTable(peewee.Model):
     """The deployments of an endpoint: numbers of versions, oldest first, separated by spaces."""
 
-    endpoint_id = peewee.TextField(primary_key=True)
-    numbers = peewee.TextField()
+    endpoint_id = StoredText(primary_key=True)
+    numbers = StoredText()
 
     class Meta:
         table_name = "deployments"
@@ -80,9 +92,9 @@ class HistoryTable(peewee.Model):
 class ServiceTable(peewee.Model):
     """A service. `settings` is a JSON object."""
 
-    name = peewee.TextField(primary_key=True)
-    kind = peewee.TextField()
-    settings = peewee.TextField()
+    name = StoredText(primary_key=True)
+    kind = StoredText()
+    settings = StoredText()
 
     class Meta:
         table_name = "services"
@@ -117,6 +129,7 @@ class SqliteGatewayStore:
             if left is not None:
                 logger.warning("{}", warning_of(path, left))
             self._database.connect()
+            self._database.connection().text_factory = _text
             with self._database.atomic("IMMEDIATE"):
                 for table in TABLES:
                     peewee.SchemaManager(table, self._database).create_all(safe=True)
@@ -142,12 +155,12 @@ class SqliteGatewayStore:
             try:
                 _endpoint(row)
             except _DAMAGE as error:
-                found[f"endpoint {row['id']}"] = str(error)
+                found[f"endpoint {_shown(row['id'])}"] = str(error)
         for row in self._rows(ServiceTable, ServiceTable.name):
             try:
                 parse_service(_service(row)._asdict())
             except (*_DAMAGE, BadService) as error:
-                found[f"service {row['name']}"] = str(error)
+                found[f"service {_shown(row['name'])}"] = str(error)
         return found
 
     def _rows(self, table: type[peewee.Model], key: peewee.Field) -> list[dict[str, Any]]:
@@ -303,12 +316,25 @@ def _row(endpoint: Endpoint) -> dict[str, object]:
 
 
 def _endpoint(row: Mapping[str, Any]) -> Endpoint:
+    _require_text(row)
     given = {name: row[name] for name in Endpoint.__slots__}
     return parse_endpoint({**given, "methods": str(row["methods"]).split()})
 
 
 def _service(row: Mapping[str, Any]) -> ServiceRow:
+    _require_text(row)
     return ServiceRow(row["name"], row["kind"], _object(row["settings"]))
+
+
+def _shown(key: str) -> str:
+    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _require_text(row: Mapping[str, Any]) -> None:
+    """Raise ValueError for text that was not UTF-8."""
+    for name, value in row.items():
+        if isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
+            raise ValueError(f"{name}: is not text in UTF-8")
 
 
 def _object(text: str) -> dict[str, Any]:

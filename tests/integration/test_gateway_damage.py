@@ -55,7 +55,11 @@ def start(folder):
     [
         ("UPDATE endpoints SET path = 'no slash' WHERE id = 'bad'", "endpoint"),
         ("UPDATE endpoints SET timeout_seconds = 'soon' WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET name = CAST(x'ff00' AS TEXT) WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET path = x'2fff' WHERE id = 'bad'", "endpoint"),
         ("UPDATE services SET settings = '{' WHERE name = 'bad'", "service"),
+        ("UPDATE services SET settings = CAST(x'7b22ff223a317d' AS TEXT) WHERE name = 'bad'", "service"),
+        ("UPDATE services SET settings = x'ff00' WHERE name = 'bad'", "service"),
         ("UPDATE services SET kind = 'oracle' WHERE name = 'bad'", "service"),
     ],
 )
@@ -72,6 +76,9 @@ def test_a_damaged_row_is_named_and_the_rest_serves(folder, start, statement, ki
         assert list(shown["damaged"]) == (["bad"] if is_here else [])
         names = [one["id"] if path == "endpoints" else one["name"] for one in shown["items"]]
         assert names == (["fine"] if is_here else ["bad", "fine"])
+    assert admin.call("DELETE", f"/api/{kind}s/bad").status == 204
+    assert admin.get(f"/api/{kind}s")["damaged"] == {}
+    assert edge.ready()["gateway"]["damaged_rows"] == {}
 
 
 def test_what_cannot_be_read_at_the_start_is_restored_later_and_does_not_look_empty(folder, start):
