@@ -41,6 +41,8 @@ IDLE_SECONDS: Final = 1.0
 """Interval between checks whether the service has closed an idle connection."""
 CLOSE_SECONDS: Final = 1.0
 """Limit for closing one connection."""
+MOST_UNANSWERED: Final = 3
+"""Calls that time out in a row, none of any caller between them with a response, until the service counts as down."""
 
 
 class _Call:
@@ -89,6 +91,8 @@ class ServicePool:
         self._served = self._errors = self._timeouts = self._busy = self._lost = self._opened = 0
         self._lost_last = ""
         """Why the server was lost last; empty once it has been heard of since."""
+        self._unanswered = 0
+        """Calls that timed out since the last response."""
 
     def start(self) -> None:
         """Start connecting, without waiting."""
@@ -142,7 +146,12 @@ class ServicePool:
             timeout.close()
             if connection is not None:
                 self._close_connection(connection)
+        self._heard()
         return time.monotonic() - began
+
+    def _heard(self) -> None:
+        """Note that the server has responded."""
+        self._lost_last, self._unanswered = "", 0
 
     def counts(self) -> ServiceCounts:
         return ServiceCounts(
@@ -236,6 +245,9 @@ class ServicePool:
             result = connection.call(call.operation)
         except gevent.Timeout:
             self._timeouts += 1
+            self._unanswered += 1
+            if self._unanswered >= MOST_UNANSWERED:
+                self._lost_last = f"no response to the last {self._unanswered} calls"
             began = usable is not None
             call.fail(
                 ServiceTimeout(self._name, f"no response within {round(remaining, 2):g} s", may_have_happened=began)
@@ -243,7 +255,7 @@ class ServicePool:
             usable = self._dropped(usable)
         except OperationRefused as error:
             self._errors += 1
-            self._lost_last = ""  # the server has responded
+            self._heard()
             call.fail(ServiceError(self._name, str(error)))
         except ConnectionLost as error:
             self._lost += 1
@@ -261,7 +273,7 @@ class ServicePool:
             raise
         else:
             self._served += 1
-            self._lost_last = ""
+            self._heard()
             call.future.set(result)
         finally:
             timeout.close()
@@ -343,9 +355,11 @@ class ServicePool:
     def _opened_one(self) -> None:
         self._connected += 1
         self._opened += 1
-        self._lost_last = ""
+        if self._unanswered < MOST_UNANSWERED:  # else the calls say more: a server may accept and not respond
+            self._lost_last = ""
         if self._down is not None:
             self._down = None
+            self._heard()
             logger.info("service {} is up again", self._name)
         self._is_known.set()
 

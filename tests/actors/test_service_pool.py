@@ -103,6 +103,23 @@ def test_a_call_that_takes_too_long_ends_at_its_deadline_and_costs_its_connectio
     assert (pool.counts().timeouts, pool.counts().opened, server.closed) == (1, 2, 1)
 
 
+def test_a_server_that_no_longer_responds_is_down_after_three_calls(make):
+    pool = make(connections=8)
+    for _ in range(2):
+        with pytest.raises(ServiceTimeout):
+            call(pool, "wait", 0.02)
+    assert call(pool, "between") == "between"
+    for is_up in (True, True, False):
+        with pytest.raises(ServiceTimeout):
+            call(pool, "wait", 0.02)
+        gevent.sleep(0)
+        eventually(lambda is_up=is_up: pool.counts().is_up == is_up)
+    assert pool.counts().reason == "no response to the last 3 calls"
+    assert call(pool, "again") == "again"
+    assert pool.counts().is_up
+    assert pool.counts().reason == ""
+
+
 def test_the_services_own_timeout_bounds_a_callers(make):
     pool = make(timeout_seconds=0.05)
     with pytest.raises(ServiceTimeout):
