@@ -51,7 +51,10 @@ def _row(endpoint: dict[str, Any]) -> list[object]:
 def _serving(endpoint: dict[str, Any]) -> str:
     if not endpoint["is_enabled"]:
         return "disabled"
-    return f"version {endpoint['serving']['number']}" if endpoint["serving"] is not None else "nothing"
+    if endpoint["serving"] is None:
+        return "nothing"
+    version = f"version {endpoint['serving']['number']}"
+    return version if endpoint["frontends"] else f"{version}, to no frontend"
 
 
 @endpoints.command("show")

@@ -26,13 +26,13 @@ def says(text):
 class Town:
     """An edge whose frontend `web` has a gateway, whose pool `shop` is the routing database, and a client of it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, gateway=True):
         self.folder = folder
         self.database = folder / "routing.db"
         write_backends(self.database, [row("gru", 1, app="shop")])
         config = {
             "frontends": [
-                {"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": True},
+                {"name": "web", "listen": "127.0.0.1:0", "protocol": "http", "gateway": gateway, "backend": "shop"},
                 {"name": "near", "listen": "127.0.0.1:0", "backend": "shop", "algorithm": "geo"},
             ],
             "backends": [{"name": "shop", "app": "shop"}],
@@ -65,6 +65,18 @@ class Town:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+
+def test_an_endpoint_that_no_frontend_leads_to_is_not_said_to_serve(tmp_path):
+    town = Town(tmp_path, gateway=False)
+    try:
+        town.ok("endpoints", "create", "lost", "--path", "/lost")
+        said = town.ok("endpoints", "deploy", "lost", "-", stdin=says("lost"))
+        assert said == "endpoint lost: version 1 is deployed, but no frontend has `gateway: on`\n"
+        assert "version 1, to no frontend" in town.ok("endpoints", "list")
+        assert "version 1, to no frontend" in town.ok("endpoints", "show", "lost")
+    finally:
+        town.edge.kill()
 
 
 @pytest.fixture(scope="module")
