@@ -109,6 +109,8 @@ def test_the_last_backend_that_takes_clients_is_drained_only_when_confirmed(town
     page.click("#confirm-yes")
     page.wait_for("#figures", "0 of 2")
     page.wait_for("#problem-list", "Frontend tcp is dark")
+    page.click("[aria-label='Log lines: Frontend tcp is dark']")
+    page.wait_for("#log-lines", "no candidate backend for frontend tcp")
 
 
 def test_charts_and_the_map_say_what_they_show(town, visit):

@@ -20,7 +20,7 @@ function problemsOfEdge({ ready, reasons, details }) {
     [refused, "rows", `${plural(refused, "row")} of the routing database ${refused === 1 ? "is" : "are"} refused`, "", "row refused"],
     [gateway?.restore_error, "gateway", "Endpoints are not restored", gateway?.restore_error, "gateway"],
     [replica?.error, "replica", "The replica of etcd is not current", replica?.error, null],
-    ...dark.map((name) => [true, `frontend ${name}`, `Frontend ${name} is dark`, "no backend of its pool takes clients", `frontend=${name}`]),
+    ...dark.map((name) => [true, `frontend ${name}`, `Frontend ${name} is dark`, "no backend of its pool takes clients", "no candidate backend"]),
   ];
   return every.filter(([isOne]) => isOne).map(([, key, what, why, log]) => ({ key, what, why, log }));
 }
