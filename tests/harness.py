@@ -142,7 +142,7 @@ class EdgeProcess:
             "EDGEPROXY_GEOIP_PATH": str(country_database()),
             **{f"EDGEPROXY_{name}": text for name, text in variables.items()},
         }
-        self.process = _start(("serve", *options), environment)
+        self.process = self.start_process(("serve", *options), environment)
 
         def started() -> dict[str, Any] | None:
             if self.process.poll() is not None:
@@ -154,6 +154,12 @@ class EdgeProcess:
         except BaseException:
             self.kill()
             raise
+
+    def start_process(
+        self, arguments: tuple[str, ...], environment: dict[str, str]
+    ) -> Forked | subprocess.Popen[bytes]:
+        """Start `python -m app …`."""
+        return _start(arguments, environment)
 
     def _where_to_listen(self, listen: str, config: dict[str, Any] | None) -> dict[str, str]:
         """Return the variables that say it, or that the file says it; metrics only where the file says nothing."""

@@ -16,6 +16,7 @@ from app.commands.configuration import configuration_options, given, load_or_exi
 from app.commands.env_file import log_env_file
 from app.commands.output import fail
 from app.commands.start_messages import print_ready, worded
+from app.commands.systemd import notifier_or_exit
 from app.config import Config, load, variable
 from app.domain.stored import StoreError
 from app.edge.edge import Edge
@@ -37,11 +38,12 @@ def serve(**options: str | None) -> None:
     """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the configuration file again."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the edge can reload: unhandled, it would end the process
     overrides = given(options)
+    notifier = notifier_or_exit()
     config, log = _prepared(overrides)
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     gevent.get_hub().SYSTEM_ERROR = ()  # sys.exit in a request handler's greenlet must not end the edge
     try:
-        edge = Edge(config, log, reread=lambda: load(os.environ, overrides=overrides))
+        edge = Edge(config, log, lambda: load(os.environ, overrides=overrides), notifier)
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, edge.request_stop)
         gevent.signal_handler(signal.SIGHUP, edge.reload)

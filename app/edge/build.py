@@ -25,6 +25,7 @@ from app.edge.jobs import jobs
 from app.edge.loop_pauses import LoopPauses
 from app.edge.parts import EdgeParts
 from app.edge.reload import FileState, Reloader
+from app.edge.service_notice import ServiceNotice
 from app.edge.serving import Serving
 from app.edge.serving_pools import ServingPools
 from app.edge.supervised_actors import SupervisedActors
@@ -46,6 +47,7 @@ from app.outbound.peewee_registrations import SqliteRegistrations, registrations
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.routing_database import open_repository
+from app.outbound.systemd_notify import Notifier
 from app.outbound.watched_thread import WatchedThread
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
@@ -63,15 +65,21 @@ class BuiltEdge:
     reloader: Reloader | None
     start_admin: Callable[[], None] | None
     housekeeping: Housekeeping
+    notice: ServiceNotice
 
 
 def build(
-    config: Config, log: JsonLog, reread: Callable[[], Config] | None, on_give_up: Callable[[str], None]
+    config: Config,
+    log: JsonLog,
+    reread: Callable[[], Config] | None,
+    on_give_up: Callable[[str], None],
+    notifier: Notifier,
 ) -> BuiltEdge:
     """Build an edge. `on_give_up` as in Supervisor; the rest, and what is raised, as in app.edge.edge."""
-    parts = _parts(config, log, FileState() if config.config_path is not None and reread else None, on_give_up)
-    serving = Serving(parts)
-    reloader = _reloader(parts, reread, serving.apply)
+    file = FileState() if config.config_path is not None and reread else None
+    parts = _parts(config, log, file, on_give_up)
+    serving, notice = Serving(parts), ServiceNotice(parts, notifier)
+    reloader = _reloader(parts, reread, serving.apply, notice)
     errors = partial(parts.count, names.INTERNAL_ERRORS)
     return BuiltEdge(
         parts=parts,
@@ -79,7 +87,8 @@ def build(
         serving=serving,
         reloader=reloader,
         start_admin=_admin_start(parts, reloader),
-        housekeeping=Housekeeping(jobs(parts, reloader), errors),
+        housekeeping=Housekeeping(jobs(parts, reloader, notice), errors),
+        notice=notice,
     )
 
 
@@ -169,12 +178,13 @@ def _admin_server(config: Config) -> AdminServer | None:
 
 
 def _reloader(
-    parts: EdgeParts, reread: Callable[[], Config] | None, apply: Callable[[Config], None]
+    parts: EdgeParts, reread: Callable[[], Config] | None, apply: Callable[[Config], None], notice: ServiceNotice
 ) -> Reloader | None:
     path = parts.config().config_path
     if path is None or reread is None or parts.file is None:
         return None
-    return Reloader(path, reread, apply, partial(parts.count, names.CONFIG_RELOADS), parts.file, parts.draining)
+    on_result = partial(parts.count, names.CONFIG_RELOADS)
+    return Reloader(path, reread, apply, on_result, parts.file, parts.draining, notice.reloading)
 
 
 def _admin_start(parts: EdgeParts, reloader: Reloader | None) -> Callable[[], None] | None:

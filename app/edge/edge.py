@@ -17,6 +17,7 @@ from app.edge.lifecycle import steps
 from app.inbound.listeners import Listeners
 from app.inbound.status.server import StatusServer
 from app.outbound.json_log import JsonLog
+from app.outbound.systemd_notify import Notifier
 from app.outbound.unix_drain_notice import notice_of_drain
 
 
@@ -33,11 +34,18 @@ class Edge:
     `log` is where access lines go, by default the configuration's log_path. Events go to loguru.
     """
 
-    def __init__(self, config: Config, log: JsonLog | None = None, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: JsonLog | None = None,
+        reread: Callable[[], Config] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         """Build everything; open only the log, the country database and the gateway's database.
 
-        `reread` reads the configuration again for a reload. Raises GeoDatabaseError, StoreError (the gateway's
-        database), OSError (the log), BindError (the admin API's certificate).
+        `reread` reads the configuration again for a reload; `notifier` tells systemd how the edge does. Raises
+        GeoDatabaseError, StoreError (the gateway's database), OSError (the log), BindError (the admin API's
+        certificate).
         """
         self.exit_code = 0
         self._exit = Event()
@@ -45,7 +53,7 @@ class Edge:
         self._undoing = ExitStack()
         has_admin = config.admin_listen_addr is not None
         log = log or JsonLog(config.log_path, config.log_format, keeps_tail=has_admin)
-        self._built = build(config, log, reread, self._give_up)
+        self._built = build(config, log, reread, self._give_up, notifier or Notifier())
         self.parts = self._built.parts
 
     @property
@@ -106,7 +114,8 @@ class Edge:
     def reload(self) -> None:
         """Handle SIGHUP: read the configuration file again, in the background."""
         if self._built.reloader is None:
-            logger.warning("SIGHUP: there is no configuration file to read again")
+            with self._built.notice.reloading():  # systemd may wait for it
+                logger.warning("SIGHUP: there is no configuration file to read again")
         else:
             gevent.spawn(self._built.reloader.reload)
 

@@ -10,11 +10,12 @@ from actors.bindings import SHARDS_PER_SWEEP
 from actors.messages import StartDueProbes, SweepBindings
 from actors.runtime import tell
 from app.domain import metric_names as names
-from app.edge import binding_snapshots, dark_frontends, dns, garbage, reload
+from app.edge import binding_snapshots, dark_frontends, dns, garbage, reload, service_notice
 from app.edge.dark_frontends import DarkFrontendLog
 from app.edge.housekeeping import Job
 from app.edge.parts import EdgeParts
 from app.edge.reload import Reloader
+from app.edge.service_notice import ServiceNotice
 from app.outbound import geo_watcher, name_watcher, replica_file
 from app.outbound.geo_watcher import GeoWatcher
 from app.registration import registrar
@@ -22,7 +23,7 @@ from app.registration import registrar
 PROBE_TICK_SECONDS: Final = 0.05
 
 
-def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
+def jobs(parts: EdgeParts, reloader: Reloader | None, notice: ServiceNotice) -> Iterator[Job]:
     """Yield the jobs that the configuration asks for."""
 
     def every(seconds: float, name: str, work: Callable[[], object]) -> Job:
@@ -54,3 +55,7 @@ def jobs(parts: EdgeParts, reloader: Reloader | None) -> Iterator[Job]:
         yield every(geo_watcher.TICK_SECONDS, "country database watch", geo.check)
     if config.dns_listen_addr:
         yield every(dns.TICK_SECONDS, "DNS zone", parts.dns.live.refresh)
+    if notice.is_heard:
+        yield every(service_notice.TICK_SECONDS, "systemd status", notice.refresh)
+    if notice.watchdog_seconds:  # sd_watchdog_enabled(3) advises half of the time
+        yield every(notice.watchdog_seconds / 2, "systemd watchdog", notice.keep_alive)

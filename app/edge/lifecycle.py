@@ -47,6 +47,7 @@ def steps(edge: BuiltEdge) -> Iterator[Step]:
     if parts.snapshots is not None:
         yield Step(_nothing, parts.snapshots.write_last)
     yield Step(serving.open, partial(drain, edge))  # undone first: the drain
+    yield Step(edge.notice.ready, edge.notice.stopping)  # as it begins
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,8 @@ class Draining(Exception):
 class Reloader:
     """Reads the file at `path` by `load` and hands the configuration to `apply`, unless the edge is draining.
 
-    `apply(config)` may raise BindError or Draining and changes nothing then; `on_result` gets "ok" or "refused".
+    `apply(config)` may raise BindError or Draining and changes nothing then; `on_result` gets "ok" or "refused". Each
+    reload takes place within a context that `reloading()` returns.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Reloader:
         on_result: Callable[[str], None],
         state: FileState,
         draining: Event,
+        reloading: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._path = path
         self._load = load
@@ -55,6 +58,7 @@ class Reloader:
         self._on_result = on_result
         self.state = state
         self._draining = draining
+        self._reloading = reloading
         self._thread = WatchedThread("configuration file")  # a thousand servers take a second to parse
         self._turn = BoundedSemaphore(1)
         self._loaded = self._seen = self._signature()
@@ -75,7 +79,7 @@ class Reloader:
 
     def reload(self) -> None:
         """Read the file, and apply it if it is valid."""
-        with self._turn:
+        with self._turn, self._reloading():
             try:
                 self._loaded = self._thread.run(self._signature)
                 if self._draining.is_set():

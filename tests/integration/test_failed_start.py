@@ -24,7 +24,7 @@ from app.inbound.listener import BindError
 from tests.admin_client import admin_variables
 from tests.harness import eventually, frontend, pool, row, write_backends
 
-STEPS = 18
+STEPS = 19
 """Of an edge that has everything switched on."""
 
 
