@@ -12,6 +12,7 @@ from app.commands.configuration import configuration_options, given, load_or_exi
 from app.commands.output import console, fail, json_option, print_table
 from app.commands.settings import Setting, effective_settings
 from app.commands.start_messages import worded
+from app.commands.systemd import systemd_or_exit
 from app.config import Config, json_schema
 from app.config.sources import WrittenKey, written_keys
 from app.edge.preflight import preflight, try_databases
@@ -56,11 +57,13 @@ def _print_settings(settings: list[Setting]) -> None:
 
 def _tried(config: Config) -> list[str]:
     """Try what a start needs. Returns the warnings, or prints the faults and exits with 2."""
-    found = preflight(config)
+    _, passed = systemd_or_exit()
+    found = preflight(config, passed)
     faults = [*found.faults, *try_databases(config)]
     if faults:
         fail("edgeproxy", *(worded(config, fault) for fault in faults))
-    taken = [f"{worded(config, fault)} (if not by the running edge, a start will fail)" for fault in found.taken]
+    unless = "if not by the running edge or its socket unit, a start will fail"
+    taken = [f"{worded(config, fault)} ({unless})" for fault in found.taken]
     return [*config.warnings, *found.warnings, *taken]
 
 

@@ -16,7 +16,7 @@ from app.commands.configuration import configuration_options, given, load_or_exi
 from app.commands.env_file import log_env_file
 from app.commands.output import fail
 from app.commands.start_messages import print_ready, worded
-from app.commands.systemd import notifier_or_exit
+from app.commands.systemd import close_unfit, systemd_or_exit
 from app.config import Config, load, variable
 from app.domain.stored import StoreError
 from app.edge.edge import Edge
@@ -27,6 +27,7 @@ from app.inbound.listener import BindError
 from app.outbound import json_log
 from app.outbound.json_log import JsonLog
 from app.outbound.maxmind_geo import GeoDatabaseError
+from app.outbound.systemd_sockets import PassedSockets
 
 THREAD_SWITCH_SECONDS: Final = 0.0005
 """How long a busy thread may keep the interpreter from the event loop (CPython's default is 5 ms)."""
@@ -38,12 +39,12 @@ def serve(**options: str | None) -> None:
     """Run the edge until SIGTERM or SIGINT, then drain. SIGHUP reads the configuration file again."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the edge can reload: unhandled, it would end the process
     overrides = given(options)
-    notifier = notifier_or_exit()
-    config, log = _prepared(overrides)
+    notifier, passed = systemd_or_exit()
+    config, log = _prepared(overrides, passed)
     sys.setswitchinterval(THREAD_SWITCH_SECONDS)
     gevent.get_hub().SYSTEM_ERROR = ()  # sys.exit in a request handler's greenlet must not end the edge
     try:
-        edge = Edge(config, log, lambda: load(os.environ, overrides=overrides), notifier)
+        edge = Edge(config, log, lambda: load(os.environ, overrides=overrides), notifier, passed)
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, edge.request_stop)
         gevent.signal_handler(signal.SIGHUP, edge.reload)
@@ -64,10 +65,13 @@ def serve(**options: str | None) -> None:
     os._exit(code)
 
 
-def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
-    """Load the configuration, try what it needs, and open the log; or print every fault and exit with 2."""
+def _prepared(overrides: Mapping[str, str], passed: PassedSockets) -> tuple[Config, JsonLog]:
+    """Load the configuration, try what it needs, and open the log; or print every fault and exit with 2.
+
+    Closes the passed sockets that fit no frontend.
+    """
     config = load_or_exit(overrides)
-    found = preflight(config)
+    found = preflight(config, passed)
     if found.faults or found.taken:
         fail("edgeproxy", *(worded(config, fault) for fault in (*found.faults, *found.taken)))
     try:
@@ -82,6 +86,7 @@ def _prepared(overrides: Mapping[str, str]) -> tuple[Config, JsonLog]:
     log_env_file()
     for warning in found.warnings:
         logger.warning("configuration: {}", warning)
+    close_unfit(passed, config)
     return config, log
 
 

@@ -48,6 +48,7 @@ from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.replica_file import ReplicaWatcher
 from app.outbound.routing_database import open_repository
 from app.outbound.systemd_notify import Notifier
+from app.outbound.systemd_sockets import PassedSockets
 from app.outbound.watched_thread import WatchedThread
 from app.outbound.worker_thread import WorkerThread
 from app.proxy_service import Actors
@@ -74,10 +75,11 @@ def build(
     reread: Callable[[], Config] | None,
     on_give_up: Callable[[str], None],
     notifier: Notifier,
+    passed: PassedSockets,
 ) -> BuiltEdge:
     """Build an edge. `on_give_up` as in Supervisor; the rest, and what is raised, as in app.edge.edge."""
     file = FileState() if config.config_path is not None and reread else None
-    parts = _parts(config, log, file, on_give_up)
+    parts = _parts(config, log, file, on_give_up, passed)
     serving, notice = Serving(parts), ServiceNotice(parts, notifier)
     reloader = _reloader(parts, reread, serving.apply, notice)
     errors = partial(parts.count, names.INTERNAL_ERRORS)
@@ -92,7 +94,13 @@ def build(
     )
 
 
-def _parts(config: Config, log: JsonLog, file: FileState | None, on_give_up: Callable[[str], None]) -> EdgeParts:
+def _parts(
+    config: Config,
+    log: JsonLog,
+    file: FileState | None,
+    on_give_up: Callable[[str], None],
+    passed: PassedSockets,
+) -> EdgeParts:
     actors = Actors(Address("registry"), Address("bindings"), Address("metrics"), Address("health"))
     count = partial(_count, actors.metrics)
     supervisor = Supervisor(on_give_up, partial(count, names.INTERNAL_ERRORS))
@@ -124,7 +132,7 @@ def _parts(config: Config, log: JsonLog, file: FileState | None, on_give_up: Cal
         registrations=registrations if admin is not None and not config.is_replicated else None,
         gateway=gateway,
         http=http,
-        listeners=Listeners({"tcp": tcp.accept, "http": http.accept}, partial(count, names.ACCEPT_ERRORS)),
+        listeners=Listeners({"tcp": tcp.accept, "http": http.accept}, partial(count, names.ACCEPT_ERRORS), passed),
         sweeper=ConnectionSweeper(connections, requests, http, pools, actors.metrics, access_log),
         dns=_dns(config, actors, count),
         admin=admin,

@@ -18,6 +18,7 @@ from app.inbound.listeners import Listeners
 from app.inbound.status.server import StatusServer
 from app.outbound.json_log import JsonLog
 from app.outbound.systemd_notify import Notifier
+from app.outbound.systemd_sockets import PassedSockets
 from app.outbound.unix_drain_notice import notice_of_drain
 
 
@@ -40,12 +41,13 @@ class Edge:
         log: JsonLog | None = None,
         reread: Callable[[], Config] | None = None,
         notifier: Notifier | None = None,
+        passed: PassedSockets | None = None,
     ) -> None:
         """Build everything; open only the log, the country database and the gateway's database.
 
-        `reread` reads the configuration again for a reload; `notifier` tells systemd how the edge does. Raises
-        GeoDatabaseError, StoreError (the gateway's database), OSError (the log), BindError (the admin API's
-        certificate).
+        `reread` reads the configuration again for a reload; `notifier` tells systemd how the edge does; `passed` are
+        sockets that listen already, which the frontends on their addresses take. Raises GeoDatabaseError, StoreError
+        (the gateway's database), OSError (the log), BindError (the admin API's certificate).
         """
         self.exit_code = 0
         self._exit = Event()
@@ -53,7 +55,7 @@ class Edge:
         self._undoing = ExitStack()
         has_admin = config.admin_listen_addr is not None
         log = log or JsonLog(config.log_path, config.log_format, keeps_tail=has_admin)
-        self._built = build(config, log, reread, self._give_up, notifier or Notifier())
+        self._built = build(config, log, reread, self._give_up, notifier or Notifier(), passed or {})
         self.parts = self._built.parts
 
     @property

@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -49,10 +49,12 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def preflight(config: Config) -> Findings:
-    """Try the addresses, files and folders of a configuration."""
+def preflight(config: Config, passed: Container[ListenAddress] = ()) -> Findings:
+    """Try the addresses, files and folders of a configuration; of frontends those without a socket `passed` to them."""
     found = Findings()
     for one in _listeners(config):
+        if one.frontend and one.address in passed:
+            continue
         error = _bind_error(one.address, one.kind)
         if error is not None:
             faults = found.taken if error.errno == errno.EADDRINUSE else found.faults

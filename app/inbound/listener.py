@@ -39,12 +39,15 @@ OnAccept = Callable[[int, tuple[str, int], str], None]
 class Listener:
     """One listening socket. `on_error(errno name)` is called for every error of accept."""
 
-    def __init__(self, address: ListenAddress, on_error: Callable[[str], None]) -> None:
-        """Bind and listen, without accepting yet. Raises BindError."""
+    def __init__(
+        self, address: ListenAddress, on_error: Callable[[str], None], passed: _socket.socket | None = None
+    ) -> None:
+        """Take the socket that was passed, or else bind and listen; without accepting yet. Raises BindError."""
         self.frontend = ""
         self._on_accept: OnAccept | None = None
         self._on_error = on_error
-        self._socket = _bind(address)
+        self._socket = passed or _bind(address)
+        set_stream_options(self._socket)  # inherited by the sockets accepted from it
         # socket.accept() would wrap each descriptor in an unneeded Python object.
         self._accept: Any = self._socket._accept  # type: ignore[attr-defined]
         name = self._socket.getsockname()
@@ -122,7 +125,6 @@ def _bind(address: ListenAddress) -> _socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        set_stream_options(sock)  # inherited by the sockets accepted from it
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except OSError as error:

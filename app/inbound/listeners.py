@@ -6,6 +6,7 @@ A reload has two steps, so that it applies entirely or not at all: `prepare` bin
 
 from __future__ import annotations
 
+import _socket
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -19,14 +20,22 @@ _ListenerKey = tuple[str, ListenAddress, int]
 configuration may have several times."""
 Bound = dict[_ListenerKey, Listener]
 """Listeners that do not accept yet."""
+Passed = dict[ListenAddress, _socket.socket]
+"""Sockets that listen already, by address."""
 
 
 class Listeners:
-    """`servers` are accept functions by protocol; `on_accept_error(errno name)` is called for errors of accept."""
+    """`servers` are accept functions by protocol; `on_accept_error(errno name)` is called for errors of accept.
 
-    def __init__(self, servers: dict[str, Accept], on_accept_error: Callable[[str], None]) -> None:
+    `passed` are sockets that the listeners of their addresses take, once, instead of binding.
+    """
+
+    def __init__(
+        self, servers: dict[str, Accept], on_accept_error: Callable[[str], None], passed: Passed | None = None
+    ) -> None:
         self._servers = servers
         self._on_accept_error = on_accept_error
+        self._passed = passed or {}
         self._live: dict[tuple[str, str], LiveFrontend] = {}
         """By name and protocol of the frontend."""
         self._listeners: dict[_ListenerKey, Listener] = {}
@@ -55,7 +64,7 @@ class Listeners:
 
     def _bind(self, frontend: str, address: ListenAddress) -> Listener:
         try:
-            return Listener(address, self._on_accept_error)
+            return Listener(address, self._on_accept_error, self._passed.pop(address, None))
         except BindError as error:
             own = [str(one.address) for one in self._listeners.values() if one.address.clashes_with(address)]
             why = f" (this edge itself listens on {own[0]} until the reload is complete)" if own else ""
