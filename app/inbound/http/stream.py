@@ -184,11 +184,15 @@ class ClientStream(Stream):
 
     def send_all(self, data: bytes) -> None:
         """Send everything, and wait while the client does not read. Raises SinkError."""
-        rest = memoryview(data)
+        sent = self.send(data)
+        if sent == len(data):  # nearly always
+            return
+        rest = memoryview(data)[sent:]
         try:
-            while rest := rest[self.send(rest) :]:
+            while rest:
                 self.watch_writable(self.wake, self)
                 self.sleep()
+                rest = rest[self.send(rest) :]
         finally:
             self.unwatch_writable()
 
