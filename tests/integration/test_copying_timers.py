@@ -11,7 +11,17 @@ import pytest
 from gevent.event import Event
 
 from tests.harness import eventually
-from tests.integration.peers import Stage, address_of, echo, read_exactly, read_to_end
+from tests.integration.peers import (
+    Stage,
+    address_of,
+    await_acknowledged,
+    echo,
+    fresh_address,
+    read_exactly,
+    read_to_end,
+    read_until_reset,
+    reset,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +77,25 @@ def test_bytes_one_way_keep_the_silent_way_open(idle):
         assert read_exactly(client, 15) == b"." * 15
         client.sendall(b"thanks")
         assert backend() == b"thanks"
+
+
+def test_a_client_that_takes_nothing_after_a_reset_is_reset_after_the_linger_timeout(linger):
+    def part(sock):
+        sock.sendall(bytes(400_000))
+        await_acknowledged(sock)
+        reset(sock)
+
+    backend = linger.play(part)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        client.settimeout(10)
+        client.bind((fresh_address(), 0))
+        client.connect(linger.edge.address)
+        source = address_of(client)
+        backend()
+        line = linger.line_of(source)
+        assert (line["termination"], line["reason"]) == ("tH", "linger_timeout")
+        assert read_until_reset(client)
 
 
 def test_a_peer_that_never_closes_after_an_eof_is_closed_after_the_linger_timeout(linger):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import os
+from contextlib import suppress
 from typing import Any, Final
 
 from app.inbound.event_loop import READ, WRITE, watcher
@@ -153,6 +154,23 @@ class Direction:
         self.rest = self.rest[sent:]
         if not self.rest:
             self._await_source()
+
+    def move_read(self) -> bool:
+        """Move on what was read and not sent; say whether there is still some. Raises OSError.
+
+        For a direction that is stopped.
+        """
+        with suppress(BlockingIOError):
+            if self.rest:
+                sent = self.sink.send(self.rest)
+                self.rest = self.rest[sent:]
+            elif self.pipe is not None and self.pipe_bytes:
+                sent = os.splice(self.pipe[0], self.sink.fileno(), self.pipe_bytes, flags=_SPLICE_FLAGS)
+                self.pipe_bytes -= sent
+            else:
+                return False
+            self.bytes_moved += sent
+        return True
 
     def _splice(self, pipes: PipePool) -> bool:
         assert self.pipe is not None

@@ -11,7 +11,6 @@ import fcntl
 import socket
 import struct
 import termios
-import time
 from contextlib import suppress
 from typing import Final
 
@@ -24,9 +23,9 @@ from app.inbound.event_loop import call_soon, sleeper
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import Direction, SinkError, SourceError
 
-FLUSH_SECONDS: Final = 2.0
-"""Limit for delivering the bytes read before a reset to the other side."""
-_FLUSH_POLL_SECONDS: Final = 0.005
+_FIRST_POLL_SECONDS: Final = 0.005
+_LONGEST_POLL_SECONDS: Final = 0.1
+"""Between two looks at what the other side of a reset has acknowledged."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _TCP_CLOSE: Final = 7
@@ -89,6 +88,20 @@ class Relay:
         An EOF from one side becomes a FIN to the other, and the other direction continues. A reset from one side
         resets the other, after the bytes read before it have been delivered. Raises what is thrown into the greenlet.
         """
+        try:
+            ended_by = self._copy(header, first_bytes, first_down)
+            if ended_by is not None:
+                victim = self.up if ended_by in _CLIENT_RESETS else self.down
+                self.is_half_closed = True  # so the sweep ends what follows, if the victim stops taking
+                deliver(victim)
+                reset_on_close(victim.sink)
+        finally:
+            self.up.close(self._pipes)
+            self.down.close(self._pipes)
+        return ended_by or State.NORMAL
+
+    def _copy(self, header: bytes, first_bytes: bytes, first_down: bytes) -> State | None:
+        """Copy until both directions have ended, or one is reset: the state for that, None for a clean end."""
         up, down, pipes = self.up, self.down, self._pipes
         sleep = sleeper()
         ended_by: State | None = None
@@ -119,13 +132,9 @@ class Relay:
                     self._end(direction, passes_fin=False)
         finally:
             self._is_running = False
-            up.close(pipes)
-            down.close(pipes)
-        if ended_by is not None:
-            victim = up if ended_by in _CLIENT_RESETS else down
-            if flush(victim.sink, victim.rest):
-                reset_on_close(victim.sink)
-        return ended_by or State.NORMAL
+            up.stop()
+            down.stop()
+        return ended_by
 
     def _end(self, direction: Direction, *, passes_fin: bool) -> None:
         """End a direction: its source has sent EOF, or its sink has failed."""
@@ -143,25 +152,18 @@ class Relay:
 
 
 def reset_on_close(sock: _socket.socket) -> None:
-    """Make close() send RST, which discards the kernel's send queue: call `flush` first."""
+    """Make close() send RST, which discards the kernel's send queue: call `deliver` first."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
-def flush(sock: _socket.socket, rest: bytes) -> bool:
-    """Wait until `rest` and the kernel's send queue are acknowledged. Returns False after FLUSH_SECONDS or an error."""
-    deadline = time.monotonic() + FLUSH_SECONDS
-    try:
-        while rest or _queued(sock):
-            if rest:
-                with suppress(BlockingIOError):
-                    rest = rest[sock.send(rest) :]
-            if time.monotonic() > deadline:
-                return False
-            gevent.sleep(_FLUSH_POLL_SECONDS)
-    except OSError:
-        return False
-    return True
+def deliver(direction: Direction) -> None:
+    """Wait until the sink of a stopped direction has acknowledged all that was read for it, or fails."""
+    pause = _FIRST_POLL_SECONDS
+    with suppress(OSError):
+        while direction.move_read() or _queued(direction.sink):
+            gevent.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL_SECONDS)
 
 
 def is_reset(sock: _socket.socket) -> bool:
