@@ -182,7 +182,7 @@ def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | No
         serves = edge.call("POST", _path(endpoint_id, "deploy"), {"source": edge.read(file)})
     else:
         serves = edge.call("POST", _path(endpoint_id, "versions", number, "deploy"))
-    _report_deployed(endpoint_id, serves, as_json)
+    _report_deployed(edge, endpoint_id, serves, as_json)
 
 
 @endpoints.command("rollback")
@@ -191,12 +191,14 @@ def deploy(edge: Caller, endpoint_id: str, file: TextIO | None, number: int | No
 @click.pass_obj
 def rollback(edge: Caller, endpoint_id: str, as_json: bool) -> None:
     """Deploy the version that was deployed before the current one. The next rollback goes one further back."""
-    _report_deployed(endpoint_id, edge.call("POST", _path(endpoint_id, "roll-back")), as_json)
+    _report_deployed(edge, endpoint_id, edge.call("POST", _path(endpoint_id, "roll-back")), as_json)
 
 
-def _report_deployed(endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
+def _report_deployed(edge: Caller, endpoint_id: str, version: dict[str, Any], as_json: bool) -> None:
     said = f"endpoint {endpoint_id}: version {version['number']} is serving"
-    if not version["frontends"]:
+    if not edge.call("GET", _path(endpoint_id))["is_enabled"]:
+        said = f"endpoint {endpoint_id}: version {version['number']} is deployed, but the endpoint is disabled"
+    elif not version["frontends"]:
         said = f"endpoint {endpoint_id}: version {version['number']} is deployed, but no frontend has `gateway: on`"
     report(version, as_json, said)
 

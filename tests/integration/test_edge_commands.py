@@ -86,6 +86,13 @@ def town(tmp_path_factory):
     town.edge.kill()
 
 
+def test_a_disabled_endpoint_is_not_said_to_serve(town):
+    town.ok("endpoints", "create", "off", "--path", "/off", "--disabled")
+    said = town.ok("endpoints", "deploy", "off", "-", stdin=says("off"))
+    assert said == "endpoint off: version 1 is deployed, but the endpoint is disabled\n"
+    town.ok("endpoints", "delete", "off")
+
+
 @pytest.fixture
 def endpoint(town, request):
     """The id of an endpoint for this test, whose path is /ID."""
