@@ -226,22 +226,12 @@ class Stage:
             try:
                 result = outcomes.get(timeout=PATIENCE_SECONDS)
             except Empty:
-                pytest.fail(f"no connection to the backend has ended; {self._situation()}")
+                pytest.fail(f"no connection to the backend has ended; {situation(self.edge)}")
             if isinstance(result, BaseException) and not isinstance(result, OSError):
                 raise result
             return result
 
         return outcome
-
-    def _situation(self) -> str:
-        """Return the edge's last log lines, the stacks of its greenlets, and the sockets at both its ends."""
-        before, ports = self.edge.log()[-3:], (self.edge.address[1], self._server.server_port)
-        self.edge.process.send_signal(signal.SIGUSR1)
-        gevent.sleep(1.0)
-        stacks = [line["event"] for line in self.edge.log() if line["event"].startswith("stack of")]
-        table = Path("/proc/net/tcp").read_text().splitlines()
-        sockets = [line for line in table if any(f":{port:04X} " in line for port in ports)]
-        return "\n".join(["its last log lines and greenlets:", *map(str, before), *stacks, *sockets])
 
     def connect(self, timeout: float = PATIENCE_SECONDS) -> socket.socket:
         return self.edge.connect(fresh_address(), timeout)
@@ -249,6 +239,18 @@ class Stage:
     def line_of(self, client: str) -> dict[str, Any]:
         """Return the access line of the client at an address."""
         return next(iter(lines_of(self.edge, client)))
+
+
+def situation(edge: EdgeProcess) -> str:
+    """Return an edge's last log lines, the stacks of its greenlets, and the machine's TCP sockets that do not wait."""
+    before = edge.log()[-3:]
+    edge.process.send_signal(signal.SIGUSR1)
+    gevent.sleep(1.0)
+    stacks = [line["event"] for line in edge.log() if line["event"].startswith("stack of")]
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    sockets = [line for line in lines if line.split()[3] != "06"]
+    listeners = f"it listens on {', '.join(f'{port:04X}' for _, port in edge.addresses)}"
+    return "\n".join(["its last log lines and greenlets:", *map(str, before), *stacks, listeners, *sockets])
 
 
 def lines_of(edge: EdgeProcess, client: str, at_least: int = 1) -> list[dict[str, Any]]:
@@ -274,4 +276,7 @@ def await_idle(edge: EdgeProcess) -> dict[str, float]:
         held = ("edgeproxy_connections_active{", "edgeproxy_backend_connections_active{")
         return samples if not sum(value for name, value in samples.items() if name.startswith(held)) else None
 
-    return eventually(look, what="no connection and no lease left")
+    try:
+        return dict(eventually(look, what="no connection and no lease left"))
+    except pytest.fail.Exception as failed:
+        pytest.fail(f"{failed}; {situation(edge)}")

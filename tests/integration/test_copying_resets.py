@@ -79,17 +79,32 @@ def test_a_backend_that_reads_slowly_gets_all_bytes_and_then_the_reset(stage):
     assert backend() == PAYLOAD
 
 
+def narrow_client(stage, source):
+    """Return a client whose kernel takes little before it reads."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.settimeout(10)
+    client.bind((source, 0))
+    client.connect(stage.edge.address)
+    return client
+
+
 def test_a_client_that_stops_reading_for_long_loses_no_byte_and_sees_the_reset(stage):
     backend = stage.play(send_and_reset)
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        client.settimeout(10)
-        client.bind(("127.9.9.9", 0))
-        client.connect(stage.edge.address)
+    with narrow_client(stage, "127.9.9.9") as client:
         backend()
         gevent.sleep(2.5)  # nothing may end it meanwhile
         assert read_until_reset(client) == PAYLOAD
     assert stage.line_of("127.9.9.9")["termination"] == "SD"
+
+
+def test_a_client_that_resets_as_well_ends_what_was_left_for_it(stage):
+    backend = stage.play(send_and_reset)
+    with narrow_client(stage, "127.9.9.8") as client:
+        backend()
+        gevent.sleep(0.2)  # the edge has read the reset, and delivers
+        reset(client)
+    assert stage.line_of("127.9.9.8")["termination"] == "SD"
 
 
 def test_a_response_sent_before_the_request_was_read_reaches_a_client_that_still_sends(stage):

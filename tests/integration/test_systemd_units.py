@@ -18,10 +18,13 @@ UNITS = ROOT / "docs" / "systemd"
 
 
 def test_systemd_verifies_the_units(tmp_path):
-    analyze = program("systemd-analyze", "systemd")
+    analyze, clone = program("systemd-analyze", "systemd"), tmp_path / "clone"
+    python = tmp_path / "python"
+    clone.symlink_to(ROOT)  # whose path may have spaces, which a unit would have to quote
+    python.symlink_to(sys.executable)
     for path in UNITS.iterdir():
-        python = path.read_text().replace("/srv/edgeproxy/.venv/bin/python", sys.executable)
-        (tmp_path / path.name).write_text(python.replace("/srv/edgeproxy", str(ROOT)))
+        unit = path.read_text().replace("/srv/edgeproxy/.venv/bin/python", str(python))
+        (tmp_path / path.name).write_text(unit.replace("/srv/edgeproxy", str(clone)))
     done = subprocess.run(
         [analyze, "verify", "--man=no", *(tmp_path / path.name for path in UNITS.iterdir())],
         capture_output=True, text=True, check=False,

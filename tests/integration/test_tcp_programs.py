@@ -170,7 +170,9 @@ def test_psql_asks_stores_and_copies(served, tmp_path):
 @pytest.mark.parametrize("options", [["-P", "2"], ["-R"]], ids=["up", "down"])
 def test_iperf3_runs_longer_in_one_direction_than_a_dial_may_take(served, proxy, options):
     host, port = served("iperf3")
-    end = json.loads(output(program("iperf3", "iperf3"), "-c", host, "-p", port, "--json", "-t", "1", *options))["end"]
+    said = json.loads(output(program("iperf3", "iperf3"), "-c", host, "-p", port, "--json", "-t", "1", *options))
+    assert "error" not in said, said["error"]
+    end = said["end"]
     sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]
     assert sent >= received > sent / 2, "all but what was on its way at the end"
     assert end["sum_sent"]["seconds"] > DIAL_SECONDS

@@ -158,10 +158,11 @@ def reset_on_close(sock: _socket.socket) -> None:
 
 
 def deliver(direction: Direction) -> None:
-    """Wait until the sink of a stopped direction has acknowledged all that was read for it, or fails."""
+    """Wait until the sink of a stopped direction has acknowledged all that was read for it, or is gone."""
     pause = _FIRST_POLL_SECONDS
     with suppress(OSError):
-        while direction.move_read() or _queued(direction.sink):
+        # The kernel goes on counting what the sink has not acknowledged after it was reset.
+        while (direction.move_read() or _queued(direction.sink)) and not is_reset(direction.sink):
             gevent.sleep(pause)
             pause = min(2 * pause, _LONGEST_POLL_SECONDS)
 
