@@ -98,11 +98,17 @@ def test_a_client_that_stops_reading_for_long_loses_no_byte_and_sees_the_reset(s
     assert stage.line_of("127.9.9.9")["termination"] == "SD"
 
 
-def test_a_client_that_resets_as_well_ends_what_was_left_for_it(stage):
+def active(stage, of):
+    """Return how many connections, or leases, the edge counts now."""
+    samples = stage.edge.metrics()
+    return sum(value for name, value in samples.items() if name.startswith(f"edgeproxy_{of}_active{{"))
+
+
+def test_a_client_that_takes_what_is_left_slowly_holds_no_lease_and_may_reset_as_well(stage):
     backend = stage.play(send_and_reset)
     with narrow_client(stage, "127.9.9.8") as client:
         backend()
-        gevent.sleep(0.2)  # the edge has read the reset, and delivers
+        eventually(lambda: (active(stage, "connections"), active(stage, "backend_connections")) == (1, 0))
         reset(client)
     assert stage.line_of("127.9.9.8")["termination"] == "SD"
 

@@ -7,6 +7,7 @@ brings what can move: the backend's stream, the client's stream, or a flow whose
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Final
 
 from app.config import ListenAddress
@@ -412,7 +413,9 @@ class _Exchange:
             request.frontend.headers.response_head(response, connection_option=b"upgrade", is_chunked=False)
         )
         self._has_begun = True
-        tunnel = Tunnel(Relay(client.release(), upstream.release(), self._pipes), self.bytes_up, self.bytes_down)
+        release = partial(request.frontend.service.release, request.connection.lease_id)
+        relay = Relay(client.release(), upstream.release(), self._pipes, release)
+        tunnel = Tunnel(relay, self.bytes_up, self.bytes_down)
         self._tunnel = request.connection.progress = tunnel
         state = tunnel.relay.run(b"", client.take_buffered(), self._received)
         return self._outcome(state, None, Ending.HANDED_OVER)

@@ -11,6 +11,7 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -36,13 +37,30 @@ _CLIENT_RESETS: Final = (State.CLIENT_RESET, State.CLIENT_RESET_HALF_CLOSED)
 class Relay:
     """The two directions of a connection: `up` is client to backend, `down` is backend to client."""
 
-    __slots__ = ("_header_bytes", "_is_running", "_pipes", "down", "is_half_closed", "is_kept_alive", "up")
+    __slots__ = (
+        "_header_bytes",
+        "_is_running",
+        "_on_backend_gone",
+        "_pipes",
+        "down",
+        "is_half_closed",
+        "is_kept_alive",
+        "up",
+    )
 
     awaits_client = False
 
-    def __init__(self, downstream: _socket.socket, upstream: _socket.socket, pipes: PipePool) -> None:
+    def __init__(
+        self,
+        downstream: _socket.socket,
+        upstream: _socket.socket,
+        pipes: PipePool,
+        on_backend_gone: Callable[[], object],
+    ) -> None:
+        """`on_backend_gone` is called when the backend has reset, before what it sent is delivered."""
         wake = getcurrent().switch
         self._pipes = pipes
+        self._on_backend_gone = on_backend_gone
         self.up = Direction(downstream, upstream, wake)
         self.down = Direction(upstream, downstream, wake)
         self.is_half_closed = False
@@ -92,6 +110,8 @@ class Relay:
             ended_by = self._copy(header, first_bytes, first_down)
             if ended_by is not None:
                 victim = self.up if ended_by in _CLIENT_RESETS else self.down
+                if victim is self.down:
+                    self._on_backend_gone()
                 self.is_half_closed = True  # so the sweep ends what follows, if the victim stops taking
                 deliver(victim)
                 reset_on_close(victim.sink)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import time
+from functools import partial
 
 from greenlet import getcurrent
 from loguru import logger
@@ -45,7 +46,8 @@ class TcpServer:
             first_bytes = admit(connection, downstream, self._connections, self._max_connections)
             upstream = dial_leased(connection, lease_backend(connection))
             header = proxy_header(connection, downstream)
-            connection.progress = relay = Relay(downstream, upstream, self._pipes)
+            release = partial(connection.frontend.service.release, connection.lease_id)  # no slow client holds it then
+            connection.progress = relay = Relay(downstream, upstream, self._pipes, release)
             state = relay.run(header, first_bytes)
         except ConnectionEnded as ended:  # a cut is a reset: a clean end would look like the end of the data
             state, reason = ended.state, ended.reason
