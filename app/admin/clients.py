@@ -85,7 +85,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     def list_client_origins(query: ClientsQuery) -> ClientOrigins:
         """Count clients by country and by the backend or endpoint that serves them."""
         now = time.time()
-        opened = _open_now(edge.connections)
+        opened = _open_now(edge.data_plane.connections)
         recent = Counter(_ended_since(edge.log.tail, rfc3339(now - query.seconds)))
         origins = sorted(opened.keys() | recent.keys(), key=lambda one: (-opened[one] - recent[one], str(one)))
         described = [

@@ -89,7 +89,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
         """List the open connections, oldest first."""
         found = [
             one
-            for one in edge.connections
+            for one in edge.data_plane.connections
             if (query.frontend is None or one.frontend.config.name == query.frontend)
             and (query.client is None or unmapped(one.source[0]) == query.client)
             and (query.backend is None or (one.lease is not None and one.lease.backend.id == query.backend))
@@ -104,7 +104,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     @api.delete("/api/connections/<connection_id>", Scope.OPERATE, tag=TAG, problems=(404,))
     def drop_connection(path: ConnectionPath) -> None:
         """Drop a connection."""
-        connection = next((one for one in edge.connections if _id_of(one) == path.connection_id), None)
+        connection = next((one for one in edge.data_plane.connections if _id_of(one) == path.connection_id), None)
         if connection is None:
             raise Problem(404, f"no such connection: {path.connection_id}")
         drop(connection)
@@ -112,7 +112,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     @api.delete("/api/clients/<address>/connections", Scope.OPERATE, tag=TAG, response=Dropped)
     def drop_client(path: ClientPath) -> Dropped:
         """Drop all connections of a client. Its binding stays."""
-        found = [one for one in edge.connections if unmapped(one.source[0]) == path.address]
+        found = [one for one in edge.data_plane.connections if unmapped(one.source[0]) == path.address]
         for connection in found:
             drop(connection)
         return Dropped(dropped=len(found))

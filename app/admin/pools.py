@@ -159,11 +159,11 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
                 OneFrontend(
                     name=frontend.name,
                     protocol=frontend.protocol,
-                    listeners=[str(address) for address in edge.listeners.addresses.get(frontend.name, ())],
+                    listeners=edge.data_plane.addresses.get(frontend.name, []),
                     pool=frontend.backend,
                     algorithm=frontend.algorithm,
                     affinity=frontend.affinity,
-                    connections=edge.connections.open_at[frontend.name],
+                    connections=edge.data_plane.open_at.get(frontend.name, 0),
                     connections_total=traffic.connections[frontend.name],
                     requests_total=traffic.requests[frontend.name],
                 )

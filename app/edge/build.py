@@ -13,11 +13,11 @@ from gevent.event import Event
 from actors.messages import Count
 from actors.runtime import Address, tell
 from actors.supervisor import Supervisor
-from app.config import PIPES, Config, idle_upstreams
+from app.config import Config
 from app.domain import metric_names as names
 from app.domain.affinity import AffinityTable
 from app.edge.binding_snapshots import BindingSnapshots
-from app.edge.connection_sweeper import ConnectionSweeper
+from app.edge.data_plane import DataPlane
 from app.edge.dns import InternalDns, LiveZone
 from app.edge.gateway import EdgeGateway
 from app.edge.housekeeping import Housekeeping
@@ -29,19 +29,11 @@ from app.edge.service_notice import ServiceNotice
 from app.edge.serving import Serving
 from app.edge.serving_pools import ServingPools
 from app.edge.supervised_actors import SupervisedActors
-from app.inbound.access_log import AccessLog
 from app.inbound.admin_server import AdminServer
-from app.inbound.connections import Connections
 from app.inbound.dns.server import DnsServer
-from app.inbound.http.request_tally import RequestTally
-from app.inbound.http.server import HttpServer
-from app.inbound.http.upstream_pool import UpstreamPool
-from app.inbound.listeners import Listeners
-from app.inbound.pipes import PipePool
-from app.inbound.tcp.server import TcpServer
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.binding_file import BindingFile
-from app.outbound.json_log import JsonLog, rfc3339
+from app.outbound.json_log import JsonLog
 from app.outbound.maxmind_geo import open_geo
 from app.outbound.peewee_registrations import SqliteRegistrations, registrations_in
 from app.outbound.peewee_tokens import SqliteTokenStore
@@ -108,19 +100,14 @@ def _parts(
     pools = ServingPools(config, actors)
     watcher = _watcher(config, pools, count)
     thread, registrations = WatchedThread("routing database"), Address("registrations")
-    limit, idle = config.effective_max_connections(), UpstreamPool(idle_upstreams())
-    connections, requests, pipes = Connections(), RequestTally(), PipePool(PIPES)
-    access_log = AccessLog(log.write_access, rfc3339)
-    tcp = TcpServer(limit, connections, access_log, pipes)
-    http = HttpServer(limit, connections, access_log, requests, pipes, idle, gateway.requests)
-    snapshot, admin = config.binding_snapshot, _admin_server(config)
+    snapshot, admin, geo = config.binding_snapshot, _admin_server(config), open_geo(config.geoip_path)
     return EdgeParts(
         log=log,
         actors=actors,
         supervisor=supervisor,
         count=count,
-        geo=open_geo(config.geoip_path),
-        connections=connections,
+        geo=geo,
+        data_plane=DataPlane(config, actors, geo, log, gateway.requests, count, passed),
         bindings=AffinityTable(config.binding_ttl_secs, config.binding_max),
         snapshots=BindingSnapshots(BindingFile(snapshot), actors.bindings) if snapshot is not None else None,
         pools=pools,
@@ -131,9 +118,6 @@ def _parts(
         # Where the routing database is a replica, etcd stores the registrations.
         registrations=registrations if admin is not None and not config.is_replicated else None,
         gateway=gateway,
-        http=http,
-        listeners=Listeners({"tcp": tcp.accept, "http": http.accept}, partial(count, names.ACCEPT_ERRORS), passed),
-        sweeper=ConnectionSweeper(connections, requests, http, pools, actors.metrics, access_log),
         dns=_dns(config, actors, count),
         admin=admin,
         pauses=LoopPauses(),

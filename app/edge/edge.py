@@ -66,7 +66,7 @@ class Edge:
     @property
     def listeners(self) -> Listeners:
         """The listeners of the frontends: their `addresses`, by frontend, once the edge is started."""
-        return self.parts.listeners
+        return self.parts.data_plane.listeners
 
     @property
     def status(self) -> StatusServer:

@@ -10,7 +10,7 @@ from actors.bindings import SHARDS_PER_SWEEP
 from actors.messages import StartDueProbes, SweepBindings
 from actors.runtime import tell
 from app.domain import metric_names as names
-from app.edge import binding_snapshots, dark_frontends, dns, garbage, reload, service_notice
+from app.edge import binding_snapshots, dark_frontends, dns, garbage, pool_cleanup, reload, service_notice
 from app.edge.dark_frontends import DarkFrontendLog
 from app.edge.housekeeping import Job
 from app.edge.parts import EdgeParts
@@ -33,11 +33,13 @@ def jobs(parts: EdgeParts, reloader: Reloader | None, notice: ServiceNotice) -> 
         """Leave work on files to the next edge, which may run beside this one, once this one drains."""
         return lambda: None if parts.draining.is_set() else work()
 
-    config, actors, connections = parts.config(), parts.actors, parts.connections
+    config, actors, data_plane = parts.config(), parts.actors, parts.data_plane
     turn_seconds = config.binding_gc_interval_secs / -(-parts.bindings.shard_count // SHARDS_PER_SWEEP)
-    yield Job("connection sweep", parts.sweeper.seconds, parts.sweeper.sweep)
+    yield Job("connection sweep", data_plane.sweep_seconds, data_plane.sweep)
     yield every(turn_seconds, "binding sweep", partial(tell, actors.bindings, SweepBindings()))
-    collect = partial(garbage.collect_when_idle, lambda: not connections)
+    collect = partial(garbage.collect_when_idle, lambda: not data_plane.open_count)
+    yield every(pool_cleanup.TICK_SECONDS, "drained backends", partial(pool_cleanup.end_drained, parts))
+    yield every(pool_cleanup.TICK_SECONDS, "retired pools", partial(pool_cleanup.forget_retired, parts))
     yield every(garbage.IDLE_COLLECTION_SECONDS, "garbage collection", collect)
     yield every(name_watcher.TICK_SECONDS, "host names", parts.pools.names.check)
     yield every(PROBE_TICK_SECONDS, "probe schedule", partial(tell, actors.health, StartDueProbes()))

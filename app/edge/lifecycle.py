@@ -32,14 +32,14 @@ def steps(edge: BuiltEdge) -> Iterator[Step]:
     if edge.start_admin is not None and parts.admin is not None:
         yield Step(edge.start_admin, parts.admin.stop)
     yield Step(parts.dns.server.prepare, parts.dns.server.stop)
-    yield Step(serving.bind, serving.unbind)
+    yield Step(serving.bind, parts.data_plane.abandon)
     # A former edge that drains has written its bindings before it released the addresses.
     if parts.snapshots is not None:
         yield Step(partial(parts.snapshots.restore, parts.bindings, config.binding_ttl_secs), _nothing)
     yield Step(serving.load_backends, parts.watcher.stop)
     yield Step(partial(parts.pools.names.settle, FIRST_SECONDS), parts.pools.names.stop)
     yield Step(partial(parts.gateway.start_for, config), _nothing)
-    yield Step(_nothing, parts.http.stop)
+    yield Step(_nothing, parts.data_plane.let_backends_go)
     yield Step(edge.housekeeping.start, edge.housekeeping.stop)
     yield Step(parts.pauses.start, parts.pauses.stop)
     if config.dns_listen_addr:

@@ -32,7 +32,7 @@ class MetricsText:
 
 def gather(parts: EdgeParts) -> tuple[Snapshot, Gauges]:
     """Return what the actors counted and the gauges of the moment. Raises what asking an actor raises."""
-    parts.sweeper.report_traffic()
+    parts.data_plane.report_traffic()
     bindings = ask(parts.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
     gateway_counters, gateway_gauges = parts.gateway.view.gather()
     # The inboxes are looked at last: by then each actor asked has handled what was told before.
@@ -51,9 +51,9 @@ def _counters(parts: EdgeParts, bindings: BindingCounts) -> Series:
 
 
 def _gauges(parts: EdgeParts, bindings: BindingCounts) -> Series:
-    routing, open_at = parts.watcher.status, parts.connections.open_at
+    routing, open_at = parts.watcher.status, dict.fromkeys(parts.data_plane.addresses, 0) | parts.data_plane.open_at
     gauges: Series = {
-        names.CONNECTIONS_ACTIVE: {(name,): float(open_at[name]) for name in {*parts.listeners.addresses, *open_at}},
+        names.CONNECTIONS_ACTIVE: {(name,): float(count) for name, count in open_at.items()},
         names.BINDINGS: {(): float(bindings.bindings)},
         names.ROWS_REFUSED: {(): float(routing.rows_refused)},
         names.ROUTING_STALE: {(): float(routing.error is not None)},

@@ -12,16 +12,13 @@ from actors.supervisor import Supervisor
 from app.config import Config
 from app.domain.affinity import AffinityTable
 from app.edge.binding_snapshots import BindingSnapshots
-from app.edge.connection_sweeper import ConnectionSweeper
+from app.edge.data_plane import DataPlane
 from app.edge.dns import InternalDns
 from app.edge.gateway import EdgeGateway
 from app.edge.loop_pauses import LoopPauses
 from app.edge.reload import FileState
 from app.edge.serving_pools import ServingPools
 from app.inbound.admin_server import AdminServer
-from app.inbound.connections import Connections
-from app.inbound.http.server import HttpServer
-from app.inbound.listeners import Listeners
 from app.outbound.backend_watcher import BackendWatcher
 from app.outbound.json_log import JsonLog
 from app.outbound.maxmind_geo import MaxmindGeo
@@ -41,7 +38,7 @@ class EdgeParts:
     count: Callable[..., None]
     """Counts an event: the name of its metric, then its labels."""
     geo: MaxmindGeo | None
-    connections: Connections
+    data_plane: DataPlane
     bindings: AffinityTable
     snapshots: BindingSnapshots | None
     pools: ServingPools
@@ -52,9 +49,6 @@ class EdgeParts:
     registrar: DatabaseRegistrar
     registrations: Address | None
     gateway: EdgeGateway
-    http: HttpServer
-    listeners: Listeners
-    sweeper: ConnectionSweeper
     dns: InternalDns
     admin: AdminServer | None
     pauses: LoopPauses

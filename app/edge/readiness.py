@@ -22,7 +22,7 @@ def readiness(parts: EdgeParts, frontend: str | None = None) -> tuple[bool, dict
     """
     pools = ask(parts.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
     candidates = sum(pool.candidates for pool in pools.values())
-    listeners = {name: [str(a) for a in addresses] for name, addresses in parts.listeners.addresses.items()}
+    listeners = parts.data_plane.addresses
     routing = parts.watcher.status
     reasons = []
     if parts.draining.is_set():
@@ -52,7 +52,7 @@ def readiness(parts: EdgeParts, frontend: str | None = None) -> tuple[bool, dict
             for name, pool in pools.items()
         },
         "configuration_is_current": parts.file is None or parts.file.is_current,
-        "connections": len(parts.connections),
+        "connections": parts.data_plane.open_count,
         "routing": {
             "loaded_at": rfc3339(routing.loaded_at) if routing.loaded_at else None,
             "stale": routing.error,

@@ -71,7 +71,7 @@ class ServiceNotice:
     def _status(self) -> str:
         parts = self._parts
         if parts.draining.is_set():
-            return f"draining: {counted(len(parts.connections), 'connection')} open"
+            return f"draining: {counted(parts.data_plane.open_count, 'connection')} open"
         pools = ask(parts.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS).values()
         candidates = counted(sum(pool.candidates for pool in pools), "candidate backend")
         refused = "" if parts.file is None or parts.file.is_current else "; the configuration file was refused"

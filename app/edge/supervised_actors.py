@@ -53,13 +53,13 @@ class SupervisedActors:
         stop((actors.health, actors.bindings, actors.registry, actors.metrics), timeout_s=1.0)
 
     def _start_registry(self) -> object:
-        pools, leases, metrics = self._parts.pools, self._parts.connections.leases(), self._parts.actors.metrics
+        pools, leases, metrics = self._parts.pools, self._parts.data_plane.leases(), self._parts.actors.metrics
         return RegistryActor.start(self._make_selector, metrics, pools.plans, pools.backends, leases)
 
     def _start_bindings(self) -> object:
         replace_limits(self._limits, self._parts.pools.limits())
         for frontend, limit in self._limits.items():
-            limit.recount(self._parts.connections.admissions(frontend))
+            limit.recount(self._parts.data_plane.admissions(frontend))
         return BindingsActor.start(self._parts.bindings, self._limits, self._selections)
 
     def _start_health(self) -> object:

@@ -55,7 +55,7 @@ def test_a_client_that_leaves_while_the_registry_is_down_leaves_no_lease_behind(
         with edge.connect() as client:
             assert client.recv(100) == b"welcome"
             put_down(edge, "registry")
-        eventually(lambda: len(edge.parts.connections) == 0)
+        eventually(lambda: len(edge.parts.data_plane.connections) == 0)
         assert edge.leases() == 0
 
 
@@ -76,7 +76,7 @@ def test_connections_count_against_their_clients_limit_once_when_the_bindings_cr
         put_down(edge, "bindings")
         with edge.connect() as arrived_meanwhile:
             assert arrived_meanwhile.recv(100) == b"welcome"
-        eventually(lambda: len(edge.parts.connections) == 1)
+        eventually(lambda: len(edge.parts.data_plane.connections) == 1)
         assert [is_served(), is_served(), is_served()] == [True, True, False]
 
 
@@ -88,7 +88,7 @@ def test_a_registry_built_between_two_attempts_counts_nothing_on_the_backend_tha
         rows = [row("hangs", port), row("far", origin(greet), country="FR", region="eu")]
         with edge_in_process(tmp_path, rows, CONNECT_TIMEOUT_SECS=0.5) as edge, edge.connect() as client:
             eventually(lambda: edge.leases() == 1)
-            connection = next(iter(edge.parts.connections))
+            connection = next(iter(edge.parts.data_plane.connections))
             first_lease = connection.lease_id
             for epoch in (1, 2):  # the second restart waits for a second
                 eventually(lambda now=epoch: edge.actor("bindings").epoch == now)

@@ -85,4 +85,4 @@ def test_an_edge_whose_actor_cannot_live_ends_without_waiting_for_its_connection
             assert not running.ready()
             tell(registry, Crash())
         assert running.get(timeout=20) == EXIT_CODE
-        edge.parts.connections.end_all("the test is over")
+        edge.parts.data_plane.connections.end_all("the test is over")

@@ -139,7 +139,7 @@ def test_a_crash_breaks_no_connection_loses_no_lease_and_hardly_delays_newcomers
         assert all(one.is_open for one in copying)
         newcomers.end()
         assert max(newcomers.delays) - undisturbed < 1.0
-        eventually(lambda: len(edge.parts.connections) == CONNECTIONS)
+        eventually(lambda: len(edge.parts.data_plane.connections) == CONNECTIONS)
         assert edge.leases() == CONNECTIONS
 
         for one in copying:

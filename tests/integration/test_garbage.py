@@ -34,4 +34,4 @@ def live(edge, count: int) -> None:
         with edge.connect() as client:
             client.sendall(b"hello")
             assert client.recv(100) == b"hello"
-    eventually(lambda: len(edge.parts.connections) == 0)
+    eventually(lambda: len(edge.parts.data_plane.connections) == 0)
