@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 from contextlib import contextmanager
 
@@ -39,7 +40,10 @@ def echo_port():
             else:
                 connection.send(message)
 
-    with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+    with pytest.MonkeyPatch.context() as patch, serve(echo, "127.0.0.1", 0, max_size=None) as server:
+        # The server does not close its selector. gevent's then goes on watching a number that later sockets get, and
+        # close() of such a socket waits for the next event of the loop: for ever, if no other is to come.
+        patch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
         server_greenlet = gevent.spawn(server.serve_forever)
         yield server.socket.getsockname()[1]
         server.shutdown()
