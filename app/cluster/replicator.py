@@ -147,8 +147,8 @@ class Replicator:
             self.endpoint = self._etcd.endpoint
             created = next(messages)
             if created.header.cluster_id != position.cluster or created.header.revision < position.revision:
-                # Another etcd, or one restored from a backup: its changes do not continue our state.
-                raise _StartOver(f"{self.endpoint} is another cluster or was restored from a backup")
+                # Its changes may not continue our state. A snapshot is read from the majority, also past a late node.
+                raise _StartOver(f"{self.endpoint} is another cluster, was restored from a backup, or is behind")
             self._apply_all(messages, missed=created.header.revision)
 
     def _apply_all(self, messages: Iterator[WatchMessage], missed: int) -> None:
