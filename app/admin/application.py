@@ -32,7 +32,7 @@ from app.edge.reload import Reloader
 
 
 def make_api(edge: EdgeParts, service: TokenService, reloader: Reloader | None, has_stopped: Event) -> Api:
-    """Return the admin API of an edge. `service` must load its tokens before the first request.
+    """Return the admin API of an edge. `service` must be started before the first request.
 
     `reloader` is None without a configuration file. Streams end when `has_stopped` is set.
     """

@@ -188,6 +188,7 @@ def _add_endpoint_routes(api: Api, edge: EdgeParts, frontends: Callable[[], list
         for view in deployment.endpoints():
             if view.endpoint.id == endpoint_id:
                 return _described(view, frontends())
+        edge.gateway.damaged("endpoint")  # raises StoreError unless the list is complete
         raise Problem(404, f"there is no endpoint {endpoint_id!r}")
 
     @api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)

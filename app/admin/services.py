@@ -128,6 +128,7 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
     def get_service(path: ServicePath) -> ServiceState:
         """Show a service."""
         with _problems():
+            edge.gateway.damaged("service")  # raises StoreError unless the list is complete
             return _described(services.services.describe_one(path.service_name))
 
     @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, response=ServiceState, problems=(404, 409, 502))

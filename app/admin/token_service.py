@@ -5,14 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from pathlib import Path
+from typing import Final
 
+import gevent
+from gevent.event import Event
 from loguru import logger
 
-from app.domain.stored import StoreError
+from app.domain.stored import StoreError, StoreLocked
 from app.domain.tokens import SECRET_BYTES, Scope, Token, digest_of, token_text
 from app.outbound.peewee_tokens import SqliteTokenStore
 from app.outbound.token_file import make_first_token
 from app.outbound.worker_thread import WorkerThread
+
+RETRY_SECONDS: Final = 5.0
+"""Between two attempts to read a database that was locked at the start."""
 
 
 class TokenService:
@@ -25,10 +31,33 @@ class TokenService:
         self._tokens: tuple[Token, ...] = ()
         self._loaded: object = None
         """The state of the database when it was read last."""
+        self._error = ""
+        """Why the tokens have not been read yet."""
 
     def current(self) -> tuple[Token, ...]:
-        """Return the current tokens."""
+        """Return the current tokens. Raises StoreError until they have been read."""
+        if self._error:
+            raise StoreError(f"the tokens are not read yet: {self._error}")
         return self._tokens
+
+    def start(self, has_stopped: Event) -> None:
+        """Load the tokens; again later, until `has_stopped` is set, if the database is locked. Raises StoreError."""
+        try:
+            self.load()
+        except StoreLocked as error:
+            logger.error("admin: {}; trying again every {:g} s", error, RETRY_SECONDS)
+            self._error = str(error)
+            gevent.spawn(self._load_later, has_stopped)
+
+    def _load_later(self, has_stopped: Event) -> None:
+        while self._error and not has_stopped.wait(RETRY_SECONDS):
+            try:
+                self.load()
+            except StoreError as error:
+                self._error = str(error)
+            else:
+                self._error = ""
+                logger.info("admin: the tokens have been read")
 
     def load(self) -> None:
         """Load the tokens; if there are none, create the first, with every scope. Raises StoreError."""

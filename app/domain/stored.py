@@ -10,6 +10,10 @@ class StoreError(Exception):
     """The gateway's store cannot be read or written now: it is locked, full or damaged."""
 
 
+class StoreLocked(StoreError):
+    """Another program has locked the gateway's store: it can be used when the lock is gone."""
+
+
 class StoreFull(StoreError):
     """The disk of the gateway's store is full. Nothing was changed."""
 

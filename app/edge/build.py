@@ -192,7 +192,7 @@ def _admin_start(parts: EdgeParts, reloader: Reloader | None) -> Callable[[], No
     api = make_api(parts, tokens, reloader, server.has_stopped)
 
     def start() -> None:
-        tokens.load()
+        tokens.start(server.has_stopped)
         server.start(api.wsgi)
 
     return start

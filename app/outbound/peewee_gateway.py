@@ -21,12 +21,14 @@ from loguru import logger
 
 from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
 from app.domain.services import BadService, parse_service
-from app.domain.stored import ServiceRow, StoredVersion, StoreError, StoreFull
-from app.outbound.full_disk import is_disk_full
-from app.outbound.sqlite_errors import cause_of
+from app.domain.stored import ServiceRow, StoredVersion, StoreLocked
+from app.outbound.sqlite_errors import store_error
 from app.outbound.sqlite_leftovers import left_over, warning_of
 
 BUSY_SECONDS: Final = 5
+"""How long a change waits for another writer."""
+OPEN_BUSY_SECONDS: Final = 1
+"""In WAL mode a reader waits for an exclusive lock only, which may last: a start must not."""
 VERSIONS_KEPT: Final = 20
 """Versions kept per endpoint. The deployed version is always kept."""
 
@@ -114,25 +116,40 @@ class SqliteGatewayStore:
     """Reads and writes the file. Every method is one transaction and may raise StoreError."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file."""
+        """Open or create the file. If it is locked, each call tries to open it, and raises StoreLocked."""
         self._path = path
         # thread_safe=False: the connection belongs to this object, not to the calling greenlet.
         self._database = peewee.SqliteDatabase(
             str(path),
-            pragmas={"journal_mode": "wal", "busy_timeout": BUSY_SECONDS * 1000},
+            pragmas={"journal_mode": "wal"},
+            autoconnect=False,
             thread_safe=False,
             check_same_thread=False,
+            timeout=OPEN_BUSY_SECONDS,
         )
-        with self._translated():
+        with contextlib.suppress(StoreLocked), self._errors_translated():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             left = left_over(path)
             if left is not None:
                 logger.warning("{}", warning_of(path, left))
+            self._open()
+
+    def _open(self) -> None:
+        """Connect, and create what is missing. A file that is complete is opened while another program changes it."""
+        try:
             self._database.connect()
             self._database.connection().text_factory = _text
-            with self._database.atomic("IMMEDIATE"):
-                for table in TABLES:
-                    peewee.SchemaManager(table, self._database).create_all(safe=True)
+            if not {table._meta.table_name for table in TABLES}.issubset(self._database.get_tables()):
+                self._create_tables()
+            self._database.execute_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        except BaseException:
+            self.close()
+            raise
+
+    def _create_tables(self) -> None:
+        with self._database.atomic("IMMEDIATE"):
+            for table in TABLES:
+                peewee.SchemaManager(table, self._database).create_all(safe=True)
 
     def close(self) -> None:
         with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):
@@ -298,12 +315,19 @@ class SqliteGatewayStore:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
+        """Open the file unless it is open, and translate errors as below."""
+        with self._errors_translated():
+            if self._database.is_closed():
+                self._open()
+            yield
+
+    @contextlib.contextmanager
+    def _errors_translated(self) -> Iterator[None]:
         """Translate errors of SQLite, the file system and damaged rows into StoreError."""
         try:
             yield
         except (peewee.PeeweeException, sqlite3.Error, OSError, BadEndpoint, ValueError, TypeError) as error:
-            kind = StoreFull if is_disk_full(error) else StoreError
-            raise kind(f"{self._path}: {cause_of(error, self._path)}") from error
+            raise store_error(error, self._path) from error
 
 
 def _is(endpoint_id: str, number: int) -> tuple[Any, Any]:

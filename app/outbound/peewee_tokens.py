@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import peewee
 
-from app.domain.stored import StoreError, StoreFull
 from app.domain.tokens import Scope, Token
-from app.outbound.full_disk import is_disk_full
-from app.outbound.sqlite_errors import cause_of
+from app.outbound.sqlite_errors import store_error
 
-WRITER_BUSY_SECONDS: Final = 5
+BUSY_SECONDS: Final = 5
+"""How long a change waits for another writer."""
+READER_BUSY_SECONDS: Final = 1
+"""In WAL mode a reader waits for an exclusive lock only, which may last: a start must not."""
 
 
 class TokenRow(peewee.Model):
@@ -39,7 +40,7 @@ class SqliteTokenStore:
 
     def load(self) -> list[Token]:
         """Return every token, oldest first. Raises StoreError."""
-        with self._open() as database:
+        with self._open("DEFERRED", READER_BUSY_SECONDS) as database:
             query = TokenRow.select().order_by(TokenRow.created_at, TokenRow.name)
             return [_token(row) for row in query.execute(database)]
 
@@ -70,21 +71,20 @@ class SqliteTokenStore:
         return (_state(self._path), _state(log)) if self._path.exists() else None
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[peewee.SqliteDatabase]:
-        """Connect for one call, in one transaction. Raises StoreError."""
+    def _open(
+        self, transaction: str = "IMMEDIATE", busy_seconds: float = BUSY_SECONDS
+    ) -> Iterator[peewee.SqliteDatabase]:
+        """Connect for one call, in one transaction. Raises StoreError, which is StoreLocked after `busy_seconds`."""
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             database = peewee.SqliteDatabase(
-                str(self._path),
-                pragmas={"journal_mode": "wal", "busy_timeout": WRITER_BUSY_SECONDS * 1000},
-                thread_safe=False,
+                str(self._path), pragmas={"journal_mode": "wal"}, thread_safe=False, timeout=busy_seconds
             )
-            with database, database.atomic("IMMEDIATE"):
+            with database.connection_context(), database.atomic(transaction):
                 peewee.SchemaManager(TokenRow, database).create_all(safe=True)
                 yield database
         except (peewee.PeeweeException, sqlite3.Error, OSError) as error:
-            kind = StoreFull if is_disk_full(error) else StoreError
-            raise kind(f"{self._path}: {cause_of(error, self._path)}") from None
+            raise store_error(error, self._path) from None
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""Says why SQLite or the file system failed, and translates their errors into RepositoryError."""
+"""Says why SQLite or the file system failed, and translates their errors into RepositoryError or StoreError."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Final
 
 import peewee
 
+from app.domain.stored import StoreError, StoreFull, StoreLocked
 from app.outbound.full_disk import is_disk_full
 from app.ports import RepositoryError, RepositoryFull
 
 _MAY_NOT: Final = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
 """SQLite says "attempt to write a readonly database" and "unable to open database file", whatever the cause."""
+_LOCKED: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 _READ_VERSION: Final = 19
 """Offset in the file's header. https://www.sqlite.org/fileformat.html, section 1.3.3."""
 _WAL: Final = 2
@@ -36,6 +38,16 @@ class translated(AbstractContextManager[None]):
         if isinstance(error, peewee.PeeweeException | sqlite3.Error | OSError):
             kind = RepositoryFull if is_disk_full(error) else RepositoryError
             raise kind(f"{self._path}: {cause_of(error, self._path)}") from None
+
+
+def store_error(error: Exception, path: Path) -> StoreError:
+    """Return the error of the gateway's store at `path` for one of SQLite or the file system."""
+    kind = StoreFull if is_disk_full(error) else StoreLocked if _is_locked(error) else StoreError
+    return kind(f"{path}: {cause_of(error, path)}")
+
+
+def _is_locked(error: Exception) -> bool:
+    return getattr(_first_of(error), "sqlite_errorname", "").startswith(_LOCKED)
 
 
 def cause_of(error: Exception, path: Path) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
 from app.domain.endpoints import Endpoint
 from app.domain.stored import ServiceRow
 from app.outbound.peewee_gateway import SqliteGatewayStore
-from tests.admin_client import admin_of, admin_variables
+from app.outbound.peewee_tokens import SqliteTokenStore
+from app.outbound.token_file import make_first_token
+from tests.admin_client import Admin, admin_of, admin_variables
 from tests.harness import EdgeProcess, eventually, pool
-from tests.integration.http_peers import client_of, live
+from tests.integration.http_peers import Origin, client_of, live
 
 SOURCE = "def handle(request, context):\n    return 'fine'\n"
 CONFIG = {"frontends": [live("web", "web", gateway=True)], "backends": [pool("web", 1)]}
@@ -40,10 +42,10 @@ def run_on(folder, statement):
 def start(folder):
     started = []
 
-    def start():
+    def start(config=CONFIG):
         variables = {name: str(value) for name, value in admin_variables(folder).items()}
-        started.append(EdgeProcess(folder, folder / "no.db", "", variables, CONFIG))
-        return started[0], admin_of(started[0], folder)
+        started.append(EdgeProcess(folder, folder / "no.db", "", variables, config))
+        return started[0]
 
     yield start
     for edge in started:
@@ -65,7 +67,8 @@ def start(folder):
 )
 def test_a_damaged_row_is_named_and_the_rest_serves(folder, start, statement, kind):
     run_on(folder, statement)
-    edge, admin = start()
+    edge = start()
+    admin = admin_of(edge, folder)
     with client_of(edge) as client:
         assert client.ask("/fine").body == b"fine"
     assert edge.event(f"gateway: {kind} bad is damaged and left out: ")
@@ -83,10 +86,11 @@ def test_a_damaged_row_is_named_and_the_rest_serves(folder, start, statement, ki
 
 def test_what_cannot_be_read_at_the_start_is_restored_later_and_does_not_look_empty(folder, start):
     run_on(folder, "ALTER TABLE endpoints RENAME COLUMN path TO was_path")
-    edge, admin = start()
+    edge = start()
+    admin = admin_of(edge, folder)
     assert "endpoints are not restored" in edge.ready()["reasons"]
-    assert admin.call("GET", "/api/endpoints").problem["status"] == 503
-    assert admin.call("GET", "/api/services").problem["status"] == 503
+    for path in ("endpoints", "endpoints/fine", "services", "services/fine"):
+        assert admin.call("GET", f"/api/{path}").problem["status"] == 503
     run_on(folder, "ALTER TABLE endpoints RENAME COLUMN was_path TO path")
     eventually(lambda: edge.event("gateway: restored"), what="it is tried again")
     with client_of(edge) as client:
@@ -94,3 +98,52 @@ def test_what_cannot_be_read_at_the_start_is_restored_later_and_does_not_look_em
     assert len(admin.get("/api/endpoints")["items"]) == 2
     assert len(admin.get("/api/services")["items"]) == 2
     assert "endpoints are not restored" not in edge.ready()["reasons"]
+
+
+@contextmanager
+def locked(folder, *statements):
+    """Lock gateway.db as another program does. Yields what gives the lock back."""
+    with closing(sqlite3.connect(folder / "gateway.db", isolation_level=None)) as other:
+        for statement in statements:
+            other.execute(statement).fetchall()
+        yield other.close
+
+
+def make_token(folder):
+    """Store a token as a former run of the edge did."""
+    SqliteTokenStore(folder / "gateway.db").add(make_first_token(folder / "admin.token"))
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_file_that_is_locked_at_the_start_delays_only_what_is_in_it(folder, start, has_token):
+    if has_token:
+        make_token(folder)
+    exclusive = locked(folder, "PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE")
+    with closing(Origin()) as web, exclusive as unlock:
+        edge = start({**CONFIG, "backends": [pool("web", web.port)]})
+        with client_of(edge) as client:
+            assert client.ask("/").status == 200
+        assert "endpoints are not restored" in edge.ready()["reasons"]
+        assert "locked" in edge.ready()["gateway"]["restore_error"]
+        assert edge.event("gateway: ")["event"].endswith("database is locked; trying again every 5 s")
+        assert edge.event("admin: ")["event"].endswith("database is locked; trying again every 5 s")
+        listening = edge.event("listening on")["admin"].rpartition(":")
+        refused = Admin((listening[0], int(listening[2])), "edge_some").call("GET", "/api/status")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert "locked" in refused.problem["detail"]
+        unlock()
+        eventually(lambda: edge.event("gateway: restored") and edge.event("admin: the tokens have been read"))
+        assert len(admin_of(edge, folder).get("/api/endpoints")["items"]) == 2
+        assert edge.ready()["ready"]
+        with client_of(edge) as client:
+            assert client.ask("/fine").body == b"fine"
+
+
+def test_a_file_that_another_program_changes_at_the_start_is_read(folder, start):
+    make_token(folder)
+    with locked(folder, "BEGIN IMMEDIATE", "UPDATE endpoints SET name = 'other'"):
+        edge = start()
+        assert len(admin_of(edge, folder).get("/api/endpoints")["items"]) == 2
+        with client_of(edge) as client:
+            assert client.ask("/fine").body == b"fine"
+        assert not edge.event("gateway: ")
