@@ -27,7 +27,7 @@ from app.admin.access import Authenticator
 from app.admin.audit import AuditLine, audit_line
 from app.admin.problems import MEDIA_TYPE, Problem, ProblemDetails, invalid
 from app.domain.client import unmapped
-from app.domain.stored import StoreError, StoreFull
+from app.domain.stored import RowDamaged, StoreError, StoreFull
 from app.domain.tokens import Scope, Token
 from app.ports import RepositoryConflict, RepositoryDenied, RepositoryError, RepositoryFull
 
@@ -50,7 +50,13 @@ _WHY: Final = {
     503: "A database or an actor does not respond now",
 }
 _HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
-_UNMENDED_BY_RETRY: Final = {RepositoryConflict: 409, RepositoryFull: 507, StoreFull: 507, RepositoryDenied: 500}
+_UNMENDED_BY_RETRY: Final = {
+    RepositoryConflict: 409,
+    RepositoryFull: 507,
+    RepositoryDenied: 500,
+    RowDamaged: 409,
+    StoreFull: 507,
+}
 """RFC 9110 15.5.10 and 15.6.1, RFC 4918 11.5: the same request fails until somebody has changed something else."""
 
 View = TypeVar("View", bound=Callable[..., Any])

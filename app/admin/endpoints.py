@@ -33,7 +33,7 @@ from app.domain.endpoints import (
 )
 from app.domain.handler_table import EndpointView, VersionView
 from app.domain.json_schema import NOT_BLANK, or_null
-from app.domain.stored import StoredVersion, StoreError
+from app.domain.stored import StoredVersion
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
 from app.gateway.deployment import AlreadyExists, Deployment, NotFound
@@ -169,6 +169,7 @@ class SourceVersions(Model):
     """The stored versions, oldest first."""
 
     items: list[SourceVersion]
+    damaged: dict[str, str] = Field(description="Stored versions that are left out, by number, and why")
 
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
@@ -188,8 +189,8 @@ def _add_endpoint_routes(api: Api, edge: EdgeParts, frontends: Callable[[], list
         for view in deployment.endpoints():
             if view.endpoint.id == endpoint_id:
                 return _described(view, frontends())
-        edge.gateway.damaged("endpoint")  # raises StoreError unless the list is complete
-        raise Problem(404, f"there is no endpoint {endpoint_id!r}")
+        fault = edge.gateway.damaged("endpoint").get(endpoint_id)
+        raise Problem(404, f"there is no endpoint {endpoint_id!r}" if fault is None else f"it is damaged: {fault}")
 
     @api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)
     def list_endpoints() -> EndpointStates:
@@ -238,7 +239,8 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
         """List the stored versions."""
         with _problems():
             versions = deployment.versions(path.endpoint_id)
-        return SourceVersions(items=[_source_version(version, frontends()) for version in versions])
+        items = [_source_version(version, frontends()) for version in versions]
+        return SourceVersions(items=items, damaged=deployment.damaged_versions(path.endpoint_id))
 
     @api.post(
         "/api/endpoints/<endpoint_id>/versions",
@@ -246,7 +248,7 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
         tag=TAG,
         response=SourceVersion,
         status=201,
-        problems=(404,),
+        problems=(404, 409),
     )
     def upload_version(path: EndpointPath, body: Source) -> SourceVersion:
         """Store a source as the next version, without loading it."""
@@ -257,7 +259,7 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
         Scope.DEPLOY,  # a source may hold secrets
         tag=TAG,
         response=Source,
-        problems=(404,),
+        problems=(404, 409),
     )
     def get_source(path: VersionPath) -> Source:
         """Show the source of a version."""
@@ -270,7 +272,7 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
         Scope.DEPLOY,
         tag=TAG,
         response=SourceVersion,
-        problems=(404,),
+        problems=(404, 409),
     )
     def compile_version(path: VersionPath) -> SourceVersion:
         """Compile and import a version and check its entry point, without deploying it."""
@@ -281,18 +283,20 @@ def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[]
         Scope.DEPLOY,
         tag=TAG,
         response=SourceVersion,
-        problems=(404,),
+        problems=(404, 409),
     )
     def deploy_version(path: VersionPath) -> SourceVersion:
         """Deploy a version; the previous one drains."""
         return version_after(deployment.deploy, path.endpoint_id, path.number)
 
-    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404,))
+    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404, 409))
     def deploy_source(path: EndpointPath, body: Source) -> SourceVersion:
         """Store a source as the next version and deploy it."""
         return version_after(deployment.deploy_source, path.endpoint_id, body.source)
 
-    @api.post("/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404,))
+    @api.post(
+        "/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404, 409)
+    )
     def roll_back(path: EndpointPath) -> SourceVersion:
         """Deploy the version that was deployed before the current one; again: one further back."""
         return version_after(deployment.roll_back, path.endpoint_id)
@@ -316,8 +320,6 @@ def _problems() -> Iterator[None]:
     except HandlerError as error:
         line = f"line {error.line}" if error.line is not None else str(error.stage)
         raise Problem(422, error.traceback, errors=[(line, error.message)]) from None
-    except StoreError as error:
-        raise Problem(503, str(error)) from None
 
 
 def _parsed(given: dict[str, Any]) -> Endpoint:

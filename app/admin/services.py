@@ -17,7 +17,6 @@ from app.domain.json_schema import JsonSchema
 from app.domain.service_errors import ServiceBusy, ServiceDown, ServiceError
 from app.domain.service_settings import ENGINES, settings_schema
 from app.domain.services import NAME_PATTERN, BadService, ServiceView
-from app.domain.stored import StoreError
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
 
@@ -170,8 +169,6 @@ def _problems() -> Iterator[None]:
         raise Problem(502, str(down)) from None
     except (ServiceBusy, ServiceError) as conflict:
         raise Problem(409, str(conflict)) from None
-    except StoreError as error:
-        raise Problem(503, str(error)) from None
 
 
 def _described(view: ServiceView) -> ServiceState:

@@ -14,6 +14,10 @@ class StoreLocked(StoreError):
     """Another program has locked the gateway's store: it can be used when the lock is gone."""
 
 
+class RowDamaged(StoreError):
+    """What was asked for has a damaged row in the gateway's store. The message names the row and its fault."""
+
+
 class StoreFull(StoreError):
     """The disk of the gateway's store is full. Nothing was changed."""
 

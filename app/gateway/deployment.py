@@ -20,7 +20,7 @@ from actors.handler_messages import DeployHandler, DescribeEndpoints, ReplaceEnd
 from actors.runtime import Address, AskTimeoutError, ask
 from app.domain.endpoints import Endpoint, EndpointConflict
 from app.domain.handler_table import EndpointView, Version
-from app.domain.stored import StoredVersion, StoreError
+from app.domain.stored import RowDamaged, StoredVersion, StoreError
 from app.gateway.handler_module import HandlerError, LoadedHandler, check_text, load_handler
 from app.gateway.handler_print import log_print
 from app.gateway.router import Router
@@ -44,6 +44,8 @@ class Store(Protocol):
     def add_version(self, endpoint_id: str, source: str) -> StoredVersion | None: ...
 
     def versions(self, endpoint_id: str) -> list[StoredVersion]: ...
+
+    def damaged_versions(self, endpoint_id: str) -> dict[str, str]: ...
 
     def version(self, endpoint_id: str, number: int) -> StoredVersion | None: ...
 
@@ -103,7 +105,7 @@ class Deployment:
         try:
             stored = self._stored(endpoint_id, number)
             self._swap(stored, _load(stored), stored.deployed_at or stored.created_at)
-        except (HandlerError, NotFound) as error:
+        except (HandlerError, NotFound, RowDamaged) as error:
             logger.bind(endpoint=endpoint_id, version=number).error(
                 "endpoint {}: version {} cannot be restored: {}", endpoint_id, number, error
             )
@@ -120,7 +122,8 @@ class Deployment:
             others = self._endpoints()
             if any(other.id == endpoint.id for other in others):
                 raise AlreadyExists(f"endpoint {endpoint.id!r} already exists")
-            self._save(self._store.create_endpoint, endpoint, [*others, endpoint])
+            if not self._save(self._store.create_endpoint, endpoint, [*others, endpoint]):
+                raise AlreadyExists(f"endpoint {endpoint.id!r} is stored already, and damaged: delete it first")
 
     def update(self, endpoint: Endpoint) -> None:
         """Replace an endpoint's settings; its versions stay. Raises NotFound, EndpointConflict."""
@@ -128,13 +131,17 @@ class Deployment:
             endpoints = {other.id: other for other in self._endpoints()}
             if endpoint.id not in endpoints:
                 raise _no_endpoint(endpoint.id)
-            self._save(self._store.update_endpoint, endpoint, [*{**endpoints, endpoint.id: endpoint}.values()])
+            changed = {**endpoints, endpoint.id: endpoint}
+            if not self._save(self._store.update_endpoint, endpoint, [*changed.values()]):
+                raise _no_endpoint(endpoint.id)
 
-    def _save(self, write: Callable[[Endpoint], bool], endpoint: Endpoint, endpoints: list[Endpoint]) -> None:
-        """Check the routes, store the change, then apply it."""
+    def _save(self, write: Callable[[Endpoint], bool], endpoint: Endpoint, endpoints: list[Endpoint]) -> bool:
+        """Check the routes, store the change, then apply it. Returns False if the store did not take it."""
         router = self._in_thread(Router, endpoints)
-        self._in_thread(write, endpoint)
+        if not self._in_thread(write, endpoint):
+            return False
         self._serve(endpoints, router)
+        return True
 
     def remove(self, endpoint_id: str) -> None:
         """Remove an endpoint; requests in progress finish. Raises NotFound."""
@@ -172,8 +179,12 @@ class Deployment:
             self._require(endpoint_id)
         return found
 
+    def damaged_versions(self, endpoint_id: str) -> dict[str, str]:
+        """Return the faults of the versions that are left out, by number."""
+        return self._in_thread(self._store.damaged_versions, endpoint_id)
+
     def version(self, endpoint_id: str, number: int) -> StoredVersion:
-        """Return a stored version with its source. Raises NotFound."""
+        """Return a stored version with its source. Raises NotFound, RowDamaged."""
         return self._stored(endpoint_id, number)
 
     def upload(self, endpoint_id: str, source: str) -> StoredVersion:

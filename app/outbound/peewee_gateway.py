@@ -12,16 +12,31 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import peewee
 from loguru import logger
 
-from app.domain.endpoints import BadEndpoint, Endpoint, parse_endpoint
-from app.domain.services import BadService, parse_service
-from app.domain.stored import ServiceRow, StoredVersion, StoreLocked
+from app.domain.endpoints import Endpoint
+from app.domain.services import parse_service
+from app.domain.stored import RowDamaged, ServiceRow, StoredVersion, StoreLocked
+from app.outbound.gateway_rows import (
+    TABLES,
+    EndpointTable,
+    HistoryTable,
+    Row,
+    ServiceTable,
+    VersionTable,
+    decoded,
+    endpoint_of,
+    endpoint_row,
+    service_of,
+    shown,
+    sorted_out,
+    version_of,
+)
 from app.outbound.sqlite_errors import store_error
 from app.outbound.sqlite_leftovers import left_over, warning_of
 
@@ -31,80 +46,6 @@ OPEN_BUSY_SECONDS: Final = 1
 """In WAL mode a reader waits for an exclusive lock only, which may last: a start must not."""
 VERSIONS_KEPT: Final = 20
 """Versions kept per endpoint. The deployed version is always kept."""
-
-
-def _text(stored: bytes) -> str:
-    """Decode a text, which need not be UTF-8: one damaged byte must not make the whole table unreadable."""
-    return stored.decode(errors="surrogateescape")
-
-
-class StoredText(peewee.TextField):
-    """A text, which another program may have written as a BLOB."""
-
-    def python_value(self, value: object) -> object:
-        return _text(value) if isinstance(value, bytes) else value
-
-
-class EndpointTable(peewee.Model):
-    """An endpoint. `deployed` is the number of the version that is serving, or NULL."""
-
-    id = StoredText(primary_key=True)
-    name = StoredText()
-    domain = StoredText(null=True)
-    path = StoredText()
-    methods = StoredText()
-    timeout_seconds = peewee.FloatField()
-    max_concurrency = peewee.IntegerField()
-    max_body_bytes = peewee.IntegerField()
-    is_enabled = peewee.BooleanField()
-    deployed = peewee.IntegerField(null=True)
-    last_number = peewee.IntegerField(default=0)
-    created_at = peewee.FloatField()
-    updated_at = peewee.FloatField()
-
-    class Meta:
-        table_name = "endpoints"
-
-
-class VersionTable(peewee.Model):
-    """A version of an endpoint's handler. `deployed_at` is the time of its last deployment."""
-
-    endpoint_id = StoredText()
-    number = peewee.IntegerField()
-    checksum = StoredText()
-    source = StoredText()
-    created_at = peewee.FloatField()
-    deployed_at = peewee.FloatField(null=True)
-
-    class Meta:
-        table_name = "versions"
-        primary_key = peewee.CompositeKey("endpoint_id", "number")
-
-
-class HistoryTable(peewee.Model):
-    """The deployments of an endpoint: numbers of versions, oldest first, separated by spaces."""
-
-    endpoint_id = StoredText(primary_key=True)
-    numbers = StoredText()
-
-    class Meta:
-        table_name = "deployments"
-
-
-class ServiceTable(peewee.Model):
-    """A service. `settings` is a JSON object."""
-
-    name = StoredText(primary_key=True)
-    kind = StoredText()
-    settings = StoredText()
-
-    class Meta:
-        table_name = "services"
-
-
-_DAMAGE: Final = (BadEndpoint, ValueError, TypeError)
-"""What a damaged row raises."""
-TABLES: Final = (EndpointTable, VersionTable, HistoryTable, ServiceTable)
 
 
 def checksum_of(source: str) -> str:
@@ -138,7 +79,7 @@ class SqliteGatewayStore:
         """Connect, and create what is missing. A file that is complete is opened while another program changes it."""
         try:
             self._database.connect()
-            self._database.connection().text_factory = _text
+            self._database.connection().text_factory = decoded
             if not {table._meta.table_name for table in TABLES}.issubset(self._database.get_tables()):
                 self._create_tables()
             self._database.execute_sql(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
@@ -159,30 +100,26 @@ class SqliteGatewayStore:
 
     def endpoints(self) -> list[tuple[Endpoint, int | None]]:
         """Return every endpoint with the number of its deployed version, ordered by id. Leaves damaged rows out."""
-        found = []
-        for row in self._rows(EndpointTable, EndpointTable.id):
-            with contextlib.suppress(*_DAMAGE):
-                found.append((_endpoint(row), row["deployed"]))
-        return found
+        return sorted_out(self._rows(EndpointTable.select().order_by(EndpointTable.id)), endpoint_of)[0]
 
     def damaged(self) -> dict[str, str]:
-        """Return the faults of damaged rows, by "endpoint ID" and "service NAME"."""
-        found = {}
-        for row in self._rows(EndpointTable, EndpointTable.id):
-            try:
-                _endpoint(row)
-            except _DAMAGE as error:
-                found[f"endpoint {_shown(row['id'])}"] = str(error)
-        for row in self._rows(ServiceTable, ServiceTable.name):
-            try:
-                parse_service(_service(row)._asdict())
-            except (*_DAMAGE, BadService) as error:
-                found[f"service {_shown(row['name'])}"] = str(error)
-        return found
+        """Return the faults of damaged rows, by "endpoint ID", "version N of endpoint ID" and "service NAME"."""
+        endpoints = self._rows(EndpointTable.select().order_by(EndpointTable.id))
+        ids = {row["id"] for row in endpoints}
+        versions = [row for row in self._version_rows() if row["endpoint_id"] in ids]
+        services = self._rows(ServiceTable.select().order_by(ServiceTable.name))
+        return {
+            **{f"endpoint {shown(row['id'])}": fault for row, fault in sorted_out(endpoints, endpoint_of)[1]},
+            **{
+                f"version {shown(row['number'])} of endpoint {shown(row['endpoint_id'])}": fault
+                for row, fault in sorted_out(versions, version_of)[1]
+            },
+            **{f"service {shown(row['name'])}": fault for row, fault in sorted_out(services, _valid_service)[1]},
+        }
 
-    def _rows(self, table: type[peewee.Model], key: peewee.Field) -> list[dict[str, Any]]:
+    def _rows(self, query: Any) -> list[dict[str, Any]]:
         with self._translated():
-            return list(table.select().order_by(key).dicts().execute(self._database))
+            return list(query.dicts().execute(self._database))
 
     def create_endpoint(self, endpoint: Endpoint) -> bool:
         """Add an endpoint. Returns False if the id exists."""
@@ -190,22 +127,22 @@ class SqliteGatewayStore:
         with self._change():
             if self._has(endpoint.id):
                 return False
-            row = {**_row(endpoint), "created_at": now, "updated_at": now}
+            row = {**endpoint_row(endpoint), "created_at": now, "updated_at": now}
             EndpointTable.insert(**row).execute(self._database)
             return True
 
     def update_endpoint(self, endpoint: Endpoint) -> bool:
         """Replace an endpoint, keeping its versions. Returns False if the id does not exist."""
-        row = {**_row(endpoint), "updated_at": time.time()}
+        row = {**endpoint_row(endpoint), "updated_at": time.time()}
         with self._change():
             return bool(EndpointTable.update(**row).where(EndpointTable.id == endpoint.id).execute(self._database))
 
     def remove_endpoint(self, endpoint_id: str) -> bool:
         """Delete an endpoint and its versions. Returns False if the id does not exist."""
         with self._change():
-            VersionTable.delete().where(VersionTable.endpoint_id == endpoint_id).execute(self._database)
-            HistoryTable.delete().where(HistoryTable.endpoint_id == endpoint_id).execute(self._database)
-            return bool(EndpointTable.delete().where(EndpointTable.id == endpoint_id).execute(self._database))
+            self._remove(VersionTable.endpoint_id, endpoint_id)
+            self._remove(HistoryTable.endpoint_id, endpoint_id)
+            return self._remove(EndpointTable.id, endpoint_id)
 
     # Versions
 
@@ -222,6 +159,8 @@ class SqliteGatewayStore:
             if not found:
                 return None
             [(last, deployed)] = found
+            if not isinstance(last, int) or last < 0:
+                raise RowDamaged(f"endpoint {endpoint_id} is damaged: last_number: is not a whole number of 0 or more")
             version = StoredVersion(endpoint_id, last + 1, checksum_of(source), time.time(), None, source)
             VersionTable.insert(**version._asdict()).execute(self._database)
             EndpointTable.update(last_number=last + 1).where(EndpointTable.id == endpoint_id).execute(self._database)
@@ -241,17 +180,25 @@ class SqliteGatewayStore:
 
     def versions(self, endpoint_id: str) -> list[StoredVersion]:
         """Return the stored versions of an endpoint, oldest first, without their sources."""
+        return sorted_out(self._version_rows(VersionTable.endpoint_id == endpoint_id), version_of)[0]
+
+    def damaged_versions(self, endpoint_id: str) -> dict[str, str]:
+        """Return the faults of an endpoint's damaged versions, by number."""
+        damaged = sorted_out(self._version_rows(VersionTable.endpoint_id == endpoint_id), version_of)[1]
+        return {shown(row["number"]): fault for row, fault in damaged}
+
+    def _version_rows(self, *conditions: Any) -> list[dict[str, Any]]:
         columns = [column for name, column in VersionTable._meta.fields.items() if name != "source"]
-        with self._translated():
-            query = VersionTable.select(*columns).where(VersionTable.endpoint_id == endpoint_id)
-            rows = list(query.order_by(VersionTable.number).dicts().execute(self._database))
-            return [StoredVersion(**row, source="") for row in rows]
+        query = VersionTable.select(*columns).order_by(VersionTable.endpoint_id, VersionTable.number)
+        return self._rows(query.where(*conditions) if conditions else query)
 
     def version(self, endpoint_id: str, number: int) -> StoredVersion | None:
-        """Return a version with its source."""
-        with self._translated():
-            rows = VersionTable.select().where(*_is(endpoint_id, number)).dicts().execute(self._database)
-            return next((StoredVersion(**row) for row in rows), None)
+        """Return a version with its source. Raises RowDamaged."""
+        try:
+            rows = self._rows(VersionTable.select().where(*_is(endpoint_id, number)))
+            return next(map(version_of, rows), None)
+        except ValueError as error:
+            raise RowDamaged(f"version {number} of endpoint {endpoint_id} is damaged: {error}") from None
 
     def history(self, endpoint_id: str) -> list[int]:
         """Return the numbers of the deployed versions that are still stored, the latest deployment last."""
@@ -259,9 +206,10 @@ class SqliteGatewayStore:
         with self._translated():
             recorded = list(query.tuples().execute(self._database))
         stored = {version.number: version.deployed_at for version in self.versions(endpoint_id)}
-        if not recorded:  # deployed before there was a history
+        words = str(recorded[0][0]).split() if recorded else [""]
+        if not all(map(str.isdecimal, words)):  # deployed before there was a history, or it is damaged
             return sorted((one for one in stored if stored[one] is not None), key=lambda one: (stored[one], one))
-        return [number for number in map(int, recorded[0][0].split()) if number in stored]
+        return [number for number in map(int, words) if number in stored]
 
     def set_deployed(
         self, endpoint_id: str, number: int | None, at: float, history: Sequence[int] | None = None
@@ -287,11 +235,7 @@ class SqliteGatewayStore:
 
     def services(self) -> list[ServiceRow]:
         """Return every service, ordered by name. Leaves damaged rows out."""
-        found = []
-        for row in self._rows(ServiceTable, ServiceTable.name):
-            with contextlib.suppress(*_DAMAGE):
-                found.append(_service(row))
-        return found
+        return sorted_out(self._rows(ServiceTable.select().order_by(ServiceTable.name)), service_of)[0]
 
     def save_service(self, service: ServiceRow) -> None:
         """Insert or replace a service."""
@@ -301,7 +245,14 @@ class SqliteGatewayStore:
 
     def remove_service(self, name: str) -> bool:
         with self._change():
-            return bool(ServiceTable.delete().where(ServiceTable.name == name).execute(self._database))
+            return self._remove(ServiceTable.name, name)
+
+    def _remove(self, column: Any, key: str) -> bool:
+        """Delete the rows with a key, which is compared as it is shown: it may be stored as a BLOB, or be damaged."""
+        rowid = peewee.SQL("rowid")
+        rows = column.model.select(rowid, column).tuples().execute(self._database)
+        found = [number for number, stored in rows if shown(stored) == key]
+        return bool(column.model.delete().where(rowid.in_(found)).execute(self._database))
 
     def _has(self, endpoint_id: str) -> bool:
         query = EndpointTable.select(EndpointTable.id).where(EndpointTable.id == endpoint_id)
@@ -323,10 +274,10 @@ class SqliteGatewayStore:
 
     @contextlib.contextmanager
     def _errors_translated(self) -> Iterator[None]:
-        """Translate errors of SQLite, the file system and damaged rows into StoreError."""
+        """Translate errors of SQLite and the file system into StoreError."""
         try:
             yield
-        except (peewee.PeeweeException, sqlite3.Error, OSError, BadEndpoint, ValueError, TypeError) as error:
+        except (peewee.PeeweeException, sqlite3.Error, OSError, ValueError, TypeError) as error:
             raise store_error(error, self._path) from error
 
 
@@ -334,35 +285,5 @@ def _is(endpoint_id: str, number: int) -> tuple[Any, Any]:
     return VersionTable.endpoint_id == endpoint_id, VersionTable.number == number
 
 
-def _row(endpoint: Endpoint) -> dict[str, object]:
-    row = {name: getattr(endpoint, name) for name in Endpoint.__slots__}
-    return {**row, "methods": " ".join(endpoint.methods)}
-
-
-def _endpoint(row: Mapping[str, Any]) -> Endpoint:
-    _require_text(row)
-    given = {name: row[name] for name in Endpoint.__slots__}
-    return parse_endpoint({**given, "methods": str(row["methods"]).split()})
-
-
-def _service(row: Mapping[str, Any]) -> ServiceRow:
-    _require_text(row)
-    return ServiceRow(row["name"], row["kind"], _object(row["settings"]))
-
-
-def _shown(key: str) -> str:
-    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _require_text(row: Mapping[str, Any]) -> None:
-    """Raise ValueError for text that was not UTF-8."""
-    for name, value in row.items():
-        if isinstance(value, str) and any("\ud800" <= one <= "\udfff" for one in value):
-            raise ValueError(f"{name}: is not text in UTF-8")
-
-
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"not a JSON object: {text:.100}")
-    return value
+def _valid_service(row: Row) -> object:
+    return parse_service(service_of(row)._asdict())

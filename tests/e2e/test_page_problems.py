@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
+from app.domain.endpoints import Endpoint
+from app.outbound.peewee_gateway import SqliteGatewayStore
 from tests.admin_client import admin_of, admin_variables
 from tests.e2e.conftest import HOSTILE
 from tests.harness import eventually, frontend, row
@@ -44,6 +49,21 @@ def test_an_unhealthy_backend_comes_first_with_its_cause_its_time_and_its_log_li
         assert all("backend=ill" in text for text in page.texts("#log-lines .facts"))
         page.fill("#log-search", "")
     page.wait_for("#problem-list", "Pool cities: every backend is down")
+
+
+def test_a_damaged_row_of_the_gateway_is_named_with_its_fault_and_its_log_lines(edge, visit, tmp_path):
+    page = visit.page
+    store = SqliteGatewayStore(tmp_path / "gateway.db")
+    store.create_endpoint(Endpoint("bad", "bad", "/bad"))
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as database, database:
+        database.execute("UPDATE endpoints SET timeout_seconds = 'soon'")
+    with serving(named("alive")) as alive:
+        visit.sign_in(admin_of(edge([row("alive", alive)], **admin_variables(tmp_path)), tmp_path))
+        page.wait_for("#problem-list", "Endpoint bad is damaged and left out")
+        assert "timeout_seconds" in page.text("#problem-list .why")
+        page.click("#problem-list button")
+        page.wait_for("#log-lines", "gateway: endpoint bad is damaged")
 
 
 def test_an_endpoint_has_rate_latency_errors_and_its_log_lines(town, visit):

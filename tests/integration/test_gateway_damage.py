@@ -59,6 +59,9 @@ def start(folder):
         ("UPDATE endpoints SET timeout_seconds = 'soon' WHERE id = 'bad'", "endpoint"),
         ("UPDATE endpoints SET name = CAST(x'ff00' AS TEXT) WHERE id = 'bad'", "endpoint"),
         ("UPDATE endpoints SET path = x'2fff' WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET max_concurrency = 9e999 WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET is_enabled = 'perhaps' WHERE id = 'bad'", "endpoint"),
+        ("UPDATE endpoints SET deployed = 'soon', id = CAST(id AS BLOB) WHERE id = 'bad'", "endpoint"),
         ("UPDATE services SET settings = '{' WHERE name = 'bad'", "service"),
         ("UPDATE services SET settings = CAST(x'7b22ff223a317d' AS TEXT) WHERE name = 'bad'", "service"),
         ("UPDATE services SET settings = x'ff00' WHERE name = 'bad'", "service"),
@@ -82,6 +85,64 @@ def test_a_damaged_row_is_named_and_the_rest_serves(folder, start, statement, ki
     assert admin.call("DELETE", f"/api/{kind}s/bad").status == 204
     assert admin.get(f"/api/{kind}s")["damaged"] == {}
     assert edge.ready()["gateway"]["damaged_rows"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("checksum = CAST(x'ff00' AS TEXT)", "checksum: is not text in UTF-8"),
+        ("created_at = 'soon'", "created_at: is not a time"),
+        ("deployed_at = 9e999", "deployed_at: is not a time"),
+        ("number = 'last'", "number: is not a whole number of 0 or more"),
+    ],
+)
+def test_a_damaged_version_is_named_and_the_sound_ones_are_listed(folder, start, change, fault):
+    store = SqliteGatewayStore(folder / "gateway.db")
+    assert store.add_version("bad", SOURCE).number == 2
+    store.close()
+    run_on(folder, f"UPDATE versions SET {change} WHERE endpoint_id = 'bad' AND number = 1")
+    number = "last" if change.startswith("number") else "1"
+    edge = start()
+    admin = admin_of(edge, folder)
+    assert edge.event(f"gateway: version {number} of endpoint bad is damaged and left out: {fault}")
+    assert admin.get("/api/status")["details"]["gateway"]["damaged_rows"] == {
+        f"version {number} of endpoint bad": fault
+    }
+    endpoints = admin.get("/api/endpoints")["items"]
+    assert [(one["id"], one["serving"] is not None) for one in endpoints] == [("bad", False), ("fine", True)]
+    shown = admin.get("/api/endpoints/bad/versions")
+    assert ([one["number"] for one in shown["items"]], shown["damaged"]) == ([2], {number: fault})
+    if number == "1":
+        for method, path in (("GET", "source"), ("POST", "deploy"), ("POST", "compile")):
+            refused = admin.call(method, f"/api/endpoints/bad/versions/1/{path}")
+            assert refused.problem["status"] == 409
+            assert refused.problem["detail"] == f"version 1 of endpoint bad is damaged: {fault}"
+    assert admin.call("POST", "/api/endpoints/bad/versions/2/deploy").status == 200
+    with client_of(edge) as client:
+        assert client.ask("/bad").body == b"fine"
+    assert admin.call("DELETE", "/api/endpoints/bad").status == 204
+    assert edge.ready()["gateway"]["damaged_rows"] == {}
+
+
+def test_a_damaged_history_is_that_of_the_times_of_the_deployments(folder, start):
+    run_on(folder, "INSERT INTO deployments VALUES ('bad', 'one two')")
+    admin = admin_of(start(), folder)
+    assert admin.call("POST", "/api/endpoints/bad/deploy", {"source": SOURCE}).status == 200
+    assert admin.call("POST", "/api/endpoints/bad/roll-back").json["number"] == 1
+
+
+def test_a_damaged_endpoint_is_shown_as_one_and_not_made_twice(folder, start):
+    run_on(folder, "UPDATE endpoints SET path = 'no slash', last_number = 'x' WHERE id = 'bad'")
+    admin = admin_of(start(), folder)
+    assert "it is damaged: last_number" in admin.call("GET", "/api/endpoints/bad").problem["detail"]
+    again = admin.call("POST", "/api/endpoints", {"id": "bad", "path": "/bad"})
+    assert (again.status, again.problem["detail"]) == (
+        409,
+        "endpoint 'bad' is stored already, and damaged: delete it first",
+    )
+    assert admin.call("POST", "/api/endpoints/bad/versions", {"source": SOURCE}).status == 409
+    assert admin.call("DELETE", "/api/endpoints/bad").status == 204
+    assert admin.call("POST", "/api/endpoints", {"id": "bad", "path": "/bad"}).status == 201
 
 
 def test_what_cannot_be_read_at_the_start_is_restored_later_and_does_not_look_empty(folder, start):

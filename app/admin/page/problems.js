@@ -19,6 +19,8 @@ function problemsOfEdge({ ready, reasons, details }) {
     [routing.stale, "routing", "The routing database cannot be read", `${routing.stale}; the last backends serve`, "routing"],
     [refused, "rows", `${plural(refused, "row")} of the routing database ${refused === 1 ? "is" : "are"} refused`, "", "row refused"],
     [gateway?.restore_error, "gateway", "Endpoints are not restored", gateway?.restore_error, "gateway"],
+    ...Object.entries(gateway?.damaged_rows ?? {}).map(([row, fault]) => [
+      true, `damaged ${row}`, `${row[0].toUpperCase()}${row.slice(1)} is damaged and left out`, fault, `${row} is damaged`]),
     [replica?.error, "replica", "The replica of etcd is not current", replica?.error, null],
     ...dark.map((name) => [true, `frontend ${name}`, `Frontend ${name} is dark`, "no backend of its pool takes clients", "no candidate backend"]),
   ];
