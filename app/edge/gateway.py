@@ -17,6 +17,7 @@ from actors.supervisor import Supervisor
 from app.config import Config
 from app.domain.handler_table import HandlerTable
 from app.domain.stored import StoreError
+from app.domain.words import counted
 from app.gateway.blocking import BlockingWatch
 from app.gateway.clients import ServiceClients
 from app.gateway.deployment import Deployment
@@ -32,6 +33,7 @@ from app.outbound.service_connectors import connector
 from app.outbound.worker_thread import WorkerThread
 
 _STOP_SECONDS: Final = 1.0
+ROWS_LOGGED: Final = 20
 RETRY_SECONDS: Final = 5.0
 """Between two attempts to restore what is deployed."""
 
@@ -90,11 +92,17 @@ class EdgeGateway:
             self.restore_error = str(error)
             self._retry = gevent.spawn_later(RETRY_SECONDS, self._restore)
             return
-        for row, fault in self.damaged_rows.items():
-            logger.error("gateway: {} is damaged and left out: {}", row, fault)
+        self._log_damage()
         if self.restore_error:
             logger.info("gateway: restored")
         self.restore_error = ""
+
+    def _log_damage(self) -> None:
+        for row, fault in [*self.damaged_rows.items()][:ROWS_LOGGED]:
+            logger.error("gateway: {} is damaged and left out: {}", row, fault)
+        if len(self.damaged_rows) > ROWS_LOGGED:
+            more = counted(len(self.damaged_rows) - ROWS_LOGGED, "more row")
+            logger.error("gateway: {} damaged and left out; /ready names all of them", more)
 
     def _take_out_soon(self, endpoint_id: str, number: int) -> None:
         """Take a condemned version out of service, in a greenlet: the heartbeat must not wait."""

@@ -7,6 +7,7 @@ loads the change at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, TypeVar
@@ -23,10 +24,14 @@ from actors.registration_messages import (
 )
 from actors.runtime import Address, ask
 from app.domain.registration import Granted, Registration
+from app.domain.words import listed
 from app.ports import RepositoryError
 
 TICK_SECONDS: Final = 0.25
 """Between two checks for expired registrations."""
+BURST_SECONDS: Final = 1.0
+"""Registrations that expire with shorter pauses, as those of a machine that is gone, are one line of the log."""
+NAMES_LOGGED: Final = 20
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
 T = TypeVar("T")
@@ -96,6 +101,9 @@ class DatabaseRegistrar:
         self._adopted: object = None
         """What the routing database had when its registrations were adopted last."""
         self._error = ""
+        self._expired: list[Registration] = []
+        """Those that the log does not have yet; the latest at `_expired_at` (monotonic)."""
+        self._expired_at = 0.0
 
     def register(self, registration: Registration) -> Granted:
         if ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
@@ -134,6 +142,7 @@ class DatabaseRegistrar:
             if str(error) != self._error:
                 logger.error("registrations: {}; expired ones stay until it works again", error)
             self._error = str(error)
+        self._log_expired()
 
     def _end_expired(self) -> bool:
         with self._turn:
@@ -144,11 +153,25 @@ class DatabaseRegistrar:
             ids = tuple(one.backend.id for one in expired)
             self._stored(lambda store: store.expire(ids))
             ask(self._actor, RemoveRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
-        for one in expired:
-            logger.bind(backend=one.backend.id).warning(
-                "registration {}: expired after {} s without renewal", one.backend.id, one.ttl_seconds
-            )
+        self._expired += expired
+        self._expired_at = time.monotonic()
         return True
+
+    def _log_expired(self) -> None:
+        """Log what has expired, when the burst is over."""
+        expired = self._expired
+        if not expired or time.monotonic() - self._expired_at < BURST_SECONDS:
+            return
+        self._expired = []
+        ids = [one.backend.id for one in expired]
+        if len(expired) == 1:
+            logger.bind(backend=ids[0]).warning(
+                "registration {}: expired after {} s without renewal", ids[0], expired[0].ttl_seconds
+            )
+        else:
+            logger.bind(backends=ids).warning(
+                "{} registrations expired together, without renewal: {}", len(ids), listed(ids, NAMES_LOGGED)
+            )
 
     def _adopt(self) -> None:
         current = self._routing.current

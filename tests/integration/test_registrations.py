@@ -116,6 +116,16 @@ def test_one_that_is_silent_expires_and_one_that_is_not_stays(place, origin):
     assert {who(place.edge) for _ in range(5)} == {"alive"}
 
 
+def test_those_that_expire_together_are_one_line_of_the_log(place):
+    names = [f"gone{number:02}" for number in range(22)]
+    for name in names:
+        place.put(name, 1001, ttl_seconds=2)
+    line = eventually(lambda: place.edge.event("22 registrations expired together, without renewal: "))
+    assert line["backends"] == names
+    assert line["event"].endswith("gone18, gone19 and 2 more")
+    assert not place.edge.event("registration gone00: expired")
+
+
 def test_a_heartbeat_does_not_touch_the_database(place):
     place.put("a", 1001)
     gevent.sleep(4 * TICK_SECONDS)  # for what else looks at a new row
