@@ -53,6 +53,8 @@ class AccessLine(msgspec.Struct, omit_defaults=False):
     """Backend to client."""
     termination: str
     reason: str | None
+    request_id: str | msgspec.UnsetType = msgspec.UNSET
+    """Of the edge's HTTP response to a connection that it did not admit; left out otherwise."""
 
 
 class RequestLine(msgspec.Struct, omit_defaults=False):
@@ -125,8 +127,10 @@ class AccessLog:
         self._refused = _Flood("WARNING", "connection", "got no backend")
         self._left = _Flood("INFO", "client", "left before getting a backend")
 
-    def connection_ended(self, connection: Connection, state: State, reason: str | None, now: float) -> None:
-        """Write the line for a connection; `now` is in monotonic seconds."""
+    def connection_ended(
+        self, connection: Connection, state: State, reason: str | None, now: float, request_id: str | None = None
+    ) -> None:
+        """Write the line for a connection; `now` is in monotonic seconds. `request_id`: of the edge's HTTP response."""
         lease, client, progress = connection.last_lease, connection.client, connection.progress
         if lease is None and self._is_flood(state, reason, now):
             return
@@ -151,6 +155,7 @@ class AccessLog:
                 bytes_down=progress.bytes_down if progress is not None else 0,
                 termination=state,
                 reason=reason,
+                request_id=request_id or msgspec.UNSET,
             )
         )
 

@@ -225,13 +225,14 @@ def test_the_line_says_how_a_request_ended_badly(scene):
 def test_the_line_of_what_was_refused_names_no_request(scene):
     source = fresh_address()
     with scene.client(source=source) as client:
-        client.ask(get("/refused", "X : a"))
+        message = client.ask(get("/refused", "X : a"))
         client.rest()
         received = len(client.wire.received)
     line = line_from(scene, source)
     assert (line["status"], line["termination"], line["reason"]) == (400, "PR", "space_before_colon")
-    nothing = ["method", "host", "target", "backend", "tier", "affinity", "request_id"]
+    nothing = ["method", "host", "target", "backend", "tier", "affinity"]
     assert [line[field] for field in nothing] == [None] * len(nothing)
+    assert line["request_id"] == message["x-request-id"]
     assert (line["bytes_up"], line["bytes_down"], line["attempts"]) == (0, received, 0)
     assert 0 <= line["duration_ms"] < 5000
 

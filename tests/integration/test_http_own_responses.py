@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.harness import pool
+from tests.harness import eventually, pool
 from tests.integration.http_peers import Origin, client_of, http_edge, live, request_line
 from tests.integration.peers import refusing_port
 
@@ -25,8 +25,8 @@ def edge(tmp_path_factory):
         stack.callback(origin.close)
         config = {
             "frontends": [
-                live("plain", "gone"),
-                live("own", "gone", http=own),
+                live("plain", "gone", http={"head_timeout": "0.3s"}),
+                live("own", "gone", http={**own, "head_timeout": "0.3s"}),
                 live("logged", "web", http=own),
                 live("one-each", "web", http=own, limits={"max_connections_per_client": 1}),
             ],
@@ -42,6 +42,32 @@ def test_json_says_why_and_the_request_id_leads_to_the_log(edge):
     assert (response.status, told["status"], told["reason"]) == (502, 502, request_line(edge, "/json")["reason"])
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"] == told["request_id"] == request_line(edge, "/json")["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"GET /\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 70000, 431), (b"GET / HTTP/1.1\r\n", 408)],
+    ids=str,
+)
+@pytest.mark.parametrize("frontend", ["plain", "own"])
+def test_a_request_that_was_not_read_whole_has_the_id_of_its_line(edge, frontend, data, status):
+    with client_of(edge, frontend=frontend) as client:
+        client.send(data)
+        response = client.read()
+    assert response.status == status
+    request_id = response.headers["x-request-id"]
+    if frontend == "plain":
+        assert json.loads(response.body)["request_id"] == request_id
+    line = eventually(lambda: [one for one in edge.log() if one.get("request_id") == request_id])[0]
+    assert (line["event"], line["frontend"], line["status"]) == ("request", frontend, status)
+
+
+def test_a_connection_that_is_not_admitted_has_the_id_of_its_line(edge):
+    with client_of(edge, "127.0.9.2", frontend="one-each"), client_of(edge, "127.0.9.2", frontend="one-each") as second:
+        refused = second.ask("/")
+    line = eventually(lambda: [one for one in edge.access_lines() if one.get("reason") == "client_connections"])[0]
+    assert (refused.status, line["event"]) == (429, "connection")
+    assert refused.headers["x-request-id"] == line["request_id"]
 
 
 def test_a_frontend_has_bodies_of_its_own_by_status(edge):

@@ -31,6 +31,7 @@ from app.inbound.tcp.direction import SinkError
 from app.inbound.tcp.relay import reset_on_close
 from app.wire.http1 import RequestHead, parse_request
 from app.wire.http1_faults import BadMessage
+from app.wire.http1_forwarding import new_request_id
 from app.wire.http1_framing import Framing
 from app.wire.http1_rules import may_keep
 
@@ -240,9 +241,18 @@ class HttpConnection:
     def _refuse_unread(self, state: State, status: int, reason: str) -> None:
         """Respond to a bad or late head, and close: the start of the next request is unknown."""
         self._connection.begin_request()
-        pool, bodies = self._frontend.service.route.pool, self._frontend.config.http.error_bodies
-        sent = self._send_refusal(edge_response(status, reason, None, bodies, closes=True))
-        outcome = Outcome(state, reason, None, Ending.CLOSE, is_request_read=False, refusal=Refusal(status), pool=pool)
+        request_id, bodies = new_request_id(), self._frontend.config.http.error_bodies
+        sent = self._send_refusal(edge_response(status, reason, request_id.decode(), bodies, closes=True))
+        outcome = Outcome(
+            state,
+            reason,
+            None,
+            Ending.CLOSE,
+            is_request_read=False,
+            refusal=Refusal(status),
+            request_id=request_id,
+            pool=self._frontend.service.route.pool,
+        )
         self._accounts.settle(self._connection, None, outcome, sent, self._started_at)
         self._close(state)
         self._linger(is_request_read=False)

@@ -36,13 +36,13 @@ class _Body(msgspec.Struct):
     error: str
     reason: str
     """As in the access log."""
-    request_id: str | None
+    request_id: str
 
 
 def edge_response(
     status: int,
     reason: str,
-    request_id: str | None,
+    request_id: str,
     bodies: Mapping[int, ErrorBody],
     *,
     closes: bool,
@@ -61,8 +61,7 @@ def edge_response(
         content_type = "application/json"
         body = msgspec.json.encode(_Body(status, phrase, reason, request_id)) + b"\n"
     head = f"HTTP/1.1 {status} {phrase}\r\nDate: {date_now().decode()}\r\n"
-    head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    head += f"X-Request-Id: {request_id}\r\n" if request_id else ""
+    head += f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nX-Request-Id: {request_id}\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in extra)
     closing = "Connection: close\r\n\r\n" if closes else "\r\n"
     return (head + closing).encode() + (body if has_body else b"")

@@ -29,6 +29,7 @@ from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError
 from app.inbound.tcp.relay import reset_on_close
+from app.wire.http1_forwarding import new_request_id
 
 MOST_LINGERING: Final = 64
 """Refused connections that may wait for their request at once, 1 s at most; beyond these, responses may be lost."""
@@ -90,19 +91,24 @@ class HttpServer:
 
     def _turn_away(self, connection: Connection, downstream: _socket.socket, state: State, reason: str) -> None:
         """End a connection that was not admitted."""
+        request_id = None
         if state is State.CLIENT_LIMIT:
-            self._refuse(downstream, reason, connection.frontend.config.http.error_bodies)
+            request_id = new_request_id().decode()
+            self._refuse(downstream, reason, request_id, connection.frontend.config.http.error_bodies)
         else:
             reset_on_close(downstream)
-        self._access_log.connection_ended(connection, state, reason, time.monotonic())
+        self._access_log.connection_ended(connection, state, reason, time.monotonic(), request_id)
 
-    def _refuse(self, downstream: _socket.socket, reason: str, bodies: Mapping[int, ErrorBody]) -> None:
+    def _refuse(
+        self, downstream: _socket.socket, reason: str, request_id: str, bodies: Mapping[int, ErrorBody]
+    ) -> None:
         """Respond to a connection over a limit: 503, or 429 for a limit of its client (RFC 6585, section 4)."""
         is_of_all = reason == Refusal.MAX_CONNECTIONS
         extra = () if is_of_all else (("Retry-After", "1"),)
         client = ClientStream(downstream)
         try:
-            client.send(edge_response(503 if is_of_all else 429, reason, None, bodies, closes=True, extra=extra))
+            status = 503 if is_of_all else 429
+            client.send(edge_response(status, reason, request_id, bodies, closes=True, extra=extra))
             if self._lingering < MOST_LINGERING:  # wait for the request: a close before it comes resets the response
                 self._lingering += 1
                 try:
