@@ -129,9 +129,9 @@ def _request(backend: Backend, path: str) -> bytes:
 
 def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
     """Return the final head and the bytes of the body received with it. Raises _Failed, BadMessage, OSError."""
-    data, start = b"", 0
+    data, start, searched = b"", 0, 0
     while True:
-        end = data.find(b"\r\n\r\n", start) + 4
+        end = data.find(b"\r\n\r\n", max(start, searched - 3)) + 4
         if end > 3:
             head = parse_response(data[start:end], b"GET")
             start = end
@@ -143,6 +143,7 @@ def _read_head(sock: socket.socket) -> tuple[ResponseHead, bytes]:
             piece = sock.recv(_PIECE_BYTES)
             if not piece:
                 raise _Failed("bad_response", "closed before the end of the head")
+            searched = len(data)
             data += piece
 
 

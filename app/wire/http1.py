@@ -146,19 +146,24 @@ def parse_response(head: bytes, method: bytes, lenient: Collection[str] = ()) ->
 
 
 def next_response(
-    received: bytes, method: bytes, limit: int, lenient: Collection[str] = ()
+    received: bytes, method: bytes, limit: int, lenient: Collection[str] = (), searched: int = 0
 ) -> tuple[ResponseHead, bytes] | None:
     """Read the head that `received` begins with; return it and what follows, or None while it is not whole.
 
-    Raises BadMessage (502), also for a head of more than `limit` bytes. `lenient` as in parse_response.
+    `searched` is the number of its bytes for which the result was None: they are not searched again. Raises BadMessage
+    (502), also for a head of more than `limit` bytes. `lenient` as in parse_response.
     """
     if lenient and LEADING_EMPTY_LINES in lenient and len(received) <= limit:
+        size = len(received)
         received = without_empty_lines(received)
-    end = received.find(b"\r\n\r\n") + 4
+        searched = max(0, searched - (size - len(received)))
+    end = received.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0) + 4
     if end > limit or (end == 3 and len(received) > limit):
         raise BadMessage(502, "head_too_long")
     if end == 3:
-        if fault := _fault_so_far(received, _status_line(lenient)):  # it never will be: another protocol, perhaps
+        if fault := _fault_so_far(
+            received, _status_line(lenient), searched
+        ):  # it never will be: another protocol, perhaps
             raise BadMessage(502, fault)
         return None
     return parse_response(received[:end], method, lenient), received[end:]
@@ -301,14 +306,16 @@ def _status_line(lenient: Collection[str]) -> re.Pattern[bytes]:
     return _ANY_STATUS_LINE if ANY_STATUS in lenient else _STATUS_LINE
 
 
-def _fault_so_far(received: bytes, status_line: re.Pattern[bytes]) -> str | None:
-    """Return the fault for which a response's head that is not whole cannot become valid."""
+def _fault_so_far(received: bytes, status_line: re.Pattern[bytes], searched: int) -> str | None:
+    """Return the fault for which a response's head that is not whole cannot become valid; `searched` bytes had none."""
     if not _STATUS_LINE_BEGINS.fullmatch(received[:9]):
         return "status_line"
-    lines = received.count(b"\n")
-    if lines != received.count(b"\r\n"):
+    start = searched - 1 if received[searched - 1 : searched] == b"\r" else searched
+    lines = received.count(b"\n", start)
+    if lines != received.count(b"\r\n", start):
         return "bare_lf"
-    return "status_line" if lines and not status_line.match(received) else None
+    is_first = lines and received.find(b"\n", 0, start) < 0
+    return "status_line" if is_first and not status_line.match(received) else None
 
 
 def _parse_response(head: bytes, method: bytes, status_line: re.Pattern[bytes]) -> ResponseHead:

@@ -1,5 +1,8 @@
 """Responses: refused ones, how their bodies end, and that any bytes are a response or a bad message."""
 
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -242,3 +245,43 @@ def test_a_status_line_that_is_taken_leniently_is_no_fault_so_far() -> None:
 def test_a_head_that_comes_byte_by_byte_is_awaited() -> None:
     head = b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\n"
     assert [next_response(head[:size], b"GET", 1000) for size in range(len(head))] == [None] * len(head)
+
+
+PIECES = st.sampled_from(
+    [b"HTTP/1.1 ", b"HTTP", b"200 OK", b"600 Odd", b"\r", b"\n", b"\r\n", b"X-A: 1", b":", b"x", b"\r\n\r\n"]
+)
+LENIENT = st.sampled_from([(), ("any_status", "leading_empty_lines")])
+
+
+def result_of(work: Callable[[], object]) -> object:
+    try:
+        return work()
+    except BadMessage as bad:
+        return bad.status, bad.reason
+
+
+@given(st.lists(PIECES, max_size=20), LENIENT, st.sampled_from([10, 40, 1000]))
+def test_a_search_that_is_continued_finds_what_one_from_the_beginning_finds(
+    pieces: list[bytes], lenient: tuple[str, ...], limit: int
+) -> None:
+    received = b""
+    for piece in pieces:
+        searched, received = len(received), received + piece
+        found = result_of(lambda: next_response(received, b"GET", limit, lenient, searched))  # noqa: B023
+        assert found == result_of(lambda: next_response(received, b"GET", limit, lenient))  # noqa: B023
+        if found is not None:
+            return
+
+
+def test_a_head_that_comes_in_many_pieces_is_searched_once() -> None:
+    head = response(*[b"X-%d: %b" % (number, b"a" * 20) for number in range(2000)])[:-4]
+    begun = [head[:size] for size in range(100, len(head), 100)]
+
+    def seconds(work: Callable[[bytes], object]) -> float:
+        before = time.process_time()
+        assert not any([work(received) for received in begun])
+        return time.process_time() - before
+
+    limit = len(head)
+    anew = seconds(lambda received: next_response(received, b"GET", limit))
+    assert seconds(lambda received: next_response(received, b"GET", limit, (), len(received) - 100)) < anew / 3

@@ -312,17 +312,20 @@ class _Exchange:
     def _take_heads(self, data: bytes) -> None:
         """Read heads until the final one is there. Raises ResponseError."""
         request, self._has_heard = self._request, True
-        received = self._received + data if self._received else data
+        received, searched = data, 0
+        if self._received:
+            received, searched = self._received + data, len(self._received)
         method, frontend = request.head.method, request.frontend
+        limit, lenient = frontend.config.http.max_head_bytes, frontend.pool.lenient
         try:
-            while found := next_response(received, method, frontend.config.http.max_head_bytes, frontend.pool.lenient):
+            while found := next_response(received, method, limit, lenient, searched):
                 head, rest = found
                 if is_final(head.status):
                     self._response, received = head, rest
                     break
                 self._interim_bytes += len(received) - len(rest)
                 self._pass_on_interim(head)
-                received = rest
+                received, searched = rest, 0
         except BadMessage as bad:
             raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
         self._received = received
