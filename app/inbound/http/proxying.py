@@ -14,20 +14,21 @@ from app.config import ListenAddress
 from app.domain.errors import DownstreamError, ResponseError
 from app.domain.outcome import State
 from app.inbound.admission import proxy_header
-from app.inbound.dialer import set_keepalive
 from app.inbound.event_loop import let_others_catch_up
 from app.inbound.frontend import OpenFrontend
 from app.inbound.http.backend import dial_backend, reach_backend
 from app.inbound.http.body import read_body
 from app.inbound.http.flow import Flow
+from app.inbound.http.interim import MOST_INTERIM_BYTES, pass_on_interim, send_at_once
+from app.inbound.http.progress import ExchangeProgress
 from app.inbound.http.responder import Ending, Outcome, Refusal, Request, Work, ending_of
 from app.inbound.http.stream import UpstreamStream
 from app.inbound.http.tunnel import Tunnel
-from app.inbound.http.upload import Upload, expect_response
+from app.inbound.http.upload import Upload, begin_body, expect_response
 from app.inbound.http.upstream_pool import UpstreamPool
 from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError, SourceError
-from app.inbound.tcp.relay import Relay, is_reset, unacknowledged
+from app.inbound.tcp.relay import Relay
 from app.wire.http1 import ResponseHead, next_response
 from app.wire.http1_faults import BadMessage
 from app.wire.http1_framing import Framing
@@ -45,9 +46,6 @@ from app.wire.http1_rules import (
 
 COLLECTED_BYTES: Final = 16 * 1024
 """A body up to this size is read before a backend is leased, so that a slow client does not hold the lease."""
-_CONTINUE: Final = 100
-MOST_INTERIM_BYTES: Final = 256 * 1024
-"""Of 1xx responses before the final one. Each gives the backend its time again, so they need another bound."""
 
 
 class _UpstreamLostError(Exception):
@@ -69,29 +67,24 @@ class Proxying:
         return _Exchange(request, self._pipes, self._idle)
 
 
-class _Exchange:
+class _Exchange(ExchangeProgress):
     """A request on its way to a backend and its response on the way back."""
 
     __slots__ = (
         "_body_to_come",
-        "_bytes_down_before",
-        "_bytes_up",
         "_down",
         "_failure",
-        "_has_begun",
         "_has_heard",
         "_idle",
         "_interim_bytes",
         "_is_taken",
         "_pipes",
         "_received",
-        "_request",
         "_request_id",
         "_response",
         "_shares_upstreams",
         "_tunnel",
         "_upload",
-        "_upstream",
     )
 
     def __init__(self, request: Request, pipes: PipePool, idle: UpstreamPool) -> None:
@@ -102,7 +95,6 @@ class _Exchange:
         """Whether kept connections may serve other clients: not with a PROXY header, which names one client."""
         self._upstream: UpstreamStream | None = None
         self._bytes_up = 0
-        """Sent to the backend, once `_upstream` is given up."""
         self._bytes_down_before = request.client.bytes_sent
         self._body_to_come: Flow | None = None
         """The part of the request's body that has not come with its head."""
@@ -119,41 +111,8 @@ class _Exchange:
         self._response: ResponseHead | None = None
         """The final response's head."""
         self._has_begun = False
-        """The client has got the beginning of the final response: it is too late for one of the edge's own."""
         self._request_id = b""
         self._failure: str | None = None
-
-    # What the table of connections reads
-
-    is_half_closed = False
-
-    @property
-    def awaits_client(self) -> bool:
-        return self._request.client.is_blocked
-
-    def unacknowledged(self) -> int:
-        sides = (self._request.client, self._upstream)
-        return unacknowledged(*(side.sock for side in sides if side is not None))
-
-    @property
-    def bytes_up(self) -> int:
-        return self._upstream.bytes_sent if self._upstream is not None else self._bytes_up
-
-    @property
-    def bytes_down(self) -> int:
-        return self._request.client.bytes_sent - self._bytes_down_before
-
-    def keep_alive(self) -> None:
-        """Have the kernel probe the backend. Called by the sweep: a short request need not pay these system calls."""
-        if self._upstream is not None and not self._upstream.is_kept_alive:
-            self._upstream.is_kept_alive = True
-            set_keepalive(self._upstream.sock)
-
-    def notice_reset(self) -> None:
-        """End the connection if its client has reset it while a pipelined request kept it from being watched."""
-        if is_reset(self._request.client.sock):
-            state = State.CLIENT_RESET if self._has_begun else State.CLIENT_GONE_WAITING
-            self._request.connection.end(state, "client_gone")
 
     # The exchange
 
@@ -215,25 +174,8 @@ class _Exchange:
             raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
         if head.framing is Framing.LENGTH and head.content_length <= COLLECTED_BYTES and not head.expects_continue:
             return data + read_body(request, COLLECTED_BYTES)
-        return data + self._begin_body(most)
-
-    def _begin_body(self, most: int) -> bytes:
-        """Return what has come of a body that is streamed; the rest is `_body_to_come`. Raises DownstreamError."""
-        client, head = self._request.client, self._request.head
-        first = client.take_buffered()
-        # The sink is the backend, as soon as there is one.
-        flow = Flow(client, client, head.framing, head.content_length, client.wake, self._pipes)
-        try:
-            body = bytes(flow.take(first)) if first else b""
-        except BadMessage as bad:
-            raise DownstreamError(State.BODY_BAD, bad.reason) from None
-        if 0 < most < flow.taken:
-            raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
-        if flow.is_read:
-            client.buffered = flow.after
-        else:
-            self._body_to_come = flow
-        return body
+        first, self._body_to_come = begin_body(request, self._pipes)
+        return data + first
 
     def _replace_upstream(self) -> UpstreamStream:
         """Return a fresh connection, taken in place of a reused one that was dead."""
@@ -324,32 +266,13 @@ class _Exchange:
                     self._response, received = head, rest
                     break
                 self._interim_bytes += len(received) - len(rest)
-                self._pass_on_interim(head)
+                if self._interim_bytes > MOST_INTERIM_BYTES:
+                    raise ResponseError(State.RESPONSE_BAD, "too_many_interim_responses")
+                pass_on_interim(request, head, self._upload)
                 received, searched = rest, 0
         except BadMessage as bad:
             raise ResponseError(State.RESPONSE_BAD, bad.reason) from None
         self._received = received
-
-    def _pass_on_interim(self, head: ResponseHead) -> None:
-        """Pass a 1xx on to clients that know of them (RFC 9110, section 15.2)."""
-        if self._interim_bytes > MOST_INTERIM_BYTES:
-            raise ResponseError(State.RESPONSE_BAD, "too_many_interim_responses")
-        if self._request.head.version != b"1.0":
-            headers = self._request.frontend.headers
-            self._send_at_once(headers.response_head(head, connection_option=b"", is_chunked=False))
-        if self._upload is None or self._upload.is_over:
-            expect_response(self._request)
-        elif head.status == _CONTINUE:
-            self._upload.invite()
-
-    def _send_at_once(self, data: bytes) -> None:
-        """Send a head that must go whole: it is short, and the client has nothing else to read yet."""
-        try:
-            is_sent = self._request.client.send(data) == len(data)
-        except SinkError:
-            is_sent = False
-        if not is_sent:
-            raise DownstreamError(State.CLIENT_GONE_WAITING, "client_gone")
 
     def _pass_on(self, response: ResponseHead) -> Outcome:
         """Send the response to the client as it comes."""
@@ -412,9 +335,8 @@ class _Exchange:
         fault = switch_fault(request.head, response, is_request_read=self._is_request_read)
         if fault is not None:
             raise ResponseError(State.RESPONSE_BAD, fault)
-        self._send_at_once(
-            request.frontend.headers.response_head(response, connection_option=b"upgrade", is_chunked=False)
-        )
+        head = request.frontend.headers.response_head(response, connection_option=b"upgrade", is_chunked=False)
+        send_at_once(client, head)
         self._has_begun = True
         release = partial(request.frontend.service.release, request.connection.lease_id)
         relay = Relay(client.release(), upstream.release(), self._pipes, release)

@@ -1,4 +1,4 @@
-"""The part of a request that could not be sent at once, on its way from the client to the backend."""
+"""The part of a request that did not come with its head, or could not be sent at once, on its way to the backend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from app.domain.outcome import State
 from app.inbound.http.flow import Flow
 from app.inbound.http.pace import Pace
 from app.inbound.http.responder import Request
+from app.inbound.pipes import PipePool
 from app.inbound.tcp.direction import SinkError, SourceError
 from app.wire.http1_faults import BadMessage
 
@@ -19,6 +20,26 @@ _LATE_RESPONSE: Final = (State.RESPONSE_TIMEOUT, "response_timeout")
 def expect_response(request: Request) -> None:
     """Give the backend its time for the response's head, from now on."""
     request.connection.expect(request.frontend.config.http.response_timeout_seconds, _LATE_RESPONSE)
+
+
+def begin_body(request: Request, pipes: PipePool) -> tuple[bytes, Flow | None]:
+    """Return what has come of a body, and a flow for the rest, None without one. Raises DownstreamError.
+
+    The sink of the flow must be set to the backend, as soon as there is one.
+    """
+    client, head, most = request.client, request.head, request.frontend.config.http.max_body_bytes
+    first = client.take_buffered()
+    flow = Flow(client, client, head.framing, head.content_length, client.wake, pipes)
+    try:
+        body = bytes(flow.take(first)) if first else b""
+    except BadMessage as bad:
+        raise DownstreamError(State.BODY_BAD, bad.reason) from None
+    if 0 < most < flow.taken:
+        raise DownstreamError(State.BODY_TOO_LARGE, "body_too_large")
+    if flow.is_read:
+        client.buffered = flow.after
+        return body, None
+    return body, flow
 
 
 class Upload:
