@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -154,29 +155,46 @@ class StoreAccess(Protocol):
 
 def add_routes(api: Api, access: StoreAccess, explain: Callable[[str], str | None] = lambda _id: None) -> None:
     """Add the routes of this subject. `explain(id)` says what to do with a backend that is not in the table."""
-    thread = WorkerThread()
     api.wsgi.before_request(_refuse_other_methods)
+    routes, one = _Routes(access, explain), "/api/backends/<path:backend_id>"
+    post = partial(api.post, scope=Scope.OPERATE, tag=TAG)
+    put = partial(api.put, scope=Scope.OPERATE, tag=TAG, problems=(409,))
+    api.get("/api/backends", Scope.READ, tag=TAG, response=BackendRows, problems=(409,))(routes.list_backends)
+    post("/api/backends", response=BackendRow, status=201, problems=(409,))(routes.register_backend)
+    api.get(one, Scope.READ, tag=TAG, response=BackendRow, problems=(404, 409))(routes.get_backend)
+    put(one, response=BackendRow)(routes.put_backend)
+    post(f"{one}/drain", problems=(404, 409))(routes.drain_backend)
+    post(f"{one}/undrain", problems=(404, 409))(routes.undrain_backend)
+    api.delete(one, Scope.OPERATE, tag=TAG, problems=(404, 409))(routes.remove_backend)
+    put("/api/backends", response=LoadedBackends, is_bulk=True)(routes.put_backends)
 
-    def stored(work: Callable[[BackendTable], T], *, creates_store: bool = False, changes: str = "") -> T:
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, access: StoreAccess, explain: Callable[[str], str | None]) -> None:
+        self._access = access
+        self._explain = explain
+        self._thread = WorkerThread()
+
+    def _stored(self, work: Callable[[BackendTable], T], *, creates_store: bool = False, changes: str = "") -> T:
         """Run work on the store, which may change an existing backend. Raises Problem, RepositoryError."""
         try:
-            return access(work, creates_store=creates_store)
+            return self._access(work, creates_store=creates_store)
         except (KeyError, Problem) as error:
-            if explained := explain(changes):
+            if explained := self._explain(changes):
                 raise Problem(409, explained) from None
             if isinstance(error, KeyError):
                 raise Problem(404, f"no such backend: {error.args[0]}") from None
             raise
 
-    @api.get("/api/backends", Scope.READ, tag=TAG, response=BackendRows, problems=(409,))
-    def list_backends(query: Page) -> BackendRows:
+    def list_backends(self, query: Page) -> BackendRows:
         """List the rows of the routing database, including refused ones."""
-        rows = stored(lambda store: store.rows())
+        rows = self._stored(lambda store: store.rows())
         page = rows[query.first : query.first + query.count]
         return BackendRows(items=[_described(row) for row in page], total=len(rows), next=next_page(query, len(rows)))
 
-    @api.post("/api/backends", Scope.OPERATE, tag=TAG, response=BackendRow, status=201, problems=(409,))
-    def register_backend(body: NewBackend) -> BackendRow:
+    def register_backend(self, body: NewBackend) -> BackendRow:
         """Register a new backend."""
         backend = parsed(body.model_dump())
         set_audit_target(backend.id)
@@ -188,46 +206,40 @@ def add_routes(api: Api, access: StoreAccess, explain: Callable[[str], str | Non
                 return False
             return True
 
-        if not stored(insert, creates_store=True):
+        if not self._stored(insert, creates_store=True):
             raise Problem(409, f"backend {backend.id} already exists")
         return _described(row_of(backend))
 
-    @api.get("/api/backends/<path:backend_id>", Scope.READ, tag=TAG, response=BackendRow, problems=(404, 409))
-    def get_backend(path: BackendPath) -> BackendRow:
+    def get_backend(self, path: BackendPath) -> BackendRow:
         """Show one backend."""
-        rows = stored(lambda store: store.rows())
+        rows = self._stored(lambda store: store.rows())
         row = next((row for row in rows if row["id"] == path.backend_id), None)
         if row is None:
             raise Problem(404, f"no such backend: {path.backend_id}")
         return _described(row)
 
-    @api.put("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, response=BackendRow, problems=(409,))
-    def put_backend(path: BackendPath, body: BackendColumns) -> BackendRow:
+    def put_backend(self, path: BackendPath, body: BackendColumns) -> BackendRow:
         """Insert or replace a backend."""
         backend = parsed({"id": path.backend_id, **body.model_dump()})
-        stored(lambda store: store.save([backend]), creates_store=True)
+        self._stored(lambda store: store.save([backend]), creates_store=True)
         return _described(row_of(backend))
 
-    @api.post("/api/backends/<path:backend_id>/drain", Scope.OPERATE, tag=TAG, problems=(404, 409))
-    def drain_backend(path: BackendPath, query: DrainQuery) -> None:
+    def drain_backend(self, path: BackendPath, query: DrainQuery) -> None:
         """Send a backend no new connections; bound clients move to others, open connections finish."""
-        stored(lambda store: store.drain([path.backend_id], query.deadline_seconds), changes=path.backend_id)
+        self._stored(lambda store: store.drain([path.backend_id], query.deadline_seconds), changes=path.backend_id)
 
-    @api.post("/api/backends/<path:backend_id>/undrain", Scope.OPERATE, tag=TAG, problems=(404, 409))
-    def undrain_backend(path: BackendPath) -> None:
+    def undrain_backend(self, path: BackendPath) -> None:
         """End a drain: the backend takes new connections again."""
-        stored(lambda store: store.undrain([path.backend_id]), changes=path.backend_id)
+        self._stored(lambda store: store.undrain([path.backend_id]), changes=path.backend_id)
 
-    @api.delete("/api/backends/<path:backend_id>", Scope.OPERATE, tag=TAG, problems=(404, 409))
-    def remove_backend(path: BackendPath) -> None:
+    def remove_backend(self, path: BackendPath) -> None:
         """Delete a backend."""
-        stored(lambda store: store.remove([path.backend_id]), changes=path.backend_id)
+        self._stored(lambda store: store.remove([path.backend_id]), changes=path.backend_id)
 
-    @api.put("/api/backends", Scope.OPERATE, tag=TAG, response=LoadedBackends, problems=(409,), is_bulk=True)
-    def put_backends(query: LoadQuery, body: NewBackends) -> LoadedBackends:
+    def put_backends(self, query: LoadQuery, body: NewBackends) -> LoadedBackends:
         """Insert or replace backends, all or none; of two with the same id the later one is used."""
-        rows = thread.run(_all_parsed, body.items)
-        stored(lambda store: store.save(rows, replaces_all=query.replaces_all), creates_store=True)
+        rows = self._thread.run(_all_parsed, body.items)
+        self._stored(lambda store: store.save(rows, replaces_all=query.replaces_all), creates_store=True)
         return LoadedBackends(loaded=len(rows))
 
 

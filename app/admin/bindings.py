@@ -59,32 +59,44 @@ class BindingPath(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
+    routes = _Routes(edge)
+    api.get("/api/bindings", Scope.READ, tag=TAG, response=BindingPage)(routes.list_bindings)
+    api.get("/api/bindings/<path:pool>/<client>", Scope.READ, tag=TAG, response=OneBinding, problems=(404,))(
+        routes.get_binding
+    )
+    api.delete("/api/bindings/<path:pool>/<client>", Scope.OPERATE, tag=TAG, problems=(404,))(routes.unbind_client)
 
-    def walk(shard: int, offset: int, shards: int) -> Iterator[tuple[str, Binding]]:
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, edge: EdgeParts) -> None:
+        self._edge = edge
+
+    def _walk(self, shard: int, offset: int, shards: int) -> Iterator[tuple[str, Binding]]:
         """Yield the bindings shard by shard, each with the cursor of the next one."""
         while shard < shards:
-            copied = ask(edge.actors.bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
+            copied = ask(self._edge.actors.bindings, CopyBindings(shard), timeout_s=ASK_TIMEOUT_SECONDS)
             for place, binding in enumerate(copied[offset:], start=offset + 1):
                 yield f"{shard}.{place}", binding
             shard, offset = shard + 1, 0
             gevent.sleep(YIELD_SECONDS)
 
-    def look_up(path: BindingPath) -> Binding:
-        key = client_key(path.pool, path.client, edge.config().binding_ipv6_prefix)
-        found = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
+    def _look_up(self, path: BindingPath) -> Binding:
+        key = client_key(path.pool, path.client, self._edge.config().binding_ipv6_prefix)
+        found = ask(self._edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
         if found is None:
             raise Problem(404, f"client {path.client} has no binding in pool {path.pool}")
         return found
 
-    @api.get("/api/bindings", Scope.READ, tag=TAG, response=BindingPage)
-    def list_bindings(query: BindingQuery) -> BindingPage:
+    def list_bindings(self, query: BindingQuery) -> BindingPage:
         """List bindings, in no particular order."""
-        counts = ask(edge.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
+        counts = ask(self._edge.actors.bindings, CountBindings(), timeout_s=ASK_TIMEOUT_SECONDS)
         shard, offset = map(int, query.cursor.split("."))
         prefix = f"{query.pool} " if query.pool is not None else ""
         items: list[OneBinding] = []
         now, cursor = time.monotonic(), None
-        for after, one in walk(shard, offset, counts.shards):
+        for after, one in self._walk(shard, offset, counts.shards):
             is_wanted = query.backend in (None, one.backend_id) and one.client.startswith(prefix)
             if is_wanted and one.expires_at > now:
                 items.append(_described(one, now))
@@ -93,16 +105,14 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
                     break
         return BindingPage(items=items, total=counts.bindings, next=cursor)
 
-    @api.get("/api/bindings/<path:pool>/<client>", Scope.READ, tag=TAG, response=OneBinding, problems=(404,))
-    def get_binding(path: BindingPath) -> OneBinding:
+    def get_binding(self, path: BindingPath) -> OneBinding:
         """Show which backend a client is bound to."""
-        return _described(look_up(path), time.monotonic())
+        return _described(self._look_up(path), time.monotonic())
 
-    @api.delete("/api/bindings/<path:pool>/<client>", Scope.OPERATE, tag=TAG, problems=(404,))
-    def unbind_client(path: BindingPath) -> None:
+    def unbind_client(self, path: BindingPath) -> None:
         """Remove a client's binding: a backend is selected for its next connection. Open connections stay."""
-        binding = look_up(path)
-        tell(edge.actors.bindings, Unbind(binding.client, binding.backend_id))
+        binding = self._look_up(path)
+        tell(self._edge.actors.bindings, Unbind(binding.client, binding.backend_id))
 
 
 def _described(binding: Binding, now: float) -> OneBinding:

@@ -47,11 +47,22 @@ class Status(Model):
 
 def add_routes(api: Api, edge: EdgeParts, reloader: Reloader | None) -> None:
     """Add the routes of this subject. `reloader` is None without a configuration file."""
+    routes = _Routes(edge, reloader)
+    api.get("/api/configuration", Scope.READ, tag=TAG, response=Configuration)(routes.get_configuration)
+    api.post("/api/reload", Scope.OPERATE, tag=TAG, response=Reloaded, problems=(409,))(routes.reload_configuration)
+    api.get("/api/status", Scope.READ, tag="status", response=Status)(routes.get_status)
 
-    @api.get("/api/configuration", Scope.READ, tag=TAG, response=Configuration)
-    def get_configuration() -> Configuration:
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, edge: EdgeParts, reloader: Reloader | None) -> None:
+        self._edge = edge
+        self._reloader = reloader
+
+    def get_configuration(self) -> Configuration:
         """Show the configuration in force, with masked secrets."""
-        config, file = edge.config(), edge.file
+        config, file = self._edge.config(), self._edge.file
         variables = {variable(name): _plain(getattr(config, name)) for name in Settings.model_fields}
         parts = {name: [_dumped(part) for part in getattr(config, name)] for name in ("frontends", "pools")}
         shown = {
@@ -64,27 +75,25 @@ def add_routes(api: Api, edge: EdgeParts, reloader: Reloader | None) -> None:
         }
         return Configuration(**cast("dict[str, Any]", masked(shown)))
 
-    @api.post("/api/reload", Scope.OPERATE, tag=TAG, response=Reloaded, problems=(409,))
-    def reload_configuration() -> Reloaded:
+    def reload_configuration(self) -> Reloaded:
         """Reload the configuration file. If it has a fault, all of it is refused and the old one stays in force."""
-        config = edge.config()
-        if reloader is None:
+        config = self._edge.config()
+        if self._reloader is None:
             raise Problem(409, "there is no configuration file to reload")
-        if edge.draining.is_set():
+        if self._edge.draining.is_set():
             raise Problem(409, "the edge is draining")
-        reloader.reload()
-        if not reloader.state.is_current:
-            faults = [(str(config.config_path), str(masked(fault))) for fault in reloader.state.faults]
+        self._reloader.reload()
+        if not self._reloader.state.is_current:
+            faults = [(str(config.config_path), str(masked(fault))) for fault in self._reloader.state.faults]
             raise Problem(409, "the configuration file is refused, the old one stays in force", errors=faults)
         return Reloaded(file=str(config.config_path))
 
-    @api.get("/api/status", Scope.READ, tag="status", response=Status)
-    def get_status() -> Status:
+    def get_status(self) -> Status:
         """Show whether the edge is ready, with details of its parts."""
-        is_ready, details = readiness(edge)
+        is_ready, details = readiness(self._edge)
         reasons = cast("list[str]", details.pop("reasons"))
         details.pop("ready")
-        region = edge.config().region or None
+        region = self._edge.config().region or None
         return Status(ready=is_ready, region=region, reasons=reasons, details=details)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
 from pydantic import Field, WithJsonSchema
@@ -36,7 +37,7 @@ from app.domain.json_schema import NOT_BLANK, or_null
 from app.domain.stored import StoredVersion
 from app.domain.tokens import Scope
 from app.edge.parts import EdgeParts
-from app.gateway.deployment import AlreadyExists, Deployment, NotFound
+from app.gateway.deployment import AlreadyExists, NotFound
 from app.gateway.handler_module import HandlerError
 
 TAG: Final = "endpoints"
@@ -174,138 +175,116 @@ class SourceVersions(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
+    routes, one = _Routes(edge), "/api/endpoints/<endpoint_id>"
+    post = partial(api.post, scope=Scope.DEPLOY, tag=TAG)
+    api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)(routes.list_endpoints)
+    post("/api/endpoints", response=EndpointState, status=201, problems=(409,))(routes.create_endpoint)
+    api.get(one, Scope.READ, tag=TAG, response=EndpointState, problems=(404,))(routes.get_endpoint)
+    api.put(one, Scope.DEPLOY, tag=TAG, response=EndpointState, problems=(404, 409))(routes.put_endpoint)
+    api.delete(one, Scope.DEPLOY, tag=TAG, problems=(404,))(routes.remove_endpoint)
 
-    def frontends() -> list[str]:
-        return [frontend.name for frontend in edge.config().frontends if frontend.gateway]
+    versions, version = f"{one}/versions", f"{one}/versions/<int:number>"
+    deploy = partial(post, response=SourceVersion, problems=(404, 409))
+    api.get(versions, Scope.READ, tag=TAG, response=SourceVersions, problems=(404,))(routes.list_versions)
+    deploy(versions, status=201)(routes.upload_version)
+    # A source may hold secrets.
+    api.get(f"{version}/source", Scope.DEPLOY, tag=TAG, response=Source, problems=(404, 409))(routes.get_source)
+    deploy(f"{version}/compile")(routes.compile_version)
+    deploy(f"{version}/deploy")(routes.deploy_version)
+    deploy(f"{one}/deploy")(routes.deploy_source)
+    deploy(f"{one}/roll-back")(routes.roll_back)
+    post(f"{one}/undeploy", problems=(404,))(routes.undeploy)
 
-    _add_endpoint_routes(api, edge, frontends)
-    _add_version_routes(api, edge.gateway.deployment, frontends)
 
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
 
-def _add_endpoint_routes(api: Api, edge: EdgeParts, frontends: Callable[[], list[str]]) -> None:
-    deployment = edge.gateway.deployment
+    def __init__(self, edge: EdgeParts) -> None:
+        self._edge = edge
+        self._deployment = edge.gateway.deployment
 
-    def state_of(endpoint_id: str) -> EndpointState:
-        for view in deployment.endpoints():
+    def _frontends(self) -> list[str]:
+        return [frontend.name for frontend in self._edge.config().frontends if frontend.gateway]
+
+    def _state_of(self, endpoint_id: str) -> EndpointState:
+        for view in self._deployment.endpoints():
             if view.endpoint.id == endpoint_id:
-                return _described(view, frontends())
-        fault = edge.gateway.damaged("endpoint").get(endpoint_id)
+                return _described(view, self._frontends())
+        fault = self._edge.gateway.damaged("endpoint").get(endpoint_id)
         raise Problem(404, f"there is no endpoint {endpoint_id!r}" if fault is None else f"it is damaged: {fault}")
 
-    @api.get("/api/endpoints", Scope.READ, tag=TAG, response=EndpointStates)
-    def list_endpoints() -> EndpointStates:
+    def list_endpoints(self) -> EndpointStates:
         """List the endpoints with the state of their handlers."""
         with _problems():
-            damaged = edge.gateway.damaged("endpoint")
-        items = [_described(view, frontends()) for view in deployment.endpoints()]
+            damaged = self._edge.gateway.damaged("endpoint")
+        items = [_described(view, self._frontends()) for view in self._deployment.endpoints()]
         return EndpointStates(items=items, damaged=damaged)
 
-    @api.post("/api/endpoints", Scope.DEPLOY, tag=TAG, response=EndpointState, status=201, problems=(409,))
-    def create_endpoint(body: NewEndpoint) -> EndpointState:
+    def create_endpoint(self, body: NewEndpoint) -> EndpointState:
         """Create an endpoint; its requests get 503 until a handler is deployed."""
         endpoint = _parsed(body.model_dump())
         set_audit_target(endpoint.id)
         with _problems():
-            deployment.create(endpoint)
-        return state_of(endpoint.id)
+            self._deployment.create(endpoint)
+        return self._state_of(endpoint.id)
 
-    @api.get("/api/endpoints/<endpoint_id>", Scope.READ, tag=TAG, response=EndpointState, problems=(404,))
-    def get_endpoint(path: EndpointPath) -> EndpointState:
+    def get_endpoint(self, path: EndpointPath) -> EndpointState:
         """Show an endpoint."""
-        return state_of(path.endpoint_id)
+        return self._state_of(path.endpoint_id)
 
-    @api.put("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, response=EndpointState, problems=(404, 409))
-    def put_endpoint(path: EndpointPath, body: EndpointFields) -> EndpointState:
+    def put_endpoint(self, path: EndpointPath, body: EndpointFields) -> EndpointState:
         """Replace the rule and limits of an endpoint; its handler stays."""
         with _problems():
-            deployment.update(_parsed({"id": path.endpoint_id, **body.model_dump()}))
-        return state_of(path.endpoint_id)
+            self._deployment.update(_parsed({"id": path.endpoint_id, **body.model_dump()}))
+        return self._state_of(path.endpoint_id)
 
-    @api.delete("/api/endpoints/<endpoint_id>", Scope.DEPLOY, tag=TAG, problems=(404,))
-    def remove_endpoint(path: EndpointPath) -> None:
+    def remove_endpoint(self, path: EndpointPath) -> None:
         """Delete an endpoint and its versions; requests in progress finish."""
         with _problems():
-            deployment.remove(path.endpoint_id)
-        edge.gateway.look_for_damage()
+            self._deployment.remove(path.endpoint_id)
+        self._edge.gateway.look_for_damage()
 
-
-def _add_version_routes(api: Api, deployment: Deployment, frontends: Callable[[], list[str]]) -> None:
-    def version_after(work: Callable[..., StoredVersion], *arguments: object) -> SourceVersion:
+    def _version_after(self, work: Callable[..., StoredVersion], *arguments: object) -> SourceVersion:
         with _problems():
-            return _source_version(work(*arguments), frontends())
+            return _source_version(work(*arguments), self._frontends())
 
-    @api.get("/api/endpoints/<endpoint_id>/versions", Scope.READ, tag=TAG, response=SourceVersions, problems=(404,))
-    def list_versions(path: EndpointPath) -> SourceVersions:
+    def list_versions(self, path: EndpointPath) -> SourceVersions:
         """List the stored versions."""
         with _problems():
-            versions = deployment.versions(path.endpoint_id)
-        items = [_source_version(version, frontends()) for version in versions]
-        return SourceVersions(items=items, damaged=deployment.damaged_versions(path.endpoint_id))
+            versions = self._deployment.versions(path.endpoint_id)
+        items = [_source_version(version, self._frontends()) for version in versions]
+        return SourceVersions(items=items, damaged=self._deployment.damaged_versions(path.endpoint_id))
 
-    @api.post(
-        "/api/endpoints/<endpoint_id>/versions",
-        Scope.DEPLOY,
-        tag=TAG,
-        response=SourceVersion,
-        status=201,
-        problems=(404, 409),
-    )
-    def upload_version(path: EndpointPath, body: Source) -> SourceVersion:
+    def upload_version(self, path: EndpointPath, body: Source) -> SourceVersion:
         """Store a source as the next version, without loading it."""
-        return version_after(deployment.upload, path.endpoint_id, body.source)
+        return self._version_after(self._deployment.upload, path.endpoint_id, body.source)
 
-    @api.get(
-        "/api/endpoints/<endpoint_id>/versions/<int:number>/source",
-        Scope.DEPLOY,  # a source may hold secrets
-        tag=TAG,
-        response=Source,
-        problems=(404, 409),
-    )
-    def get_source(path: VersionPath) -> Source:
+    def get_source(self, path: VersionPath) -> Source:
         """Show the source of a version."""
         with _problems():
-            stored = deployment.version(path.endpoint_id, path.number).source
+            stored = self._deployment.version(path.endpoint_id, path.number).source
         return Source(source=stored.encode(errors="replace").decode())
 
-    @api.post(
-        "/api/endpoints/<endpoint_id>/versions/<int:number>/compile",
-        Scope.DEPLOY,
-        tag=TAG,
-        response=SourceVersion,
-        problems=(404, 409),
-    )
-    def compile_version(path: VersionPath) -> SourceVersion:
+    def compile_version(self, path: VersionPath) -> SourceVersion:
         """Compile and import a version and check its entry point, without deploying it."""
-        return version_after(deployment.compile, path.endpoint_id, path.number)
+        return self._version_after(self._deployment.compile, path.endpoint_id, path.number)
 
-    @api.post(
-        "/api/endpoints/<endpoint_id>/versions/<int:number>/deploy",
-        Scope.DEPLOY,
-        tag=TAG,
-        response=SourceVersion,
-        problems=(404, 409),
-    )
-    def deploy_version(path: VersionPath) -> SourceVersion:
+    def deploy_version(self, path: VersionPath) -> SourceVersion:
         """Deploy a version; the previous one drains."""
-        return version_after(deployment.deploy, path.endpoint_id, path.number)
+        return self._version_after(self._deployment.deploy, path.endpoint_id, path.number)
 
-    @api.post("/api/endpoints/<endpoint_id>/deploy", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404, 409))
-    def deploy_source(path: EndpointPath, body: Source) -> SourceVersion:
+    def deploy_source(self, path: EndpointPath, body: Source) -> SourceVersion:
         """Store a source as the next version and deploy it."""
-        return version_after(deployment.deploy_source, path.endpoint_id, body.source)
+        return self._version_after(self._deployment.deploy_source, path.endpoint_id, body.source)
 
-    @api.post(
-        "/api/endpoints/<endpoint_id>/roll-back", Scope.DEPLOY, tag=TAG, response=SourceVersion, problems=(404, 409)
-    )
-    def roll_back(path: EndpointPath) -> SourceVersion:
+    def roll_back(self, path: EndpointPath) -> SourceVersion:
         """Deploy the version that was deployed before the current one; again: one further back."""
-        return version_after(deployment.roll_back, path.endpoint_id)
+        return self._version_after(self._deployment.roll_back, path.endpoint_id)
 
-    @api.post("/api/endpoints/<endpoint_id>/undeploy", Scope.DEPLOY, tag=TAG, problems=(404,))
-    def undeploy(path: EndpointPath) -> None:
+    def undeploy(self, path: EndpointPath) -> None:
         """Undeploy the current version; requests in progress finish."""
         with _problems():
-            deployment.undeploy(path.endpoint_id)
+            self._deployment.undeploy(path.endpoint_id)
 
 
 @contextmanager

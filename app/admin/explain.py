@@ -61,39 +61,47 @@ class Explanation(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    thread = WorkerThread()  # explaining 10,000 backends would block the event loop for too long
+    routes = _Routes(edge)
+    api.get("/api/explain", Scope.READ, tag=TAG, response=Explanation, problems=(404,))(routes.explain_client)
 
-    def geo_frontend(name: str | None) -> Frontend:
-        geo_frontends = [one for one in edge.config().frontends if one.algorithm == "geo"]
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, edge: EdgeParts) -> None:
+        self._edge = edge
+        self._thread = WorkerThread()  # explaining 10,000 backends would block the event loop for too long
+
+    def _geo_frontend(self, name: str | None) -> Frontend:
+        geo_frontends = [one for one in self._edge.config().frontends if one.algorithm == "geo"]
         for one in geo_frontends:
             if name in (None, one.name):
                 return one
         raise Problem(404, f"there is no frontend {name or ''} with algorithm geo")
 
-    def backends_of(pool: str) -> dict[str, MemberView]:
+    def _backends_of(self, pool: str) -> dict[str, MemberView]:
         backends: dict[str, MemberView] = {}
         first = 0
         while True:
             page = DescribePool(pool, first)
-            described = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+            described = ask(self._edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
             backends |= {view.backend.id: view for view in described}
             first += len(described)
             if len(described) < page.count:
                 return backends
             gevent.sleep(YIELD_SECONDS)
 
-    @api.get("/api/explain", Scope.READ, tag=TAG, response=Explanation, problems=(404,))
-    def explain_client(query: ExplainQuery) -> Explanation:
+    def explain_client(self, query: ExplainQuery) -> Explanation:
         """Explain which backend a client would get, and why."""
         address = query.client
-        frontend = geo_frontend(query.frontend)
-        config = edge.config()
-        location = edge.geo.resolve(address) if edge.geo is not None else None
+        frontend = self._geo_frontend(query.frontend)
+        config = self._edge.config()
+        location = self._edge.geo.resolve(address) if self._edge.geo is not None else None
         key = client_key(frontend.backend, address, config.binding_ipv6_prefix)
-        binding = ask(edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
-        backends = edge.pools.backends.get(frontend.backend, ())
-        verdicts = thread.run(explain, backends, location, config.region or None)
-        live = backends_of(frontend.backend)
+        binding = ask(self._edge.actors.bindings, DescribeBinding(key), timeout_s=ASK_TIMEOUT_SECONDS)
+        backends = self._edge.pools.backends.get(frontend.backend, ())
+        verdicts = self._thread.run(explain, backends, location, config.region or None)
+        live = self._backends_of(frontend.backend)
         items = []
         for verdict in verdicts[query.first : query.first + query.count]:
             view = live.get(verdict.backend.id)

@@ -114,13 +114,25 @@ class Frontends(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
+    routes = _Routes(edge)
+    api.get("/api/pools", Scope.READ, tag=TAG, response=Pools)(routes.list_pools)
+    api.get("/api/pools/<path:pool>/backends", Scope.READ, tag=TAG, response=PoolBackends, problems=(404,))(
+        routes.list_pool_backends
+    )
+    api.get("/api/frontends", Scope.READ, tag=TAG, response=Frontends)(routes.list_frontends)
 
-    @api.get("/api/pools", Scope.READ, tag=TAG, response=Pools)
-    def list_pools() -> Pools:
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, edge: EdgeParts) -> None:
+        self._edge = edge
+
+    def list_pools(self) -> Pools:
         """List the pools."""
-        config = edge.config()
+        config = self._edge.config()
         configured = {pool.name: pool for pool in config.pools}
-        counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        counts = ask(self._edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
         items = []
         for name, count in counts.items():
             pool = configured.get(name)
@@ -137,37 +149,35 @@ def add_routes(api: Api, edge: EdgeParts) -> None:
             )
         return Pools(items=items)
 
-    @api.get("/api/pools/<path:pool>/backends", Scope.READ, tag=TAG, response=PoolBackends, problems=(404,))
-    def list_pool_backends(path: PoolPath, query: Page) -> PoolBackends:
+    def list_pool_backends(self, path: PoolPath, query: Page) -> PoolBackends:
         """List the backends of a pool with their current state."""
-        counts = ask(edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
+        counts = ask(self._edge.actors.registry, CountCandidates(), timeout_s=ASK_TIMEOUT_SECONDS)
         if path.pool not in counts:
             raise Problem(404, f"no such pool: {path.pool}")
         page = DescribePool(path.pool, query.first, query.count)
-        views = ask(edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
+        views = ask(self._edge.actors.registry, page, timeout_s=ASK_TIMEOUT_SECONDS)
         now, total = time.monotonic(), counts[path.pool].members
-        traffic = traffic_of_backends(edge.actors.metrics, path.pool)
+        traffic = traffic_of_backends(self._edge.actors.metrics, path.pool)
         items = [_described(view, traffic[view.backend.id], now) for view in views]
         return PoolBackends(items=items, total=total, next=next_page(query, total))
 
-    @api.get("/api/frontends", Scope.READ, tag=TAG, response=Frontends)
-    def list_frontends() -> Frontends:
+    def list_frontends(self) -> Frontends:
         """List the frontends."""
-        traffic = traffic_of_frontends(edge.actors.metrics)
+        traffic = traffic_of_frontends(self._edge.actors.metrics)
         return Frontends(
             items=[
                 OneFrontend(
                     name=frontend.name,
                     protocol=frontend.protocol,
-                    listeners=edge.data_plane.addresses.get(frontend.name, []),
+                    listeners=self._edge.data_plane.addresses.get(frontend.name, []),
                     pool=frontend.backend,
                     algorithm=frontend.algorithm,
                     affinity=frontend.affinity,
-                    connections=edge.data_plane.open_at.get(frontend.name, 0),
+                    connections=self._edge.data_plane.open_at.get(frontend.name, 0),
                     connections_total=traffic.connections[frontend.name],
                     requests_total=traffic.requests[frontend.name],
                 )
-                for frontend in edge.config().frontends
+                for frontend in self._edge.config().frontends
             ],
             bytes_sent_total=traffic.bytes_sent,
         )

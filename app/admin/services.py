@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, WithJsonSchema
@@ -105,49 +106,57 @@ class TestResult(Model):
 
 def add_routes(api: Api, edge: EdgeParts) -> None:
     """Add the routes of this subject."""
-    services = edge.gateway.services
+    routes, one, post = _Routes(edge), "/api/services/<service_name>", partial(api.post, tag=TAG)
+    api.get("/api/services", Scope.READ, tag=TAG, response=ServiceStates)(routes.list_services)
+    post("/api/services", Scope.DEPLOY, response=ServiceState, status=201, problems=(409,))(routes.create_service)
+    api.get(one, Scope.READ, tag=TAG, response=ServiceState, problems=(404,))(routes.get_service)
+    api.put(one, Scope.DEPLOY, tag=TAG, response=ServiceState, problems=(404, 409, 502))(routes.replace_service)
+    post(f"{one}/test", Scope.OPERATE, response=TestResult, problems=(404, 502))(routes.test_service)
+    api.delete(one, Scope.DEPLOY, tag=TAG, problems=(404,))(routes.remove_service)
 
-    @api.get("/api/services", Scope.READ, tag=TAG, response=ServiceStates)
-    def list_services() -> ServiceStates:
+
+class _Routes:
+    """A method for each route. Its docstring is the description of the route."""
+
+    def __init__(self, edge: EdgeParts) -> None:
+        self._edge = edge
+        self._services = edge.gateway.services
+
+    def list_services(self) -> ServiceStates:
         """List the services."""
         with _problems():
-            damaged = edge.gateway.damaged("service")
-        return ServiceStates(items=[_described(view) for view in services.services.describe()], damaged=damaged)
+            damaged = self._edge.gateway.damaged("service")
+        return ServiceStates(items=[_described(view) for view in self._services.services.describe()], damaged=damaged)
 
-    @api.post("/api/services", Scope.DEPLOY, tag=TAG, response=ServiceState, status=201, problems=(409,))
-    def create_service(body: NewService) -> ServiceState:
+    def create_service(self, body: NewService) -> ServiceState:
         """Create a service and start it; if it cannot be reached, connecting is retried."""
         set_audit_target(str(body.name))
         with _problems():
-            view = services.create(_given(body.name, body))
-        edge.gateway.look_for_damage()
+            view = self._services.create(_given(body.name, body))
+        self._edge.gateway.look_for_damage()
         return _described(view)
 
-    @api.get("/api/services/<service_name>", Scope.READ, tag=TAG, response=ServiceState, problems=(404,))
-    def get_service(path: ServicePath) -> ServiceState:
+    def get_service(self, path: ServicePath) -> ServiceState:
         """Show a service."""
         with _problems():
-            edge.gateway.damaged("service")  # raises StoreError unless the list is complete
-            return _described(services.services.describe_one(path.service_name))
+            self._edge.gateway.damaged("service")  # raises StoreError unless the list is complete
+            return _described(self._services.services.describe_one(path.service_name))
 
-    @api.put("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, response=ServiceState, problems=(404, 409, 502))
-    def replace_service(path: ServicePath, query: ReplaceQuery, body: ServiceFields) -> ServiceState:
+    def replace_service(self, path: ServicePath, query: ReplaceQuery, body: ServiceFields) -> ServiceState:
         """Change a service's settings; the new connections are up before the old ones are closed."""
         with _problems():
-            return _described(services.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
+            return _described(self._services.replace(_given(path.service_name, body), even_if_down=query.even_if_down))
 
-    @api.post("/api/services/<service_name>/test", Scope.OPERATE, tag=TAG, response=TestResult, problems=(404, 502))
-    def test_service(path: ServicePath) -> TestResult:
+    def test_service(self, path: ServicePath) -> TestResult:
         """Open a connection and ping the service."""
         with _problems():
-            return TestResult(seconds=services.services.test(path.service_name))
+            return TestResult(seconds=self._services.services.test(path.service_name))
 
-    @api.delete("/api/services/<service_name>", Scope.DEPLOY, tag=TAG, problems=(404,))
-    def remove_service(path: ServicePath) -> None:
+    def remove_service(self, path: ServicePath) -> None:
         """Stop a service and delete it."""
         with _problems():
-            services.remove(path.service_name)
-        edge.gateway.look_for_damage()
+            self._services.remove(path.service_name)
+        self._edge.gateway.look_for_damage()
 
 
 def _given(name: object, body: ServiceFields) -> dict[str, object]:
