@@ -1,13 +1,14 @@
-"""Edges forked from one process that has done their imports, which take each of them a second of processor time.
+"""Edges forked from one process that has done what takes each of them a second of processor time.
 
-Run by itself, this file is that process: its children go on as `python -m app serve` does after its imports.
-Tests of the start itself run `python -m app`.
+Run by itself, this file is that process: its children go on as `python -m app serve` does after its imports, and find
+the shipped country database validated. Tests of the start itself run `python -m app`.
 """
 
 from __future__ import annotations
 
 import array
 import functools
+import gc
 import importlib
 import json
 import os
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,6 +109,21 @@ def serve_forks(control: socket.socket) -> None:
                 control.send(str(pid).encode())
 
 
+def validate_country_database_once() -> None:
+    """Validate the shipped country database for all children."""
+    from app.outbound import maxmind_geo
+
+    validate, known = maxmind_geo.validate, dict[bytes, Any]()
+
+    def validate_unknown(content: bytes, metadata: object) -> Any:
+        if content not in known:
+            known[content] = validate(content, metadata)
+        return known[content]
+
+    maxmind_geo.validate = validate_unknown
+    maxmind_geo.MaxmindGeo()
+
+
 if __name__ == "__main__":
     from gevent import events, monkey
 
@@ -118,6 +134,9 @@ if __name__ == "__main__":
 
     for module in ("app.commands.serve", "app.admin.application"):
         importlib.import_module(module)
+    validate_country_database_once()
+    gc.collect()
+    gc.freeze()  # or the full collection of each start would visit all modules
 
     serve_forks(monkey.get_original("socket", "socket")(fileno=int(sys.argv[1])))
     main(prog_name="python -m app")
