@@ -15,9 +15,9 @@ import yaml
 
 from app.config import PREFIX, load, variable
 from tests.admin_client import admin_of, admin_variables
-from tests.commands import clean_environment, edgeproxy
+from tests.commands import clean_environment, command
 from tests.documents import blocks, typed
-from tests.harness import ROOT, EdgeProcess, eventually, frontend, pool, row
+from tests.harness import ROOT, EdgeProcess, country_database, eventually, frontend, pool, row
 from tests.programs import program
 from tests.traffic import named, who
 
@@ -127,7 +127,7 @@ def test_the_files_and_variables_of_a_page_are_valid(page, tmp_path):
         content.setdefault("frontends", [frontend(name, name) for name in names])
         file = tmp_path / "edge.yaml"
         file.write_text(yaml.safe_dump(content))
-        done = edgeproxy("check", "--config", file)
+        done = command("check", "--config", file, GEOIP_PATH=str(country_database()))
         assert done.returncode == 0, done.stderr
     for text in written(page, "sh"):
         if text.startswith(PREFIX) and "scripts/" not in text:
