@@ -57,7 +57,7 @@ def test_a_broken_route_is_500_with_its_traceback_in_the_log_alone(inside, monke
     response = inside.admin.call("GET", "/api/pools")
     assert response.problem["status"] == 500
     assert b"hunter2" not in response.body
-    (line,) = [line for line in inside.logged() if line["event"] == "admin: GET /api/pools failed"]
+    (line,) = eventually(lambda: [line for line in inside.logged() if line["event"] == "admin: GET /api/pools failed"])
     assert "ZeroDivisionError: hunter2" in line["traceback"]
 
 
