@@ -27,18 +27,17 @@ class StoredText(peewee.TextField):
         return decoded(value) if isinstance(value, bytes) else value
 
 
-class StoredInteger(peewee.IntegerField):
+class _AsStored:
+    def python_value(self, value: object) -> object:
+        return value
+
+
+class StoredInteger(_AsStored, peewee.IntegerField):
     """An integer, or whatever is stored in its place."""
 
-    def python_value(self, value: object) -> object:
-        return value
 
-
-class StoredFloat(peewee.FloatField):
+class StoredFloat(_AsStored, peewee.FloatField):
     """A number, or whatever is stored in its place."""
-
-    def python_value(self, value: object) -> object:
-        return value
 
 
 class StoredFlag(peewee.BooleanField):
