@@ -31,6 +31,8 @@ TICK_SECONDS: Final = 0.25
 """Between two checks for expired registrations."""
 BURST_SECONDS: Final = 1.0
 """Registrations that expire with shorter pauses, as those of a machine that is gone, are one line of the log."""
+LONGEST_BURST_SECONDS: Final = 10.0
+"""Then it is logged, though others may follow."""
 NAMES_LOGGED: Final = 20
 ASK_TIMEOUT_SECONDS: Final = 5.0
 
@@ -102,8 +104,9 @@ class DatabaseRegistrar:
         """What the routing database had when its registrations were adopted last."""
         self._error = ""
         self._expired: list[Registration] = []
-        """Those that the log does not have yet; the latest at `_expired_at` (monotonic)."""
-        self._expired_at = 0.0
+        """Those that the log does not have yet."""
+        self._burst_began = self._expired_at = 0.0
+        """When the first and the latest of them expired, in monotonic seconds."""
 
     def register(self, registration: Registration) -> Granted:
         if ask(self._actor, RenewRegistration(registration), timeout_s=ASK_TIMEOUT_SECONDS):
@@ -153,14 +156,17 @@ class DatabaseRegistrar:
             ids = tuple(one.backend.id for one in expired)
             self._stored(lambda store: store.expire(ids))
             ask(self._actor, RemoveRegistrations(ids), timeout_s=ASK_TIMEOUT_SECONDS)
-        self._expired += expired
         self._expired_at = time.monotonic()
+        if not self._expired:
+            self._burst_began = self._expired_at
+        self._expired += expired
         return True
 
     def _log_expired(self) -> None:
-        """Log what has expired, when the burst is over."""
-        expired = self._expired
-        if not expired or time.monotonic() - self._expired_at < BURST_SECONDS:
+        """Log what has expired, when the burst is over or has been long."""
+        expired, now = self._expired, time.monotonic()
+        is_over = now - self._expired_at >= BURST_SECONDS or now - self._burst_began >= LONGEST_BURST_SECONDS
+        if not expired or not is_over:
             return
         self._expired = []
         ids = [one.backend.id for one in expired]

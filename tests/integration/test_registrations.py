@@ -126,6 +126,19 @@ def test_those_that_expire_together_are_one_line_of_the_log(place):
     assert not place.edge.event("registration gone00: expired")
 
 
+def test_a_burst_that_does_not_end_is_logged_meanwhile(place):
+    def is_logged():
+        lines = [line for line in place.edge.log() if "trickle00" in line.get("backends", ())]
+        return any("expired together" in line["event"] for line in lines)
+
+    for number in range(40):  # one each 0.5 s, for longer than a burst may last
+        if is_logged():
+            return
+        place.put(f"trickle{number:02}", 1001, ttl_seconds=2)
+        gevent.sleep(0.5)
+    pytest.fail("nothing was logged while others followed")
+
+
 def test_a_heartbeat_does_not_touch_the_database(place):
     place.put("a", 1001)
     gevent.sleep(4 * TICK_SECONDS)  # for what else looks at a new row
